@@ -1,0 +1,240 @@
+package slots
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/maphash"
+)
+
+// Classes are the slot sizes in bytes; part of the file format, never changed.
+var Classes = [4]int{64, 128, 256, 512}
+
+// The parts of a slot, in bytes; part of the file format, never changed.
+const (
+	slotHead   = 8   // what comes before the payload
+	MaxAcc     = 64  // longest account name
+	MaxID      = 255 // longest id
+	MaxPayload = 255 // longest payload
+
+	freeKind = 0 // the kind of a slot that was used and is free again
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Ref names a slot: the index of its class in the top two bits, its number in
+// the table below. It is part of the file format, never changed.
+type Ref uint64
+
+const numberBits = 62
+
+// MakeRef returns the Ref of slot n of the class with that index in Classes.
+func MakeRef(class int, n uint64) Ref { return Ref(uint64(class)<<numberBits | n) }
+
+// Class returns the index in Classes, 0 to 3.
+func (r Ref) Class() int { return int(r >> numberBits) }
+
+// Size returns the slot's size in bytes.
+func (r Ref) Size() int { return Classes[r.Class()] }
+
+// Number returns the slot's number in its table, from 0.
+func (r Ref) Number() uint64 { return uint64(r) & (1<<numberBits - 1) }
+
+// offset returns where the slot starts in its file.
+func (r Ref) offset() int64 { return headerSize + int64(r.Number())*int64(r.Size()) }
+
+// Key names a thing: what kind it is (1 to 255, the caller's own numbers), the
+// account, and the id in it.
+type Key struct {
+	Kind    uint8
+	Acc, ID string
+}
+
+// seed differs from process to process, so nobody outside can choose names that collide.
+var seed = maphash.MakeSeed()
+
+// Hash returns the key's hash, which is good within this process only.
+func (k Key) Hash() uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	h.WriteByte(k.Kind)
+	h.WriteByte(uint8(len(k.Acc)))
+	h.WriteString(k.Acc)
+	h.WriteString(k.ID)
+	return h.Sum64()
+}
+
+// Slot is what a slot holds. Its slices alias the image.
+type Slot struct {
+	Free             bool // the slot was used and is free again; all else is empty
+	Kind             uint8
+	Acc, ID, Payload []byte
+}
+
+// hash returns the hash of the slot's key, as Key.Hash does.
+func (s *Slot) hash() uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	h.WriteByte(s.Kind)
+	h.WriteByte(uint8(len(s.Acc)))
+	h.Write(s.Acc)
+	h.Write(s.ID)
+	return h.Sum64()
+}
+
+func (s *Slot) is(k Key) bool {
+	return s.Kind == k.Kind && string(s.ID) == k.ID && string(s.Acc) == k.Acc
+}
+
+// ClassFor returns the index of the smallest class that holds the key with a
+// payload of that many bytes. It returns false where none does, or where the key
+// is not one that a slot can hold.
+func ClassFor(k Key, payload int) (class int, ok bool) {
+	if checkSlot(k.Kind, len(k.Acc), len(k.ID), payload, Classes[len(Classes)-1]) != nil {
+		return 0, false
+	}
+	size := slotHead + payload + len(k.Acc) + len(k.ID)
+	for Classes[class] < size {
+		class++
+	}
+	return class, true
+}
+
+// checkSlot is the one check of a used slot's limits, where it is written and
+// where it is read.
+func checkSlot(kind uint8, acc, id, payload, size int) error {
+	switch {
+	case kind == freeKind:
+		return fmt.Errorf("kind is %d, wanted 1 to 255", kind)
+	case acc < 1 || acc > MaxAcc:
+		return fmt.Errorf("account is %d bytes long, wanted 1 to %d", acc, MaxAcc)
+	case id < 1 || id > MaxID:
+		return fmt.Errorf("id is %d bytes long, wanted 1 to %d", id, MaxID)
+	case payload < 0 || payload > MaxPayload:
+		return fmt.Errorf("payload is %d bytes long, wanted 0 to %d", payload, MaxPayload)
+	case slotHead+payload+acc+id > size:
+		return fmt.Errorf("contents take %d bytes, the slot has %d", slotHead+payload+acc+id, size)
+	}
+	return nil
+}
+
+// Codec writes and reads the slot images of one data directory.
+//
+// An image is as long as its slot. All numbers are little-endian.
+//
+//	offset size
+//	 0      4   checksum: crc32c over the directory's ID, the Ref (8 bytes), and
+//	            all of the image behind this field
+//	 4      1   kind, 1 to 255; 0: the slot was used and is free again
+//	 5      1   length of the account, 1 to 64 (free: 0)
+//	 6      1   length of the id, 1 to 255 (free: 0)
+//	 7      1   length of the payload, 0 to 255 (free: 0)
+//	 8          payload, account, id, and zeros to the end
+//
+// The ID and the Ref are in the checksum but not in the image, so that a slot of
+// another directory or from another place never counts.
+type Codec struct {
+	ID [16]byte // the data directory's
+}
+
+// Encode writes the image of a used slot to dst, which is r.Size() bytes long.
+// A key or payload that ClassFor would not put there is a fault of the caller's.
+func (c Codec) Encode(dst []byte, r Ref, k Key, payload []byte) {
+	if err := checkSlot(k.Kind, len(k.Acc), len(k.ID), len(payload), r.Size()); err != nil {
+		panic("slots: encode: " + err.Error())
+	}
+	dst = dst[:r.Size()]
+	dst[4], dst[5], dst[6], dst[7] = k.Kind, uint8(len(k.Acc)), uint8(len(k.ID)), uint8(len(payload))
+	n := slotHead
+	n += copy(dst[n:], payload)
+	n += copy(dst[n:], k.Acc)
+	n += copy(dst[n:], k.ID)
+	clear(dst[n:])
+	binary.LittleEndian.PutUint32(dst, c.sum(r, dst))
+}
+
+// EncodeFree writes to dst, which is r.Size() bytes long, the image of a slot
+// that was used and is free again.
+func (c Codec) EncodeFree(dst []byte, r Ref) {
+	dst = dst[:r.Size()]
+	clear(dst)
+	binary.LittleEndian.PutUint32(dst, c.sum(r, dst))
+}
+
+// Decode reads an image. It returns an error if the image is not r.Size() bytes
+// long, its checksum does not match, or it breaks the format's limits.
+func (c Codec) Decode(r Ref, image []byte) (Slot, error) {
+	if len(image) != r.Size() {
+		return Slot{}, fmt.Errorf("the image is %d bytes long, wanted %d", len(image), r.Size())
+	}
+	if got, want := binary.LittleEndian.Uint32(image), c.sum(r, image); got != want {
+		if isZero(image) {
+			return Slot{}, errors.New("the slot is all zeros, but it was used")
+		}
+		return Slot{}, fmt.Errorf("the checksum is %08x, wanted %08x", got, want)
+	}
+	if image[4] == freeKind {
+		if !isZero(image[4:]) {
+			return Slot{}, errors.New("the slot is free, but not empty")
+		}
+		return Slot{Free: true}, nil
+	}
+	if err := checkSlot(image[4], int(image[5]), int(image[6]), int(image[7]), len(image)); err != nil {
+		return Slot{}, err
+	}
+	s, end := split(image)
+	if !isZero(image[end:]) {
+		return Slot{}, fmt.Errorf("the contents end at %d, but what follows is not zero", end)
+	}
+	return s, nil
+}
+
+// split takes apart the image of a used slot that is known to be good. It
+// returns where the contents end, too.
+func split(image []byte) (Slot, int) {
+	acc := slotHead + int(image[7])
+	id := acc + int(image[5])
+	end := id + int(image[6])
+	return Slot{
+		Kind:    image[4],
+		Payload: image[slotHead:acc:acc],
+		Acc:     image[acc:id:id],
+		ID:      image[id:end:end],
+	}, end
+}
+
+// sum returns the checksum of an image at r.
+func (c Codec) sum(r Ref, image []byte) uint32 {
+	crc := extend(0, binary.LittleEndian.Uint64(c.ID[:8]))
+	crc = extend(crc, binary.LittleEndian.Uint64(c.ID[8:]))
+	crc = extend(crc, uint64(r))
+	return crc32.Update(crc, castagnoli, image[4:])
+}
+
+// extend is crc32.Update over v in little-endian order: bytes on the stack would
+// escape to the heap there.
+func extend(crc uint32, v uint64) uint32 {
+	crc = ^crc
+	for range 8 {
+		crc = castagnoli[uint8(crc)^uint8(v)] ^ crc>>8
+		v >>= 8
+	}
+	return ^crc
+}
+
+var zeros [headerSize]byte
+
+func isZero(p []byte) bool { return bytes.Equal(p, zeros[:len(p)]) }
+
+// A location in the index is a Ref whose class stands right above a shorter number.
+const locationNumberBits = 38
+
+func location(r Ref) uint64 {
+	return uint64(r.Class())<<locationNumberBits | r.Number()
+}
+
+func refAt(location uint64) Ref {
+	return MakeRef(int(location>>locationNumberBits), location&(1<<locationNumberBits-1))
+}

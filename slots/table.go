@@ -1,0 +1,212 @@
+package slots
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"clouddragon/internal/disk"
+)
+
+// The header page of a table file. All numbers are little-endian.
+//
+//	offset size
+//	   0     8   magic
+//	   8     4   format version
+//	  12     4   slot size
+//	  16    16   the data directory's ID
+//	  32         zeros
+//	4092     4   checksum: crc32c of all before it
+//
+// Part of the file format, never changed.
+const (
+	headerSize    = 4096
+	headerMagic   = "CDslots\n"
+	headerVersion = 1
+	headerSum     = headerSize - 4
+)
+
+// ErrBadTable is returned when a table file is missing, is shorter than it has
+// to be, or has no header of this directory and class.
+var ErrBadTable = errors.New("bad slot table")
+
+// table is one size class.
+type table struct {
+	name    string // of the file, with its directory
+	size    int    // of a slot
+	extent  int64  // bytes
+	perEach uint64 // slots in an extent
+	file    disk.File
+
+	growing sync.Mutex // held while the table grows: one at a time
+
+	// Guarded by Tables.mu.
+	extents []*extent
+	used    uint64 // high-water mark: the slots below it hold a good image
+	live    uint64 // slots in use
+
+	// Belongs to the writer.
+	next uint64   // high-water mark of what Alloc gave
+	free []uint64 // numbers below next that Alloc may give again
+
+	// Belongs to recovery: extents that a checkpoint knows, the rest may not be on disk whole.
+	trusted int
+}
+
+// extent is a mapped piece of a table.
+type extent struct {
+	disk.Mapping
+	dirty atomic.Bool // stores were made since the last Sync began
+}
+
+func (t *table) capacity() uint64 { return uint64(len(t.extents)) * t.perEach }
+
+func (t *table) fileSize(extents int) int64 { return headerSize + int64(extents)*t.extent }
+
+// slot returns the mapped image of slot n.
+func (t *table) slot(n uint64) []byte {
+	off := int(n%t.perEach) * t.size
+	return t.extents[n/t.perEach].Bytes()[off : off+t.size : off+t.size]
+}
+
+// store puts an image into slot n.
+func (t *table) store(n uint64, image []byte) {
+	e := t.extents[n/t.perEach]
+	e.Store(int(n%t.perEach)*t.size, image)
+	e.dirty.Store(true)
+}
+
+// tableName returns the name of a class's file in dir.
+func tableName(dir string, class int) string {
+	return path.Join(dir, "slots-"+strconv.Itoa(Classes[class]))
+}
+
+// header returns the header page of a table file.
+func (c Codec) header(class int) []byte {
+	page := make([]byte, headerSize)
+	copy(page, headerMagic)
+	binary.LittleEndian.PutUint32(page[8:], headerVersion)
+	binary.LittleEndian.PutUint32(page[12:], uint32(Classes[class]))
+	copy(page[16:32], c.ID[:])
+	binary.LittleEndian.PutUint32(page[headerSum:], crc32.Checksum(page[:headerSum], castagnoli))
+	return page
+}
+
+// checkHeader says what is wrong with the header page of a class's file.
+func (c Codec) checkHeader(class int, page []byte) error {
+	if string(page[:len(headerMagic)]) != headerMagic {
+		return fmt.Errorf("it starts with %q, a slot table starts with %q", page[:len(headerMagic)], headerMagic)
+	}
+	if v := binary.LittleEndian.Uint32(page[8:]); v != headerVersion {
+		return fmt.Errorf("its format version is %d, this program reads version %d", v, headerVersion)
+	}
+	got, want := binary.LittleEndian.Uint32(page[headerSum:]), crc32.Checksum(page[:headerSum], castagnoli)
+	if got != want {
+		return fmt.Errorf("its header has the checksum %08x, wanted %08x: the header is damaged", got, want)
+	}
+	if size := binary.LittleEndian.Uint32(page[12:]); size != uint32(Classes[class]) {
+		return fmt.Errorf("it has slots of %d bytes, wanted %d: it was put in another table's place", size, Classes[class])
+	}
+	if id := page[16:32]; string(id) != string(c.ID[:]) {
+		return fmt.Errorf("it belongs to the data directory with the ID %x, this one has %x", id, c.ID)
+	}
+	return nil
+}
+
+// createTable makes a class's file with one extent.
+func createTable(o Options, class int) error {
+	name := tableName(o.Dir, class)
+	if err := o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := o.FS.Create(name)
+	if err != nil {
+		return err
+	}
+	err = f.Allocate(0, headerSize+int64(o.Extent))
+	if err == nil {
+		_, err = f.WriteAt(Codec{o.ID}.header(class), 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// openTable opens a class's file and maps it.
+func openTable(o Options, class int, want int64) (_ *table, err error) {
+	t := &table{
+		name:    tableName(o.Dir, class),
+		size:    Classes[class],
+		extent:  int64(o.Extent),
+		perEach: uint64(o.Extent / Classes[class]),
+	}
+	t.file, err = o.FS.Open(t.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s is missing, wanted a file of %d bytes: put it back, or restore the data directory from a backup",
+			ErrBadTable, t.name, want)
+	} else if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+		}
+	}()
+
+	size, err := t.file.Size()
+	if err != nil {
+		return nil, err
+	}
+	// What a growth that was cut off left beyond whole extents does not count.
+	extents := int((size - headerSize) / t.extent)
+	if least := max(want, headerSize); size < headerSize || t.fileSize(extents) < least {
+		return nil, fmt.Errorf("%w: %s has %d bytes, wanted %d or more: it was cut short, restore the data directory from a backup",
+			ErrBadTable, t.name, size, least)
+	}
+	page := make([]byte, headerSize)
+	if _, err := t.file.ReadAt(page, 0); err != nil {
+		return nil, fmt.Errorf("read the header of %s: %w", t.name, err)
+	}
+	if err := (Codec{o.ID}).checkHeader(class, page); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrBadTable, t.name, err)
+	}
+	t.extents, err = t.mapExtents(0, extents)
+	t.trusted = int((max(want, headerSize) - headerSize) / t.extent)
+	return t, err
+}
+
+// mapExtents maps n extents, from number first on: all or none.
+func (t *table) mapExtents(first, n int) ([]*extent, error) {
+	extents := make([]*extent, 0, n)
+	for i := first; i < first+n; i++ {
+		m, err := t.file.Map(t.fileSize(i), int(t.extent))
+		if err != nil {
+			return nil, errors.Join(err, unmap(extents))
+		}
+		extents = append(extents, &extent{Mapping: m})
+	}
+	return extents, nil
+}
+
+func unmap(extents []*extent) error {
+	var errs []error
+	for _, e := range extents {
+		errs = append(errs, e.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// close unmaps and closes the file. A slot that is read afterwards is a panic,
+// never a fault of the memory.
+func (t *table) close() error {
+	extents := t.extents
+	t.extents = nil
+	return errors.Join(unmap(extents), t.file.Close())
+}

@@ -1,0 +1,264 @@
+package slots
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/hashindex"
+)
+
+// DefaultExtent is the unit, in bytes, in which tables are mapped and grow.
+const DefaultExtent = 1 << 20
+
+// Options say where the tables are.
+type Options struct {
+	FS     disk.FS
+	Dir    string   // the data directory
+	ID     [16]byte // the data directory's
+	Extent int      // bytes, a multiple of 4096; 0: DefaultExtent
+}
+
+func (o *Options) check() error {
+	if o.Extent == 0 {
+		o.Extent = DefaultExtent
+	}
+	if o.Extent < 0 || o.Extent%headerSize != 0 {
+		return fmt.Errorf("an extent of %d bytes is not a multiple of %d", o.Extent, headerSize)
+	}
+	return nil
+}
+
+// Create makes the four table files, synced, with one extent of zeros each, in
+// the place of what an earlier Create may have left. They count only after a
+// SyncDir of the directory.
+func Create(o Options) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	for class := range Classes {
+		if err := createTable(o, class); err != nil {
+			return fmt.Errorf("make the slot table %s: %w", tableName(o.Dir, class), err)
+		}
+	}
+	return nil
+}
+
+// Tables are the four slot tables of a data directory and the index of what is
+// in them. Lookup, Alloc, Release and Apply belong to one goroutine, the writer;
+// everything else may be called by any.
+type Tables struct {
+	Codec
+	index   *hashindex.Index
+	tables  [len(Classes)]*table
+	gaps    []Ref             // belongs to recovery: slots below the mark that were never applied
+	scratch [disk.Sector]byte // belongs to the writer
+
+	syncing sync.Mutex // held while the tables are synced: one at a time
+
+	mu     sync.RWMutex // guards the mapped slots and what is published of them: held for writing only while a durable batch is applied, or room that was made is published
+	failed error        // the first failed sync; there is no other after it
+}
+
+// Open opens and maps the table files. want is the least size of each in bytes,
+// as the last checkpoint gives it. A file that is missing, shorter, or has a bad
+// header is ErrBadTable, with the file's name and what was wanted. Nothing may
+// be asked of the tables before Load, and nothing changed before Rewrite.
+func Open(o Options, want [4]int64) (*Tables, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	t := &Tables{Codec: Codec{o.ID}, index: hashindex.New()}
+	for class := range Classes {
+		tab, err := openTable(o, class, want[class])
+		if err != nil {
+			for _, opened := range t.tables[:class] {
+				err = errors.Join(err, opened.close())
+			}
+			return nil, err
+		}
+		t.tables[class] = tab
+	}
+	return t, nil
+}
+
+// Has says whether r lies within its file.
+func (t *Tables) Has(r Ref) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return r.Number() < t.tables[r.Class()].capacity()
+}
+
+// Lookup finds a key, whose hash is given. The payload aliases the mapping and
+// holds until the next Apply. Only the writer calls it.
+func (t *Tables) Lookup(k Key, hash uint64) (r Ref, payload []byte, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.find(k, hash)
+}
+
+// Get appends a copy of a key's payload to dst. It returns false if the key is
+// not there.
+func (t *Tables) Get(k Key, hash uint64, dst []byte) ([]byte, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, payload, ok := t.find(k, hash)
+	return append(dst, payload...), ok
+}
+
+// find wants t.mu held.
+func (t *Tables) find(k Key, hash uint64) (Ref, []byte, bool) {
+	var room [8]uint64
+	for _, loc := range t.index.Candidates(hash, room[:0]) {
+		r := refAt(loc)
+		if s, _ := split(t.tables[r.Class()].slot(r.Number())); s.is(k) {
+			return r, s.Payload, true
+		}
+	}
+	return 0, nil, false
+}
+
+// Alloc takes a free slot of a class. It returns false if there is none: Grow
+// makes room. Only the writer calls it.
+func (t *Tables) Alloc(class int) (Ref, bool) {
+	tab := t.tables[class]
+	if last := len(tab.free) - 1; last >= 0 {
+		n := tab.free[last]
+		tab.free = tab.free[:last]
+		return MakeRef(class, n), true
+	}
+	r := MakeRef(class, tab.next)
+	if !t.Has(r) {
+		return 0, false
+	}
+	tab.next++
+	return r, true
+}
+
+// Release gives back a slot that Alloc gave and that was not applied. Only the
+// writer calls it.
+func (t *Tables) Release(r Ref) {
+	tab := t.tables[r.Class()]
+	tab.free = append(tab.free, r.Number())
+}
+
+// Op says what a Change does beside storing an image.
+type Op uint8
+
+const (
+	Put    Op = iota // the key is in this slot already
+	Insert           // the key is new in this slot
+	Delete           // the key leaves this slot, which is free again
+)
+
+// Change is one slot of a batch. The image is Encode's, or EncodeFree's for a
+// Delete; the hash is that of the key and used by Insert and Delete.
+type Change struct {
+	Ref   Ref
+	Image []byte
+	Key   Key
+	Hash  uint64
+	Op    Op
+}
+
+// Apply stores a durable batch, in order, and makes it readable as a whole. Only
+// the writer calls it.
+func (t *Tables) Apply(changes []Change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range changes {
+		c := &changes[i]
+		tab, n := t.tables[c.Ref.Class()], c.Ref.Number()
+		t.raise(tab, c.Ref)
+		tab.store(n, c.Image)
+		switch c.Op {
+		case Insert:
+			t.index.Insert(c.Hash, location(c.Ref))
+			tab.live++
+		case Delete:
+			t.index.Delete(c.Hash, location(c.Ref))
+			tab.live--
+			tab.free = append(tab.free, n)
+		}
+	}
+}
+
+// raise lifts a table's high-water mark over r. Slots that the mark passes by
+// were given by Alloc but not applied, or not yet: below the mark they have to
+// hold a good image, so they become free ones.
+func (t *Tables) raise(tab *table, r Ref) {
+	for ; tab.used < r.Number(); tab.used++ {
+		t.storeFree(MakeRef(r.Class(), tab.used))
+	}
+	tab.used = max(tab.used, r.Number()+1)
+}
+
+func (t *Tables) storeFree(r Ref) {
+	image := t.scratch[:r.Size()]
+	t.EncodeFree(image, r)
+	t.tables[r.Class()].store(r.Number(), image)
+}
+
+// Sizes returns the size of each file in bytes, for a checkpoint.
+func (t *Tables) Sizes() [4]int64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var sizes [4]int64
+	for i, tab := range t.tables {
+		sizes[i] = tab.fileSize(len(tab.extents))
+	}
+	return sizes
+}
+
+// Used returns each table's high-water mark, for a checkpoint. It is to be taken
+// together with the log position of the checkpoint, before Sync.
+func (t *Tables) Used() [4]uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var used [4]uint64
+	for i, tab := range t.tables {
+		used[i] = tab.used
+	}
+	return used
+}
+
+// Stats are the figures of the tables.
+type Stats struct {
+	Classes    [4]ClassStats
+	IndexBytes int64 // memory of the index
+}
+
+// ClassStats are the figures of one table.
+type ClassStats struct {
+	Capacity  uint64 // slots in the file
+	Used      uint64 // slots in use
+	FileBytes int64
+}
+
+// Stats returns the figures of now.
+func (t *Tables) Stats() Stats {
+	s := Stats{IndexBytes: t.index.Bytes()}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for i, tab := range t.tables {
+		s.Classes[i] = ClassStats{
+			Capacity:  tab.capacity(),
+			Used:      tab.live,
+			FileBytes: tab.fileSize(len(tab.extents)),
+		}
+	}
+	return s
+}
+
+// Close unmaps and closes the files, synced or not. Nothing may be asked of the
+// tables afterwards.
+func (t *Tables) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, tab := range t.tables {
+		errs = append(errs, tab.close())
+	}
+	return errors.Join(errs...)
+}
