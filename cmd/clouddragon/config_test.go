@@ -1,0 +1,246 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func noEnv(string) string { return "" }
+
+func TestEmptyFileMeansDefaults(t *testing.T) {
+	for _, src := range []string{"", "\n", "# nothing\n", "---\n", "---\n---\n", "\ufeff"} {
+		c, err := ParseConfig("config.yml", []byte(src), noEnv)
+		if err != nil {
+			t.Errorf("%q: %v", src, err)
+		} else if !reflect.DeepEqual(c, Defaults()) {
+			t.Errorf("%q: got %+v, want the defaults", src, c)
+		}
+	}
+}
+
+func TestShippedConfigIsTheDefaults(t *testing.T) {
+	c, err := LoadConfig("../../config.yml", noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(c, Defaults()) {
+		t.Errorf("config.yml sets %+v, want the defaults %+v", c, Defaults())
+	}
+}
+
+// TestShippedConfigShowsEveryKey uncomments config.yml's examples and reads it again.
+func TestShippedConfigShowsEveryKey(t *testing.T) {
+	src, err := os.ReadFile("../../config.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	d, err := readYAML("config.yml", src, keysOf(new(Config)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"listen", "data", "token", "tokens", "tls.cert", "tls.key",
+		"limits.value", "limits.dur", "limits.wait", "limits.waiters", "log.segment"} {
+		if d.at[key] == nil {
+			keys = append(keys, key)
+		}
+	}
+	if keys != nil {
+		t.Errorf("config.yml does not set %v", keys)
+	}
+}
+
+func TestEveryKeyIsRead(t *testing.T) {
+	src := `
+listen: unix:/run/clouddragon.sock
+data: /srv/dragon
+token: "full"
+tokens:
+  - {token: "ro", accounts: [shop, 7], readonly: true}
+  - token: rw
+tls: {cert: c.pem, key: k.pem}
+limits: {value: 512KiB, dur: 1h30m, wait: 2.5, waiters: 7}
+log:
+  segment: 1GiB
+`
+	want := Config{
+		Listen: "unix:/run/clouddragon.sock", Data: "/srv/dragon", Token: "full",
+		Tokens: []Token{{Token: "ro", Accounts: []string{"shop", "7"}, ReadOnly: true}, {Token: "rw"}},
+		Cert:   "c.pem", Key: "k.pem",
+		Limits:  Limits{Value: 512 << 10, Dur: 90 * time.Minute, Wait: 2500 * time.Millisecond, Waiters: 7},
+		Segment: 1 << 30,
+	}
+	got, err := ParseConfig("config.yml", []byte(src), noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestFaultyConfigShowsItsLine has one faulty file a case; the message has to
+// hold the place, the line and the reason.
+func TestFaultyConfigShowsItsLine(t *testing.T) {
+	long := "unix:/" + strings.Repeat("s", 107)
+	for _, c := range []struct{ name, src, place, line, reason string }{
+		{"unknown key", "data: d\nlimit: {}\n", ":2:", "limit: {}", `unknown key "limit": known here: data, limits, listen, log, tls, token, tokens`},
+		{"unknown key, flow", "limits: {value: 1MiB, burst: 3}\n", ":1:", "limits: {value: 1MiB, burst: 3}", `unknown key "limits.burst"`},
+		{"unknown key, token", "tokens:\n  - token: a\n    role: admin\n", ":3:", "role: admin", `unknown key "tokens[0].role"`},
+		{"merge key", "<<: {data: d}\n", ":1:", "<<: {data: d}", `unknown key "<<"`},
+		{"complex key", "? data\n: d\n", ":1:", "? data", "unknown key"},
+		{"duplicate key", "data: a\nlisten: 127.0.0.1:1\n\"data\": b\n", ":3:", `"data": b`, "data is there twice, first on line 1"},
+		{"duplicate nested key", "limits:\n  dur: 1h\n  dur: 2h\n", ":3:", "dur: 2h", "limits.dur is there twice, first on line 2"},
+		{"second document", "data: a\n---\ndata: b\n", ":3:", "data: b", "second document"},
+		{"directive", "%YAML 1.2\n---\ndata: a\n", ":1:", "%YAML 1.2", "want a mapping"},
+		{"syntax", "data: a\nlimits: {dur: 1h\n", ":2:", "limits: {dur: 1h", "'}'"},
+		{"tab", "limits:\n\tdur: 1h\n", ":2:", "\tdur: 1h", "that cannot start any token"},
+		{"crlf", "data: a\r\nlisten: x\r\n", ":2:", "listen: x\n", "not an address"},
+		{"not a mapping", "- listen\n", ":1:", "- listen", "the file: want a mapping (key: value), got a list"},
+		{"scalar for a mapping", "limits: 5\n", ":1:", "limits: 5", "limits: want a mapping (key: value), got a number"},
+		{"mapping for text", "listen: {host: a}\n", ":1:", "listen: {host: a}", "listen: want text, got a mapping"},
+		{"number for text", "data: 5\n", ":1:", "data: 5", "data: want text, got a number"},
+		{"nothing for a list", "data: d\ntokens:\n", ":2:", "tokens:", "tokens: want a list, got nothing"},
+		{"text for a list", "tokens: [{token: a, accounts: shop}]\n", ":1:", "accounts: shop", "tokens[0].accounts: want a list, got text"},
+		{"text for a bool", "tokens: [{token: a, readonly: yes}]\n", ":1:", "readonly: yes", "tokens[0].readonly: want true or false, got text"},
+		{"bool for a size", "limits: {value: true}\n", ":1:", "value: true", "limits.value: want a size, got true or false"},
+		{"list for a duration", "limits: {dur: [1h]}\n", ":1:", "dur: [1h]", "limits.dur: want a duration, got a list"},
+		{"anchor", "data: &d x\n", ":1:", "data: &d x", "data: want text, got an anchor"},
+		{"empty data", "data: ''\n", ":1:", "data: ''", "data: it is empty"},
+		{"size unit", "limits: {value: 8MB}\n", ":1:", "value: 8MB", `limits.value: "8MB" is not a size`},
+		{"size overflow", "limits: {value: 99999999999GiB}\n", ":1:", "99999999999GiB", "is not a size"},
+		{"negative size", "limits: {value: -1}\n", ":1:", "value: -1", `"-1" is not a size`},
+		{"no size", "limits: {value: 0}\n", ":1:", "value: 0", "limits.value: 0 is not in 1 to 512MiB"},
+		{"small segment", "log: {segment: 4KiB}\n", ":1:", "segment: 4KiB", "log.segment: 4KiB is not in 64KiB to 1GiB"},
+		{"odd segment", "log: {segment: 100000000}\n", ":1:", "segment: 100000000", "log.segment: 100000000 is not a multiple of 4KiB"},
+		{"value over half a segment", "log: {segment: 8MiB}\nlimits: {value: 5MiB}\n", ":2:", "value: 5MiB", "limits.value (5MiB) is larger than half of log.segment (8MiB)"},
+		{"default value over half a segment", "data: d\nlog:\n  segment: 8MiB\n", ":3:", "segment: 8MiB", "set limits.value to 4MiB or less, or log.segment to 16MiB or more"},
+		{"duration unit", "limits: {dur: 1d}\n", ":1:", "dur: 1d", `limits.dur: "1d" is not a duration`},
+		{"no duration", "limits: {dur: 0}\n", ":1:", "dur: 0", "limits.dur: 0 is not in 1ms to"},
+		{"negative duration", "limits: {wait: -5s}\n", ":1:", "wait: -5s", "limits.wait: -5s is not in 0s to"},
+		{"NaN duration", "limits: {wait: .nan}\n", ":1:", "wait: .nan", "limits.wait: want a duration, got a number"},
+		{"no waiters", "limits: {waiters: 0}\n", ":1:", "waiters: 0", "limits.waiters: 0 is not in 1 to 10000000"},
+		{"waiters in words", "limits: {waiters: many}\n", ":1:", "waiters: many", `limits.waiters: "many" is not a whole number`},
+		{"half a waiter", "limits: {waiters: 1.5}\n", ":1:", "waiters: 1.5", `limits.waiters: "1.5" is not a whole number`},
+		{"no port", "listen: localhost\n", ":1:", "listen: localhost", `listen: "localhost" is not an address`},
+		{"port too large", "listen: 127.0.0.1:65536\n", ":1:", "listen: 127.0.0.1:65536", `the port "65536" is not in 0 to 65535`},
+		{"port by name", "listen: 127.0.0.1:http\n", ":1:", "listen: 127.0.0.1:http", `the port "http" is not in 0 to 65535`},
+		{"no socket path", "listen: 'unix:'\n", ":1:", "listen: 'unix:'", "want a path after unix:"},
+		{"long socket path", "listen: " + long + "\n", ":1:", long, "at most 107 bytes, got 108"},
+		{"open to the world", "data: d\nlisten: 0.0.0.0:8081\n", ":2:", "listen: 0.0.0.0:8081", "no token is set: set token (or CLOUDDRAGON_TOKEN), or listen on 127.0.0.1 or unix:/path"},
+		{"open, no host", "listen: :8081\n", ":1:", "listen: :8081", "no token is set"},
+		{"open, IPv6", "listen: '[::]:8081'\n", ":1:", "listen: '[::]:8081'", "no token is set"},
+		{"open, by name", "listen: example.com:8081\n", ":1:", "listen: example.com:8081", "no token is set"},
+		{"cert alone", "tls: {cert: c.pem}\n", ":1:", "tls: {cert: c.pem}", "tls.cert is set without tls.key"},
+		{"key alone", "tls:\n  cert: ''\n  key: k.pem\n", ":3:", "key: k.pem", "tls.key is set without tls.cert"},
+		{"token with a space", "data: d\ntoken: 'a b'\n", ":2:", "token: *****", "token: a token has no spaces"},
+		{"listed token empty", "tokens: [{token: ''}]\n", ":1:", "tokens: [{token: **}]", "tokens[0].token: it is empty"},
+		{"listed token missing", "tokens:\n  - token: a\n  - readonly: true\n", ":3:", "- readonly: true", "tokens[1]: token is missing"},
+		{"token twice", "tokens:\n  - token: a\n  - token: a\n", ":3:", "- token: *", "tokens[1].token: the same token as tokens[0].token"},
+		{"full token listed", "token: a\ntokens:\n  - token: a\n", ":3:", "- token: *", "tokens[0].token: the same token as the one with full access"},
+		{"account too long", "tokens: [{token: a, accounts: [" + strings.Repeat("x", 65) + "]}]\n", ":1:", "accounts: [xxx", "tokens[0].accounts[0]: an account has 1 to 64 bytes, got 65"},
+		{"account that is a dot", "tokens:\n  - token: a\n    accounts:\n      - ok\n      - ..\n", ":5:", "- ..", `tokens[0].accounts[1]: ".." names no account`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := ParseConfig("some/config.yml", []byte(c.src), noEnv)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			msg := err.Error()
+			for _, want := range []string{"some/config.yml" + c.place, c.line, c.reason} {
+				if !strings.Contains(msg, want) {
+					t.Errorf("got:\n%s\nwant in it: %q", msg, want)
+				}
+			}
+		})
+	}
+}
+
+func TestConfigMessageShowsNoToken(t *testing.T) {
+	const secret = "s3cr3t-Zq"
+	for _, src := range []string{
+		"token: '" + secret + " x'\n",
+		"tokens: [{token: " + secret + ", rôle: x, \"token\": \"" + secret + "\"}]\n",
+		"tokens: [{token: \"" + secret + "\"\n",
+		"token: " + secret + "\ntokens: [{\"token\": " + secret + "}]\n",
+		"tokens: [{token: '" + secret + "', accounts: 5}]\n",
+	} {
+		_, err := ParseConfig("config.yml", []byte(src), noEnv)
+		if err == nil {
+			t.Errorf("%q: accepted", src)
+		} else if strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: the message shows the token:\n%v", src, err)
+		}
+	}
+}
+
+func TestWithoutTokenOnlyLocalAddressesServe(t *testing.T) {
+	for listen, local := range map[string]bool{
+		"127.0.0.1:0": true, "127.1.2.3:80": true, "[::1]:8081": true, "localhost:8081": true, "unix:/a": true, "unix:a": true,
+		"[::ffff:127.0.0.1]:1": true, "10.0.0.1:80": false, ":80": false, "localhost.example.com:80": false, "[::]:0": false,
+	} {
+		_, err := ParseConfig("config.yml", []byte("listen: '"+listen+"'\n"), noEnv)
+		if (err == nil) != local {
+			t.Errorf("%s without a token: got error %v, want it to be accepted: %v", listen, err, local)
+		}
+		if _, err := ParseConfig("config.yml", []byte("tokens: [{token: a}]\nlisten: '"+listen+"'\n"), noEnv); err != nil {
+			t.Errorf("%s with a token: %v", listen, err)
+		}
+	}
+}
+
+func TestEnvironmentOverridesToken(t *testing.T) {
+	env := func(v string) func(string) string {
+		return func(k string) string {
+			if k == "CLOUDDRAGON_TOKEN" {
+				return v
+			}
+			return ""
+		}
+	}
+	for _, c := range []struct{ src, env, want string }{
+		{"token: file", "", "file"},
+		{"token: file", "env", "env"},
+		{"listen: 0.0.0.0:80", "env", "env"},
+	} {
+		got, err := ParseConfig("config.yml", []byte(c.src), env(c.env))
+		if err != nil || got.Token != c.want {
+			t.Errorf("%s with %q: got %q, %v; want %q", c.src, c.env, got.Token, err, c.want)
+		}
+	}
+	if _, err := ParseConfig("config.yml", nil, env("a b")); err == nil || !strings.Contains(err.Error(), "CLOUDDRAGON_TOKEN: a token has no spaces") {
+		t.Errorf("a bad token in the environment: got %v", err)
+	}
+}
+
+func TestMissingConfigSaysWhatToDo(t *testing.T) {
+	_, err := LoadConfig(filepath.Join(t.TempDir(), "config.yml"), noEnv)
+	if err == nil || !strings.Contains(err.Error(), "-config FILE") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("listen: 127.0.0.1:0\nlimits: {value: 8MiB, dur: 24h}\n")
+	f.Add("tokens:\n  - {token: a, accounts: [shop, 1], readonly: true}\n")
+	f.Add("? a\n: b\n---\n%YAML 1.2\n")
+	f.Fuzz(func(t *testing.T, src string) {
+		c, err := ParseConfig("config.yml", []byte(src), noEnv)
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "config.yml:") {
+				t.Errorf("the error names no file: %v", err)
+			}
+			return
+		}
+		if c.Limits.Value < 1 || c.Limits.Value > c.Segment/2 || c.Limits.Waiters < 1 || c.Data == "" || c.Limits.Dur <= 0 {
+			t.Errorf("an impossible value is accepted: %+v", c)
+		}
+		if c.Token == "" && len(c.Tokens) == 0 && !local(c.Listen) {
+			t.Errorf("%s without a token is accepted", c.Listen)
+		}
+	})
+}
