@@ -1,10 +1,6 @@
 package slots
 
-import (
-	"fmt"
-
-	"clouddragon/internal/disk"
-)
+import "fmt"
 
 // Damage is a place of a table file that does not hold what it has to.
 type Damage struct {
@@ -27,25 +23,22 @@ func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(Damag
 	l := loader{Tables: t, replayed: replayed, damage: damage}
 	marks := used
 	for r := range replayed {
-		if t.Has(r) {
-			marks[r.Class()] = max(marks[r.Class()], r.Number()+1)
+		if mark := &marks[r.Class()]; t.Has(r) {
+			*mark = max(*mark, r.Number()+1)
 		} else {
-			l.report(r, fmt.Sprintf("slot %d is in the log, but the table ends with %d slots",
-				r.Number(), t.tables[r.Class()].capacity()))
+			l.report(r, "it is in the log, but lies beyond the end of the file")
 		}
 	}
 	for class, tab := range t.tables {
 		if most := tab.capacity(); used[class] > most {
-			l.report(MakeRef(class, most), fmt.Sprintf("the checkpoint counts %d slots, but the table ends with %d",
-				used[class], most))
-			used[class], marks[class] = most, most
-		}
-		// The free list ends with the lowest number, which is given first.
-		for n := marks[class]; n > 0; n-- {
-			l.load(MakeRef(class, n-1), n <= used[class])
+			l.report(MakeRef(class, most), fmt.Sprintf("the file ends with %d slots, wanted %d", most, used[class]))
+			marks[class] = most
 		}
 		tab.used, tab.next = marks[class], marks[class]
-		tab.trusted = max(tab.trusted, int((used[class]+tab.perEach-1)/tab.perEach))
+		// The last on the free list is the first to be taken: the lowest.
+		for n := tab.used; n > 0; n-- {
+			l.load(MakeRef(class, n-1), n <= used[class])
+		}
 	}
 }
 
@@ -57,10 +50,10 @@ type loader struct {
 }
 
 func (l *loader) report(r Ref, what string) {
-	l.damage(Damage{File: l.tables[r.Class()].name, Offset: r.offset(), What: what})
+	l.damage(Damage{File: FileName(r.Class()), Offset: r.offset(), What: what})
 }
 
-// image returns what slot r holds once Rewrite is done, and whether it is from the log.
+// image returns what a slot holds once Rewrite is done.
 func (l *loader) image(r Ref) (image []byte, logged bool) {
 	if image, logged = l.replayed[r]; logged {
 		return image, true
@@ -68,8 +61,8 @@ func (l *loader) image(r Ref) (image []byte, logged bool) {
 	return l.tables[r.Class()].slot(r.Number()), false
 }
 
-// load takes in one slot below the mark. Only one that the checkpoint counts, or
-// that is in the log, has to hold an image.
+// load takes in one slot below the mark. What the checkpoint does not count and
+// the log does not hold was never applied, and is free whatever it contains.
 func (l *loader) load(r Ref, counted bool) {
 	tab := l.tables[r.Class()]
 	image, logged := l.image(r)
@@ -89,8 +82,8 @@ func (l *loader) load(r Ref, counted bool) {
 	}
 	hash := s.hash()
 	if twin, ok := l.twin(&s, hash); ok {
-		l.report(r, fmt.Sprintf("kind %d, account %q, id %q is in the slot at offset %d of %s too",
-			s.Kind, s.Acc, s.ID, twin.offset(), l.tables[twin.Class()].name))
+		l.report(r, fmt.Sprintf("its key (kind %d, account %q, id %q) is in the slot at offset %d of %s too",
+			s.Kind, s.Acc, s.ID, twin.offset(), FileName(twin.Class())))
 		return
 	}
 	l.index.Insert(hash, location(r))
@@ -111,14 +104,14 @@ func (l *loader) twin(s *Slot, hash uint64) (Ref, bool) {
 	return 0, false
 }
 
-// Rewrite stores the images that Load was given. Sync makes them durable. Room
-// that was made after the checkpoint may not be on disk whole, if a crash cut a
-// growth off, and a store to a hole in a mapped file on a full disk ends the
-// process: so it is made anew first, or given up where nothing was put there.
+// Rewrite stores the images that Load was given, once Load has found no damage.
+// Sync makes them durable. Room that neither the checkpoint nor the log knows is
+// given up first: a growth that was cut off may have left holes there, and a
+// store into a hole of a mapped file on a full disk ends the process.
 func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 	for _, tab := range t.tables {
-		if err := tab.secure(); err != nil {
-			return err
+		if err := tab.trim(); err != nil {
+			return fmt.Errorf("give up unused room of %s: %w", tab.name, err)
 		}
 	}
 	for r, image := range replayed {
@@ -131,26 +124,18 @@ func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 	return nil
 }
 
-// secure makes sure of the extents behind the trusted ones. All that counts in
-// them is in the log, and is stored after this.
-func (t *table) secure() error {
-	for i := t.trusted; i < len(t.extents); i++ {
-		err := t.file.Allocate(t.fileSize(i), t.extent)
-		if err == nil {
-			continue
-		}
-		if !disk.IsFull(err) || t.used > uint64(i)*t.perEach {
-			return fmt.Errorf("make sure of the room in %s at %d: %w", t.name, t.fileSize(i), err)
-		}
-		lost := t.extents[i:]
-		t.extents = t.extents[:i]
-		if err := unmap(lost); err != nil {
-			return err
-		}
-		return t.file.Truncate(t.fileSize(i))
+// trim cuts the file off behind the extents that are known to be on disk whole:
+// those of the checkpoint, and those with a slot that is in the log, since a
+// growth is synced before one of its slots can be used.
+func (t *table) trim() error {
+	keep := max(t.known, int((t.used+t.perEach-1)/t.perEach))
+	rest := t.extents[keep:]
+	t.extents = t.extents[:keep:keep]
+	if err := unmap(rest); err != nil {
+		return err
 	}
-	if t.trusted < len(t.extents) {
-		return t.file.Sync()
+	if size, err := t.file.Size(); err != nil || size == t.fileSize(keep) {
+		return err
 	}
-	return nil
+	return t.file.Truncate(t.fileSize(keep))
 }

@@ -51,12 +51,11 @@ type table struct {
 	used    uint64 // high-water mark: the slots below it hold a good image
 	live    uint64 // slots in use
 
-	// Belongs to the writer.
+	// Owned by the writer.
 	next uint64   // high-water mark of what Alloc gave
 	free []uint64 // numbers below next that Alloc may give again
 
-	// Belongs to recovery: extents that a checkpoint knows, the rest may not be on disk whole.
-	trusted int
+	known int // extents that the checkpoint knows, for recovery
 }
 
 // extent is a mapped piece of a table.
@@ -82,10 +81,11 @@ func (t *table) store(n uint64, image []byte) {
 	e.dirty.Store(true)
 }
 
-// tableName returns the name of a class's file in dir.
-func tableName(dir string, class int) string {
-	return path.Join(dir, "slots-"+strconv.Itoa(Classes[class]))
-}
+// FileName returns the name of a class's file in the data directory.
+func FileName(class int) string { return "slots-" + strconv.Itoa(Classes[class]) }
+
+// InitialSize returns the size in bytes of each file that Create makes.
+func InitialSize(extent int) int64 { return headerSize + int64(extent) }
 
 // header returns the header page of a table file.
 func (c Codec) header(class int) []byte {
@@ -121,7 +121,7 @@ func (c Codec) checkHeader(class int, page []byte) error {
 
 // createTable makes a class's file with one extent.
 func createTable(o Options, class int) error {
-	name := tableName(o.Dir, class)
+	name := path.Join(o.Dir, FileName(class))
 	if err := o.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -129,7 +129,7 @@ func createTable(o Options, class int) error {
 	if err != nil {
 		return err
 	}
-	err = f.Allocate(0, headerSize+int64(o.Extent))
+	err = f.Allocate(0, InitialSize(o.Extent))
 	if err == nil {
 		_, err = f.WriteAt(Codec{o.ID}.header(class), 0)
 	}
@@ -142,7 +142,7 @@ func createTable(o Options, class int) error {
 // openTable opens a class's file and maps it.
 func openTable(o Options, class int, want int64) (_ *table, err error) {
 	t := &table{
-		name:    tableName(o.Dir, class),
+		name:    path.Join(o.Dir, FileName(class)),
 		size:    Classes[class],
 		extent:  int64(o.Extent),
 		perEach: uint64(o.Extent / Classes[class]),
@@ -178,7 +178,7 @@ func openTable(o Options, class int, want int64) (_ *table, err error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrBadTable, t.name, err)
 	}
 	t.extents, err = t.mapExtents(0, extents)
-	t.trusted = int((max(want, headerSize) - headerSize) / t.extent)
+	t.known = int((max(want, headerSize) - headerSize) / t.extent)
 	return t, err
 }
 

@@ -3,6 +3,7 @@ package slots
 import (
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 
 	"clouddragon/internal/disk"
@@ -39,7 +40,7 @@ func Create(o Options) error {
 	}
 	for class := range Classes {
 		if err := createTable(o, class); err != nil {
-			return fmt.Errorf("make the slot table %s: %w", tableName(o.Dir, class), err)
+			return fmt.Errorf("make the slot table %s: %w", path.Join(o.Dir, FileName(class)), err)
 		}
 	}
 	return nil
@@ -50,10 +51,9 @@ func Create(o Options) error {
 // everything else may be called by any.
 type Tables struct {
 	Codec
-	index   *hashindex.Index
-	tables  [len(Classes)]*table
-	gaps    []Ref             // belongs to recovery: slots below the mark that were never applied
-	scratch [disk.Sector]byte // belongs to the writer
+	index  *hashindex.Index
+	tables [len(Classes)]*table
+	gaps   []Ref // found by Load, for Rewrite: slots below the mark that were never applied
 
 	syncing sync.Mutex // held while the tables are synced: one at a time
 
@@ -153,7 +153,7 @@ const (
 )
 
 // Change is one slot of a batch. The image is Encode's, or EncodeFree's for a
-// Delete; the hash is that of the key and used by Insert and Delete.
+// Delete; a Put does not need the key's hash.
 type Change struct {
 	Ref   Ref
 	Image []byte
@@ -170,7 +170,12 @@ func (t *Tables) Apply(changes []Change) {
 	for i := range changes {
 		c := &changes[i]
 		tab, n := t.tables[c.Ref.Class()], c.Ref.Number()
-		t.raise(tab, c.Ref)
+		// What the mark passes by was given by Alloc and not applied, or not
+		// yet. Below the mark it has to hold an image: that of a free slot.
+		for ; tab.used < n; tab.used++ {
+			t.storeFree(MakeRef(c.Ref.Class(), tab.used))
+		}
+		tab.used = max(tab.used, n+1)
 		tab.store(n, c.Image)
 		switch c.Op {
 		case Insert:
@@ -184,18 +189,8 @@ func (t *Tables) Apply(changes []Change) {
 	}
 }
 
-// raise lifts a table's high-water mark over r. Slots that the mark passes by
-// were given by Alloc but not applied, or not yet: below the mark they have to
-// hold a good image, so they become free ones.
-func (t *Tables) raise(tab *table, r Ref) {
-	for ; tab.used < r.Number(); tab.used++ {
-		t.storeFree(MakeRef(r.Class(), tab.used))
-	}
-	tab.used = max(tab.used, r.Number()+1)
-}
-
 func (t *Tables) storeFree(r Ref) {
-	image := t.scratch[:r.Size()]
+	image := make([]byte, r.Size())
 	t.EncodeFree(image, r)
 	t.tables[r.Class()].store(r.Number(), image)
 }
@@ -211,8 +206,8 @@ func (t *Tables) Sizes() [4]int64 {
 	return sizes
 }
 
-// Used returns each table's high-water mark, for a checkpoint. It is to be taken
-// together with the log position of the checkpoint, before Sync.
+// Used returns each table's high-water mark, for a checkpoint. It has to be taken
+// before Sync: what the mark passes by later is not in the log.
 func (t *Tables) Used() [4]uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -221,6 +216,21 @@ func (t *Tables) Used() [4]uint64 {
 		used[i] = tab.used
 	}
 	return used
+}
+
+// Capacity returns how many slots the file of a class has.
+func (t *Tables) Capacity(class int) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.tables[class].capacity()
+}
+
+// Free returns how many slots of a class are free, not counting what Alloc gave
+// since the last Apply.
+func (t *Tables) Free(class int) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.tables[class].capacity() - t.tables[class].live
 }
 
 // Stats are the figures of the tables.
