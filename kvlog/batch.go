@@ -1,0 +1,76 @@
+package kvlog
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// Part of the file format, never changed.
+const (
+	batchMagic  = "\xcdLOG"
+	batchHeader = 48
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// codec writes and checks the batches of one data directory.
+type codec struct {
+	seed uint32 // the checksum of the directory's ID, with which every other starts
+}
+
+func newCodec(id [16]byte) codec {
+	return codec{seed: crc32.Checksum(id[:], castagnoli)}
+}
+
+// header is a batch's header; doc.go draws it.
+type header struct {
+	sum, length, count, prev uint32
+	seq, segment, offset     uint64
+}
+
+// end is the place behind the batch.
+func (h header) end() Pos {
+	return Pos{Segment: h.segment, Offset: int64(h.offset) + int64(h.length), Seq: h.seq, Sum: h.sum}
+}
+
+// putHeader fills in the header of a batch that goes to pos, and returns its sum.
+func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
+	le := binary.LittleEndian
+	copy(p, batchMagic)
+	le.PutUint32(p[12:], uint32(len(p)))
+	le.PutUint32(p[16:], count)
+	le.PutUint32(p[20:], pos.Sum)
+	le.PutUint64(p[24:], pos.Seq+1)
+	le.PutUint64(p[32:], pos.Segment)
+	le.PutUint64(p[40:], uint64(pos.Offset))
+	le.PutUint32(p[8:], crc32.Update(c.seed, castagnoli, p[12:batchHeader]))
+	sum := c.sum(p)
+	le.PutUint32(p[4:], sum)
+	return sum
+}
+
+// sum is the checksum that belongs into the header of the batch p.
+func (c codec) sum(p []byte) uint32 {
+	return crc32.Update(c.seed, castagnoli, p[8:])
+}
+
+// header reads a batch header from p, at least 48 bytes. It is ok if its own
+// checksum says so; the batch may still be bad, or stand in the wrong place.
+func (c codec) header(p []byte) (h header, ok bool) {
+	if string(p[:4]) != batchMagic {
+		return header{}, false
+	}
+	le := binary.LittleEndian
+	if le.Uint32(p[8:]) != crc32.Update(c.seed, castagnoli, p[12:batchHeader]) {
+		return header{}, false
+	}
+	return header{
+		sum:     le.Uint32(p[4:]),
+		length:  le.Uint32(p[12:]),
+		count:   le.Uint32(p[16:]),
+		prev:    le.Uint32(p[20:]),
+		seq:     le.Uint64(p[24:]),
+		segment: le.Uint64(p[32:]),
+		offset:  le.Uint64(p[40:]),
+	}, true
+}

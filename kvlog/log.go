@@ -1,0 +1,306 @@
+package kvlog
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"clouddragon/internal/disk"
+)
+
+var (
+	// ErrFailed is returned when a write or a sync of the log has failed, by the
+	// call that met it and by every Append after it: what the disk holds of that
+	// batch is unknown until the log is opened anew.
+	ErrFailed = errors.New("the log's disk failed")
+	// ErrNoRoom is returned when a batch fits neither into the segment nor into
+	// the next one, or there is no next one: nothing was written. Call Prepare.
+	ErrNoRoom = errors.New("no room in the log")
+	// ErrClosed is returned when the log was closed.
+	ErrClosed = errors.New("the log is closed")
+)
+
+// DamageError is returned when what was durable once is bad now.
+type DamageError struct {
+	File   string
+	Offset int64  // in bytes
+	What   string // is wrong there
+	Lost   string // what would be lost if the log were cut there
+}
+
+func (e *DamageError) Error() string {
+	return fmt.Sprintf("%s is damaged at offset %d: %s; going on without it would lose %s", e.File, e.Offset, e.What, e.Lost)
+}
+
+// Pos is a place behind a batch, where the next one starts.
+type Pos struct {
+	Segment uint64
+	Offset  int64  // in bytes
+	Seq     uint64 // number of the batch before it, 0 if there is none
+	Sum     uint32 // checksum of that batch, to which the next one chains
+}
+
+// Options say where a log is and how it is made.
+type Options struct {
+	FS  disk.FS
+	Dir string   // holds the segments and nothing else
+	ID  [16]byte // of the data directory
+	// Segment is the size of a new segment in bytes: a multiple of 4096 from
+	// MinSegment to MaxSegment; 0 means DefaultSegment.
+	Segment int64
+	Log     *slog.Logger // gets what Repair cuts; nil: nobody does
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Segment == 0 {
+		o.Segment = DefaultSegment
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o, checkSize(o.Segment)
+}
+
+// Log is a log that was opened. Replay, Repair and Start follow, each once and in
+// this order, before it can be appended to.
+type Log struct {
+	o     Options
+	codec codec
+	from  Pos // where Replay begins
+	// recovered counts the steps of recovery that are done; used only by them.
+	recovered int
+	// outdated are segments that an earlier Free did not get to; used only by
+	// recovery.
+	outdated []uint64
+
+	// Owned by the single writer.
+	end  Pos   // where the next batch goes
+	err  error // set once a write failed
+	seal Batch
+
+	appended atomic.Uint64 // bytes
+
+	// dir is held while files are made or removed.
+	dir sync.Mutex
+	// mu guards what follows; held for a moment, never during I/O.
+	mu       sync.Mutex
+	segments []*segment // ascending by number
+	active   *segment   // takes the next batch; changed only by the writer
+	next     *segment   // ready to follow active, or nil
+	failed   error      // err, for other goroutines
+	closed   bool
+}
+
+// Create makes the directory and an empty log in it, all of it durable when it
+// returns, and removes what an earlier Create left that was cut off. It returns
+// the place of the first batch, or an error that is fs.ErrExist if the directory
+// holds a log that was ever written to.
+func Create(o Options) (Pos, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return Pos{}, err
+	}
+	if err := o.FS.MkdirAll(o.Dir); err != nil {
+		return Pos{}, err
+	}
+	numbers, err := o.list()
+	if err != nil {
+		return Pos{}, err
+	}
+	for _, n := range numbers {
+		if err := o.checkUnused(n); err != nil {
+			return Pos{}, err
+		}
+	}
+	s, err := o.createSegment(1, o.Segment)
+	if err != nil {
+		return Pos{}, err
+	}
+	if err := errors.Join(s.file.Close(), o.FS.SyncDir(path.Dir(o.Dir))); err != nil {
+		return Pos{}, err
+	}
+	return Pos{Segment: 1, Offset: pageSize}, nil
+}
+
+// checkUnused returns an error unless a segment is what a Create that was cut
+// off can have left: the first one, with nothing behind its header.
+func (o Options) checkUnused(number uint64) error {
+	used := fmt.Errorf("%s holds a log already, move it away to make a new one: %w", o.path(number), fs.ErrExist)
+	if number != 1 {
+		return used
+	}
+	s, err := o.openSegment(number)
+	if err != nil {
+		return err
+	}
+	left, err := codec{}.scan(s, pageSize, 0, false)
+	if err == nil && left.to > 0 {
+		err = used
+	}
+	return errors.Join(err, s.file.Close())
+}
+
+// Room returns the bytes that the next batch may take, its header included: in
+// this segment or, if that is more, in the next one that is ready. Without
+// reserve what is held back for deletes does not count: of the last segment
+// that there is, a quarter, at most 1 MiB. Only the writer calls it.
+func (l *Log) Room(reserve bool) int {
+	here, next := l.active.room(l.end.Offset), int64(0)
+	held := l.active.reserve()
+	if n := l.ready(); n != nil {
+		next, held = n.room(pageSize)-n.reserve(), 0
+		if reserve {
+			next += n.reserve()
+		}
+	}
+	if !reserve {
+		here -= held
+	}
+	return int(max(here, next, 0))
+}
+
+// ready returns the segment that follows the active one, nil if there is none.
+func (l *Log) ready() *segment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next
+}
+
+// Append writes the batch to the end of the log, in the next segment if it does
+// not fit into this one, and returns the place behind it once it is durable. The
+// batch can then be reset and filled again. Nothing is done for an empty batch,
+// nor after ErrNoRoom. Any other error is ErrFailed and final. Only the single
+// writer calls it.
+func (l *Log) Append(b *Batch) (Pos, error) {
+	if l.err != nil {
+		return Pos{}, l.err
+	}
+	if b.count == 0 {
+		return l.end, nil
+	}
+	if n := int64(b.Len()); n > l.active.room(l.end.Offset) {
+		if err := l.roll(n); err != nil {
+			return Pos{}, err
+		}
+	}
+	if err := l.write(b); err != nil {
+		return Pos{}, err
+	}
+	return l.end, nil
+}
+
+// roll seals the segment and goes on in the next one, which must take n bytes.
+func (l *Log) roll(n int64) error {
+	next := l.ready()
+	if next == nil {
+		return fmt.Errorf("batch of %d bytes, segment %d has room for %d and there is no next one: %w",
+			n, l.active.number, l.active.room(l.end.Offset), ErrNoRoom)
+	}
+	if room := next.room(pageSize); n > room {
+		return fmt.Errorf("batch of %d bytes, segment %d has room for %d and the next one for %d: %w",
+			n, l.active.number, l.active.room(l.end.Offset), room, ErrNoRoom)
+	}
+	l.seal.Reset()
+	binary.LittleEndian.PutUint64(l.seal.add(typeSeal, sealBody), next.number)
+	if err := l.write(&l.seal); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.active, l.next = next, nil
+	l.mu.Unlock()
+	l.end.Segment, l.end.Offset = next.number, pageSize
+	return nil
+}
+
+// write writes the batch to the end of the segment and syncs it: what was synced
+// before is never touched again.
+func (l *Log) write(b *Batch) error {
+	sum := l.codec.putHeader(b.buf, b.count, l.end)
+	_, err := l.active.file.WriteAt(b.buf, l.end.Offset)
+	if err == nil {
+		err = l.active.file.Sync()
+	}
+	if err != nil {
+		// The pages may be lost though the kernel calls them clean: a second try
+		// would be believed, and must not be.
+		l.err = fmt.Errorf("%w: batch %d at offset %d of %s: %w", ErrFailed, l.end.Seq+1, l.end.Offset, l.active.path, err)
+		l.mu.Lock()
+		l.failed = l.err
+		l.mu.Unlock()
+		return l.err
+	}
+	l.end.Offset += int64(len(b.buf))
+	l.end.Seq++
+	l.end.Sum = sum
+	l.appended.Add(uint64(len(b.buf)))
+	return nil
+}
+
+// Segments returns the numbers of all segments, ascending, the one that is ready
+// to be the next included.
+func (l *Log) Segments() []uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	numbers := make([]uint64, len(l.segments))
+	for i, s := range l.segments {
+		numbers[i] = s.number
+	}
+	return numbers
+}
+
+// Stats are numbers about a log.
+type Stats struct {
+	Segments int
+	Bytes    int64  // that the segments take on disk
+	Appended uint64 // bytes appended since Start
+}
+
+// Stats returns what the log is at this moment.
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := Stats{Segments: len(l.segments), Appended: l.appended.Load()}
+	for _, s := range l.segments {
+		st.Bytes += s.size
+	}
+	return st
+}
+
+// Close closes the segments' files. What was appended is durable already. The
+// writer must have stopped.
+func (l *Log) Close() error {
+	l.dir.Lock()
+	defer l.dir.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	if l.err == nil {
+		l.err = ErrClosed
+	}
+	var errs []error
+	for _, s := range l.segments {
+		if s.file != nil {
+			errs = append(errs, s.file.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// find returns a segment by its number, nil if there is none. Only recovery uses it.
+func (l *Log) find(number uint64) *segment {
+	i, ok := slices.BinarySearchFunc(l.segments, number, func(s *segment, n uint64) int { return cmp.Compare(s.number, n) })
+	if !ok {
+		return nil
+	}
+	return l.segments[i]
+}

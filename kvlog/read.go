@@ -1,0 +1,184 @@
+package kvlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+)
+
+// windowSize is how much of a file is read at a time, in bytes.
+const windowSize = 256 << 10
+
+// window reads a segment from front to back. It holds 256 KiB, or one batch
+// where that is larger.
+type window struct {
+	s   *segment
+	off int64
+	buf []byte
+}
+
+// at returns the n bytes at off, which must lie within the segment. They are
+// valid until the next call.
+func (w *window) at(off int64, n int) ([]byte, error) {
+	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
+		want := int(min(int64(max(n, windowSize)), w.s.size-off))
+		if cap(w.buf) < want || cap(w.buf) > windowSize && want <= windowSize {
+			w.buf = make([]byte, want)
+		}
+		w.off, w.buf = off, w.buf[:want]
+		if got, err := w.s.file.ReadAt(w.buf, off); got < want {
+			w.buf = w.buf[:0]
+			return nil, fmt.Errorf("%s: read %d bytes at offset %d: got %d: %w", w.s.path, want, off, got, err)
+		}
+	}
+	return w.buf[off-w.off:][:n], nil
+}
+
+// batch is a good batch.
+type batch struct {
+	header
+	bytes []byte // header included; valid until the window moves
+}
+
+func (b batch) records() Records {
+	return Records{Segment: b.segment, offset: int64(b.offset) + batchHeader, bytes: b.bytes[batchHeader:], count: int(b.count)}
+}
+
+func (b batch) isSeal() bool { return b.bytes[batchHeader+4] == typeSeal }
+
+// fault says why there is no good batch at a place.
+type fault struct {
+	what string
+	// written is set where no write that was cut off can have left this, so that
+	// it is damage even if nothing follows.
+	written bool
+}
+
+// batch reads the batch that belongs at pos, in the window's segment: that one
+// and no other. An err is an error of the disk.
+func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
+	left := w.s.size - pos.Offset
+	if left < batchHeader {
+		return batch{}, &fault{what: "end of the segment"}, nil
+	}
+	p, err := w.at(pos.Offset, batchHeader)
+	if err != nil {
+		return batch{}, nil, err
+	}
+	h, ok := c.header(p)
+	if !ok {
+		what := "partial header"
+		if allZero(p) {
+			what = "missing header"
+		}
+		return batch{}, &fault{what: what}, nil
+	}
+	if f := h.checkPlace(pos, left); f != nil {
+		return batch{}, f, nil
+	}
+	if p, err = w.at(pos.Offset, int(h.length)); err != nil {
+		return batch{}, nil, err
+	}
+	wrong := checkRecords(p[batchHeader:], h.count)
+	switch {
+	case c.sum(p) != h.sum && wrong != "":
+		return batch{}, &fault{what: "partial body"}, nil
+	case c.sum(p) != h.sum:
+		return batch{}, &fault{what: "bad checksum"}, nil
+	case wrong != "":
+		return batch{}, &fault{what: "good checksum, but " + wrong, written: true}, nil
+	}
+	b = batch{header: h, bytes: p}
+	if b.isSeal() {
+		if next := binary.LittleEndian.Uint64(p[batchHeader+recordHeader:]); next != h.segment+1 {
+			return batch{}, &fault{what: fmt.Sprintf("seal names segment %d as the next one", next), written: true}, nil
+		}
+	}
+	return b, nil, nil
+}
+
+// checkPlace says whether a batch belongs at pos, with left bytes to the end of
+// the segment there.
+func (h header) checkPlace(pos Pos, left int64) *fault {
+	length := int64(h.length)
+	switch {
+	case h.segment != pos.Segment || h.offset != uint64(pos.Offset):
+		return &fault{what: "batch of another position"}
+	case h.seq <= pos.Seq:
+		return &fault{what: "stale batch"}
+	case h.seq != pos.Seq+1:
+		return &fault{what: fmt.Sprintf("batch %d stands where batch %d belongs", h.seq, pos.Seq+1), written: true}
+	case h.prev != pos.Sum:
+		return &fault{what: fmt.Sprintf("follows a batch with checksum %08x, the one before it has %08x", h.prev, pos.Sum), written: true}
+	case length%8 != 0 || length < batchHeader+recordHeader || length > left || length != sealSize && length > left-sealSize:
+		return &fault{what: "bad length"}
+	}
+	return nil
+}
+
+// leftover is what a scan found behind the end of the log.
+type leftover struct {
+	from, to    int64 // all bytes that are not zero; both 0 if there are none
+	first, last header
+	found       bool // headers of batches later than the end: first and last
+}
+
+// scan looks through [from, end of segment) for bytes that are not zero, and for
+// the headers of batches later than seq; with one set it stops at the first of
+// these. Each byte is looked at once, and a header counts by its own checksum,
+// so that no garbage makes this slow. from is a multiple of 8.
+func (c codec) scan(s *segment, from int64, seq uint64, one bool) (leftover, error) {
+	var l leftover
+	w := window{s: s}
+	for off := from; off < s.size; {
+		n := int(min(windowSize, s.size-off))
+		p, err := w.at(off, n)
+		if err != nil {
+			return l, err
+		}
+		step := n
+		if off+int64(n) < s.size {
+			step = n - batchHeader + 8 // a header across the border is seen whole in the next piece
+		}
+		for at := 0; at < step; at += 8 {
+			if at+pageSize <= step && allZero(p[at:at+pageSize]) {
+				at += pageSize - 8
+				continue
+			}
+			word := p[at:min(at+8, n)]
+			if allZero(word) {
+				continue
+			}
+			here := off + int64(at)
+			if l.to == 0 {
+				l.from = here
+			}
+			l.to = here + int64(len(word))
+			if n-at < batchHeader {
+				continue
+			}
+			h, ok := c.header(p[at:])
+			if !ok || h.segment != s.number || h.offset != uint64(here) || h.seq <= seq {
+				continue
+			}
+			if !l.found {
+				l.first, l.found = h, true
+				if one {
+					return l, nil
+				}
+			}
+			if h.seq > l.last.seq {
+				l.last = h
+			}
+		}
+		off += int64(step)
+	}
+	return l, nil
+}
+
+var zeroPage [pageSize]byte
+
+// allZero says whether p, at most a page, is all zeros.
+func allZero(p []byte) bool {
+	return bytes.Equal(p, zeroPage[:len(p)])
+}

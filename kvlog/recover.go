@@ -1,0 +1,314 @@
+package kvlog
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Range is a part of a segment in bytes: [From, To), empty if both are 0.
+type Range struct {
+	Segment  uint64
+	From, To int64
+}
+
+// Tail is what Replay found at the end of the log.
+type Tail struct {
+	End     Pos    // behind the last good batch
+	Last    Range  // the batches that were replayed, of the last segment that holds any
+	Garbage Range  // what is to be cleared behind End
+	Torn    string // what was cut there, such as "partial header"; "" if nothing was
+
+	first Pos // where Last begins
+}
+
+// steps of recovery, for Log.recovered
+const (
+	opened = iota
+	replayed
+	repaired
+	started
+)
+
+// Open opens the log. CHECKPOINT says from where to replay it and which segments
+// there must be; one of these that is missing, has a bad header or is too short
+// is a *DamageError. Nothing is written, so that it may be a read-only FS.
+func Open(o Options, from Pos, segments []uint64) (*Log, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	all, outdated, err := o.openAll(from, segments)
+	l := &Log{o: o, codec: newCodec(o.ID), from: from, segments: all, outdated: outdated}
+	for _, s := range all {
+		if err == nil && s.bad != nil && (s.number <= from.Segment || slices.Contains(segments, s.number)) {
+			err = s.bad
+		}
+	}
+	if err == nil {
+		if s := l.find(from.Segment); from.Offset < pageSize || from.Offset > s.size || from.Offset%8 != 0 {
+			err = s.damage(from.Offset, fmt.Sprintf("the log should go on here, but the segment has %d bytes", s.size), "every batch from there on")
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// openAll opens the named segments, the one that from lies in, and all that are
+// in the directory behind that. The outdated ones are those before it that
+// nobody names. After an error it returns what is open, to be closed.
+func (o Options) openAll(from Pos, named []uint64) (all []*segment, outdated []uint64, err error) {
+	found, err := o.list()
+	if err != nil {
+		return nil, nil, err
+	}
+	numbers := append(slices.Clone(named), from.Segment)
+	for _, n := range found {
+		if n > from.Segment {
+			numbers = append(numbers, n)
+		} else if !slices.Contains(numbers, n) {
+			outdated = append(outdated, n)
+		}
+	}
+	slices.Sort(numbers)
+	for _, n := range slices.Compact(numbers) {
+		s, err := o.openSegment(n)
+		if err != nil {
+			return all, nil, err
+		}
+		all = append(all, s)
+	}
+	return all, outdated, nil
+}
+
+// Replay calls fn for each batch from the place that Open was given, in order,
+// and returns where the log ends. A torn tail is cut, see Tail; what was durable
+// once and is bad now is a *DamageError. An error of fn ends it. It holds one
+// batch in memory, or 256 KiB if that is more.
+func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
+	pos := l.from
+	t := Tail{End: pos, first: pos}
+	s := l.find(pos.Segment)
+	w := window{s: s}
+	for {
+		b, f, err := l.codec.batch(&w, pos)
+		if err != nil {
+			return Tail{}, err
+		}
+		if f != nil {
+			t.End = pos
+			if err := l.judge(&t, s, f); err != nil {
+				return Tail{}, err
+			}
+			l.recovered = replayed
+			return t, nil
+		}
+		if t.Last.Segment != pos.Segment {
+			t.Last, t.first = Range{Segment: pos.Segment, From: pos.Offset}, pos
+		}
+		pos = b.end()
+		t.Last.To = pos.Offset
+		if !b.isSeal() {
+			if err := fn(b.seq, b.records()); err != nil {
+				return Tail{}, err
+			}
+			continue
+		}
+		if s, err = l.successor(b.segment); err != nil {
+			return Tail{}, err
+		}
+		pos.Segment, pos.Offset = s.number, pageSize
+		w = window{s: s}
+	}
+}
+
+// successor returns the segment in which a sealed one goes on.
+func (l *Log) successor(sealed uint64) (*segment, error) {
+	s := l.find(sealed + 1)
+	if s == nil {
+		s = &segment{number: sealed + 1, path: l.o.path(sealed + 1)}
+		s.bad = s.damage(0, fmt.Sprintf("segment %d is missing, though segment %d says that the log goes on there", sealed+1, sealed), "every batch in it")
+	}
+	if s.bad != nil {
+		return nil, s.bad
+	}
+	return s, nil
+}
+
+// judge decides whether the log may end at t.End, in s, where f stands in place
+// of a batch, or whether that is damage; and it notes the garbage there.
+func (l *Log) judge(t *Tail, s *segment, f *fault) error {
+	end := t.End
+	here, err := l.codec.scan(s, end.Offset, end.Seq+1, false) // that batch itself proves nothing
+	if err != nil {
+		return err
+	}
+	first, last, proof := here.first, here.last, here.found
+	for _, later := range l.segments {
+		if later.number <= s.number || later.file == nil {
+			continue
+		}
+		there, err := l.codec.scan(later, pageSize, end.Seq, false)
+		if err != nil {
+			return err
+		}
+		if there.found && !proof {
+			first, proof = there.first, true
+		}
+		if there.last.seq > last.seq {
+			last = there.last
+		}
+	}
+	lost := fmt.Sprintf("batch %d and all behind it", end.Seq+1)
+	if last.seq > end.Seq+1 {
+		lost = fmt.Sprintf("batches %d to %d", end.Seq+1, last.seq)
+	}
+	switch {
+	case f.written:
+		return s.damage(end.Offset, f.what, lost)
+	case proof:
+		what := fmt.Sprintf("%s, though a later batch, %d, stands at offset %d of %s", f.what, first.seq, first.offset, l.o.path(first.segment))
+		return s.damage(end.Offset, what, lost)
+	}
+	for i, later := range l.segments {
+		if later.number > s.number && later.number != l.segments[i-1].number+1 {
+			missing := &segment{path: l.o.path(l.segments[i-1].number + 1)}
+			return missing.damage(0, fmt.Sprintf("is missing, though segment %d is there", later.number), "every batch in it")
+		}
+	}
+	if here.to > 0 {
+		t.Garbage, t.Torn = Range{Segment: s.number, From: here.from, To: here.to}, f.what
+	}
+	return nil
+}
+
+// Repair makes the log what Replay says it is, and durable. A failed sync leaves
+// pages that can be read and are not on disk, and a further sync would not
+// write them: so what was replayed of the last segment is written anew, the same
+// bytes to the same place. It clears the garbage, makes the next segment good if
+// a crash cut off its making, and removes segments that are freed. A crash
+// in the midst of it changes nothing in what the next Replay finds.
+func (l *Log) Repair(t Tail) error {
+	if l.recovered < replayed {
+		return errors.New("kvlog: Repair before Replay")
+	}
+	if err := l.rewrite(t); err != nil {
+		return err
+	}
+	end := l.find(t.End.Segment)
+	if t.Torn != "" {
+		l.o.Log.Warn("cut a torn batch off the end of the log, it was never acknowledged", "file", end.path,
+			"offset", t.End.Offset, "bytes", t.Garbage.To-t.End.Offset, "found", t.Torn)
+		if err := zero(end, t.Garbage.From, t.Garbage.To); err != nil {
+			return err
+		}
+		if err := end.file.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := l.repairNext(t.End.Segment + 1); err != nil {
+		return err
+	}
+	for _, n := range l.outdated {
+		if err := l.o.FS.Remove(l.o.path(n)); err != nil {
+			return err
+		}
+	}
+	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
+		return err
+	}
+	l.recovered = repaired
+	return nil
+}
+
+// rewrite writes the replayed batches of the last segment anew, and syncs it.
+func (l *Log) rewrite(t Tail) error {
+	if t.Last.To == t.Last.From {
+		return nil
+	}
+	s := l.find(t.Last.Segment)
+	w := window{s: s}
+	var buf []byte // good batches that stand side by side, up to at
+	flush := func(at int64) error {
+		_, err := s.file.WriteAt(buf, at-int64(len(buf)))
+		buf = buf[:0]
+		return err
+	}
+	pos := t.first
+	for pos.Offset < t.Last.To {
+		// Checked once more: what was read before need not be what is read now.
+		b, f, err := l.codec.batch(&w, pos)
+		if err == nil && f != nil {
+			err = s.damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all behind it", pos.Seq+1))
+		}
+		if err != nil {
+			return err
+		}
+		if len(buf) > 0 && len(buf)+len(b.bytes) > windowSize {
+			if err := flush(pos.Offset); err != nil {
+				return err
+			}
+		}
+		buf = append(buf, b.bytes...)
+		pos = b.end()
+	}
+	if err := flush(pos.Offset); err != nil {
+		return err
+	}
+	return s.file.Sync()
+}
+
+// repairNext makes good what is there of the segment behind the last one, which
+// holds no batch: it stays if its header is good, for its room is needed if the
+// disk is full by now, and is removed if not.
+func (l *Log) repairNext(number uint64) error {
+	s := l.find(number)
+	if s == nil {
+		return nil
+	}
+	if s.bad != nil {
+		l.segments = slices.DeleteFunc(l.segments, func(o *segment) bool { return o == s })
+		return errors.Join(s.file.Close(), l.o.FS.Remove(s.path))
+	}
+	left, err := l.codec.scan(s, pageSize, 0, false)
+	if err != nil {
+		return err
+	}
+	if err := zero(s, left.from, left.to); err != nil {
+		return err
+	}
+	// Its sync may have failed when it was made.
+	if err := l.o.writeHeader(s); err != nil {
+		return err
+	}
+	return s.file.Sync()
+}
+
+// zero overwrites [from, to) of a segment with zeros.
+func zero(s *segment, from, to int64) error {
+	for from < to {
+		n := min(to-from, int64(len(zeros)))
+		if _, err := s.file.WriteAt(zeros[:n], from); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}
+
+var zeros [64 << 10]byte
+
+// Start makes the log ready for Append, at the end that Replay found.
+func (l *Log) Start(t Tail) error {
+	if l.recovered != repaired {
+		return errors.New("kvlog: Start before Repair, or twice")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end = t.End
+	l.active, l.next = l.find(t.End.Segment), l.find(t.End.Segment+1)
+	l.recovered = started
+	return nil
+}

@@ -1,0 +1,197 @@
+package kvlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"clouddragon/internal/disk"
+)
+
+// Part of the file format, never changed.
+const (
+	segmentMagic   = "cdlogseg"
+	segmentVersion = 1
+	pageSize       = 4096 // the header of a segment, and the unit of its size
+)
+
+// Limits of a segment's size in bytes; it is a multiple of 4096.
+const (
+	MinSegment     = 2 * pageSize
+	MaxSegment     = 1 << 30
+	DefaultSegment = 64 << 20
+)
+
+// segment is one file of the log.
+type segment struct {
+	number uint64
+	path   string
+	file   disk.File
+	size   int64 // bytes that may be used: what the header says, or all there is if that is bad
+	// bad says why the segment cannot be used, nil if it can. One that is not
+	// yet part of the log is bad where a crash cut off its making.
+	bad *DamageError
+}
+
+// putSegmentHeader fills in the first page of a segment.
+func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
+	le := binary.LittleEndian
+	clear(p[:pageSize])
+	copy(p, segmentMagic)
+	le.PutUint32(p[8:], segmentVersion)
+	le.PutUint64(p[16:], number)
+	le.PutUint64(p[24:], uint64(size))
+	copy(p[32:48], id[:])
+	le.PutUint32(p[12:], segmentSum(p))
+}
+
+// segmentSum is the checksum of a header page.
+func segmentSum(p []byte) uint32 {
+	return crc32.Update(crc32.Checksum(p[:12], castagnoli), castagnoli, p[16:pageSize])
+}
+
+// parseSegmentHeader returns the size that a header page gives its segment, or
+// what is wrong with the page.
+func parseSegmentHeader(p []byte, number uint64, id [16]byte) (size int64, bad string) {
+	le := binary.LittleEndian
+	switch {
+	case len(p) < pageSize:
+		return 0, fmt.Sprintf("header is cut off: %d bytes of %d", len(p), pageSize)
+	case string(p[:8]) != segmentMagic:
+		return 0, "header is not that of a log segment"
+	case le.Uint32(p[8:]) != segmentVersion:
+		return 0, fmt.Sprintf("format version %d, this program reads version %d", le.Uint32(p[8:]), segmentVersion)
+	case le.Uint32(p[12:]) != segmentSum(p):
+		return 0, fmt.Sprintf("header has checksum %08x, its bytes have %08x", le.Uint32(p[12:]), segmentSum(p))
+	case le.Uint64(p[16:]) != number:
+		return 0, fmt.Sprintf("header says that this is segment %d, its name says %d", le.Uint64(p[16:]), number)
+	case string(p[32:48]) != string(id[:]):
+		return 0, fmt.Sprintf("belongs to the data directory with ID %x, this one has %x", p[32:48], id)
+	}
+	size = int64(le.Uint64(p[24:]))
+	if err := checkSize(size); err != nil {
+		return 0, err.Error()
+	}
+	return size, ""
+}
+
+func checkSize(size int64) error {
+	if size < MinSegment || size > MaxSegment || size%pageSize != 0 {
+		return fmt.Errorf("segment size of %d bytes: it must be a multiple of %d from %d to %d", size, pageSize, MinSegment, MaxSegment)
+	}
+	return nil
+}
+
+func segmentName(number uint64) string { return fmt.Sprintf("%08d.seg", number) }
+
+func (o Options) path(number uint64) string { return path.Join(o.Dir, segmentName(number)) }
+
+// list returns the numbers of all segment files in the directory, ascending.
+func (o Options) list() ([]uint64, error) {
+	names, err := o.FS.ReadDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []uint64
+	for _, name := range names {
+		digits, ok := strings.CutSuffix(name, ".seg")
+		n, err := strconv.ParseUint(digits, 10, 64)
+		if ok && err == nil && n > 0 && segmentName(n) == name {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// openSegment opens a segment and checks its header and its size; see segment.bad.
+// A segment that is missing is bad and has no file.
+func (o Options) openSegment(number uint64) (*segment, error) {
+	s := &segment{number: number, path: o.path(number)}
+	f, err := o.FS.Open(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.bad = s.damage(0, "is missing", "every batch in it")
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	length, err := f.Size()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	page := make([]byte, min(length, pageSize))
+	if _, err := f.ReadAt(page, 0); err != nil && err != io.EOF {
+		return nil, errors.Join(fmt.Errorf("%s: read the header: %w", s.path, err), f.Close())
+	}
+	s.file, s.size = f, length
+	size, bad := parseSegmentHeader(page, number, o.ID)
+	switch {
+	case bad != "":
+		s.bad = s.damage(0, bad, "every batch in it")
+	case length < size:
+		s.bad = s.damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood behind its end")
+	default:
+		s.size = size
+	}
+	return s, nil
+}
+
+// createSegment makes a segment of size bytes, durable when it returns. What a
+// crash left under its name is removed. After an error nothing is left of it.
+func (o Options) createSegment(number uint64, size int64) (*segment, error) {
+	s := &segment{number: number, path: o.path(number), size: size}
+	f, err := o.FS.Create(s.path)
+	if errors.Is(err, fs.ErrExist) {
+		if err := o.FS.Remove(s.path); err != nil {
+			return nil, err
+		}
+		f, err = o.FS.Create(s.path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.file = f
+	if err := o.fill(s); err != nil {
+		return nil, errors.Join(err, f.Close(), o.FS.Remove(s.path))
+	}
+	return s, nil
+}
+
+func (o Options) fill(s *segment) error {
+	if err := s.file.Allocate(0, s.size); err != nil {
+		return err
+	}
+	if err := o.writeHeader(s); err != nil {
+		return err
+	}
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	return o.FS.SyncDir(o.Dir)
+}
+
+func (o Options) writeHeader(s *segment) error {
+	page := make([]byte, pageSize)
+	putSegmentHeader(page, s.number, s.size, o.ID)
+	_, err := s.file.WriteAt(page, 0)
+	return err
+}
+
+// room is the largest batch, in bytes, that fits behind offset with the seal
+// still behind it.
+func (s *segment) room(offset int64) int64 { return max(0, s.size-offset-sealSize) }
+
+// reserve is what of a segment is held back for deletes, in bytes.
+func (s *segment) reserve() int64 { return min(s.size/4, 1<<20) }
+
+func (s *segment) damage(offset int64, what, lost string) *DamageError {
+	return &DamageError{File: s.path, Offset: offset, What: what, Lost: lost}
+}
