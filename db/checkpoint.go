@@ -1,0 +1,236 @@
+package db
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"path"
+
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
+	"clouddragon/slots"
+)
+
+// The CHECKPOINT file holds two copies of one record, the first at 0, the second
+// in the middle of the file. Both are written at every checkpoint, one after the
+// other, so that a copy cut off by a crash, or damaged later, leaves the other.
+// The newest good one counts. It says: the tables are complete up to this
+// place in the log, and the log was durable up to it.
+//
+//	 0  magic "CDCHKPT\n"
+//	 8  u32 format version
+//	12  u32 crc32c of bytes 16 to length
+//	16  u32 length of the record in bytes
+//	20  u32 number of segments
+//	24  directory ID, 16 bytes: every file of a data directory carries it
+//	40  u64 number of this checkpoint
+//	48  log position: u64 segment, u64 offset, u64 next batch, u32 checksum of the batch before
+//	76  u32 room for one copy in bytes: the file is twice as long
+//	80  u64 tokens: every token handed out is below
+//	88  u64 version: the newest version of a value
+//	96  4 tables: u64 size of the file in bytes, u64 slots in use (the high-water mark)
+//	160 the segments of the log that count, ascending: uvarint differences
+const (
+	checkpointName    = "CHECKPOINT"
+	checkpointMagic   = "CDCHKPT\n" // part of the file format, never changed
+	checkpointVersion = 1
+	checkpointHead    = 160
+	// checkpointCopy is the room for one copy in bytes: enough for 100,000 segments.
+	checkpointCopy = 256 << 10
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	le         = binary.LittleEndian
+)
+
+// checkpoint is one record of the CHECKPOINT file.
+type checkpoint struct {
+	ID       [16]byte
+	Room     int64
+	Number   uint64
+	Log      kvlog.Pos
+	Tokens   uint64
+	Version  uint64
+	Sizes    [len(slots.Classes)]int64
+	Used     [len(slots.Classes)]uint64
+	Segments []uint64
+}
+
+func (c *checkpoint) encode() []byte {
+	b := make([]byte, checkpointHead, checkpointHead+2*len(c.Segments))
+	copy(b, checkpointMagic)
+	le.PutUint32(b[8:], checkpointVersion)
+	le.PutUint32(b[20:], uint32(len(c.Segments)))
+	copy(b[24:], c.ID[:])
+	le.PutUint64(b[40:], c.Number)
+	le.PutUint64(b[48:], c.Log.Segment)
+	le.PutUint64(b[56:], uint64(c.Log.Offset))
+	le.PutUint64(b[64:], c.Log.Seq)
+	le.PutUint32(b[72:], c.Log.Sum)
+	le.PutUint32(b[76:], uint32(c.Room))
+	le.PutUint64(b[80:], c.Tokens)
+	le.PutUint64(b[88:], c.Version)
+	for i := range c.Sizes {
+		le.PutUint64(b[96+16*i:], uint64(c.Sizes[i]))
+		le.PutUint64(b[104+16*i:], c.Used[i])
+	}
+	last := uint64(0)
+	for _, s := range c.Segments {
+		b = binary.AppendUvarint(b, s-last)
+		last = s
+	}
+	le.PutUint32(b[16:], uint32(len(b)))
+	le.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	return b
+}
+
+// decodeCheckpoint reads one copy. The error says what is wrong with it.
+func decodeCheckpoint(b []byte) (*checkpoint, error) {
+	if len(b) < checkpointHead || string(b[:8]) != checkpointMagic {
+		return nil, errors.New("no checkpoint record")
+	}
+	if v := le.Uint32(b[8:]); v != checkpointVersion {
+		return nil, fmt.Errorf("format version %d, this program reads %d", v, checkpointVersion)
+	}
+	n := le.Uint32(b[16:])
+	if n < checkpointHead || int64(n) > int64(len(b)) {
+		return nil, fmt.Errorf("impossible length %d", n)
+	}
+	b = b[:n]
+	if got, want := crc32.Checksum(b[16:], castagnoli), le.Uint32(b[12:]); got != want {
+		return nil, fmt.Errorf("checksum %08x, want %08x", got, want)
+	}
+	c := &checkpoint{
+		ID:      [16]byte(b[24:40]),
+		Room:    int64(le.Uint32(b[76:])),
+		Number:  le.Uint64(b[40:]),
+		Log:     kvlog.Pos{Segment: le.Uint64(b[48:]), Offset: int64(le.Uint64(b[56:])), Seq: le.Uint64(b[64:]), Sum: le.Uint32(b[72:])},
+		Tokens:  le.Uint64(b[80:]),
+		Version: le.Uint64(b[88:]),
+	}
+	for i := range c.Sizes {
+		c.Sizes[i] = int64(le.Uint64(b[96+16*i:]))
+		c.Used[i] = le.Uint64(b[104+16*i:])
+	}
+	last, rest := uint64(0), b[checkpointHead:]
+	for range le.Uint32(b[20:]) {
+		d, w := binary.Uvarint(rest)
+		if w <= 0 || d == 0 {
+			return nil, errors.New("the list of segments is cut off")
+		}
+		last, rest = last+d, rest[w:]
+		c.Segments = append(c.Segments, last)
+	}
+	return c, nil
+}
+
+// checkpointFile is the open CHECKPOINT. It belongs to whoever holds DB.ckptMu.
+type checkpointFile struct{ f disk.File }
+
+// createCheckpoint makes the file with its first record. It is the last file
+// that a new data directory gets: with it the directory counts.
+func createCheckpoint(fs disk.FS, dir string, c *checkpoint) (err error) {
+	name, tmp := path.Join(dir, checkpointName), path.Join(dir, checkpointName+".tmp")
+	if err := removeIfThere(fs, tmp); err != nil {
+		return err
+	}
+	f, err := fs.Create(tmp)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if err := f.Allocate(0, 2*c.Room); err != nil {
+		return err
+	}
+	for _, off := range []int64{0, c.Room} {
+		if _, err := f.WriteAt(c.encode(), off); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	err, f = f.Close(), nil
+	if err != nil {
+		return err
+	}
+	if err := fs.Rename(tmp, name); err != nil {
+		return err
+	}
+	return fs.SyncDir(dir)
+}
+
+// openCheckpoint opens the file and returns its newest good record. The error
+// is fs.ErrNotExist where there is no file.
+func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error) {
+	name := path.Join(dir, checkpointName)
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	best, err := readCheckpoint(f)
+	if err != nil {
+		err = &DamageError{Damage{File: checkpointName, What: err.Error()}}
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return &checkpointFile{f}, best, nil
+}
+
+func readCheckpoint(f disk.File) (best *checkpoint, err error) {
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	half := size / 2
+	var faults []error
+	for _, off := range []int64{0, half} {
+		b := make([]byte, half)
+		if _, err := f.ReadAt(b, off); err != nil && err != io.EOF {
+			return nil, err
+		}
+		c, err := decodeCheckpoint(b)
+		if err != nil {
+			faults = append(faults, err)
+		} else if best == nil || c.Number > best.Number {
+			best = c
+		}
+	}
+	if best == nil {
+		return nil, fmt.Errorf("neither of its two copies is good (%w; %w)", faults[0], faults[1])
+	}
+	if size != 2*best.Room {
+		return nil, fmt.Errorf("it has %d bytes, want %d", size, 2*best.Room)
+	}
+	return best, nil
+}
+
+// write makes c the newest record, both copies of it, each synced before the next is touched.
+func (f *checkpointFile) write(c *checkpoint) error {
+	b := c.encode()
+	if int64(len(b)) > c.Room {
+		return fmt.Errorf("%s: %d segments do not fit: make log.segment larger", checkpointName, len(c.Segments))
+	}
+	for _, off := range []int64{0, c.Room} {
+		if _, err := f.f.WriteAt(b, off); err != nil {
+			return err
+		}
+		if err := f.f.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeIfThere(fs disk.FS, name string) error {
+	if err := fs.Remove(name); err != nil && !isNotExist(err) {
+		return err
+	}
+	return nil
+}

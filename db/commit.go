@@ -1,0 +1,298 @@
+package db
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/lockq"
+	"clouddragon/slots"
+)
+
+// The commit, by the one goroutine that changes anything, the writer:
+//
+//	take all that waits in the queue
+//	decide each operation against the tables and what this batch has decided so far
+//	put the images of what changed into one batch of records
+//	append the batch to the log: one write, one fdatasync
+//	copy the images into the tables
+//	answer, refusals too: they may rest on what this batch decided
+//
+// Nothing is answered or can be read before it is durable, and the tables never
+// hold what the log does not. What is asked meanwhile is the next batch.
+func (d *DB) write() {
+	defer close(d.writerDone)
+	var spare []*op
+	for {
+		d.now, d.wall = d.clock()
+		todo, closed := d.queue.take(spare)
+		if d.draining.Load() || closed {
+			d.refuseWaiters()
+		}
+		if len(todo) == 0 && closed {
+			return
+		}
+		if len(todo) == 0 && !d.due() {
+			d.idle()
+		}
+		for rest := todo; len(rest) > 0 || d.due(); {
+			rest = rest[d.commit(rest):]
+		}
+		clear(todo)
+		spare = todo
+	}
+}
+
+// due says whether a lock's hold or somebody's wait for one is over.
+func (d *DB) due() bool {
+	at, ok := d.locks.Next()
+	return ok && at <= d.now && !d.starved
+}
+
+// refuseWaiters answers whoever waits for a lock: there is no more time for that.
+func (d *DB) refuseWaiters() {
+	d.locks.Drain(func(_ lockq.Key, w *lockq.Waiter) {
+		o := w.Data.(*op)
+		o.err = ErrStopping
+		if d.Err() != nil {
+			o.err = ErrStopped
+		}
+		o.done <- struct{}{}
+	})
+}
+
+// needSlot and errNeedLog send an operation back to its caller, who makes room
+// and submits it again: the writer waits for nothing but the log.
+var (
+	needSlot   = [len(slots.Classes)]error{}
+	errNeedLog = errors.New("the log has no room")
+)
+
+func init() {
+	for i := range needSlot {
+		needSlot[i] = errors.New("the table has no free slot")
+	}
+}
+
+// starvedWait is how long the end of a hold that finds no room in the log waits
+// for the next try, at least.
+const starvedWait = time.Millisecond
+
+// maxBatch bounds a batch in bytes, so that the first caller of a long queue
+// does not wait for all of it.
+const maxBatch = 4 << 20
+
+// commit decides and makes durable as many operations as fit into one batch,
+// answers them and returns how many it took. What is over by itself goes first.
+func (d *DB) commit(todo []*op) int {
+	d.batch.reset()
+	d.answers = d.answers[:0]
+	n := 0
+	if d.Err() != nil {
+		// Their batch was never begun.
+		for n = range todo {
+			todo[n].err = ErrStopped
+		}
+		d.answers, n = append(d.answers, todo...), len(todo)
+		d.starved = true
+	} else {
+		n = d.decideAll(todo)
+	}
+	if d.batch.encode() {
+		if err := d.append(); err != nil {
+			for _, o := range d.answers {
+				o.err = ErrUnknown
+			}
+		}
+	}
+	for _, o := range d.answers {
+		o.done <- struct{}{}
+	}
+	clear(d.answers)
+	return n
+}
+
+// decideAll decides as much as fits into one batch, at least one operation, and
+// returns how many.
+func (d *DB) decideAll(todo []*op) int {
+	room, held := d.log.Room(false), d.log.Room(true)
+	d.expire(held)
+	// Without room for a mark on an expired lock the next commit tries again.
+	d.starved = d.batch.size+opRoom > held
+	for n, o := range todo {
+		have := room
+		if o.frees() {
+			have = held
+		}
+		switch {
+		case d.batch.size+opRoom <= have:
+			d.decide(o)
+		case n > 0 || d.batch.size > 0:
+			return n
+		case d.log.NeedsPrepare():
+			o.err = errNeedLog
+		default:
+			o.err = ErrFull // a fresh segment is ready, and it would not do
+		}
+		if !o.queued {
+			d.answers = append(d.answers, o)
+		}
+		if d.batch.size >= maxBatch {
+			return n + 1
+		}
+	}
+	return len(todo)
+}
+
+// append makes the batch durable and applies it.
+func (d *DB) append() error {
+	began := time.Now()
+	pos, err := d.log.Append(&d.batch.records)
+	if err != nil {
+		d.fail(err)
+		return err
+	}
+	took := time.Since(began)
+	d.tables.Apply(d.batch.images)
+	d.stateMu.Lock()
+	d.state.Log = pos
+	if d.batch.tokens != 0 {
+		d.state.Tokens = uint64(d.batch.tokens)
+		d.tokens.limit.Store(d.batch.tokens)
+	}
+	d.stateMu.Unlock()
+	d.marked = false
+	d.commits.Add(1)
+	if d.onCommit != nil {
+		d.onCommit(Commit{Operations: len(d.answers), Bytes: d.batch.records.Len(), Sync: took})
+	}
+	d.wakeMaintenance()
+	return nil
+}
+
+func (d *DB) decide(o *op) {
+	switch o.verb {
+	case verbAdd:
+		d.decideAdd(o)
+	case verbReset:
+		d.decideReset(o)
+	case verbLock:
+		d.decideLock(o)
+	case verbUnlock:
+		d.decideUnlock(o)
+	case verbHolder:
+		d.decideHolder(o)
+	case verbCancel:
+		d.decideCancel(o)
+	case verbReserve:
+		d.decideReserve()
+	}
+}
+
+// idle waits until there is something to do. After a moment of quiet it puts a
+// mark behind the last batch: a batch with another behind it was durable, so
+// damage in it is never taken for a torn tail.
+func (d *DB) idle() {
+	wait, toMark := time.Duration(math.MaxInt64), !d.marked
+	if toMark {
+		wait = d.markAfter
+	}
+	if at, ok := d.locks.Next(); ok && time.Duration(at-d.now) < wait {
+		wait, toMark = max(time.Duration(at-d.now), starvedWait), false
+	}
+	d.timer.Reset(wait)
+	select {
+	case <-d.queue.wake:
+	case <-d.timer.C:
+		if toMark {
+			d.mark()
+		}
+	}
+}
+
+func (d *DB) mark() {
+	d.marked = true
+	if d.log.Room(true) < opRoom || d.Err() != nil {
+		return
+	}
+	d.batch.reset()
+	d.batch.records.Add(recordMark, 0)
+	pos, err := d.log.Append(&d.batch.records)
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	d.stateMu.Lock()
+	d.state.Log = pos
+	d.stateMu.Unlock()
+}
+
+// do submits an operation and waits for its answer, making room where the
+// writer found none.
+func (d *DB) do(o *op) error {
+	for {
+		if err := d.queue.put(o); err != nil {
+			return err
+		}
+		d.await(o)
+		if o.err == nil {
+			return nil
+		}
+		var err error
+		switch o.err {
+		case errNeedLog:
+			err = d.growLog()
+		case needSlot[0], needSlot[1], needSlot[2], needSlot[3]:
+			err = d.growTable(slices.Index(needSlot[:], o.err), o.capacity)
+		default:
+			return o.err
+		}
+		if err != nil {
+			return d.noRoom()
+		}
+		o.err = nil
+	}
+}
+
+// noRoom is the answer where making room failed.
+func (d *DB) noRoom() error {
+	if d.Err() != nil {
+		return ErrStopped
+	}
+	return ErrFull
+}
+
+// growTable makes room in the table of a class which had no free slot at that
+// capacity. Of those who found it full at once, one grows it.
+func (d *DB) growTable(class int, capacity uint64) error {
+	d.growMu[class].Lock()
+	defer d.growMu[class].Unlock()
+	if d.tables.Capacity(class) > capacity {
+		return nil
+	}
+	return d.checkRoom(d.tables.Grow(class))
+}
+
+// growLog makes a segment ready. On a full disk a checkpoint may free some first.
+func (d *DB) growLog() error {
+	d.growLogMu.Lock()
+	defer d.growLogMu.Unlock()
+	err := d.log.Prepare()
+	if disk.IsFull(err) && d.log.Stats().Segments > 1 {
+		if err := d.checkpoint(); err != nil {
+			return err
+		}
+		err = d.log.Prepare()
+	}
+	return d.checkRoom(err)
+}
+
+// checkRoom stops writes for an error that is not a full disk.
+func (d *DB) checkRoom(err error) error {
+	if err != nil && !disk.IsFull(err) {
+		d.fail(err)
+	}
+	return err
+}

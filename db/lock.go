@@ -1,0 +1,248 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"clouddragon/internal/lockq"
+)
+
+// The payload of a lock's slot. It has room for the longest owner, so that a
+// hand-over from one holder to the next never needs another slot.
+//
+//	 0  u64 token
+//	 8  i64 end of the hold, wall time, ns since 1970
+//	16  u8 length of the owner's id, then the id, then zeros
+const (
+	lockHead = 17                  // part of the file format, never changed
+	lockSize = lockHead + MaxOwner // part of the file format, never changed
+)
+
+// Clock tells the time in nanoseconds. mono never steps: what the process
+// counts is counted on it. wall is since 1970.
+type Clock func() (mono, wall int64)
+
+func machineClock() Clock {
+	began := time.Now()
+	return func() (mono, wall int64) {
+		now := time.Now()
+		return int64(now.Sub(began)), now.UnixNano()
+	}
+}
+
+// Lock takes or renews the lock on disk and returns its token. With a wait it
+// queues; a caller whose ctx ends leaves the queue, and gives back what it was
+// granted meanwhile. A *HeldError says that another holds it, or that the token
+// to renew is not the holder's.
+func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
+	o := newOp(verbLock, kindLock, r.Key)
+	o.owner, o.token, o.dur, o.wait = r.Owner, r.Token, int64(r.Dur), int64(r.Wait)
+	o.ctx = ctx
+	err = d.do(o)
+	token = o.value
+	o.free()
+	return token, err
+}
+
+// Unlock frees the lock, or hands it to the next who waits. That it was not
+// locked is no error; a *HeldError says that it is another's.
+func (d *DB) Unlock(r UnlockRequest) error {
+	o := newOp(verbUnlock, kindLock, r.Key)
+	defer o.free()
+	o.owner, o.token, o.force = r.Owner, r.Token, r.Force
+	return d.do(o)
+}
+
+// LockHolder says who has the lock, or ErrNotFound.
+func (d *DB) LockHolder(k Key) (Holder, error) {
+	o := newOp(verbHolder, kindLock, k)
+	defer o.free()
+	err := d.do(o)
+	return o.holder, err
+}
+
+// await waits for the answer to o, or until its caller is gone.
+func (d *DB) await(o *op) {
+	if o.ctx == nil || o.wait == 0 {
+		<-o.done
+		return
+	}
+	select {
+	case <-o.done:
+		return
+	case <-o.ctx.Done():
+	}
+	c := newOp(verbCancel, kindLock, Key{o.key.Acc, o.key.ID})
+	c.target = o
+	// A closed queue answers o by itself.
+	if d.queue.put(c) == nil {
+		<-c.done
+	}
+	<-o.done
+	c.free()
+	o.err = context.Cause(o.ctx)
+}
+
+func lockKey(o *op) lockq.Key { return lockq.Key{Acc: o.key.Acc, ID: o.key.ID} }
+
+func (d *DB) decideLock(o *op) {
+	c := d.batch.find(o.key, o.hash)
+	if !c.live {
+		// Room first: what the queue has granted is not taken back.
+		if o.capacity, o.err = d.batch.canSet(c, lockSize); o.err != nil {
+			return
+		}
+	}
+	o.waiter.Data = o
+	res := d.locks.Acquire(d.now, lockKey(o), lockq.Request{Owner: o.owner, Token: o.token, Dur: o.dur, Wait: o.wait}, &o.waiter)
+	switch res.Outcome {
+	case lockq.Granted, lockq.Renewed:
+		o.value = res.Hold.Token
+		d.setLock(c, res.Hold)
+	case lockq.Queued:
+		if d.draining.Load() {
+			d.locks.Cancel(&o.waiter)
+			o.err = ErrStopping
+			return
+		}
+		o.queued = true
+	case lockq.Crowded:
+		o.err = ErrWaiters
+	case lockq.NotHolder:
+		o.err = d.held(o.key.ID, lockKey(o), fmt.Sprintf("token %d does not hold lock %q: nothing was renewed", o.token, o.key.ID))
+	default:
+		o.err = d.held(o.key.ID, lockKey(o), fmt.Sprintf("lock %q is held", o.key.ID))
+	}
+}
+
+func (d *DB) decideUnlock(o *op) {
+	res := d.locks.Release(d.now, lockKey(o), o.owner, o.token, o.force)
+	switch res.Outcome {
+	case lockq.NotHolder:
+		o.err = d.held(o.key.ID, lockKey(o), notHolder("lock", o.key.ID, o.owner, o.token))
+	case lockq.Released:
+		d.passed(lockKey(o), res)
+	}
+}
+
+// notHolder tells whoever may not unlock why.
+func notHolder(what, id, owner string, token int64) string {
+	switch {
+	case token != 0:
+		return fmt.Sprintf("%s %q is held, but not by token=%d", what, id, token)
+	case owner != "":
+		return fmt.Sprintf("%s %q is held, but not by id=%q", what, id, owner)
+	default:
+		return fmt.Sprintf("%s %q was locked with an id: give that id= or its token=", what, id)
+	}
+}
+
+func (d *DB) decideHolder(o *op) {
+	h, waiting, ok := d.locks.Holder(d.now, lockKey(o))
+	if !ok {
+		o.err = ErrNotFound
+		return
+	}
+	o.holder = d.holder(h, waiting)
+}
+
+// decideCancel takes a caller that is gone out of the queue. What it was
+// granted meanwhile goes to the next.
+func (d *DB) decideCancel(o *op) {
+	t := o.target
+	if d.locks.Cancel(&t.waiter) {
+		t.err = errGone
+		d.answers = append(d.answers, t)
+		return
+	}
+	if t.value == 0 {
+		return // refused meanwhile
+	}
+	if res := d.locks.GiveBack(d.now, lockKey(t), t.value); res.Outcome == lockq.Released {
+		d.passed(lockKey(t), res)
+	}
+}
+
+// errGone answers an operation whose caller no longer listens.
+var errGone = errors.New("the caller is gone")
+
+// expire ends the holds and waits that are over, as far as the log has room.
+func (d *DB) expire(room int) {
+	for d.batch.size+opRoom <= room && d.batch.size < maxBatch {
+		k, res, ok := d.locks.Expire(d.now)
+		if !ok {
+			return
+		}
+		if res.Outcome != lockq.TimedOut {
+			d.passed(k, res)
+			continue
+		}
+		o := res.Waiter.Data.(*op)
+		o.err = d.held(k.ID, k, fmt.Sprintf("lock %q is still held after the wait", k.ID))
+		d.answers = append(d.answers, o)
+	}
+}
+
+// passed notes a lock that came free, or went on to the next in its queue.
+func (d *DB) passed(k lockq.Key, res lockq.Result) {
+	key := slotKey(kindLock, Key(k))
+	c := d.batch.find(key, key.Hash())
+	if res.Waiter == nil {
+		d.batch.remove(c)
+		return
+	}
+	o := res.Waiter.Data.(*op)
+	o.value = res.Hold.Token
+	d.setLock(c, res.Hold)
+	d.answers = append(d.answers, o)
+}
+
+// setLock puts a hold into the lock's slot. There is room: the slot is there
+// while the lock is held, and before that canSet was asked.
+func (d *DB) setLock(c *change, h lockq.Hold) {
+	var b [lockSize]byte
+	le.PutUint64(b[:], uint64(h.Token))
+	le.PutUint64(b[8:], uint64(d.wall+h.Expires-d.now))
+	b[16] = uint8(len(h.Owner))
+	copy(b[lockHead:], h.Owner)
+	if _, err := d.batch.set(c, b[:]); err != nil {
+		panic("db: a lock's slot went away: " + err.Error())
+	}
+}
+
+// restoreLock takes over a lock that was held when the last process ended.
+func (d *DB) restoreLock(k lockq.Key, payload []byte) error {
+	if len(payload) != lockSize || int(payload[16]) > MaxOwner {
+		return fmt.Errorf("lock %q has a payload of %d bytes, want %d", k.ID, len(payload), lockSize)
+	}
+	d.locks.Restore(k, lockq.Hold{
+		Token:   int64(le.Uint64(payload)),
+		Owner:   string(payload[lockHead : lockHead+int(payload[16])]),
+		Expires: d.now + int64(le.Uint64(payload[8:])) - d.wall,
+	})
+	return nil
+}
+
+func (d *DB) held(id string, k lockq.Key, reason string) error {
+	h, waiting, ok := d.locks.Holder(d.now, k)
+	if !ok {
+		return &HeldError{Reason: reason}
+	}
+	holder := d.holder(h, waiting)
+	if holder.Owner != "" {
+		reason += fmt.Sprintf(" (by %q)", holder.Owner)
+	}
+	return &HeldError{Reason: reason, Holder: holder}
+}
+
+func (d *DB) holder(h lockq.Hold, waiting int) Holder {
+	return Holder{
+		Owner:   h.Owner,
+		Token:   h.Token,
+		TTL:     time.Duration(h.Expires - d.now),
+		Expires: time.Unix(0, d.wall+h.Expires-d.now),
+		Waiters: waiting,
+	}
+}

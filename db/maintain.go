@@ -1,0 +1,125 @@
+package db
+
+import (
+	"time"
+
+	"clouddragon/slots"
+)
+
+// wakeMaintenance tells the background goroutines what the last commit left
+// them to do. It never waits.
+func (d *DB) wakeMaintenance() {
+	if d.log.NeedsPrepare() || d.lowTable() >= 0 {
+		wake(d.growWake)
+	}
+	if d.log.Stats().Appended-d.checkpointed.Load() >= uint64(d.checkpointEvery) {
+		wake(d.ckptWake)
+	}
+}
+
+// lowTable returns a class whose table has less than a quarter of an extent
+// left, or -1.
+func (d *DB) lowTable() int {
+	for class, size := range slots.Classes {
+		if d.tables.Free(class) < uint64(d.extent/size/4) {
+			return class
+		}
+	}
+	return -1
+}
+
+// grow keeps a segment and free slots ready ahead of need. It owns nothing: the
+// packages below lock for themselves.
+func (d *DB) grow() {
+	defer d.background.Done()
+	for d.waitFor(d.growWake) {
+		if d.log.NeedsPrepare() {
+			d.growLogMu.Lock()
+			err := d.checkRoom(d.log.Prepare())
+			d.growLogMu.Unlock()
+			d.noteFull(err)
+		}
+		if class := d.lowTable(); class >= 0 {
+			d.growMu[class].Lock()
+			err := d.checkRoom(d.tables.Grow(class))
+			d.growMu[class].Unlock()
+			d.noteFull(err)
+		}
+	}
+}
+
+// noteFull says once that the disk is full, until it no longer is.
+func (d *DB) noteFull(err error) {
+	full := err != nil && d.Err() == nil
+	if was := d.full.Swap(full); full && !was {
+		d.logger.Warn("disk full: growing ahead of need failed, writes that need more room will be refused", "err", err)
+	}
+}
+
+// checkpoints runs a checkpoint whenever enough was logged since the last.
+func (d *DB) checkpoints() {
+	defer d.background.Done()
+	for d.waitFor(d.ckptWake) {
+		// A failure has stopped writes and was logged.
+		if d.checkpoint() != nil {
+			return
+		}
+	}
+}
+
+// checkpoint makes the tables durable up to what is applied now, says so in
+// CHECKPOINT, and frees the segments that nothing needs any more. Commits go on meanwhile.
+func (d *DB) checkpoint() error {
+	d.ckptMu.Lock()
+	defer d.ckptMu.Unlock()
+	if err := d.Err(); err != nil {
+		return err
+	}
+	began := time.Now()
+	appended := d.log.Stats().Appended
+	d.stateMu.Lock()
+	c := d.state
+	d.stateMu.Unlock()
+	c.Number++
+	c.Sizes, c.Used = d.tables.Sizes(), d.tables.Used()
+	err := d.tables.Sync()
+	if err == nil {
+		c.Segments = []uint64{c.Log.Segment}
+		err = d.ckpt.write(&c)
+	}
+	if err == nil {
+		d.stateMu.Lock()
+		d.state.Number = c.Number
+		d.stateMu.Unlock()
+		err = d.log.Free(c.Log.Segment, keepNone)
+	}
+	if err != nil {
+		d.fail(err)
+		return err
+	}
+	d.checkpointed.Store(appended)
+	d.ckptCount.Add(1)
+	d.ckptTook.Store(int64(time.Since(began)))
+	d.ckptAt.Store(time.Now().UnixNano())
+	return nil
+}
+
+// keepNone keeps no segment for the sake of what is in it.
+func keepNone(uint64) bool { return false }
+
+// waitFor waits for a wake-up; false means that the database closes.
+func (d *DB) waitFor(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	case <-d.closing:
+		return false
+	}
+}
+
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

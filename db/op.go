@@ -1,0 +1,131 @@
+package db
+
+import (
+	"context"
+	"sync"
+
+	"clouddragon/internal/lockq"
+	"clouddragon/slots"
+)
+
+// Kinds of things that live in slots; part of the file format, never changed.
+const (
+	kindSequence uint8 = 1
+	kindCounter  uint8 = 2
+	kindLock     uint8 = 3
+)
+
+type verb uint8
+
+const (
+	verbAdd verb = iota
+	verbReset
+	verbLock
+	verbUnlock
+	verbHolder
+	verbCancel
+	verbReserve
+)
+
+// op is one operation on its way through the writer. Its fields belong to the
+// caller until it is submitted, then to the writer until done has a token.
+type op struct {
+	verb verb
+	key  slots.Key
+	hash uint64
+
+	n, min, max int64 // what to add, and the counter's bounds
+
+	// Of a lock.
+	owner     string
+	token     int64
+	dur, wait int64 // ns
+	force     bool
+	ctx       context.Context // ends when the caller is gone
+	target    *op             // what verbCancel cancels
+	waiter    lockq.Waiter
+	queued    bool // a later step answers it
+
+	value    int64 // the answer
+	holder   Holder
+	err      error
+	capacity uint64        // with needSlot: of the table that had no free slot
+	done     chan struct{} // has room for one token
+}
+
+var ops = sync.Pool{New: func() any { return &op{done: make(chan struct{}, 1)} }}
+
+func newOp(v verb, kind uint8, k Key) *op {
+	o := ops.Get().(*op)
+	o.verb, o.key = v, slots.Key{Kind: kind, Acc: k.Acc, ID: k.ID}
+	o.hash = o.key.Hash()
+	return o
+}
+
+// free gives an answered op back.
+func (o *op) free() {
+	*o = op{done: o.done}
+	ops.Put(o)
+}
+
+// frees says whether the operation only gives room back: on a full disk it may
+// use what is held back.
+func (o *op) frees() bool { return o.verb != verbAdd && o.verb != verbLock }
+
+// queue holds what was asked since the writer last looked.
+type queue struct {
+	mu     sync.Mutex // guards ops and closed
+	ops    []*op
+	closed error         // why nothing more is taken
+	wake   chan struct{} // has a token if ops may have become non-empty, or closed set
+}
+
+func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
+
+// put adds an operation for the writer.
+func (q *queue) put(o *op) error {
+	q.mu.Lock()
+	if q.closed != nil {
+		defer q.mu.Unlock()
+		return q.closed
+	}
+	q.ops = append(q.ops, o)
+	first := len(q.ops) == 1
+	q.mu.Unlock()
+	if first {
+		q.signal()
+	}
+	return nil
+}
+
+// take returns all that waits, and spare as the next queue's memory. After
+// close it still returns what was put before.
+func (q *queue) take(spare []*op) (ops []*op, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ops, q.ops = q.ops, spare[:0]
+	return ops, q.closed != nil
+}
+
+// close makes every later put fail with err. The first reason stands.
+func (q *queue) close(err error) {
+	q.mu.Lock()
+	if q.closed == nil {
+		q.closed = err
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.ops)
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
