@@ -65,8 +65,8 @@ func (o Options) createAnySize(number uint64) (*segment, error) {
 }
 
 // Free removes the segments with a number less than before, but for those that
-// keep wants kept and the one that is written to. Their removal is durable when
-// it returns. Any goroutine may call it; a segment must no longer be read.
+// keep (nil: none) wants kept and the one that is written to. Their removal is
+// durable when it returns. Any goroutine may call it; a segment must no longer be read.
 func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -83,7 +83,9 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	if closed {
 		return ErrClosed
 	}
-	doomed = slices.DeleteFunc(doomed, func(s *segment) bool { return keep(s.number) })
+	if keep != nil {
+		doomed = slices.DeleteFunc(doomed, func(s *segment) bool { return keep(s.number) })
+	}
 	if len(doomed) == 0 {
 		return nil
 	}

@@ -40,7 +40,10 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	}
 	all, outdated, err := o.openAll(from, segments)
 	l := &Log{o: o, codec: newCodec(o.ID), from: from, segments: all, outdated: outdated}
-	for _, s := range all {
+	for i, s := range all {
+		if err == nil && s.number > from.Segment && s.number != all[i-1].number+1 {
+			err = l.missing(all[i-1].number+1, s.number)
+		}
 		if err == nil && s.bad != nil && (s.number <= from.Segment || slices.Contains(segments, s.number)) {
 			err = s.bad
 		}
@@ -137,6 +140,12 @@ func (l *Log) successor(sealed uint64) (*segment, error) {
 	return s, nil
 }
 
+// missing is the damage that a segment is not there, though a later one is.
+func (l *Log) missing(number, later uint64) *DamageError {
+	s := segment{path: l.o.path(number)}
+	return s.damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
+}
+
 // judge decides whether the log may end at t.End, in s, where f stands in place
 // of a batch, or whether that is damage; and it notes the garbage there.
 func (l *Log) judge(t *Tail, s *segment, f *fault) error {
@@ -171,12 +180,6 @@ func (l *Log) judge(t *Tail, s *segment, f *fault) error {
 	case proof:
 		what := fmt.Sprintf("%s, though a later batch, %d, stands at offset %d of %s", f.what, first.seq, first.offset, l.o.path(first.segment))
 		return s.damage(end.Offset, what, lost)
-	}
-	for i, later := range l.segments {
-		if later.number > s.number && later.number != l.segments[i-1].number+1 {
-			missing := &segment{path: l.o.path(l.segments[i-1].number + 1)}
-			return missing.damage(0, fmt.Sprintf("is missing, though segment %d is there", later.number), "every batch in it")
-		}
 	}
 	if here.to > 0 {
 		t.Garbage, t.Torn = Range{Segment: s.number, From: here.from, To: here.to}, f.what

@@ -1,0 +1,156 @@
+package kvlog
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Verify reads every batch of every segment that CHECKPOINT knows (from and
+// segments are as for Open) or that follows, and reports each damage. It writes
+// nothing. It returns where the log ends: a torn tail there is no damage, see
+// Tail.Torn. It holds one batch in memory, or 256 KiB if that is more.
+func Verify(o Options, from Pos, segments []uint64, report func(*DamageError)) (Tail, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return Tail{}, err
+	}
+	all, _, err := o.openAll(from, segments)
+	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: report}
+	if err == nil {
+		v.verify()
+	}
+	return v.tail, errors.Join(err, v.Close())
+}
+
+type verifier struct {
+	*Log
+	named  []uint64
+	report func(*DamageError)
+
+	end    Pos  // behind the last good batch
+	sealed bool // that batch is a seal
+	passed bool // the walk is past from
+	ended  bool // the log ends in a segment that was walked
+	tail   Tail
+}
+
+func (v *verifier) verify() {
+	for i, s := range v.segments {
+		follows := s.number == 1 // the chain into this segment is known
+		if i > 0 {
+			before := v.segments[i-1].number
+			follows = v.sealed && s.number == before+1
+			if s.number > v.from.Segment && s.number != before+1 {
+				v.report(v.missing(before+1, s.number))
+			}
+		}
+		if s.bad != nil && (follows || s.number <= v.from.Segment || slices.Contains(v.named, s.number)) {
+			v.report(s.bad)
+		}
+		v.sealed = false
+		if s.file != nil && !v.ended {
+			v.walk(s, follows)
+		}
+	}
+	if v.sealed {
+		_, err := v.successor(v.end.Segment)
+		v.reportAt(nil, Pos{}, err)
+	}
+	if !v.ended {
+		v.tail = Tail{End: v.end}
+	}
+}
+
+// walk checks the batches of a segment; behind a bad one it goes on with the
+// next that has a good header.
+func (v *verifier) walk(s *segment, follows bool) {
+	pos := Pos{Segment: s.number, Offset: pageSize, Seq: v.end.Seq, Sum: v.end.Sum}
+	w := window{s: s}
+	for first := true; ; first = false {
+		if first && !follows {
+			// What stands before it is freed or bad: it says itself what it follows.
+			if p, err := w.at(pos.Offset, batchHeader); err == nil {
+				if h, ok := v.codec.header(p); ok && h.seq > v.end.Seq {
+					pos.Seq, pos.Sum = h.seq-1, h.prev
+				}
+			}
+		}
+		v.checkFrom(s, pos)
+		b, f, err := v.codec.batch(&w, pos)
+		if err != nil {
+			v.reportAt(s, pos, err)
+			return
+		}
+		if f == nil {
+			v.end, v.sealed = b.end(), b.isSeal()
+			if v.sealed {
+				return
+			}
+			pos = v.end
+			continue
+		}
+		next, ok, err := v.resync(s, pos, f)
+		if err != nil {
+			v.reportAt(s, pos, err)
+		}
+		if !ok {
+			return
+		}
+		pos = next
+	}
+}
+
+// resync judges a place where no good batch stands, and returns the next place
+// where one may stand. It is not ok if there is none in this segment.
+func (v *verifier) resync(s *segment, pos Pos, f *fault) (next Pos, ok bool, err error) {
+	later, err := v.codec.scan(s, pos.Offset, pos.Seq+1, true)
+	if err != nil {
+		return Pos{}, false, err
+	}
+	// CHECKPOINT says of all before from that it was durable.
+	durable := s.number < v.from.Segment || s.number == v.from.Segment && pos.Offset < v.from.Offset
+	if !later.found && !durable {
+		v.tail = Tail{End: pos}
+		err := v.judge(&v.tail, s, f)
+		v.ended = err == nil
+		return Pos{}, false, err
+	}
+	lost := fmt.Sprintf("batch %d and what followed it in this segment", pos.Seq+1)
+	if h := later.first; later.found {
+		lost = fmt.Sprintf("batches %d to %d", pos.Seq+1, h.seq-1)
+		next, ok = Pos{Segment: s.number, Offset: int64(h.offset), Seq: h.seq - 1, Sum: h.prev}, true
+	}
+	if durable && s.number == v.from.Segment && (!ok || next.Offset > v.from.Offset) {
+		lost = fmt.Sprintf("batches %d to %d", pos.Seq+1, v.from.Seq)
+		next, ok = v.from, true
+	}
+	v.report(s.damage(pos.Offset, f.what, lost))
+	return next, ok, nil
+}
+
+// checkFrom reports if the walk comes to from, or past it, and that is not the
+// place behind the batch that CHECKPOINT says.
+func (v *verifier) checkFrom(s *segment, pos Pos) {
+	if v.passed || s.number != v.from.Segment || pos.Offset < v.from.Offset {
+		return
+	}
+	v.passed = true
+	if pos != v.from {
+		v.report(s.damage(v.from.Offset, fmt.Sprintf("CHECKPOINT says that batch %d with checksum %08x ends here, but batch %d with checksum %08x ends at offset %d",
+			v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset), "every batch from there on"))
+	}
+}
+
+// reportAt reports an error: as it is if it is damage, or as a place that cannot
+// be read.
+func (v *verifier) reportAt(s *segment, pos Pos, err error) {
+	var damage *DamageError
+	switch {
+	case err == nil:
+	case errors.As(err, &damage):
+		v.report(damage)
+	default:
+		v.report(s.damage(pos.Offset, err.Error(), fmt.Sprintf("batch %d and what followed it in this segment", pos.Seq+1)))
+	}
+}
