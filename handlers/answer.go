@@ -1,0 +1,232 @@
+package handlers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"clouddragon/db"
+)
+
+// Header values that are the same in every answer, made once: assigned to the
+// map they cost no memory.
+var (
+	textPlain       = []string{"text/plain; charset=utf-8"}
+	applicationJSON = []string{"application/json"}
+	octetStream     = []string{"application/octet-stream"}
+	noSniff         = []string{"nosniff"}
+	bearer          = []string{"Bearer"}
+	oneSecond       = []string{"1"}
+)
+
+// timeFormat is how a lock's end is written, in UTC.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// refusal is an error that says its own status.
+type refusal struct {
+	status int
+	line   string
+}
+
+func (e *refusal) Error() string { return e.line }
+
+func badRequest(format string, args ...any) error {
+	return &refusal{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+// errInternal is what a client learns of a fault of ours.
+var errInternal = &refusal{http.StatusInternalServerError, "internal error: see the server's log"}
+
+// sayNumber says a number and a newline, or the same as JSON.
+func (c *call) sayNumber(n int64) error {
+	b := c.buf[:0]
+	if c.wantsJSON() {
+		b = append(b, `{"value":`...)
+		b = strconv.AppendInt(b, n, 10)
+		b = append(b, '}')
+		c.ctype = applicationJSON
+	} else {
+		b = strconv.AppendInt(b, n, 10)
+		c.ctype = textPlain
+	}
+	c.buf = append(b, '\n')
+	c.status, c.body = http.StatusOK, c.buf
+	return nil
+}
+
+// sayText says a word and a newline, or the same as JSON.
+func (c *call) sayText(word string) error {
+	c.status = http.StatusOK
+	if c.wantsJSON() {
+		return c.sayJSON(struct {
+			Value string `json:"value"`
+		}{word})
+	}
+	c.ctype, c.body = textPlain, []byte(word+"\n")
+	return nil
+}
+
+// sayJSON says v as JSON and leaves the status as it is.
+func (c *call) sayJSON(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.ctype, c.body = applicationJSON, append(b, '\n')
+	return nil
+}
+
+// sayDone says that it is done, without a body.
+func (c *call) sayDone() error {
+	c.status = http.StatusNoContent
+	return nil
+}
+
+// refuse says why nothing was done.
+func (s *server) refuse(c *call, err error) {
+	var (
+		h        = c.w.Header()
+		status   int
+		line     = err.Error()
+		refused  *refusal
+		conflict *db.ConflictError
+		held     *db.HeldError
+	)
+	switch {
+	case errors.As(err, &refused):
+		status = refused.status
+		if status == http.StatusUnauthorized {
+			h["WWW-Authenticate"] = bearer
+		}
+	case errors.As(err, &conflict):
+		status = http.StatusConflict
+	case errors.As(err, &held):
+		status = http.StatusConflict
+		holder(h, held.Holder)
+	case errors.Is(err, db.ErrNotFound):
+		status, line = http.StatusNotFound, "there is no "+c.thing()
+		if c.api == Lock {
+			line = c.thing() + " is not locked"
+		}
+	case errors.Is(err, db.ErrFull):
+		status, line = http.StatusInsufficientStorage, db.ErrFull.Error()
+	default:
+		reason := unavailable(err)
+		if reason == nil {
+			s.log.Error("a request failed", "api", c.api, "err", err)
+			status, line = errInternal.status, errInternal.line
+			break
+		}
+		status, line = http.StatusServiceUnavailable, reason.Error()
+		h["Retry-After"] = oneSecond
+	}
+	line = oneLine(line)
+	c.status = status
+	if !c.wantsJSON() || c.sayJSON(problem{line, status}) != nil {
+		c.ctype, c.body = textPlain, []byte(line+"\n")
+	}
+}
+
+// problem is an error as JSON.
+type problem struct {
+	Error  string `json:"error"`
+	Status int    `json:"status"`
+}
+
+// unavailable returns which of the reasons for a 503 err is, or nil. What err
+// says beyond that is for the log: it may name files.
+func unavailable(err error) error {
+	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrStopped, db.ErrUnknown} {
+		if errors.Is(err, reason) {
+			return reason
+		}
+	}
+	return nil
+}
+
+// holder says in headers who holds a lock, since curl -f hides the body. The
+// zero Holder holds nothing.
+func holder(h http.Header, by db.Holder) {
+	if by.Token == 0 {
+		return
+	}
+	if by.Owner != "" {
+		h["Lock-Id"] = []string{percentEncode(by.Owner)}
+	}
+	h["Lock-Expires"] = []string{by.Expires.UTC().Format(timeFormat)}
+	seconds := max(1, (by.TTL+time.Second-1)/time.Second)
+	h["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
+}
+
+// percentEncode leaves only letters, digits and -._~ as they are.
+func percentEncode(s string) string {
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
+}
+
+// oneLine keeps control characters, line breaks above all, out of a line.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// wantsJSON says whether the client accepts application/json by that name.
+func (c *call) wantsJSON() bool {
+	for _, list := range c.r.Header["Accept"] {
+		for list != "" {
+			var media string
+			media, list, _ = strings.Cut(list, ",")
+			media, attributes, _ := strings.Cut(media, ";")
+			if strings.EqualFold(strings.TrimSpace(media), "application/json") && !refusedByQ(attributes) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refusedByQ says whether the attributes of a media range hold q=0.
+func refusedByQ(attributes string) bool {
+	for attributes != "" {
+		var a string
+		a, attributes, _ = strings.Cut(attributes, ";")
+		name, value, _ := strings.Cut(a, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "q") {
+			q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return err == nil && q == 0
+		}
+	}
+	return false
+}
+
+// send writes what the call said. It is the one place where an answer is written.
+func (s *server) send(c *call) {
+	if c.sent {
+		return
+	}
+	c.sent = true
+	if c.ctype != nil {
+		c.w.Header()["Content-Type"] = c.ctype
+	}
+	if len(c.body) > largeBody {
+		s.pace.write(c, len(c.body))
+	}
+	if c.status != http.StatusOK {
+		c.w.WriteHeader(c.status)
+	}
+	if len(c.body) > 0 && c.r.Method != http.MethodHead {
+		// After an error the connection is gone, and nobody is there to be told.
+		if _, err := c.w.Write(c.body); err != nil {
+			c.status = codeGone
+		}
+	}
+}

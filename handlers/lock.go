@@ -1,0 +1,95 @@
+package handlers
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"time"
+
+	"clouddragon/db"
+)
+
+// defaultDur is how long a lock is held if the client does not say, unless the
+// limit is less.
+const defaultDur = 30 * time.Second
+
+// POST /db/:acc/lock/:id?id=&token=&dur=&wait=
+func takeLock(s *server, c *call) error {
+	r, err := s.lockRequest(c, 0)
+	if err != nil {
+		return err
+	}
+	token, err := s.locks().Lock(c.r.Context(), r)
+	if err != nil {
+		return err
+	}
+	return c.sayNumber(token)
+}
+
+// GET /db/:acc/lock/:id
+func getLock(s *server, c *call) error {
+	h, err := s.locks().LockHolder(c.key)
+	if err != nil {
+		return err
+	}
+	c.status = http.StatusOK
+	return c.sayJSON(struct {
+		ID      string  `json:"id"`
+		Token   int64   `json:"token"`
+		TTL     float64 `json:"ttl"` // seconds, to the millisecond
+		Expires string  `json:"expires"`
+		Waiters int     `json:"waiters"`
+	}{h.Owner, h.Token, float64(h.TTL.Milliseconds()) / 1000, h.Expires.UTC().Format(timeFormat), h.Waiters})
+}
+
+// DELETE /db/:acc/lock/:id?id=&token=&force=
+func releaseLock(s *server, c *call) error {
+	r := c.unlockRequest()
+	r.Force = c.params.flag("force")
+	if c.params.bad != nil {
+		return c.params.bad
+	}
+	if err := s.locks().Unlock(r); err != nil {
+		return err
+	}
+	return c.sayDone()
+}
+
+// lockRequest reads what a lock or a mutex is asked with. If it may wait, the
+// body is read to its end: only then net/http notices a client that hangs up.
+func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest, error) {
+	r := db.LockRequest{
+		Key:   c.key,
+		Owner: c.params.owner("id", db.MaxOwner),
+		Token: c.params.number("token", 0, 1, math.MaxInt64),
+		Dur:   c.params.duration("dur", min(defaultDur, s.limits.Dur), s.limits.Dur, false),
+		Wait:  c.params.duration("wait", min(defaultWait, s.limits.Wait), s.limits.Wait, true),
+	}
+	if c.params.bad != nil || r.Wait == 0 {
+		return r, c.params.bad
+	}
+	_, err := s.readBody(c, maxLockBody, "a lock needs no body")
+	return r, err
+}
+
+// maxLockBody is how many bytes of body a call that waits for a lock may have.
+// They mean nothing.
+const maxLockBody = 64 << 10
+
+// unlockRequest reads what a lock or a mutex is given back with.
+func (c *call) unlockRequest() db.UnlockRequest {
+	return db.UnlockRequest{
+		Key:   c.key,
+		Owner: c.params.owner("id", db.MaxOwner),
+		Token: c.params.number("token", 0, 1, math.MaxInt64),
+	}
+}
+
+// locks is what is asked of the database here.
+type locks interface {
+	Lock(context.Context, db.LockRequest) (int64, error)
+	Unlock(db.UnlockRequest) error
+	LockHolder(db.Key) (db.Holder, error)
+}
+
+func (s *server) locks() locks { return any(s.db).(locks) }

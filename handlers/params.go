@@ -1,0 +1,206 @@
+package handlers
+
+import (
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// params are the parameters of a query, checked strictly: a typo must not
+// silently mean the default. Reading one that is bad sets bad, and what is read
+// then is of no use: a handler looks at bad once, after it has read them all.
+type params struct {
+	names  []string  // what the endpoint knows
+	values [4]string // in the order of names; empty: not given
+	bad    error
+}
+
+// parse takes a raw query apart.
+func (p *params) parse(query string, names []string) error {
+	p.names = names
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if pair == "" {
+			continue
+		}
+		rawName, rawValue, _ := strings.Cut(pair, "=")
+		name, err := url.QueryUnescape(rawName)
+		if err != nil {
+			return badRequest("a parameter's name has a bad percent escape: %s", quote(rawName))
+		}
+		i := slices.Index(names, name)
+		if i < 0 {
+			return badRequest("unknown parameter %s: %s", quote(name), known(names))
+		}
+		value, err := url.QueryUnescape(rawValue)
+		switch {
+		case err != nil:
+			return badRequest("%s has a bad percent escape: %s", name, quote(rawValue))
+		case value == "":
+			return badRequest("%s is empty", name)
+		case p.values[i] != "":
+			return badRequest("%s is given twice", name)
+		}
+		p.values[i] = value
+	}
+	return nil
+}
+
+func known(names []string) string {
+	if len(names) == 0 {
+		return "this call takes none"
+	}
+	return "this call takes " + strings.Join(names, ", ")
+}
+
+// text returns a parameter, empty if it is not given. One that the endpoint
+// does not list is a mistake in this package.
+func (p *params) text(name string) string {
+	return p.values[slices.Index(p.names, name)]
+}
+
+// number returns a whole number from low to high, or def if it is not given.
+func (p *params) number(name string, def, low, high int64) int64 {
+	s := p.text(name)
+	if s == "" {
+		return def
+	}
+	n, ok := parseNumber(s)
+	if !ok || n < low || n > high {
+		p.fail(badRequest("%s must be a whole number from %d to %d, not %s", name, low, high, quote(s)))
+	}
+	return n
+}
+
+// duration returns a duration of at most limit, or def if it is not given. Zero
+// is refused unless zero is true.
+func (p *params) duration(name string, def, limit time.Duration, zero bool) time.Duration {
+	s := p.text(name)
+	if s == "" {
+		return def
+	}
+	d, ok := parseDuration(s)
+	if !ok || d > limit || d == 0 && !zero {
+		low := "more than 0"
+		if zero {
+			low = "at least 0"
+		}
+		p.fail(badRequest("%s must be a duration such as 0.5, 500ms, 30s, 15m or 24h, %s and at most %s, not %s",
+			name, low, short(limit), quote(s)))
+	}
+	return d
+}
+
+// owner returns the name of a lock's holder, of at most limit bytes.
+func (p *params) owner(name string, limit int) string {
+	s := p.text(name)
+	if len(s) > limit {
+		p.fail(badRequest("%s has %d bytes: it may have 1 to %d", name, len(s), limit))
+	}
+	return s
+}
+
+// flag returns whether a parameter is given as "true".
+func (p *params) flag(name string) bool {
+	s := p.text(name)
+	if s != "" && s != "true" && s != "false" {
+		p.fail(badRequest("%s must be true or false, not %s", name, quote(s)))
+	}
+	return s == "true"
+}
+
+// fail keeps the first fault.
+func (p *params) fail(err error) {
+	if p.bad == nil {
+		p.bad = err
+	}
+}
+
+// parseNumber reads a decimal int64: digits, perhaps with a minus before them.
+func parseNumber(s string) (int64, bool) {
+	if strings.HasPrefix(s, "+") {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+// units of durations, the longer suffix before the one that it ends with.
+var units = [...]struct {
+	suffix string
+	size   time.Duration
+}{
+	{"ms", time.Millisecond},
+	{"s", time.Second},
+	{"m", time.Minute},
+	{"h", time.Hour},
+	{"", time.Second},
+}
+
+// parseDuration reads digits, perhaps a point and more digits, and perhaps a
+// unit; without one they are seconds. What is finer than 1 ns is cut off.
+func parseDuration(s string) (time.Duration, bool) {
+	unit := time.Second
+	for _, u := range units {
+		if number, ok := strings.CutSuffix(s, u.suffix); ok {
+			s, unit = number, u.size
+			break
+		}
+	}
+	whole, fraction, point := strings.Cut(s, ".")
+	if !digits(whole) || point && !digits(fraction) {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || n > int64(math.MaxInt64/unit) {
+		return 0, false
+	}
+	d := time.Duration(n) * unit
+	var part time.Duration
+	for i, scale := 0, unit; i < len(fraction) && scale > 0; i++ {
+		scale /= 10
+		part += time.Duration(fraction[i]-'0') * scale
+	}
+	if d > math.MaxInt64-part {
+		return 0, false
+	}
+	return d + part, true
+}
+
+// digits says whether s is one digit or more and nothing else.
+func digits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// short writes a limit as config.yml would: 24h, not 24h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+// maxEcho is how much of what a client sent is repeated to it, in bytes.
+const maxEcho = 64
+
+// quote makes what a client sent fit for an error line: printable, without line
+// breaks, and not too long.
+func quote(s string) string {
+	if len(s) > maxEcho {
+		return strconv.Quote(s[:maxEcho]) + "…"
+	}
+	return strconv.Quote(s)
+}

@@ -1,0 +1,90 @@
+package handlers
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"clouddragon/db"
+)
+
+// locate reads the path: the API, Other if it is no route, and the key. A name
+// that may not be one is kept as c.fault, since the token is looked at first.
+//
+// The path is taken as it was sent, so that %2F is a part of a name and nothing
+// is cleaned: RawPath where net/url keeps it, and else Path, which then has its
+// slashes where the request has them.
+func (c *call) locate(u *url.URL) {
+	path, escaped := u.RawPath, true
+	if path == "" {
+		path, escaped = u.Path, false
+	}
+	switch path {
+	case "/healthz":
+		c.api = Healthz
+		return
+	case "/metrics":
+		c.api = Metrics
+		return
+	}
+	path, ok := strings.CutPrefix(path, "/db/")
+	if !ok {
+		return
+	}
+	acc, path, _ := strings.Cut(path, "/")
+	if acc == "" {
+		return
+	}
+	c.inAccount = true
+	c.key.Acc, c.fault = name("account", acc, escaped, db.MaxAcc)
+	api, id, _ := strings.Cut(path, "/")
+	if id == "" || strings.Contains(id, "/") {
+		return
+	}
+	switch api {
+	case "sequence":
+		c.api = Sequence
+	case "counter":
+		c.api = Counter
+	case "kv":
+		c.api = KV
+	case "mlock":
+		c.api = MLock
+	case "munlock":
+		c.api = MUnlock
+	case "lock":
+		c.api = Lock
+	default:
+		return
+	}
+	var err error
+	if c.key.ID, err = name("id", id, escaped, db.MaxID); c.fault == nil {
+		c.fault = err
+	}
+}
+
+// name decodes one segment of a path, which is not empty, and checks it. It
+// returns the name also where it may not be one.
+func name(what, segment string, escaped bool, limit int) (string, error) {
+	if escaped {
+		var err error
+		raw := segment
+		if segment, err = url.PathUnescape(raw); err != nil {
+			return raw, badRequest("the %s in the path has a bad percent escape: %s", what, quote(raw))
+		}
+	}
+	switch {
+	case len(segment) > limit:
+		return segment, badRequest("the %s in the path has %d bytes: it may have 1 to %d", what, len(segment), limit)
+	case segment == "." || segment == "..":
+		return segment, badRequest("the %s in the path may not be %q: clients rewrite such paths", what, segment)
+	case strings.IndexByte(segment, 0) >= 0:
+		return segment, badRequest("the %s in the path holds a NUL byte: %s", what, quote(segment))
+	}
+	return segment, nil
+}
+
+// thing names what the path is about, for an error line.
+func (c *call) thing() string {
+	return fmt.Sprintf("%s %s of account %s", c.api, quote(c.key.ID), quote(c.key.Acc))
+}

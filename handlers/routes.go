@@ -1,0 +1,267 @@
+// Package handlers speaks HTTP for the db package: which path and method is
+// which call, what its parameters may be, and how a result or a refusal reads.
+//
+// A request goes one way: locate reads the path, authorize the token, the table
+// below finds the call, params checks the query, the call asks db, and send
+// writes what it said. Nothing else writes an answer.
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"clouddragon/db"
+)
+
+// Options say what is served and to whom.
+type Options struct {
+	DB     *db.DB
+	Tokens []Token // none: anybody may do anything
+	Limits Limits
+	// Draining, if not nil, is closed once the server shuts down; /healthz says so.
+	Draining <-chan struct{}
+	// Metrics answers GET /metrics; nil: there is no such route.
+	Metrics http.Handler
+	// Observe, if not nil, learns of each request once it is answered. The
+	// method is one of GET, HEAD, POST, PUT, DELETE and "other"; the code is 499
+	// where the client hung up before there was an answer.
+	Observe func(api API, method string, code int, d time.Duration)
+	Log     *slog.Logger // nil: none
+}
+
+// Limits bound what a client may ask for. A zero takes the default.
+type Limits struct {
+	Value int64         // bytes of a value; 0: 8 MiB
+	Dur   time.Duration // how long a lock is held; 0: 24 h
+	Wait  time.Duration // how long a call queues for a lock; 0: 10 min
+}
+
+// API is the part of the server that a request is for.
+type API uint8
+
+// The APIs; Other is what is no route.
+const (
+	Other API = iota
+	Sequence
+	Counter
+	KV
+	MLock
+	MUnlock
+	Lock
+	Healthz
+	Metrics
+)
+
+var apiNames = [...]string{"other", "sequence", "counter", "kv", "mlock", "munlock", "lock", "healthz", "metrics"}
+
+// String returns the API's name as it stands in the path, or "other".
+func (a API) String() string { return apiNames[a] }
+
+// endpoint is one call: what it answers to, the query parameters it knows, and
+// who serves it. HEAD is served as GET.
+type endpoint struct {
+	api    API
+	method string
+	params []string
+	serve  func(*server, *call) error
+}
+
+var endpoints = []endpoint{
+	{Sequence, "GET", nil, getSequence},
+	{Sequence, "POST", []string{"n"}, addSequence},
+	{Sequence, "DELETE", nil, resetSequence},
+
+	{Counter, "GET", nil, getCounter},
+	{Counter, "POST", []string{"add", "min", "max"}, addCounter},
+	{Counter, "DELETE", nil, resetCounter},
+
+	{KV, "GET", nil, getValue},
+	{KV, "POST", []string{"ver", "ttl"}, setValue},
+	{KV, "PUT", []string{"ver", "ttl"}, setValue},
+	{KV, "DELETE", []string{"ver"}, deleteValue},
+
+	{MLock, "POST", []string{"id", "token", "dur", "wait"}, lockMutex},
+	{MUnlock, "POST", []string{"id", "token"}, unlockMutex},
+
+	{Lock, "GET", nil, getLock},
+	{Lock, "POST", []string{"id", "token", "dur", "wait"}, takeLock},
+	{Lock, "DELETE", []string{"id", "token", "force"}, releaseLock},
+
+	{Healthz, "GET", nil, getHealth},
+	{Metrics, "GET", nil, getMetrics},
+}
+
+// server is what all requests share. It does not change after New.
+type server struct {
+	db       *db.DB
+	grants   []grant
+	limits   Limits
+	draining <-chan struct{}
+	metrics  http.Handler
+	observe  func(API, string, int, time.Duration)
+	log      *slog.Logger
+	pace     pace
+}
+
+// New returns the handler of all routes.
+func New(o Options) http.Handler {
+	s := &server{
+		db:       o.DB,
+		grants:   grants(o.Tokens),
+		limits:   o.Limits,
+		draining: o.Draining,
+		metrics:  o.Metrics,
+		observe:  o.Observe,
+		log:      o.Log,
+		pace:     defaultPace,
+	}
+	if s.limits.Value == 0 {
+		s.limits.Value = 8 << 20
+	}
+	if s.limits.Dur == 0 {
+		s.limits.Dur = 24 * time.Hour
+	}
+	if s.limits.Wait == 0 {
+		s.limits.Wait = 10 * time.Minute
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	return s
+}
+
+// call is one request on its way, with what its handler says in the end. It
+// belongs to the request's goroutine.
+type call struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	began time.Time
+
+	api       API
+	inAccount bool // the path is below an account
+	key       db.Key
+	fault     error // what is wrong with the names in the path
+	params    params
+
+	status int
+	ctype  []string // Content-Type
+	body   []byte
+	sent   bool
+	buf    []byte // memory for small bodies, kept from call to call
+}
+
+var calls = sync.Pool{New: func() any { return &call{buf: make([]byte, 0, 512)} }}
+
+// codeGone is what is observed where the client hung up; it is never sent.
+const codeGone = 499
+
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := calls.Get().(*call)
+	c.w, c.r, c.began = w, r, time.Now()
+	defer s.finish(c)
+	if r.ContentLength != 0 {
+		// Whoever does not read the body leaves that to net/http, which must
+		// not wait for the rest of it forever.
+		s.pace.read(c)
+	}
+	if err := s.handle(c); err != nil {
+		if errors.Is(err, context.Canceled) {
+			// An answer, even an empty one, could be taken for a lock.
+			panic(http.ErrAbortHandler)
+		}
+		s.refuse(c, err)
+	}
+	s.send(c)
+}
+
+// handle finds the call that the request is for and lets it speak.
+func (s *server) handle(c *call) error {
+	c.locate(c.r.URL)
+	if err := s.authorize(c); err != nil {
+		return err
+	}
+	e := find(c.api, c.r.Method)
+	switch {
+	case c.api == Other || c.api == Metrics && s.metrics == nil:
+		return &refusal{http.StatusNotFound, "no such route: want /db/ACCOUNT/API/ID, with an API out of sequence, counter, kv, mlock, munlock and lock"}
+	case e == nil:
+		c.w.Header()["Allow"] = []string{allowed(c.api)}
+		return &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("%s does not know the method %s: use %s", c.api, quote(c.r.Method), allowed(c.api))}
+	case c.fault != nil:
+		return c.fault
+	}
+	if err := c.params.parse(c.r.URL.RawQuery, e.params); err != nil {
+		return err
+	}
+	return e.serve(s, c)
+}
+
+// find returns the endpoint for a method, or nil.
+func find(api API, method string) *endpoint {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	for i := range endpoints {
+		if e := &endpoints[i]; e.api == api && e.method == method {
+			return e
+		}
+	}
+	return nil
+}
+
+// allowed lists the methods of an API for the header Allow.
+func allowed(api API) string {
+	var methods []string
+	for _, e := range endpoints {
+		if e.api == api {
+			methods = append(methods, e.method)
+			if e.method == http.MethodGet {
+				methods = append(methods, http.MethodHead)
+			}
+		}
+	}
+	return strings.Join(methods, ", ")
+}
+
+// finish ends a call, also one that panicked: its client gets a 500, or, if an
+// answer is on its way already, a connection that ends in the middle of it.
+func (s *server) finish(c *call) {
+	p := recover()
+	switch {
+	case p == http.ErrAbortHandler:
+		c.status = codeGone
+	case p != nil:
+		s.log.Error("a handler panicked", "api", c.api, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		if c.sent {
+			c.status, p = http.StatusInternalServerError, http.ErrAbortHandler
+			break
+		}
+		p = nil
+		s.refuse(c, errInternal)
+		s.send(c)
+	}
+	if s.observe != nil {
+		s.observe(c.api, methodLabel(c.r.Method), c.status, time.Since(c.began))
+	}
+	*c = call{buf: c.buf}
+	calls.Put(c)
+	if p != nil {
+		panic(p)
+	}
+}
+
+// methodLabel keeps what a client makes up out of the metrics' labels.
+func methodLabel(m string) string {
+	switch m {
+	case "GET", "HEAD", "POST", "PUT", "DELETE":
+		return m
+	}
+	return "other"
+}

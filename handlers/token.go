@@ -1,0 +1,75 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Token lets whoever sends it in.
+type Token struct {
+	Token    string
+	Accounts []string // the accounts it is good for; none: all
+	ReadOnly bool     // good for GET and HEAD only
+}
+
+// grant is a Token as it is compared: by a hash, so that the time of a
+// comparison says neither how much of a token was right nor how long it is.
+type grant struct {
+	sum [sha256.Size]byte
+	Token
+}
+
+func grants(tokens []Token) []grant {
+	var g []grant
+	for _, t := range tokens {
+		g = append(g, grant{sha256.Sum256([]byte(t.Token)), t})
+	}
+	return g
+}
+
+// authorize checks the token. It comes before anything else, so that a stranger
+// does not even learn which routes there are.
+func (s *server) authorize(c *call) error {
+	if len(s.grants) == 0 || c.api == Healthz {
+		return nil
+	}
+	token := c.token()
+	if token == "" {
+		return &refusal{http.StatusUnauthorized, "a token is needed: send the header Authorization: Bearer TOKEN, or the token as the password of basic auth"}
+	}
+	c.buf = append(c.buf[:0], token...)
+	sum := sha256.Sum256(c.buf)
+	var g *grant
+	for i := range s.grants {
+		if subtle.ConstantTimeCompare(sum[:], s.grants[i].sum[:]) == 1 {
+			g = &s.grants[i]
+		}
+	}
+	switch {
+	case g == nil:
+		return &refusal{http.StatusUnauthorized, "the token is not known here"}
+	case g.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
+		return &refusal{http.StatusForbidden, "this token is for reading only"}
+	case c.inAccount && len(g.Accounts) > 0 && !slices.Contains(g.Accounts, c.key.Acc):
+		return &refusal{http.StatusForbidden, fmt.Sprintf("this token is not for account %s", quote(c.key.Acc))}
+	}
+	return nil
+}
+
+// token returns what the request brings: a bearer token or the password of
+// basic auth; empty if it brings none.
+func (c *call) token() string {
+	h := c.r.Header["Authorization"]
+	if len(h) == 0 {
+		return ""
+	}
+	if scheme, token, _ := strings.Cut(h[0], " "); strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimLeft(token, " ")
+	}
+	_, password, _ := c.r.BasicAuth()
+	return password
+}
