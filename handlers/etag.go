@@ -26,7 +26,8 @@ func (e *etags) has(version int64) bool {
 
 // parseETags reads the lines of a header that lists entity tags:
 //
-//   - | tag *( "," tag )        tag = [ W/ ] " characters "
+//	tags = "*" | tag *( "," tag )
+//	tag  = [ "W/" ] <"> characters <">
 //
 // A weak tag counts only where weak is true. It returns false if it is neither.
 func parseETags(lines []string, weak bool) (e etags, ok bool) {

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"math"
 	"net/http"
 	"time"
@@ -19,7 +18,7 @@ func takeLock(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	token, err := s.locks().Lock(c.r.Context(), r)
+	token, err := s.db.Lock(c.r.Context(), r)
 	if err != nil {
 		return err
 	}
@@ -28,7 +27,7 @@ func takeLock(s *server, c *call) error {
 
 // GET /db/:acc/lock/:id
 func getLock(s *server, c *call) error {
-	h, err := s.locks().LockHolder(c.key)
+	h, err := s.db.LockHolder(c.key)
 	if err != nil {
 		return err
 	}
@@ -49,7 +48,7 @@ func releaseLock(s *server, c *call) error {
 	if c.params.bad != nil {
 		return c.params.bad
 	}
-	if err := s.locks().Unlock(r); err != nil {
+	if err := s.db.Unlock(r); err != nil {
 		return err
 	}
 	return c.sayDone()
@@ -84,12 +83,3 @@ func (c *call) unlockRequest() db.UnlockRequest {
 		Token: c.params.number("token", 0, 1, math.MaxInt64),
 	}
 }
-
-// locks is what is asked of the database here.
-type locks interface {
-	Lock(context.Context, db.LockRequest) (int64, error)
-	Unlock(db.UnlockRequest) error
-	LockHolder(db.Key) (db.Holder, error)
-}
-
-func (s *server) locks() locks { return any(s.db).(locks) }
