@@ -1,0 +1,211 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Sources are read once at each scrape, and may be read by several scrapes at a
+// time. A nil one leaves its metrics out.
+type Sources struct {
+	Storage func() Storage
+	Disk    func() (Disk, error) // an error leaves the metrics out of that scrape
+	Locks   func() []Locks
+	KV      func() KV
+}
+
+// Storage is the state of the writer, the tables, the log and the checkpoints.
+type Storage struct {
+	Queue      int // operations not yet taken
+	Slots      []Slots
+	TableBytes int64 // of the files
+	IndexBytes int64 // of memory
+	LogBytes   int64
+	Segments   int
+	Pending    uint64 // bytes logged since the last checkpoint
+
+	Checkpoints    uint64
+	CheckpointTook time.Duration // of the last
+	CheckpointAt   time.Time     // zero: none yet
+	Stopped        bool
+}
+
+// Slots are those of one size class.
+type Slots struct {
+	Class          string
+	Used, Capacity uint64
+}
+
+// Disk is the file system that holds the data directory.
+type Disk struct{ FreeBytes, SizeBytes uint64 }
+
+// Locks are those of one API.
+type Locks struct {
+	API           string
+	Held, Waiters int
+	Expired       uint64 // ever
+}
+
+// KV is the state of the values.
+type KV struct {
+	Keys                int
+	LiveBytes, LogBytes int64
+	Compactions         uint64
+	MovedBytes          uint64
+	Reads               uint64
+	Damaged             uint64 // records that failed their checksum
+}
+
+// Watch adds the metrics of the sources. Call it once.
+func (m *Metrics) Watch(s Sources) {
+	if s.Storage != nil {
+		m.registry.MustRegister(always(s.Storage, storageSeries))
+	}
+	if s.Disk != nil {
+		m.registry.MustRegister(&source[Disk]{s.Disk, diskSeries})
+	}
+	if s.Locks != nil {
+		m.registry.MustRegister(always(s.Locks, lockSeries))
+	}
+	if s.KV != nil {
+		m.registry.MustRegister(always(s.KV, kvSeries))
+	}
+}
+
+var storageSeries = []series[Storage]{
+	gauge("queue_depth", "Operations that wait for the writer.",
+		func(s Storage) float64 { return float64(s.Queue) }),
+	perClass("slots_used", "Slots in use, by size class in bytes.",
+		func(s Slots) float64 { return float64(s.Used) }),
+	perClass("slots_capacity", "Slots that the tables hold now, by size class in bytes; they grow ahead of need.",
+		func(s Slots) float64 { return float64(s.Capacity) }),
+	gauge("table_bytes", "Size of the slot tables on disk.",
+		func(s Storage) float64 { return float64(s.TableBytes) }),
+	gauge("index_bytes", "Memory of the index of the slot tables.",
+		func(s Storage) float64 { return float64(s.IndexBytes) }),
+	gauge("log_bytes", "Size of the log on disk.",
+		func(s Storage) float64 { return float64(s.LogBytes) }),
+	gauge("log_segments", "Segments of the log.",
+		func(s Storage) float64 { return float64(s.Segments) }),
+	gauge("log_pending_bytes", "Bytes logged since the last checkpoint: what the next start has to replay.",
+		func(s Storage) float64 { return float64(s.Pending) }),
+	counter("checkpoints_total", "Checkpoints since the start.",
+		func(s Storage) float64 { return float64(s.Checkpoints) }),
+	gauge("last_checkpoint_duration_seconds", "Time that the last checkpoint took.",
+		func(s Storage) float64 { return s.CheckpointTook.Seconds() }),
+	gauge("last_checkpoint_timestamp_seconds", "When the last checkpoint ended, in seconds since 1970.",
+		func(s Storage) float64 { return unix(s.CheckpointAt) }),
+	gauge("writes_stopped", "1 once the disk failed and writes are stopped, else 0.",
+		func(s Storage) float64 { return one(s.Stopped) }),
+}
+
+var diskSeries = []series[Disk]{
+	gauge("disk_free_bytes", "Free space of the file system that holds the data directory.",
+		func(d Disk) float64 { return float64(d.FreeBytes) }),
+	gauge("disk_size_bytes", "Size of the file system that holds the data directory.",
+		func(d Disk) float64 { return float64(d.SizeBytes) }),
+}
+
+var lockSeries = []series[[]Locks]{
+	perAPI("locks_held", "Locks held now.", prometheus.GaugeValue,
+		func(l Locks) float64 { return float64(l.Held) }),
+	perAPI("lock_waiters", "Callers in the queues of locks.", prometheus.GaugeValue,
+		func(l Locks) float64 { return float64(l.Waiters) }),
+	perAPI("lock_expired_total", "Holds that ended by their time.", prometheus.CounterValue,
+		func(l Locks) float64 { return float64(l.Expired) }),
+}
+
+var kvSeries = []series[KV]{
+	gauge("kv_keys", "Keys that have a value.",
+		func(k KV) float64 { return float64(k.Keys) }),
+	gauge("kv_live_bytes", "Bytes of the records in the log that hold a key's value of now.",
+		func(k KV) float64 { return float64(k.LiveBytes) }),
+	gauge("kv_log_bytes", "Bytes of all records of values in the log, live or not.",
+		func(k KV) float64 { return float64(k.LogBytes) }),
+	counter("compactions_total", "Segments whose live records were moved away.",
+		func(k KV) float64 { return float64(k.Compactions) }),
+	counter("compaction_moved_bytes_total", "Bytes of the records that compaction moved.",
+		func(k KV) float64 { return float64(k.MovedBytes) }),
+	counter("kv_reads_total", "Records of values read from disk.",
+		func(k KV) float64 { return float64(k.Reads) }),
+	counter("kv_damaged_records_total", "Records of values that failed their checksum when read.",
+		func(k KV) float64 { return float64(k.Damaged) }),
+}
+
+// series is one metric of a source; each emits its values, with the values of its labels.
+type series[T any] struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	each func(t T, emit func(v float64, labels ...string))
+}
+
+func newSeries[T any](name, help string, kind prometheus.ValueType, each func(T, func(float64, ...string)), labels ...string) series[T] {
+	return series[T]{prometheus.NewDesc(prometheus.BuildFQName(namespace, "", name), help, labels, nil), kind, each}
+}
+
+func gauge[T any](name, help string, value func(T) float64) series[T] {
+	return newSeries(name, help, prometheus.GaugeValue, func(t T, emit func(float64, ...string)) { emit(value(t)) })
+}
+
+func counter[T any](name, help string, value func(T) float64) series[T] {
+	return newSeries(name, help, prometheus.CounterValue, func(t T, emit func(float64, ...string)) { emit(value(t)) })
+}
+
+func perClass(name, help string, value func(Slots) float64) series[Storage] {
+	return newSeries(name, help, prometheus.GaugeValue, func(s Storage, emit func(float64, ...string)) {
+		for _, c := range s.Slots {
+			emit(value(c), c.Class)
+		}
+	}, "class")
+}
+
+func perAPI(name, help string, kind prometheus.ValueType, value func(Locks) float64) series[[]Locks] {
+	return newSeries(name, help, kind, func(ls []Locks, emit func(float64, ...string)) {
+		for _, l := range ls {
+			emit(value(l), l.API)
+		}
+	}, "api")
+}
+
+// source is a collector that reads T once a scrape.
+type source[T any] struct {
+	read   func() (T, error)
+	series []series[T]
+}
+
+func always[T any](read func() T, s []series[T]) *source[T] {
+	return &source[T]{func() (T, error) { return read(), nil }, s}
+}
+
+func (s *source[T]) Describe(to chan<- *prometheus.Desc) {
+	for _, x := range s.series {
+		to <- x.desc
+	}
+}
+
+func (s *source[T]) Collect(to chan<- prometheus.Metric) {
+	t, err := s.read()
+	if err != nil {
+		return
+	}
+	for _, x := range s.series {
+		x.each(t, func(v float64, labels ...string) {
+			to <- prometheus.MustNewConstMetric(x.desc, x.kind, v, labels...)
+		})
+	}
+}
+
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / 1e9
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
