@@ -82,7 +82,7 @@ type Log struct {
 
 	// Owned by the single writer.
 	end  Pos   // where the next batch goes
-	err  error // set once a write failed
+	err  error // why nothing can be appended: before Start, after a failed write, after Close
 	seal Batch
 
 	appended atomic.Uint64 // bytes
@@ -94,6 +94,7 @@ type Log struct {
 	segments []*segment // ascending by number
 	active   *segment   // takes the next batch; changed only by the writer
 	next     *segment   // ready to follow active, or nil
+	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool
 }
@@ -266,11 +267,7 @@ type Stats struct {
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st := Stats{Segments: len(l.segments), Appended: l.appended.Load()}
-	for _, s := range l.segments {
-		st.Bytes += s.size
-	}
-	return st
+	return Stats{Segments: len(l.segments), Bytes: l.bytes, Appended: l.appended.Load()}
 }
 
 // Close closes the segments' files. What was appended is durable already. The
@@ -284,9 +281,7 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.closed = true
-	if l.err == nil {
-		l.err = ErrClosed
-	}
+	l.err, l.failed = ErrClosed, ErrClosed
 	var errs []error
 	for _, s := range l.segments {
 		if s.file != nil {

@@ -17,7 +17,7 @@ const leastSegment = 256 << 10
 func (l *Log) NeedsPrepare() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.next == nil && l.active != nil && l.failed == nil && !l.closed
+	return l.next == nil && l.failed == nil
 }
 
 // Prepare makes the next segment, if there is none ready, and returns once it is
@@ -30,9 +30,6 @@ func (l *Log) Prepare() error {
 	defer l.dir.Unlock()
 	l.mu.Lock()
 	active, next, err := l.active, l.next, l.failed
-	if l.closed {
-		err = ErrClosed
-	}
 	l.mu.Unlock()
 	if err != nil || next != nil {
 		return err
@@ -44,6 +41,7 @@ func (l *Log) Prepare() error {
 	}
 	l.mu.Lock()
 	l.segments = append(l.segments, s)
+	l.bytes += s.size
 	l.next = s
 	l.mu.Unlock()
 	return nil
@@ -71,23 +69,19 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
 	l.mu.Lock()
-	closed := l.closed
-	before = min(before, l.active.number)
+	err := l.failed
 	var doomed []*segment
 	for _, s := range l.segments {
-		if s.number < before {
+		if err == nil && s.number < min(before, l.active.number) {
 			doomed = append(doomed, s)
 		}
 	}
 	l.mu.Unlock()
-	if closed {
-		return ErrClosed
-	}
 	if keep != nil {
 		doomed = slices.DeleteFunc(doomed, func(s *segment) bool { return keep(s.number) })
 	}
-	if len(doomed) == 0 {
-		return nil
+	if err != nil || len(doomed) == 0 {
+		return err
 	}
 	var errs []error
 	for _, s := range doomed {
@@ -97,6 +91,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 		}
 		l.mu.Lock()
 		l.segments = slices.DeleteFunc(l.segments, func(o *segment) bool { return o == s })
+		l.bytes -= s.size
 		l.mu.Unlock()
 		errs = append(errs, s.file.Close())
 	}

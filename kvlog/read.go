@@ -89,6 +89,9 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 		return batch{}, &fault{what: "good checksum, but " + wrong, written: true}, nil
 	}
 	b = batch{header: h, bytes: p}
+	if !b.isSeal() && int64(h.length) > left-sealSize {
+		return batch{}, &fault{what: "batch leaves no room for the seal", written: true}, nil
+	}
 	if b.isSeal() {
 		if next := binary.LittleEndian.Uint64(p[batchHeader+recordHeader:]); next != h.segment+1 {
 			return batch{}, &fault{what: fmt.Sprintf("seal names segment %d as the next one", next), written: true}, nil
@@ -110,7 +113,7 @@ func (h header) checkPlace(pos Pos, left int64) *fault {
 		return &fault{what: fmt.Sprintf("batch %d stands where batch %d belongs", h.seq, pos.Seq+1), written: true}
 	case h.prev != pos.Sum:
 		return &fault{what: fmt.Sprintf("follows a batch with checksum %08x, the one before it has %08x", h.prev, pos.Sum), written: true}
-	case length%8 != 0 || length < batchHeader+recordHeader || length > left || length != sealSize && length > left-sealSize:
+	case length%8 != 0 || length < batchHeader+recordHeader || length > left:
 		return &fault{what: "bad length"}
 	}
 	return nil

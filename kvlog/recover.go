@@ -22,7 +22,10 @@ type Tail struct {
 	first Pos // where Last begins
 }
 
-// steps of recovery, for Log.recovered
+// errNotStarted is returned when a log is written to before Start.
+var errNotStarted = errors.New("kvlog: the log is not started")
+
+// The steps of recovery, for Log.recovered.
 const (
 	opened = iota
 	replayed
@@ -56,6 +59,7 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	l.err, l.failed = errNotStarted, errNotStarted
 	return l, nil
 }
 
@@ -155,6 +159,7 @@ func (l *Log) judge(t *Tail, s *segment, f *fault) error {
 		return err
 	}
 	first, last, proof := here.first, here.last, here.found
+	var bad error
 	for _, later := range l.segments {
 		if later.number <= s.number || later.file == nil {
 			continue
@@ -169,6 +174,9 @@ func (l *Log) judge(t *Tail, s *segment, f *fault) error {
 		if there.last.seq > last.seq {
 			last = there.last
 		}
+		if later.bad != nil && !later.unmade && bad == nil {
+			bad = later.bad
+		}
 	}
 	lost := fmt.Sprintf("batch %d and all behind it", end.Seq+1)
 	if last.seq > end.Seq+1 {
@@ -180,6 +188,8 @@ func (l *Log) judge(t *Tail, s *segment, f *fault) error {
 	case proof:
 		what := fmt.Sprintf("%s, though a later batch, %d, stands at offset %d of %s", f.what, first.seq, first.offset, l.o.path(first.segment))
 		return s.damage(end.Offset, what, lost)
+	case bad != nil:
+		return bad
 	}
 	if here.to > 0 {
 		t.Garbage, t.Torn = Range{Segment: s.number, From: here.from, To: here.to}, f.what
@@ -311,7 +321,11 @@ func (l *Log) Start(t Tail) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end = t.End
+	for _, s := range l.segments {
+		l.bytes += s.size
+	}
 	l.active, l.next = l.find(t.End.Segment), l.find(t.End.Segment+1)
+	l.err, l.failed = nil, nil
 	l.recovered = started
 	return nil
 }

@@ -34,10 +34,11 @@ type segment struct {
 	number uint64
 	path   string
 	file   disk.File
-	size   int64 // bytes that may be used: what the header says, or all there is if that is bad
-	// bad says why the segment cannot be used, nil if it can. One that is not
-	// yet part of the log is bad where a crash cut off its making.
-	bad *DamageError
+	size   int64        // bytes that may be used: what the header says, or all there is if that is bad
+	bad    *DamageError // says why the segment cannot be used, nil if it can
+	// unmade is set where it is bad as a crash while it was made leaves it: too
+	// short, or without a header, which is there or not since it is one sector.
+	unmade bool
 }
 
 // putSegmentHeader fills in the first page of a segment.
@@ -132,11 +133,13 @@ func (o Options) openSegment(number uint64) (*segment, error) {
 		return nil, errors.Join(fmt.Errorf("%s: read the header: %w", s.path, err), f.Close())
 	}
 	s.file, s.size = f, length
+	s.unmade = length < pageSize || allZero(page)
 	size, bad := parseSegmentHeader(page, number, o.ID)
 	switch {
 	case bad != "":
 		s.bad = s.damage(0, bad, "every batch in it")
 	case length < size:
+		s.unmade = true
 		s.bad = s.damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood behind its end")
 	default:
 		s.size = size

@@ -45,7 +45,7 @@ func (v *verifier) verify() {
 				v.report(v.missing(before+1, s.number))
 			}
 		}
-		if s.bad != nil && (follows || s.number <= v.from.Segment || slices.Contains(v.named, s.number)) {
+		if s.bad != nil && (!s.unmade || follows || s.number <= v.from.Segment || slices.Contains(v.named, s.number)) {
 			v.report(s.bad)
 		}
 		v.sealed = false
