@@ -1,0 +1,213 @@
+package slots
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"hash/crc32"
+	"strings"
+	"testing"
+)
+
+var (
+	testID = [16]byte{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf}
+	codec  = Codec{testID}
+)
+
+// image returns the image of a used slot.
+func image(r Ref, k Key, payload string) []byte {
+	b := make([]byte, r.Size())
+	codec.Encode(b, r, k, []byte(payload))
+	return b
+}
+
+// freeImage returns the image of a slot that was used.
+func freeImage(r Ref) []byte {
+	b := make([]byte, r.Size())
+	codec.EncodeFree(b, r)
+	return b
+}
+
+func TestSlotImageIsAlwaysTheseBytes(t *testing.T) {
+	r := MakeRef(1, 0x1234)
+	if uint64(r) != 0x4000000000001234 {
+		t.Errorf("the Ref is %#x", uint64(r))
+	}
+	used := image(r, Key{Kind: 3, Acc: "shop", ID: "order/7"}, "payload!")
+	wantUsed := "0591c7bb" + // checksum
+		"03" + "04" + "07" + "08" + // kind, lengths
+		hex.EncodeToString([]byte("payload!"+"shop"+"order/7")) +
+		strings.Repeat("00", 128-8-8-4-7)
+	if got := hex.EncodeToString(used); got != wantUsed {
+		t.Errorf("a used slot is\n%s, wanted\n%s", got, wantUsed)
+	}
+	free := freeImage(r)
+	wantFree := "1cb99749" + strings.Repeat("00", 124)
+	if got := hex.EncodeToString(free); got != wantFree {
+		t.Errorf("a free slot is\n%s, wanted\n%s", got, wantFree)
+	}
+	for _, image := range [][]byte{used, free} {
+		told := binary.LittleEndian.AppendUint64(testID[:], uint64(r))
+		told = append(told, image[4:]...)
+		if got, want := binary.LittleEndian.Uint32(image), crc32.Checksum(told, castagnoli); got != want {
+			t.Errorf("the checksum is %08x, that of the ID, the Ref and the rest is %08x", got, want)
+		}
+	}
+}
+
+func TestTheSmallestClassThatHoldsItIsTaken(t *testing.T) {
+	acc, id := strings.Repeat("a", MaxAcc), strings.Repeat("i", MaxID)
+	for _, c := range []struct {
+		name    string
+		key     Key
+		payload int
+		class   int
+		ok      bool
+	}{
+		{"smallest", Key{1, "a", "i"}, 0, 0, true},
+		{"64 full", Key{1, "a", id[:47]}, 8, 0, true},
+		{"64 and one more", Key{1, "a", id[:48]}, 8, 1, true},
+		{"128 full", Key{1, "a", id[:111]}, 8, 1, true},
+		{"128 and one more", Key{1, "a", id[:112]}, 8, 2, true},
+		{"256 full", Key{1, "a", id[:239]}, 8, 2, true},
+		{"256 and one more", Key{1, "a", id[:240]}, 8, 3, true},
+		{"longest names", Key{255, acc, id}, 512 - 8 - MaxAcc - MaxID, 3, true},
+		{"longest names and one more", Key{255, acc, id}, 512 - 8 - MaxAcc - MaxID + 1, 0, false},
+		{"longest payload", Key{1, "a", "i"}, MaxPayload, 3, true},
+		{"payload too long", Key{1, "a", "i"}, MaxPayload + 1, 0, false},
+		{"kind 0", Key{0, "a", "i"}, 8, 0, false},
+		{"no account", Key{1, "", "i"}, 8, 0, false},
+		{"account too long", Key{1, acc + "a", "i"}, 8, 0, false},
+		{"no id", Key{1, "a", ""}, 8, 0, false},
+		{"id too long", Key{1, "a", id + "i"}, 8, 0, false},
+	} {
+		class, ok := ClassFor(c.key, c.payload)
+		if class != c.class || ok != c.ok {
+			t.Errorf("%s: class %d, %v, wanted %d, %v", c.name, class, ok, c.class, c.ok)
+		}
+		if !ok {
+			continue
+		}
+		r := MakeRef(class, 9)
+		payload := strings.Repeat("p", c.payload)
+		s, err := codec.Decode(r, image(r, c.key, payload))
+		if err != nil || !s.is(c.key) || string(s.Payload) != payload || s.Free {
+			t.Errorf("%s: came back as %+v, %v", c.name, s, err)
+		}
+		if s.hash() != c.key.Hash() {
+			t.Errorf("%s: the slot's hash is not the key's", c.name)
+		}
+	}
+}
+
+func TestKeysThatLookAlikeHaveOtherHashes(t *testing.T) {
+	seen := make(map[uint64]Key)
+	for _, k := range []Key{{1, "ab", "c"}, {1, "a", "bc"}, {2, "ab", "c"}, {1, "ab", "d"}} {
+		if other, ok := seen[k.Hash()]; ok {
+			t.Errorf("%+v and %+v have the same hash", k, other)
+		}
+		seen[k.Hash()] = k
+	}
+}
+
+func TestASlotCountsOnlyInItsPlace(t *testing.T) {
+	r := MakeRef(1, 7)
+	for name, good := range map[string][]byte{"used": image(r, Key{1, "a", "i"}, "x"), "free": freeImage(r)} {
+		if _, err := codec.Decode(r, good); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := codec.Decode(MakeRef(1, 8), good); err == nil {
+			t.Errorf("%s: it is good in another slot", name)
+		}
+		other := Codec{ID: [16]byte{1}}
+		if _, err := other.Decode(r, good); err == nil {
+			t.Errorf("%s: it is good in another directory", name)
+		}
+		if _, err := codec.Decode(MakeRef(0, 7), good[:64]); err == nil {
+			t.Errorf("%s: its half is good in another table", name)
+		}
+		if _, err := codec.Decode(r, good[:64]); err == nil {
+			t.Errorf("%s: its half is good", name)
+		}
+	}
+}
+
+func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
+	for name, k := range map[string]Key{
+		"kind 0":      {0, "a", "i"},
+		"no account":  {1, "", "i"},
+		"too long id": {1, "a", strings.Repeat("i", MaxID+1)},
+		"no room":     {1, "a", strings.Repeat("i", 60)},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: it was written", name)
+				}
+			}()
+			image(MakeRef(0, 0), k, "")
+		}()
+	}
+}
+
+// resum puts the right checksum into an image, so that a test gets behind it.
+func resum(r Ref, image []byte) {
+	binary.LittleEndian.PutUint32(image, codec.sum(r, image))
+}
+
+func TestAGoodChecksumOverBadContentsIsRefused(t *testing.T) {
+	r := MakeRef(0, 3)
+	for name, spoil := range map[string]func(b []byte){
+		"free with lengths":          func(b []byte) { clear(b); b[5] = 1 },
+		"free with contents":         func(b []byte) { clear(b); b[63] = 1 },
+		"account longer than a name": func(b []byte) { b[5] = MaxAcc + 1 },
+		"no account":                 func(b []byte) { b[5] = 0 },
+		"no id":                      func(b []byte) { b[6] = 0 },
+		"id beyond the slot":         func(b []byte) { b[6] = 55 },
+		"payload beyond the slot":    func(b []byte) { b[7] = 255 },
+		"bytes behind the contents":  func(b []byte) { b[63] = 1 },
+	} {
+		b := image(r, Key{1, "a", "i"}, "x")
+		spoil(b)
+		resum(r, b)
+		if s, err := codec.Decode(r, b); err == nil {
+			t.Errorf("%s: read as %+v", name, s)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for class := range Classes {
+		r := MakeRef(class, 5)
+		f.Add(uint8(class), uint32(5), image(r, Key{3, "account", "some id"}, "payload"))
+		f.Add(uint8(class), uint32(5), freeImage(r))
+		f.Add(uint8(class), uint32(5), make([]byte, r.Size()))
+		f.Add(uint8(class), uint32(5), bytes.Repeat([]byte{0xff}, r.Size()))
+	}
+	f.Add(uint8(0), uint32(0), []byte("short"))
+	f.Fuzz(func(t *testing.T, class uint8, n uint32, b []byte) {
+		r := MakeRef(int(class%4), uint64(n))
+		if len(b) != r.Size() {
+			if s, err := codec.Decode(r, b); err == nil {
+				t.Fatalf("%d bytes were read as %+v, a slot has %d", len(b), s, r.Size())
+			}
+			return
+		}
+		for _, fix := range []bool{false, true} {
+			if fix {
+				resum(r, b)
+			}
+			s, err := codec.Decode(r, b)
+			if err != nil {
+				continue
+			}
+			again := freeImage(r)
+			if !s.Free {
+				again = image(r, Key{s.Kind, string(s.Acc), string(s.ID)}, string(s.Payload))
+			}
+			if !bytes.Equal(again, b) {
+				t.Fatalf("read as %+v, which is written as\n%x, but was\n%x", s, again, b)
+			}
+		}
+	})
+}
