@@ -102,7 +102,7 @@ func keysOf(c *Config) keys {
 		"limits": mapping(keys{
 			"value":   size(&c.Limits.Value, 1, 512<<20, 1),
 			"dur":     duration(&c.Limits.Dur, time.Millisecond, 366*day),
-			"wait":    duration(&c.Limits.Wait, 0, 31*day),
+			"wait":    duration(&c.Limits.Wait, time.Millisecond, 31*day),
 			"waiters": count(&c.Limits.Waiters, 1, 10_000_000),
 		}),
 		"log": mapping(keys{

@@ -121,7 +121,7 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"default value over half a segment", "data: d\nlog:\n  segment: 8MiB\n", ":3:", "segment: 8MiB", "set limits.value to 4MiB or less, or log.segment to 16MiB or more"},
 		{"duration unit", "limits: {dur: 1d}\n", ":1:", "dur: 1d", `limits.dur: "1d" is not a duration`},
 		{"no duration", "limits: {dur: 0}\n", ":1:", "dur: 0", "limits.dur: 0 is not in 1ms to"},
-		{"negative duration", "limits: {wait: -5s}\n", ":1:", "wait: -5s", "limits.wait: -5s is not in 0s to"},
+		{"negative duration", "limits: {wait: -5s}\n", ":1:", "wait: -5s", "limits.wait: -5s is not in 1ms to"},
 		{"NaN duration", "limits: {wait: .nan}\n", ":1:", "wait: .nan", "limits.wait: want a duration, got a number"},
 		{"no waiters", "limits: {waiters: 0}\n", ":1:", "waiters: 0", "limits.waiters: 0 is not in 1 to 10000000"},
 		{"waiters in words", "limits: {waiters: many}\n", ":1:", "waiters: many", `limits.waiters: "many" is not a whole number`},

@@ -1,0 +1,48 @@
+# Bare make prints what there is to run.
+
+VERSION  := $(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1)
+PREFIX   := /usr/local
+FUZZTIME := 20s
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: build ## build, and serve what ./config.yml says
+	bin/clouddragon -config config.yml
+
+build: ## bin/clouddragon
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/clouddragon ./cmd/clouddragon
+
+test: ## go vet and every test
+	go vet ./...
+	go test ./...
+
+race: ## every test with the race detector (needs a C compiler)
+	go test -race ./...
+
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@set -e; for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "$$p $$f"; \
+			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+crash: ## the tests of crashes and failing disks, ten times, each with other chances
+	go test -count=10 -run 'Crash|PowerCut|Torn|Fail|Full|Damage' ./...
+
+bench: ## the benchmarks of every package
+	go test -run '^$$' -bench . -benchmem ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "gofmt:"; gofmt -l .; exit 1; }
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit; a config that is there stays
+	install -D -m 755 bin/clouddragon $(DESTDIR)$(PREFIX)/bin/clouddragon
+	test -e $(DESTDIR)/etc/clouddragon/config.yml || install -D -m 644 config.yml $(DESTDIR)/etc/clouddragon/config.yml
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/clouddragon.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/clouddragon.service
+
+.PHONY: help run build test race fuzz crash bench lint install
