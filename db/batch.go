@@ -52,22 +52,33 @@ type pending struct {
 	changes []change
 	byHash  map[uint64]int32 // the newest change with the hash, plus one
 	tokens  int64            // a new limit of tokens, if not 0
-	size    int              // upper bound of the records' bytes
+	size    int              // upper bound of the bytes of the images' records
+
+	values   []valueChange
+	byValue  map[uint64]int32 // the newest of values with the hash, plus one
+	versions uint64           // the newest version given
 
 	records kvlog.Batch
 	images  []slots.Change
+	steps   []kvlog.Step
 }
 
 func newPending(t *slots.Tables) *pending {
-	return &pending{tables: t, byHash: make(map[uint64]int32)}
+	return &pending{tables: t, byHash: make(map[uint64]int32), byValue: make(map[uint64]int32)}
 }
 
 func (p *pending) reset() {
 	p.changes, p.images = p.changes[:0], p.images[:0]
 	clear(p.byHash)
+	clear(p.values)
+	p.values, p.steps = p.values[:0], p.steps[:0]
+	clear(p.byValue)
 	p.tokens, p.size = 0, 0
 	p.records.Reset()
 }
+
+// bytes is an upper bound of what the batch takes in the log.
+func (p *pending) bytes() int { return p.size + p.records.Len() }
 
 // find returns what is known of a thing, decided or durable. The pointer is
 // good until the next find.

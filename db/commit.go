@@ -120,14 +120,14 @@ func (d *DB) decideAll(todo []*op) int {
 	room, held := d.log.Room(false), d.log.Room(true)
 	d.expire(held)
 	// Without room for a mark on an expired lock the next commit tries again.
-	d.starved = d.batch.size+opRoom > held
+	d.starved = d.batch.bytes()+opRoom > held
 	for n, o := range todo {
 		have := room
 		if o.frees() {
 			have = held
 		}
 		switch {
-		case d.batch.size+opRoom <= have:
+		case d.batch.bytes()+o.room() <= have:
 			d.decide(o)
 		case n > 0 || d.batch.size > 0:
 			return n
@@ -139,7 +139,7 @@ func (d *DB) decideAll(todo []*op) int {
 		if !o.queued {
 			d.answers = append(d.answers, o)
 		}
-		if d.batch.size >= maxBatch {
+		if d.batch.bytes() >= maxBatch {
 			return n + 1
 		}
 	}
@@ -156,8 +156,12 @@ func (d *DB) append() error {
 	}
 	took := time.Since(began)
 	d.tables.Apply(d.batch.images)
+	start := pos
+	start.Offset -= int64(d.batch.records.Len())
+	d.values.Apply(start, d.batch.steps)
 	d.stateMu.Lock()
 	d.state.Log = pos
+	d.state.Version = d.batch.versions
 	if d.batch.tokens != 0 {
 		d.state.Tokens = uint64(d.batch.tokens)
 		d.tokens.limit.Store(d.batch.tokens)
@@ -188,6 +192,10 @@ func (d *DB) decide(o *op) {
 		d.decideCancel(o)
 	case verbReserve:
 		d.decideReserve()
+	case verbSet:
+		d.decideSet(o)
+	case verbDelete:
+		d.decideDelete(o)
 	}
 }
 

@@ -42,6 +42,9 @@ type Options struct {
 
 	Log      *slog.Logger // nil: none
 	OnCommit func(Commit) // called by the writer after each batch; nil: none
+	// Called by whoever waited for a mutex, many at once, once it no longer
+	// waits; and by the next holder, with the time from the end of the hold before.
+	OnMutexWait, OnMutexHandOver func(time.Duration)
 }
 
 // Commit is what OnCommit learns of a batch.
@@ -89,9 +92,11 @@ type DB struct {
 	extent    int
 	lock      io.Closer // keeps other processes out; nil where the FS has no locks
 
-	tables *slots.Tables
-	log    *kvlog.Log
-	queue  *queue
+	tables  *slots.Tables
+	log     *kvlog.Log
+	values  *kvlog.Values
+	queue   *queue
+	mutexes *Mutexes
 
 	// Owned by the writer.
 	batch     *pending
@@ -103,6 +108,7 @@ type DB struct {
 	now, wall int64 // of this batch
 
 	clock     Clock
+	epoch     int64 // wall time at the zero of the monotonic clock, as of Open
 	tokens    tokens
 	reserving atomic.Bool // a block of tokens is on its way
 	draining  atomic.Bool
@@ -198,6 +204,7 @@ func (d *DB) Err() error {
 func (d *DB) Drain() {
 	d.draining.Store(true)
 	d.queue.signal()
+	d.mutexes.Drain()
 }
 
 // Close refuses new operations with ErrStopping, answers those on their way,
@@ -229,6 +236,7 @@ type Stats struct {
 	Commits        uint64
 	Tables         slots.Stats
 	Log            kvlog.Stats
+	Values         kvlog.ValueStats
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // when the last ended
@@ -242,6 +250,7 @@ func (d *DB) Stats() Stats {
 		Commits:        d.commits.Load(),
 		Tables:         d.tables.Stats(),
 		Log:            d.log.Stats(),
+		Values:         d.values.Stats(),
 		Checkpoints:    d.ckptCount.Load(),
 		CheckpointTook: time.Duration(d.ckptTook.Load()),
 		CheckpointAt:   time.Unix(0, d.ckptAt.Load()),

@@ -63,15 +63,28 @@ func (d *DB) LockHolder(k Key) (Holder, error) {
 	return o.holder, err
 }
 
-// await waits for the answer to o, or until its caller is gone.
+// LockMutex takes or renews a mutex, which lives in memory only. It is as Lock otherwise.
+func (d *DB) LockMutex(ctx context.Context, r LockRequest) (token int64, err error) {
+	return d.mutexes.Lock(ctx, r)
+}
+
+// UnlockMutex is as Unlock, for a mutex.
+func (d *DB) UnlockMutex(r UnlockRequest) error { return d.mutexes.Unlock(r) }
+
+// await waits for the answer to o, or until its caller is gone: then what o was
+// granted, or is being granted, goes to the next.
 func (d *DB) await(o *op) {
 	if o.ctx == nil || o.wait == 0 {
 		<-o.done
 		return
 	}
+	answered := false
 	select {
 	case <-o.done:
-		return
+		answered = true
+		if o.err != nil || o.ctx.Err() == nil {
+			return
+		}
 	case <-o.ctx.Done():
 	}
 	c := newOp(verbCancel, kindLock, Key{o.key.Acc, o.key.ID})
@@ -80,7 +93,9 @@ func (d *DB) await(o *op) {
 	if d.queue.put(c) == nil {
 		<-c.done
 	}
-	<-o.done
+	if !answered {
+		<-o.done
+	}
 	c.free()
 	o.err = context.Cause(o.ctx)
 }

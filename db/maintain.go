@@ -1,8 +1,10 @@
 package db
 
 import (
+	"slices"
 	"time"
 
+	"clouddragon/kvlog"
 	"clouddragon/slots"
 )
 
@@ -84,14 +86,14 @@ func (d *DB) checkpoint() error {
 	c.Sizes, c.Used = d.tables.Sizes(), d.tables.Used()
 	err := d.tables.Sync()
 	if err == nil {
-		c.Segments = []uint64{c.Log.Segment}
+		c.Segments = needed(d.log, d.values, c.Log)
 		err = d.ckpt.write(&c)
 	}
 	if err == nil {
 		d.stateMu.Lock()
 		d.state.Number = c.Number
 		d.stateMu.Unlock()
-		err = d.log.Free(c.Log.Segment, keepNone)
+		err = d.log.Free(c.Log.Segment, func(n uint64) bool { return slices.Contains(c.Segments, n) })
 	}
 	if err != nil {
 		d.fail(err)
@@ -104,8 +106,13 @@ func (d *DB) checkpoint() error {
 	return nil
 }
 
-// keepNone keeps no segment for the sake of what is in it.
-func keepNone(uint64) bool { return false }
+// needed returns the segments that a checkpoint at a place in the log needs:
+// the one it lies in, and those before it that hold values.
+func needed(l *kvlog.Log, v *kvlog.Values, at kvlog.Pos) []uint64 {
+	return slices.DeleteFunc(l.Segments(), func(n uint64) bool {
+		return n > at.Segment || n < at.Segment && !v.Holds(n)
+	})
+}
 
 // waitFor waits for a wake-up; false means that the database closes.
 func (d *DB) waitFor(c <-chan struct{}) bool {

@@ -25,6 +25,8 @@ const (
 	verbHolder
 	verbCancel
 	verbReserve
+	verbSet
+	verbDelete
 )
 
 // op is one operation on its way through the writer. Its fields belong to the
@@ -45,6 +47,8 @@ type op struct {
 	target    *op             // what verbCancel cancels
 	waiter    lockq.Waiter
 	queued    bool // a later step answers it
+
+	kv *valueOp // of a value
 
 	value    int64 // the answer
 	holder   Holder
@@ -70,7 +74,15 @@ func (o *op) free() {
 
 // frees says whether the operation only gives room back: on a full disk it may
 // use what is held back.
-func (o *op) frees() bool { return o.verb != verbAdd && o.verb != verbLock }
+func (o *op) frees() bool { return o.verb != verbAdd && o.verb != verbLock && o.verb != verbSet }
+
+// room is the most that the operation adds to a batch, in bytes of the log.
+func (o *op) room() int {
+	if o.kv != nil {
+		return o.kv.room(o.key)
+	}
+	return opRoom
+}
 
 // queue holds what was asked since the writer last looked.
 type queue struct {

@@ -50,6 +50,7 @@ type directory struct {
 	ckpt   *checkpointFile
 	state  checkpoint
 	log    *kvlog.Log
+	values *kvlog.Values
 	tables *slots.Tables
 	images map[slots.Ref][]byte // the last one that the log holds of each slot
 	tail   kvlog.Tail
@@ -80,6 +81,7 @@ func open(o *Options) (*DB, error) {
 		extent:          o.Extent,
 		tables:          r.tables,
 		log:             r.log,
+		values:          r.values,
 		queue:           newQueue(),
 		batch:           newPending(r.tables),
 		marked:          true, // what was accepted was just written anew, and a checkpoint stands behind it
@@ -96,8 +98,12 @@ func open(o *Options) (*DB, error) {
 	}
 	d.tokens.last.Store(int64(r.state.Tokens) - tokenBlock - 1)
 	d.tokens.limit.Store(int64(r.state.Tokens))
-	d.locks = lockq.New(d.lockToken, lockq.NewLimit(o.Waiters))
+	waiters := lockq.NewLimit(o.Waiters)
+	d.locks = lockq.New(d.lockToken, waiters)
+	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, OnWait: o.OnMutexWait, OnHandOver: o.OnMutexHandOver})
 	d.now, d.wall = d.clock()
+	d.epoch = d.wall - d.now
+	d.batch.versions = r.state.Version
 	if err := r.tables.Each(kindLock, func(acc, id string, payload []byte) error {
 		return d.restoreLock(lockq.Key{Acc: acc, ID: id}, payload)
 	}); err != nil {
@@ -121,6 +127,10 @@ func read(o *Options) (*directory, error) {
 		return r, err
 	}
 	if r.log, err = kvlog.Open(logOptions(o, state.ID), state.Log, state.Segments); err != nil {
+		return r, err
+	}
+	r.values = kvlog.NewValues(r.log)
+	if err := r.log.ScanBefore(0, r.replayValues); err != nil {
 		return r, err
 	}
 	if r.tail, err = r.log.Replay(r.replay); err != nil {
@@ -157,10 +167,35 @@ func (r *directory) replay(seq uint64, recs kvlog.Records) error {
 		case typ == recordTokens && len(body) == 8:
 			r.state.Tokens = max(r.state.Tokens, le.Uint64(body))
 		case typ == recordMark && len(body) == 0:
+		case typ == kvlog.TypeValue || typ == kvlog.TypeMark:
+			if err := r.replayValue(recs, rec); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("batch %d: a record of unknown type %d with %d bytes: written by a newer version?", seq, typ, len(body))
 		}
 	}
+	return nil
+}
+
+// replayValues takes the values of a batch that the tables hold already.
+func (r *directory) replayValues(recs kvlog.Records) error {
+	for rec := range recs.All() {
+		if rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeMark {
+			if err := r.replayValue(recs, rec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *directory) replayValue(recs kvlog.Records, rec kvlog.Record) error {
+	version, err := r.values.Replay(recs, rec)
+	if err != nil {
+		return fmt.Errorf("segment %d at offset %d: %w", recs.Segment, rec.Offset, err)
+	}
+	r.state.Version = max(r.state.Version, version)
 	return nil
 }
 
@@ -178,14 +213,14 @@ func (r *directory) settle() error {
 	r.state.Number++
 	r.state.Tokens += tokenBlock
 	r.state.Sizes, r.state.Used = r.tables.Sizes(), r.tables.Used()
-	r.state.Segments = []uint64{r.state.Log.Segment}
+	r.state.Segments = needed(r.log, r.values, r.state.Log)
 	if err := r.ckpt.write(&r.state); err != nil {
 		return err
 	}
 	if err := r.log.Start(r.tail); err != nil {
 		return err
 	}
-	return r.log.Free(r.state.Log.Segment, keepNone)
+	return r.log.Free(r.state.Log.Segment, r.values.Holds)
 }
 
 func (r *directory) close() error {

@@ -1,0 +1,176 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+
+	"clouddragon/kvlog"
+	"clouddragon/slots"
+)
+
+// ErrDamaged is returned when the value that a key has cannot be read: its
+// record fails its checksum. Other keys are as before.
+var ErrDamaged = kvlog.ErrDamaged
+
+// valueOp is what an operation on a value has besides the op.
+type valueOp struct {
+	data  []byte
+	typ   string
+	sum   uint32 // of data
+	ttl   int64  // ns; 0: for good
+	check int64  // as SetRequest.Check
+
+	// What the caller found before it handed the operation over, so that the
+	// writer seldom reads: the pages are warm, and the answer mostly holds yet.
+	found kvlog.Found
+	err   error
+}
+
+// room is the most that the operation adds to a batch.
+func (v *valueOp) room(k slots.Key) int {
+	return kvlog.RecordSize(kvlog.ValueSize(k.Acc, k.ID, v.typ, len(v.data)))
+}
+
+// valueChange is what a batch has decided about one key so far.
+type valueChange struct {
+	key   slots.Key
+	hash  uint64
+	next  int32 // the change before it with the same hash, plus one
+	found kvlog.Found
+	after int // the step that put it there, plus one; 0: it was there before
+}
+
+// Set stores a value and returns its version. A *ConflictError says that the
+// version is another than the one asked for.
+func (d *DB) Set(r SetRequest) (version int64, err error) {
+	v := valueOp{data: r.Data, typ: r.Type, sum: kvlog.SumValue(r.Data), ttl: int64(r.TTL), check: r.Check}
+	o := d.newValueOp(verbSet, r.Key, &v)
+	defer o.free()
+	err = d.do(o)
+	return o.value, err
+}
+
+// DeleteValue removes a value; with a check that is not AnyVersion, only that
+// version, and a *ConflictError if it is gone or another. Without, that there is
+// none is no error.
+func (d *DB) DeleteValue(k Key, check int64) error {
+	v := valueOp{check: check}
+	o := d.newValueOp(verbDelete, k, &v)
+	defer o.free()
+	return d.do(o)
+}
+
+// Get returns the value of a key, or ErrNotFound, or ErrDamaged.
+func (d *DB) Get(k Key) (Value, error) {
+	val, ok, err := d.values.Get(k.Acc, k.ID, d.values.Hash(k.Acc, k.ID))
+	if err != nil {
+		d.logger.Error("a value cannot be read", "err", err)
+		return Value{}, err
+	}
+	if ok && val.Expires != 0 {
+		mono, _ := d.clock()
+		ok = !val.Over(mono + d.epoch)
+	}
+	if !ok {
+		return Value{}, ErrNotFound
+	}
+	return Value{Data: val.Data, Type: string(val.Type), Version: int64(val.Version)}, nil
+}
+
+func (d *DB) newValueOp(verb verb, k Key, v *valueOp) *op {
+	o := ops.Get().(*op)
+	o.verb, o.kv = verb, v
+	o.key = slots.Key{Acc: k.Acc, ID: k.ID}
+	o.hash = d.values.Hash(k.Acc, k.ID)
+	v.found, v.err = d.values.Find(k.Acc, k.ID, o.hash)
+	return o
+}
+
+// findValue returns what is known of a key, decided or durable. The pointer is
+// good until the next call.
+func (d *DB) findValue(o *op) (*valueChange, error) {
+	p := d.batch
+	head := p.byValue[o.hash]
+	for i := head; i != 0; i = p.values[i-1].next {
+		if c := &p.values[i-1]; c.key == o.key {
+			return c, nil
+		}
+	}
+	found, err := o.kv.found, o.kv.err
+	if err != nil || !d.values.Still(&found, o.hash) {
+		found, err = d.values.Find(o.key.Acc, o.key.ID, o.hash)
+	}
+	// A damaged record can be replaced, but not compared.
+	if err != nil && (!errors.Is(err, ErrDamaged) || o.verb != verbSet || o.kv.check != AnyVersion) {
+		return nil, err
+	}
+	p.values = append(p.values, valueChange{key: o.key, hash: o.hash, next: head, found: found})
+	p.byValue[o.hash] = int32(len(p.values))
+	return &p.values[len(p.values)-1], nil
+}
+
+// live says whether the key has a value at now, wall time in ns.
+func (c *valueChange) live(now int64) bool {
+	return c.found.OK && (c.found.Expires == 0 || c.found.Expires > now)
+}
+
+// checkVersion says why a key does not have the version asked for, if it does not.
+func (c *valueChange) checkVersion(check, now int64) error {
+	live := c.live(now)
+	switch {
+	case check == AnyVersion:
+	case check == 0 && live:
+		return &ConflictError{fmt.Sprintf("value %q exists, with version %d; ver=0 asks for none", c.key.ID, c.found.Version)}
+	case check != 0 && !live:
+		return &ConflictError{fmt.Sprintf("value %q does not exist; ver=%d was asked for", c.key.ID, check)}
+	case check != 0 && c.found.Version != uint64(check):
+		return &ConflictError{fmt.Sprintf("value %q has version %d; ver=%d was asked for", c.key.ID, c.found.Version, check)}
+	}
+	return nil
+}
+
+func (d *DB) decideSet(o *op) {
+	c, err := d.findValue(o)
+	now := d.now + d.epoch
+	if err == nil {
+		err = c.checkVersion(o.kv.check, now)
+	}
+	if err != nil {
+		o.err = err
+		return
+	}
+	p := d.batch
+	p.versions++
+	var expires int64
+	if o.kv.ttl != 0 {
+		expires = now + o.kv.ttl
+	}
+	at := p.records.Len()
+	body := p.records.Add(kvlog.TypeValue, kvlog.ValueSize(c.key.Acc, c.key.ID, o.kv.typ, len(o.kv.data)))
+	d.values.Put(body, c.key.Acc, c.key.ID, o.kv.typ, p.versions, expires, o.kv.data, o.kv.sum)
+	size := p.records.Len() - at
+	p.steps = append(p.steps, kvlog.Step{Hash: c.hash, At: at, Size: size, Expires: expires, Old: c.found, After: c.after})
+	c.found = kvlog.Found{OK: true, Version: p.versions, Expires: expires, Size: size}
+	c.after = len(p.steps)
+	o.value = int64(p.versions)
+}
+
+func (d *DB) decideDelete(o *op) {
+	c, err := d.findValue(o)
+	now := d.now + d.epoch
+	if err == nil {
+		err = c.checkVersion(o.kv.check, now)
+	}
+	if err != nil {
+		o.err = err
+		return
+	}
+	if !c.live(now) {
+		return
+	}
+	p := d.batch
+	at := p.records.Len()
+	kvlog.PutMark(p.records.Add(kvlog.TypeMark, kvlog.MarkSize(c.key.Acc, c.key.ID)), c.key.Acc, c.key.ID, 0)
+	p.steps = append(p.steps, kvlog.Step{Hash: c.hash, At: -1, Old: c.found, After: c.after, Mark: p.records.Len() - at})
+	c.found, c.after = kvlog.Found{}, 0
+}
