@@ -17,7 +17,8 @@ type OS struct {
 	ReadOnly bool
 }
 
-// ErrReadOnly is returned when something would be changed through a read-only OS.
+// ErrReadOnly is returned when something would be changed through a read-only
+// OS; a Store, which returns nothing, panics with it.
 var ErrReadOnly = errors.New("opened for reading only")
 
 // zeros is what Allocate writes, a piece at a time.
@@ -50,7 +51,7 @@ func (o OS) open(name string, flag int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f: f, fd: int(f.Fd()), readOnly: o.ReadOnly}, nil
+	return &osFile{f: f, readOnly: o.ReadOnly}, nil
 }
 
 func (o OS) Rename(from, to string) error {
@@ -91,18 +92,31 @@ func (o OS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// osFile keeps the *os.File beside its descriptor: the finalizer of a collected
-// os.File closes the descriptor, and every later sync would fail.
 type osFile struct {
 	f        *os.File
-	fd       int
 	readOnly bool
 }
 
-func (o *osFile) ReadAt(p []byte, off int64) (int, error)  { return o.f.ReadAt(p, off) }
-func (o *osFile) WriteAt(p []byte, off int64) (int, error) { return o.f.WriteAt(p, off) }
-func (o *osFile) Truncate(size int64) error                { return o.f.Truncate(size) }
-func (o *osFile) Close() error                             { return o.f.Close() }
+func (o *osFile) ReadAt(p []byte, off int64) (int, error) { return o.f.ReadAt(p, off) }
+func (o *osFile) Close() error                            { return o.f.Close() }
+
+func (o *osFile) WriteAt(p []byte, off int64) (int, error) {
+	if o.readOnly {
+		return 0, o.fail("write", ErrReadOnly)
+	}
+	return o.f.WriteAt(p, off)
+}
+
+func (o *osFile) Truncate(size int64) error {
+	if o.readOnly {
+		return o.fail("truncate", ErrReadOnly)
+	}
+	return o.f.Truncate(size)
+}
+
+func (o *osFile) fail(op string, err error) error {
+	return &os.PathError{Op: op, Path: o.f.Name(), Err: err}
+}
 
 func (o *osFile) Size() (int64, error) {
 	st, err := o.f.Stat()
@@ -113,13 +127,16 @@ func (o *osFile) Size() (int64, error) {
 }
 
 func (o *osFile) Allocate(off, n int64) error {
+	if o.readOnly {
+		return o.fail("allocate", ErrReadOnly)
+	}
 	// fallocate says at once whether there is room. Its blocks are marked as
 	// unwritten, and the first sync after a write to one of them would commit
 	// metadata, so they are written as well. A file system without fallocate
 	// gets only the zeros.
-	err := o.retry(func() error { return unix.Fallocate(o.fd, 0, off, n) })
+	err := o.call(func(fd int) error { return unix.Fallocate(fd, 0, off, n) })
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
-		return &os.PathError{Op: "allocate", Path: o.f.Name(), Err: err}
+		return o.fail("allocate", err)
 	}
 	for end := off + n; off < end; {
 		w, err := o.f.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off)
@@ -132,17 +149,22 @@ func (o *osFile) Allocate(off, n int64) error {
 }
 
 func (o *osFile) Sync() error {
-	if err := o.retry(func() error { return unix.Fdatasync(o.fd) }); err != nil {
-		return &os.PathError{Op: "fdatasync", Path: o.f.Name(), Err: err}
+	if err := o.call(unix.Fdatasync); err != nil {
+		return o.fail("fdatasync", err)
 	}
 	return nil
 }
 
-// retry repeats a call that a signal interrupted.
-func (o *osFile) retry(call func() error) error {
+// call makes a system call and repeats it where a signal interrupted it. The
+// descriptor is asked for each time: that of a file that was closed may be another's.
+func (o *osFile) call(f func(fd int) error) error {
 	defer runtime.KeepAlive(o.f)
+	fd := o.f.Fd()
+	if fd == ^uintptr(0) {
+		return os.ErrClosed
+	}
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := f(int(fd)); err != unix.EINTR {
 			return err
 		}
 	}
@@ -151,7 +173,7 @@ func (o *osFile) retry(call func() error) error {
 func (o *osFile) Map(off int64, n int) (Mapping, error) {
 	if size, err := o.Size(); err != nil {
 		return nil, err
-	} else if off+int64(n) > size {
+	} else if off < 0 || n <= 0 || int64(n) > size-off {
 		return nil, fmt.Errorf("map %s: %d bytes at %d, but the file has %d", o.f.Name(), n, off, size)
 	}
 	prot := mmap.RDWR
@@ -160,20 +182,30 @@ func (o *osFile) Map(off int64, n int) (Mapping, error) {
 	}
 	m, err := mmap.MapRegion(o.f, n, prot, 0, off)
 	if err != nil {
-		return nil, &os.PathError{Op: "map", Path: o.f.Name(), Err: err}
+		return nil, o.fail("map", err)
 	}
-	return &osMapping{m: m, name: o.f.Name()}, nil
+	return &osMapping{m: m, name: o.f.Name(), readOnly: o.readOnly}, nil
 }
 
 type osMapping struct {
-	m    mmap.MMap
-	name string
+	m        mmap.MMap // nil once closed
+	name     string
+	readOnly bool
 }
 
-func (m *osMapping) Bytes() []byte           { return m.m }
-func (m *osMapping) Store(off int, p []byte) { copy(m.m[off:off+len(p)], p) }
+func (m *osMapping) Bytes() []byte { return m.m }
+
+func (m *osMapping) Store(off int, p []byte) {
+	if m.readOnly {
+		panic(&os.PathError{Op: "store", Path: m.name, Err: ErrReadOnly}) // else the kernel ends the process
+	}
+	copy(m.m[off:off+len(p)], p)
+}
 
 func (m *osMapping) Sync() error {
+	if m.m == nil {
+		return &os.PathError{Op: "msync", Path: m.name, Err: os.ErrClosed} // msync of nothing succeeds
+	}
 	if err := m.m.Flush(); err != nil {
 		return &os.PathError{Op: "msync", Path: m.name, Err: err}
 	}
@@ -181,6 +213,9 @@ func (m *osMapping) Sync() error {
 }
 
 func (m *osMapping) Close() error {
+	if m.m == nil {
+		return &os.PathError{Op: "munmap", Path: m.name, Err: os.ErrClosed}
+	}
 	if err := m.m.Unmap(); err != nil {
 		return &os.PathError{Op: "munmap", Path: m.name, Err: err}
 	}
