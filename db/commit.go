@@ -107,6 +107,11 @@ func (d *DB) commit(todo []*op) int {
 			}
 		}
 	}
+	if locks := d.locks.Stats(); locks != d.lockStats {
+		d.stateMu.Lock()
+		d.lockStats = locks
+		d.stateMu.Unlock()
+	}
 	for _, o := range d.answers {
 		o.done <- struct{}{}
 	}

@@ -45,6 +45,8 @@ type Options struct {
 	// Called by whoever waited for a mutex, many at once, once it no longer
 	// waits; and by the next holder, with the time from the end of the hold before.
 	OnMutexWait, OnMutexHandOver func(time.Duration)
+	// The same of the locks on disk.
+	OnLockWait, OnLockHandOver func(time.Duration)
 }
 
 // Commit is what OnCommit learns of a batch.
@@ -86,11 +88,12 @@ func (o *Options) defaults() {
 
 // DB is an open data directory. Its methods may be called by any goroutine.
 type DB struct {
-	logger    *slog.Logger
-	onCommit  func(Commit)
-	markAfter time.Duration
-	extent    int
-	lock      io.Closer // keeps other processes out; nil where the FS has no locks
+	logger                     *slog.Logger
+	onCommit                   func(Commit)
+	markAfter                  time.Duration
+	onLockWait, onLockHandOver func(time.Duration)
+	extent                     int
+	lock                       io.Closer // keeps other processes out; nil where the FS has no locks
 
 	tables  *slots.Tables
 	log     *kvlog.Log
@@ -113,8 +116,9 @@ type DB struct {
 	reserving atomic.Bool // a block of tokens is on its way
 	draining  atomic.Bool
 
-	stateMu sync.Mutex // guards state
-	state   checkpoint // what the next checkpoint says, up to the last applied batch
+	stateMu   sync.Mutex  // guards state and lockStats
+	state     checkpoint  // what the next checkpoint says, up to the last applied batch
+	lockStats lockq.Stats // as of the last batch
 
 	ckptMu          sync.Mutex // held while a checkpoint runs
 	ckpt            *checkpointFile
@@ -216,7 +220,8 @@ func (d *DB) Close() error {
 	<-d.writerDone
 	close(d.closing)
 	d.background.Wait()
-	// What is left of the block of tokens need not be skipped.
+	// What is left of the block of tokens need not be skipped; nobody gets one now.
+	d.tokens.limit.Store(0)
 	d.stateMu.Lock()
 	d.state.Tokens = uint64(d.tokens.last.Load() + 1)
 	d.stateMu.Unlock()
@@ -237,6 +242,7 @@ type Stats struct {
 	Tables         slots.Stats
 	Log            kvlog.Stats
 	Values         kvlog.ValueStats
+	Locks, Mutexes lockq.Stats
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // when the last ended
@@ -245,7 +251,12 @@ type Stats struct {
 
 // Stats returns the numbers of now.
 func (d *DB) Stats() Stats {
+	d.stateMu.Lock()
+	locks := d.lockStats
+	d.stateMu.Unlock()
 	return Stats{
+		Locks:          locks,
+		Mutexes:        d.mutexes.Stats(),
 		Queue:          d.queue.len(),
 		Commits:        d.commits.Load(),
 		Tables:         d.tables.Stats(),

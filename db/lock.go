@@ -40,10 +40,24 @@ func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
 	o := newOp(verbLock, kindLock, r.Key)
 	o.owner, o.token, o.dur, o.wait = r.Owner, r.Token, int64(r.Dur), int64(r.Wait)
 	o.ctx = ctx
+	began, _ := d.clock()
 	err = d.do(o)
+	d.observeWait(o, began)
 	token = o.value
 	o.free()
 	return token, err
+}
+
+// observeWait tells how long an operation that queued has waited.
+func (d *DB) observeWait(o *op, began int64) {
+	if !o.queued || d.onLockWait == nil {
+		return
+	}
+	now, _ := d.clock()
+	d.onLockWait(time.Duration(now - began))
+	if o.err == nil && d.onLockHandOver != nil {
+		d.onLockHandOver(time.Duration(now - o.passedAt))
+	}
 }
 
 // Unlock frees the lock, or hands it to the next who waits. That it was not
@@ -209,7 +223,7 @@ func (d *DB) passed(k lockq.Key, res lockq.Result) {
 		return
 	}
 	o := res.Waiter.Data.(*op)
-	o.value = res.Hold.Token
+	o.value, o.passedAt = res.Hold.Token, d.now
 	d.setLock(c, res.Hold)
 	d.answers = append(d.answers, o)
 }

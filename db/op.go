@@ -46,7 +46,8 @@ type op struct {
 	ctx       context.Context // ends when the caller is gone
 	target    *op             // what verbCancel cancels
 	waiter    lockq.Waiter
-	queued    bool // a later step answers it
+	queued    bool  // a later step answers it
+	passedAt  int64 // when the hold before ended, on the monotonic clock, if it was granted from the queue
 
 	kv *valueOp // of a value
 

@@ -77,6 +77,8 @@ func open(o *Options) (*DB, error) {
 	d := &DB{
 		logger:          o.Log,
 		onCommit:        o.OnCommit,
+		onLockWait:      o.OnLockWait,
+		onLockHandOver:  o.OnLockHandOver,
 		markAfter:       o.MarkAfter,
 		extent:          o.Extent,
 		tables:          r.tables,

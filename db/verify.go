@@ -1,0 +1,95 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"path"
+
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
+	"clouddragon/slots"
+)
+
+// Report is what Verify read.
+type Report struct {
+	Slots    uint64 // in use
+	Segments int
+	Torn     string // what of an unacknowledged write the next start cuts off the log's end; empty: nothing
+}
+
+// Verify reads every slot and every record of a data directory and reports all
+// damage. It changes nothing. The error is a *disk.LockedError where a server
+// has the directory, or says why it could not be read.
+func Verify(fsys disk.FS, dir string, report func(Damage)) (Report, error) {
+	o := &Options{FS: fsys, Dir: dir}
+	o.defaults()
+	lock, err := lockDir(o)
+	if err != nil && !isNotExist(err) {
+		return Report{}, err
+	}
+	var rep Report
+	err = verify(o, &rep, report)
+	if lock != nil {
+		err = errors.Join(err, lock.Close())
+	}
+	return rep, err
+}
+
+func verify(o *Options, rep *Report, report func(Damage)) error {
+	ckpt, state, err := openCheckpoint(o.FS, o.Dir)
+	var damage *DamageError
+	switch {
+	case isNotExist(err):
+		if err := neverUsed(o); !errors.As(err, &damage) {
+			return errors.Join(fmt.Errorf("%s is no data directory: it has no %s", o.Dir, checkpointName), err)
+		}
+		report(damage.Damage)
+		return nil
+	case errors.As(err, &damage):
+		report(damage.Damage)
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := ckpt.f.Close(); err != nil {
+		return err
+	}
+	bad := 0
+	tail, err := kvlog.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *kvlog.DamageError) {
+		bad++
+		report(Damage{File: path.Join("log", path.Base(d.File)), Offset: d.Offset, What: fmt.Sprintf("%s; lost: %s", d.What, d.Lost)})
+	})
+	if err != nil {
+		return err
+	}
+	rep.Segments, rep.Torn = len(state.Segments), tail.Torn
+	return verifyTables(o, rep, bad > 0, report)
+}
+
+// verifyTables checks the tables as a start would find them. With a damaged log
+// the images that it holds are not known, and only the files' own faults count.
+func verifyTables(o *Options, rep *Report, badLog bool, report func(Damage)) (err error) {
+	r, err := read(o)
+	defer func() { err = errors.Join(err, r.close()) }()
+	switch {
+	case err == nil:
+	case errors.Is(err, slots.ErrBadTable):
+		report(Damage{File: "slots", What: err.Error()})
+		return nil
+	case badLog:
+		return nil
+	default:
+		var damage *kvlog.DamageError
+		if errors.As(err, &damage) {
+			report(Damage{File: damage.File, Offset: damage.Offset, What: damage.What})
+			return nil
+		}
+		report(Damage{File: "log", What: err.Error()})
+		return nil
+	}
+	r.tables.Load(r.state.Used, r.images, func(d slots.Damage) { report(Damage(d)) })
+	for _, c := range r.tables.Stats().Classes {
+		rep.Slots += c.Used
+	}
+	return nil
+}
