@@ -1,0 +1,290 @@
+package handlers
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"clouddragon/db"
+)
+
+type holding struct {
+	ID      *string
+	Token   int64
+	TTL     float64
+	Expires string
+	Waiters int
+}
+
+// holder asks who has a lock.
+func (r *rig) holder(target string) holding {
+	r.t.Helper()
+	a := r.want(200, "*", "GET", target)
+	var h holding
+	d := json.NewDecoder(strings.NewReader(a.body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&h); err != nil || h.ID == nil || a.header.Get("Content-Type") != "application/json" {
+		r.t.Fatalf("%v: %v", a, err)
+	}
+	return h
+}
+
+// queued waits until a lock has that many waiters.
+func (r *rig) queued(target string, n int) {
+	r.t.Helper()
+	for began := time.Now(); r.holder(target).Waiters != n; {
+		if time.Since(began) > 20*time.Second {
+			r.t.Fatalf("there are not %d waiters", n)
+		}
+	}
+}
+
+// start sends a request and leaves its answer for later.
+func (r *rig) start(req string) (net.Conn, *bufio.Reader) {
+	r.t.Helper()
+	c := r.dial()
+	if _, err := io.WriteString(c, req); err != nil {
+		r.t.Fatal(err)
+	}
+	return c, bufio.NewReader(c)
+}
+
+// granted checks an answer that grants and returns the token.
+func (r *rig) granted(a reply) int64 {
+	r.t.Helper()
+	token, err := strconv.ParseInt(strings.TrimSuffix(a.body, "\n"), 10, 64)
+	if a.status != 200 || err != nil || token < 1 {
+		r.t.Fatalf("not granted: %v", a)
+	}
+	return token
+}
+
+// held checks a refusal since another holds the lock: its headers say who.
+func (r *rig) held(a reply, owner string, dur time.Duration) {
+	r.t.Helper()
+	r.checkRefusal(a, 409, "", "a held lock")
+	if got := strings.Join(a.header["Lock-Id"], "|"); got != owner {
+		r.t.Errorf("Lock-Id is %q, want %q", got, owner)
+	}
+	expires, err := time.Parse(timeFormat, a.header.Get("Lock-Expires"))
+	if left := time.Until(expires); err != nil || left > dur || left < dur-20*time.Second {
+		r.t.Errorf("Lock-Expires is %q: %v from now, want about %v", a.header.Get("Lock-Expires"), left, dur)
+	}
+	after, err := strconv.Atoi(a.header.Get("Retry-After"))
+	if s := int(dur / time.Second); err != nil || after < 1 || after > s || after < s-20 {
+		r.t.Errorf("Retry-After is %q, want about %d", a.header.Get("Retry-After"), s)
+	}
+}
+
+func TestLock(t *testing.T) {
+	r := newRig(t, nil)
+	const lock = "/db/1/lock/a"
+	r.refused(404, `lock "a" of account "1" is not locked`, "GET", lock)
+	r.want(204, "", "DELETE", lock)
+	one := r.granted(r.do("POST", lock+"?id=me%20too&dur=100"))
+	h := r.holder(lock)
+	expires, err := time.Parse(timeFormat, h.Expires)
+	if *h.ID != "me too" || h.Token != one || h.TTL > 100 || h.TTL < 80 || h.Waiters != 0 || err != nil || len(h.Expires) != len(timeFormat) {
+		t.Errorf("held by %+v", h)
+	}
+	if left := time.Until(expires); left > 100*time.Second || left < 80*time.Second {
+		t.Errorf("it ends at %v, in %v", expires, left)
+	}
+	r.held(r.do("POST", lock), "me%20too", 100*time.Second)
+	r.held(r.do("POST", lock+"?id=other&wait=0"), "me%20too", 100*time.Second)
+	r.held(r.do("POST", lock+fmt.Sprintf("?token=%d", one+1)), "me%20too", 100*time.Second)
+	if again := r.granted(r.do("POST", lock+"?id=me+too&dur=200")); again != one {
+		t.Errorf("renewed with token %d, was %d", again, one)
+	}
+	if again := r.granted(r.do("POST", lock+fmt.Sprintf("?token=%d&dur=1h", one))); again != one || r.holder(lock).TTL < 3500 {
+		t.Errorf("renewed with token %d, was %d: %+v", again, one, r.holder(lock))
+	}
+	r.held(r.do("DELETE", lock), "me%20too", time.Hour)
+	r.held(r.do("DELETE", lock+"?id=other"), "me%20too", time.Hour)
+	r.held(r.do("DELETE", lock+"?token=999"), "me%20too", time.Hour)
+	r.held(r.do("DELETE", lock+"?force=false"), "me%20too", time.Hour)
+	r.want(204, "", "DELETE", lock+"?id=me%20too")
+	r.want(204, "", "DELETE", lock+"?id=me%20too")
+	a := r.refused(409, "", "POST", lock+fmt.Sprintf("?token=%d", one))
+	if a.header.Get("Lock-Expires") != "" || a.header.Get("Lock-Id") != "" {
+		t.Errorf("a free lock is held: %v", a)
+	}
+	two := r.granted(r.do("POST", lock))
+	if h := r.holder(lock); two <= one || *h.ID != "" || h.TTL > 30 || h.TTL < 10 {
+		t.Errorf("token %d after %d, held by %+v", two, one, h)
+	}
+	r.held(r.do("POST", lock), "", 30*time.Second)
+	r.want(204, "", "DELETE", lock)
+	three := r.granted(r.do("POST", lock+"?id=me"))
+	r.want(204, "", "DELETE", lock+fmt.Sprintf("?token=%d", three))
+	r.granted(r.do("POST", lock+"?id=me"))
+	r.want(204, "", "DELETE", lock+"?force=true")
+	a = r.want(200, "*", "POST", lock+"?dur=0.05", "Accept: application/json")
+	if !strings.HasPrefix(a.body, `{"value":`) {
+		t.Errorf("got %v", a)
+	}
+	for began := time.Now(); r.do("GET", lock).status == 200; {
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("it does not end")
+		}
+	}
+}
+
+func TestMutex(t *testing.T) {
+	r := newRig(t, nil)
+	const lock, unlock = "/db/1/mlock/a", "/db/1/munlock/a"
+	r.want(204, "", "POST", unlock)
+	one := r.granted(r.do("POST", lock+"?id=me/you"))
+	r.held(r.do("POST", lock+"?wait=0"), "me%2Fyou", 30*time.Second)
+	r.held(r.do("POST", lock+"?wait=50ms&id=other"), "me%2Fyou", 30*time.Second)
+	r.held(r.do("POST", lock+"?token=999"), "me%2Fyou", 30*time.Second)
+	if again := r.granted(r.do("POST", lock+"?id=me/you&dur=100")); again != one {
+		t.Errorf("renewed with token %d, was %d", again, one)
+	}
+	r.held(r.do("POST", unlock), "me%2Fyou", 100*time.Second)
+	r.held(r.do("POST", unlock+"?id=other"), "me%2Fyou", 100*time.Second)
+	r.want(204, "", "POST", unlock+fmt.Sprintf("?token=%d", one))
+	r.want(204, "", "POST", unlock)
+	two := r.granted(r.do("POST", lock+"?id=me"))
+	if two <= one {
+		t.Errorf("token %d after %d", two, one)
+	}
+	r.want(204, "", "POST", unlock+"?id=me")
+	r.granted(r.do("POST", lock))
+	// The lock of the same name is another.
+	if three := r.granted(r.do("POST", "/db/1/lock/a")); three <= two {
+		t.Errorf("token %d after %d", three, two)
+	}
+	_, b := r.start(request("POST", lock+"?wait=1m", ""))
+	r.want(204, "", "POST", unlock)
+	r.granted(r.read(b, "POST"))
+}
+
+func TestWaitersGetTheLockInTheirOrder(t *testing.T) {
+	r := newRig(t, nil)
+	const lock = "/db/1/lock/a"
+	last := r.granted(r.do("POST", lock))
+	var queue []*bufio.Reader
+	for i, req := range []string{
+		request("POST", lock+"?wait=1m", ""),
+		request("POST", lock+"?wait=1m", "a body"),
+		request("POST", lock+"?wait=1m", "3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+	} {
+		_, b := r.start(req)
+		r.queued(lock, i+1)
+		queue = append(queue, b)
+	}
+	for _, b := range queue {
+		r.want(204, "", "DELETE", lock)
+		token := r.granted(r.read(b, "POST"))
+		if token <= last || r.holder(lock).Token != token {
+			t.Errorf("token %d after %d, held by %+v", token, last, r.holder(lock))
+		}
+		last = token
+	}
+}
+
+func TestHungUpWaiterLeavesTheQueue(t *testing.T) {
+	r := newRig(t, func(_ *Options, h *http.Server) { h.ReadTimeout = time.Minute })
+	const lock = "/db/1/lock/a"
+	r.granted(r.do("POST", lock+"?dur=1h"))
+	r.observe()
+	for name, req := range map[string]string{
+		"no body":  "POST " + lock + "?wait=5m HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a body":   request("POST", lock+"?wait=5m", strings.Repeat("x", 64<<10)),
+		"chunks":   request("POST", lock+"?wait=5m", "3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+		"continue": request("POST", lock+"?wait=5m", "abc", "Expect: 100-continue"),
+	} {
+		c, b := r.start(req)
+		r.queued(lock, 1)
+		// Half of a hang-up is one too, and gets nothing that reads like a lock.
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		r.queued(lock, 0)
+		got, err := io.ReadAll(b)
+		if err != nil || strings.TrimPrefix(string(got), "HTTP/1.1 100 Continue\r\n\r\n") != "" {
+			t.Errorf("%s: the answer is %q %v", name, got, err)
+		}
+		for r.observe() != (observed{Lock, "POST", codeGone}) {
+		}
+	}
+}
+
+func TestLongBodyOfALockIsRefused(t *testing.T) {
+	r := newRig(t, nil)
+	for _, target := range []string{"/db/1/lock/a?wait=1", "/db/1/mlock/a"} {
+		r.checkRefusal(r.put(target, strings.Repeat("x", 64<<10+1)), 413, "the limit is 65536 bytes", target)
+	}
+	r.refused(404, "lock", "GET", "/db/1/lock/a")
+}
+
+// The deadlines of the http.Server do not end a wait.
+func TestWaitOutlastsTheServersTimeouts(t *testing.T) {
+	r := newRig(t, func(_ *Options, h *http.Server) {
+		h.ReadTimeout, h.WriteTimeout = 50*time.Millisecond, 50*time.Millisecond
+	})
+	for _, target := range []string{"/db/1/lock/a", "/db/1/mlock/a"} {
+		r.granted(r.do("POST", target+"?wait=0&dur=100"))
+		r.held(r.do("POST", target+"?wait=0.3"), "", 100*time.Second)
+		r.held(r.put(target+"?wait=0.3", "a body"), "", 100*time.Second)
+	}
+}
+
+func TestDrainAnswersWhoWaits(t *testing.T) {
+	r := newRig(t, nil)
+	for _, lock := range []string{"/db/1/mlock/a", "/db/1/lock/a"} {
+		r.granted(r.do("POST", lock))
+	}
+	_, m := r.start(request("POST", "/db/1/mlock/a?wait=5m", ""))
+	_, l := r.start(request("POST", "/db/1/lock/a?wait=5m", ""))
+	r.queued("/db/1/lock/a", 1)
+	r.db.Drain()
+	for _, b := range []*bufio.Reader{m, l} {
+		a := r.read(b, "POST")
+		r.checkRefusal(a, 503, "shutting down", "a waiter")
+		if a.header.Get("Retry-After") != "1" {
+			t.Errorf("got %v", a)
+		}
+	}
+}
+
+func TestDefaultsOfLocks(t *testing.T) {
+	ask := func(l Limits, query string, wait time.Duration) db.LockRequest {
+		t.Helper()
+		s := New(Options{Limits: l}).(*server)
+		c := &call{w: httptest.NewRecorder(), r: httptest.NewRequest("POST", "/", nil)}
+		if err := c.params.parse(query, []string{"id", "token", "dur", "wait"}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.lockRequest(c, wait)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, c := range []struct {
+		limits Limits
+		query  string
+		wait   time.Duration
+		want   db.LockRequest
+	}{
+		{Limits{}, "", 0, db.LockRequest{Dur: 30 * time.Second}},
+		{Limits{}, "", defaultMutexWait, db.LockRequest{Dur: 30 * time.Second, Wait: 15 * time.Second}},
+		{Limits{}, "wait=0", defaultMutexWait, db.LockRequest{Dur: 30 * time.Second}},
+		{Limits{}, "dur=24h&wait=10m&id=x&token=7", 0, db.LockRequest{Dur: 24 * time.Hour, Wait: 10 * time.Minute, Owner: "x", Token: 7}},
+		{Limits{Dur: 10 * time.Second, Wait: time.Second}, "", defaultMutexWait, db.LockRequest{Dur: 10 * time.Second, Wait: time.Second}},
+	} {
+		if got := ask(c.limits, c.query, c.wait); got != c.want {
+			t.Errorf("%+v %q: got %+v, want %+v", c.limits, c.query, got, c.want)
+		}
+	}
+}
