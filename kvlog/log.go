@@ -291,7 +291,8 @@ func (l *Log) Close() error {
 	return errors.Join(errs...)
 }
 
-// find returns a segment by its number, nil if there is none. Only recovery uses it.
+// find returns a segment by its number, nil if there is none. It wants mu held,
+// but for recovery.
 func (l *Log) find(number uint64) *segment {
 	i, ok := slices.BinarySearchFunc(l.segments, number, func(s *segment, n uint64) int { return cmp.Compare(s.number, n) })
 	if !ok {

@@ -57,6 +57,9 @@ func (v *verifier) verify() {
 		_, err := v.successor(v.end.Segment)
 		v.reportAt(nil, Pos{}, err)
 	}
+	if s := v.find(v.from.Segment); !v.passed && s.file != nil {
+		v.reportFrom(s, v.end)
+	}
 	if !v.ended {
 		v.tail = Tail{End: v.end}
 	}
@@ -129,17 +132,21 @@ func (v *verifier) resync(s *segment, pos Pos, f *fault) (next Pos, ok bool, err
 	return next, ok, nil
 }
 
-// checkFrom reports if the walk comes to from, or past it, and that is not the
-// place behind the batch that CHECKPOINT says.
+// checkFrom makes sure that the walk, when it comes to from, has met the batch
+// that CHECKPOINT says ends there.
 func (v *verifier) checkFrom(s *segment, pos Pos) {
 	if v.passed || s.number != v.from.Segment || pos.Offset < v.from.Offset {
 		return
 	}
 	v.passed = true
 	if pos != v.from {
-		v.report(s.damage(v.from.Offset, fmt.Sprintf("CHECKPOINT says that batch %d with checksum %08x ends here, but batch %d with checksum %08x ends at offset %d",
-			v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset), "every batch from there on"))
+		v.reportFrom(s, pos)
 	}
+}
+
+func (v *verifier) reportFrom(s *segment, pos Pos) {
+	v.report(s.damage(v.from.Offset, fmt.Sprintf("CHECKPOINT says that batch %d with checksum %08x ends here, but batch %d with checksum %08x ends at offset %d of segment %d",
+		v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset, pos.Segment), "every batch from there on"))
 }
 
 // reportAt reports an error: as it is if it is damage, or as a place that cannot
