@@ -243,6 +243,7 @@ type Stats struct {
 	Log            kvlog.Stats
 	Values         kvlog.ValueStats
 	Locks, Mutexes lockq.Stats
+	Pending        uint64 // bytes logged since the last checkpoint
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // when the last ended
@@ -262,11 +263,18 @@ func (d *DB) Stats() Stats {
 		Tables:         d.tables.Stats(),
 		Log:            d.log.Stats(),
 		Values:         d.values.Stats(),
+		Pending:        d.pending(),
 		Checkpoints:    d.ckptCount.Load(),
 		CheckpointTook: time.Duration(d.ckptTook.Load()),
 		CheckpointAt:   time.Unix(0, d.ckptAt.Load()),
 		Stopped:        d.Err() != nil,
 	}
+}
+
+// pending is how many bytes were logged since the last checkpoint.
+func (d *DB) pending() uint64 {
+	last := d.checkpointed.Load() // read first: it follows the other
+	return d.log.Stats().Appended - last
 }
 
 func slotKey(kind uint8, k Key) slots.Key { return slots.Key{Kind: kind, Acc: k.Acc, ID: k.ID} }
