@@ -20,7 +20,7 @@ type Storage struct {
 	Queue      int // operations not yet taken
 	Slots      []Slots
 	TableBytes int64 // of the files
-	IndexBytes int64 // of memory
+	IndexBytes int64 // memory of the indexes
 	LogBytes   int64
 	Segments   int
 	Pending    uint64 // bytes logged since the last checkpoint
@@ -82,7 +82,7 @@ var storageSeries = []series[Storage]{
 		func(s Slots) float64 { return float64(s.Capacity) }),
 	gauge("table_bytes", "Size of the slot tables on disk.",
 		func(s Storage) float64 { return float64(s.TableBytes) }),
-	gauge("index_bytes", "Memory of the index of the slot tables.",
+	gauge("index_bytes", "Memory of the indexes that find slots and values.",
 		func(s Storage) float64 { return float64(s.IndexBytes) }),
 	gauge("log_bytes", "Size of the log on disk.",
 		func(s Storage) float64 { return float64(s.LogBytes) }),

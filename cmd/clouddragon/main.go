@@ -10,6 +10,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+
+	"clouddragon/internal/disk"
 )
 
 // Exit codes.
@@ -55,7 +57,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "clouddragon: %s: %v\n", *file, err)
 		return exitUsage
 	}
-	return serve(c, cert, slog.New(slog.NewTextHandler(stderr, nil)))
+	return serve(disk.OS{}, c, cert, slog.New(slog.NewTextHandler(stderr, nil)))
 }
 
 func newFlags(name string) *flag.FlagSet {

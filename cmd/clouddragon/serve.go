@@ -18,6 +18,7 @@ import (
 
 	"clouddragon/db"
 	"clouddragon/handlers"
+	"clouddragon/internal/disk"
 	"clouddragon/metrics"
 	"clouddragon/slots"
 )
@@ -30,15 +31,15 @@ const (
 	failTime = time.Second
 )
 
-// serve opens the data directory, serves until a signal or a failed disk ends
+// serve opens the data directory on fsys, serves until a signal or a failed disk ends
 // it, and returns the exit code.
-func serve(c Config, cert *tls.Certificate, log *slog.Logger) int {
+func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger) int {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	defer signal.Stop(signals)
 
-	apis := apiNames()
-	m := metrics.New(versionText(), apis)
-	d, err := open(c, m, log, signals)
+	m := metrics.New(versionText(), apiNames())
+	d, err := open(fsys, c, m, log, signals)
 	if errors.Is(err, errInterrupted) {
 		log.Info("stopped before it served")
 		return exitOK
@@ -108,21 +109,26 @@ var errInterrupted = errors.New("interrupted")
 
 // open opens the database. A signal meanwhile is errInterrupted: recovery may
 // take long, and to stop in the midst of it is no worse than a crash.
-func open(c Config, m *metrics.Metrics, log *slog.Logger, signals <-chan os.Signal) (*db.DB, error) {
+func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals <-chan os.Signal) (*db.DB, error) {
 	type opened struct {
 		db  *db.DB
 		err error
 	}
 	done := make(chan opened, 1)
+	o := db.Options{
+		FS:       fsys,
+		Dir:      c.Data,
+		Who:      fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
+		Segment:  c.Segment,
+		Waiters:  c.Limits.Waiters,
+		Log:      log,
+		OnCommit: func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },
+	}
+	times := m.LockTimes()
+	o.OnMutexWait, o.OnMutexHandOver = times(handlers.MLock.String())
+	o.OnLockWait, o.OnLockHandOver = times(handlers.Lock.String())
 	go func() {
-		d, err := db.Open(db.Options{
-			Dir:      c.Data,
-			Who:      fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
-			Segment:  c.Segment,
-			Waiters:  c.Limits.Waiters,
-			Log:      log,
-			OnCommit: func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },
-		})
+		d, err := db.Open(o)
 		done <- opened{d, err}
 	}()
 	select {
@@ -202,13 +208,14 @@ func sources(dir string, d *db.DB) metrics.Sources {
 			s := d.Stats()
 			out := metrics.Storage{
 				Queue:          s.Queue,
-				IndexBytes:     s.Tables.IndexBytes,
+				IndexBytes:     s.Tables.IndexBytes + s.Values.IndexBytes,
 				LogBytes:       s.Log.Bytes,
 				Segments:       s.Log.Segments,
 				Checkpoints:    s.Checkpoints,
 				CheckpointTook: s.CheckpointTook,
 				CheckpointAt:   s.CheckpointAt,
 				Stopped:        s.Stopped,
+				Pending:        s.Pending,
 			}
 			for i, c := range s.Tables.Classes {
 				out.Slots = append(out.Slots, metrics.Slots{Class: strconv.Itoa(slots.Classes[i]), Used: c.Used, Capacity: c.Capacity})
@@ -222,6 +229,17 @@ func sources(dir string, d *db.DB) metrics.Sources {
 				return metrics.Disk{}, err
 			}
 			return metrics.Disk{FreeBytes: s.Bavail * uint64(s.Bsize), SizeBytes: s.Blocks * uint64(s.Bsize)}, nil
+		},
+		Locks: func() []metrics.Locks {
+			s := d.Stats()
+			return []metrics.Locks{
+				{API: handlers.MLock.String(), Held: s.Mutexes.Held, Waiters: s.Mutexes.Waiting, Expired: s.Mutexes.Expired},
+				{API: handlers.Lock.String(), Held: s.Locks.Held, Waiters: s.Locks.Waiting, Expired: s.Locks.Expired},
+			}
+		},
+		KV: func() metrics.KV {
+			s := d.Stats().Values
+			return metrics.KV{Keys: s.Keys, LiveBytes: s.Live, LogBytes: s.Total, Reads: s.Reads, Damaged: s.Damaged}
 		},
 	}
 }

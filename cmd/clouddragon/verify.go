@@ -1,5 +1,41 @@
 package main
 
-import "io"
+import (
+	"fmt"
+	"io"
 
-func verify(args []string, stdout, stderr io.Writer) int { return exitUsage }
+	"clouddragon/db"
+	"clouddragon/internal/disk"
+)
+
+// verify checks a data directory that no server uses, prints each damage on a
+// line, then a summary, and returns the exit code.
+func verify(args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("clouddragon verify")
+	dir := flags.String("data", "", "")
+	if code, done := parse(flags, args, usage, stdout, stderr); done {
+		return code
+	}
+	if *dir == "" {
+		fmt.Fprintf(stderr, "clouddragon verify: -data DIR is missing\n%s", usage)
+		return exitUsage
+	}
+	damaged := 0
+	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d db.Damage) {
+		damaged++
+		fmt.Fprintln(stdout, d)
+	})
+	if err != nil {
+		fmt.Fprintf(stderr, "clouddragon verify: %v\n", err)
+		return exitFailed
+	}
+	if damaged > 0 {
+		fmt.Fprintf(stdout, "%s: damaged in %d places\n", *dir, damaged)
+		return exitFailed
+	}
+	if r.Torn != "" {
+		fmt.Fprintf(stdout, "%s: at the end of the log is a write that was never answered (%s): the next start cuts it off\n", *dir, r.Torn)
+	}
+	fmt.Fprintf(stdout, "%s: no damage: %d slots in use, %d log segments\n", *dir, r.Slots, r.Segments)
+	return exitOK
+}
