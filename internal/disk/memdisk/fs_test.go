@@ -96,7 +96,7 @@ func outcome(err error) string {
 
 // TestBehavesAsTheOperatingSystem does the same to both and compares every result.
 func TestBehavesAsTheOperatingSystem(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		mem := New()
 		must(t, mem.MkdirAll("d/sub"))
 		got := runScript(t, mem, "d", seed)
