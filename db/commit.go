@@ -34,8 +34,9 @@ func (d *DB) write() {
 		if len(todo) == 0 && closed {
 			return
 		}
-		if len(todo) == 0 && !d.due() {
+		if len(todo) == 0 && (d.starved || !d.due()) {
 			d.idle()
+			d.starved = false
 		}
 		for rest := todo; len(rest) > 0 || d.due(); {
 			rest = rest[d.commit(rest):]
