@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/hashindex"
 )
 
 // onDisk returns tables on the real disk, with n keys of the smallest class.
@@ -125,4 +126,18 @@ func BenchmarkTables(b *testing.B) {
 			b.Logf("index: %.1f bytes an id", float64(w.Stats().IndexBytes)/float64(n))
 		})
 	}
+}
+
+func BenchmarkLoad(b *testing.B) {
+	const n = 1_000_000
+	w, _ := onDisk(b, n)
+	b.ReportAllocs()
+	for b.Loop() {
+		t := &Tables{Codec: w.Codec, index: hashindex.New()}
+		for i, from := range w.tables {
+			t.tables[i] = &table{name: from.name, size: from.size, extent: from.extent, perEach: from.perEach, extents: from.extents}
+		}
+		t.Load(w.Used(), nil, func(d Damage) { b.Fatal(d) })
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/slot")
 }

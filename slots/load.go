@@ -92,12 +92,10 @@ func (l *loader) load(r Ref, counted bool) {
 
 // twin finds another slot with the same key.
 func (l *loader) twin(s *Slot, hash uint64) (Ref, bool) {
-	var room [8]uint64
-	for _, loc := range l.index.Candidates(hash, room[:0]) {
+	for _, loc := range l.index.Candidates(hash, nil) {
 		r := refAt(loc)
 		image, _ := l.image(r)
-		if other, _ := split(image); other.Kind == s.Kind &&
-			string(other.ID) == string(s.ID) && string(other.Acc) == string(s.Acc) {
+		if other, _ := split(image); other.is(Key{s.Kind, string(s.Acc), string(s.ID)}) {
 			return r, true
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/disk/memdisk"
 )
 
@@ -159,6 +160,27 @@ func TestCreateTakesThePlaceOfOneThatWasCutOff(t *testing.T) {
 		if int64(len(b)) != InitialSize(testExtent) || !isZero(b[headerSize:]) {
 			t.Errorf("%s has %d bytes, wanted an empty table of %d", FileName(class), len(b), InitialSize(testExtent))
 		}
+	}
+}
+
+func TestNewTablesAreDurable(t *testing.T) {
+	fs := memdisk.New()
+	must(t, fs.MkdirAll("data"))
+	must(t, fs.SyncDir(""))
+	must(t, Create(options(fs)))
+	must(t, fs.SyncDir("data"))
+	open(t, fs.Cut(fs.Len()).Nothing(), checkpoint{sizes: initial})
+}
+
+func TestAFullDiskIsToldWhereTablesAreMade(t *testing.T) {
+	fs := memdisk.New()
+	must(t, fs.MkdirAll("data"))
+	fs.SetRoom(3 * 8192)
+	if err := Create(options(fs)); !disk.IsFull(err) || !strings.Contains(err.Error(), "data/slots-512") {
+		t.Errorf("the error is %v, wanted that the disk is full and the file's name", err)
+	}
+	if n := fs.OpenHandles(); n != 0 {
+		t.Errorf("%d handles were left open", n)
 	}
 }
 
