@@ -8,8 +8,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 
 	"clouddragon/internal/disk"
 )
@@ -57,7 +59,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "clouddragon: %s: %v\n", *file, err)
 		return exitUsage
 	}
-	return serve(disk.OS{}, c, cert, slog.New(slog.NewTextHandler(stderr, nil)))
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	return serve(disk.OS{}, c, cert, slog.New(slog.NewTextHandler(stderr, nil)), signals)
 }
 
 func newFlags(name string) *flag.FlagSet {

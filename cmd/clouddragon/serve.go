@@ -9,9 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,12 +30,8 @@ const (
 )
 
 // serve opens the data directory on fsys, serves until a signal or a failed disk ends
-// it, and returns the exit code.
-func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger) int {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
-	defer signal.Stop(signals)
-
+// it, and returns the exit code. A second signal ends the process at once.
+func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger, signals <-chan os.Signal) int {
 	m := metrics.New(versionText(), apiNames())
 	d, err := open(fsys, c, m, log, signals)
 	if errors.Is(err, errInterrupted) {

@@ -30,12 +30,19 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	if damaged > 0 {
-		fmt.Fprintf(stdout, "%s: damaged in %d places\n", *dir, damaged)
+		fmt.Fprintf(stdout, "%s: damaged in %s\n", *dir, plural(uint64(damaged), "place"))
 		return exitFailed
 	}
 	if r.Torn != "" {
 		fmt.Fprintf(stdout, "%s: at the end of the log is a write that was never answered (%s): the next start cuts it off\n", *dir, r.Torn)
 	}
-	fmt.Fprintf(stdout, "%s: no damage: %d slots in use, %d log segments\n", *dir, r.Slots, r.Segments)
+	fmt.Fprintf(stdout, "%s: no damage: %s in use, %s\n", *dir, plural(r.Slots, "slot"), plural(uint64(r.Segments), "log segment"))
 	return exitOK
+}
+
+func plural(n uint64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

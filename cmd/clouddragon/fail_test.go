@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/disk/memdisk"
+)
+
+// logLines passes each line of a log on.
+type logLines struct {
+	mu    sync.Mutex // guards part
+	part  []byte
+	lines chan string
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.part = append(l.part, p...)
+	for {
+		line, rest, ok := bytes.Cut(l.part, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		l.lines <- string(line)
+		l.part = rest
+	}
+}
+
+// inProcess serves from a disk of the test's, and returns the address and where
+// the exit code comes.
+func inProcess(t *testing.T, fsys disk.FS, signals <-chan os.Signal) (url string, code <-chan int) {
+	t.Helper()
+	c := Defaults()
+	c.Listen, c.Data, c.Segment, c.Limits.Value = "127.0.0.1:0", "data", 1<<20, 64<<10
+	log := &logLines{lines: make(chan string, 1000)}
+	ended := make(chan int, 1)
+	go func() { ended <- serve(fsys, c, nil, slog.New(slog.NewTextHandler(log, nil)), signals) }()
+	for timeout := time.After(patience); ; {
+		select {
+		case line := <-log.lines:
+			if m := regexp.MustCompile(`msg=listening addr=(\S+)`).FindStringSubmatch(line); m != nil {
+				return "http://" + m[1], ended
+			}
+		case code := <-ended:
+			t.Fatalf("it ended with %d before it served", code)
+		case <-timeout:
+			t.Fatal("it does not serve")
+		}
+	}
+}
+
+// TestFailedSyncIsAnsweredAndEndsTheServer fails one sync under a write, while a
+// caller waits for a lock.
+func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
+	fsys := memdisk.New()
+	url, code := inProcess(t, fsys, nil)
+	want(t, http.DefaultClient, "POST", url+"/db/1/sequence/a", 200, "1\n")
+	want(t, http.DefaultClient, "POST", url+"/db/1/lock/l?id=a", 200, "1\n")
+	waiter := make(chan int, 1)
+	go func() {
+		res, err := http.Post(url+"/db/1/lock/l?id=b&wait=600", "", nil)
+		if err != nil {
+			waiter <- 0
+			return
+		}
+		waiter <- res.StatusCode
+		_ = res.Body.Close()
+	}()
+	waitForMetric(t, url, `clouddragon_lock_waiters{api="lock"} 1`)
+
+	fsys.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Sync && strings.Contains(op.Name, "log/") {
+			return syscall.EIO
+		}
+		return nil
+	})
+	began := time.Now()
+	status, body := ask(t, http.DefaultClient, "POST", url+"/db/1/sequence/a")
+	if status != 503 || !strings.Contains(body, "unknown") {
+		t.Errorf("the write under way: got %d %q, want 503 and that its outcome is unknown", status, body)
+	}
+	if status := <-waiter; status != 503 {
+		t.Errorf("the waiter: got %d, want 503", status)
+	}
+	if c := <-code; c != exitFailed {
+		t.Errorf("exit %d, want %d", c, exitFailed)
+	}
+	if took := time.Since(began); took > 2*failTime {
+		t.Errorf("it ended after %v, want about %v", took, failTime)
+	}
+	if n := fsys.OpenHandles(); n != 0 {
+		t.Errorf("%d files are open at the end", n)
+	}
+
+	// The next start has the write or not, and never the number before it again.
+	signals := make(chan os.Signal, 1)
+	url, code = inProcess(t, fsys.Reopen(), signals)
+	if status, body := ask(t, http.DefaultClient, "POST", url+"/db/1/sequence/a"); status != 200 || body != "2\n" && body != "3\n" {
+		t.Errorf("after the next start: got %d %q, want 2 or 3", status, body)
+	}
+	signals <- syscall.SIGTERM
+	if c := <-code; c != exitOK {
+		t.Errorf("exit %d, want %d", c, exitOK)
+	}
+}
+
+func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	config := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %s\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n", dir)
+	check := func(code int, stdout, stderr string) {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if c := run([]string{"verify", "-data", dir}, &out, &errs); c != code || !strings.Contains(out.String(), stdout) || !strings.Contains(errs.String(), stderr) {
+			t.Errorf("verify: exit %d, stdout %q, stderr %q; want %d, %q, %q", c, &out, &errs, code, stdout, stderr)
+		}
+	}
+	p := start(t, config)
+	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a", 200, "1\n")
+	check(1, "", fmt.Sprintf("is locked by another process (clouddragon, pid %d,", p.cmd.Process.Pid))
+	p.stop()
+	check(0, dir+": no damage: 1 slot in use", "")
+
+	table := filepath.Join(dir, "slots-64")
+	b, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[4096+20] ^= 1 // within the first slot
+	if err := os.WriteFile(table, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(1, "slots-64 at byte 4096: ", "")
+	check(1, dir+": damaged in 1 place\n", "")
+
+	p = launch(t, config)
+	if code := p.exit(); code != 1 || !strings.Contains(p.log, "slots-64 at byte 4096") {
+		t.Errorf("a start: exit %d, want 1 and a message that names the slot:\n%s", code, p.log)
+	}
+}

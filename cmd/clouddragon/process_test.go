@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// binary is the program under test, built once.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "clouddragon")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "clouddragon")
+	build := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3-test", "-o", binary, ".")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// patience is how long a test waits for what should be there at once.
+const patience = 20 * time.Second
+
+// process is a running server. It is ended with the test.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	addr  string      // as the line `listening` has it
+	lines chan string // of stderr; closed at its end
+	log   string      // the lines taken so far
+}
+
+// small is a configuration with small files, to be quick.
+func small(t *testing.T, more string) string {
+	return fmt.Sprintf("data: %s\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n%s", t.TempDir(), more)
+}
+
+// launch starts the program with a configuration and additions to its environment.
+func launch(t *testing.T, config string, env ...string) *process {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, cmd: exec.Command(binary, "-config", file), lines: make(chan string, 1000)}
+	p.cmd.Env = append(append(os.Environ(), "CLOUDDRAGON_TOKEN="), env...)
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if p.cmd.ProcessState == nil {
+			_ = p.cmd.Process.Kill() // it may have ended by itself
+			p.exit()
+		}
+	})
+	go func() {
+		defer close(p.lines)
+		for s := bufio.NewScanner(stderr); s.Scan(); {
+			p.lines <- s.Text()
+		}
+	}()
+	return p
+}
+
+// start launches the program and waits until it serves.
+func start(t *testing.T, config string, env ...string) *process {
+	t.Helper()
+	p := launch(t, config, env...)
+	line := p.line("listening")
+	_, rest, _ := strings.Cut(line, "addr=")
+	p.addr, _, _ = strings.Cut(rest, " ")
+	return p
+}
+
+// line waits for a line of the log that holds text.
+func (p *process) line(text string) string {
+	p.t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case line, ok := <-p.lines:
+			if !ok {
+				p.t.Fatalf("the process ended without a line that holds %q; it said:\n%s", text, p.log)
+			}
+			p.log += line + "\n"
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-timeout:
+			p.t.Fatalf("no line that holds %q; the process said:\n%s", text, p.log)
+		}
+	}
+}
+
+// exit waits for the end of the process and returns its exit code.
+func (p *process) exit() int {
+	p.t.Helper()
+	timeout := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
+	for line := range p.lines {
+		p.log += line + "\n"
+	}
+	err := p.cmd.Wait()
+	if !timeout.Stop() {
+		p.t.Errorf("the process did not end within %v; it said:\n%s", patience, p.log)
+	}
+	if err != nil && !errors.As(err, new(*exec.ExitError)) {
+		p.t.Errorf("waiting for the process: %v", err)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Error(err)
+	}
+}
+
+// stop ends the server and wants exit code 0.
+func (p *process) stop() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 0 {
+		p.t.Errorf("after SIGTERM: exit %d, want 0; it said:\n%s", code, p.log)
+	}
+}
+
+// ask sends a request and returns the status and the body.
+func ask(t *testing.T, c *http.Client, method, url string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(b)
+}
+
+// want asks and compares the answer.
+func want(t *testing.T, c *http.Client, method, url string, status int, body string) {
+	t.Helper()
+	if s, b := ask(t, c, method, url); s != status || b != body {
+		t.Errorf("%s %s: got %d %q, want %d %q", method, url, s, b, status, body)
+	}
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
+
+// TestReadmeIsTrue runs every shell line of the README: what make would do is
+// only asked for, the rest goes to a server of its own, and prints what the
+// comment at its end says. "…" stands for anything; what follows in
+// parentheses is for the reader.
+func TestReadmeIsTrue(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []string{"bash", "curl", "make"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	dir := t.TempDir()
+	ran := 0
+	for _, m := range shellBlock.FindAllStringSubmatch(string(readme), -1) {
+		script := m[1]
+		if target, ok := strings.CutPrefix(script, "make "); ok {
+			shell(t, "../..", "make -n "+target)
+			continue
+		}
+		got := shell(t, dir, strings.ReplaceAll(script, "localhost:8081", p.addr))
+		if pattern := printed(script); !regexp.MustCompile("^" + pattern + "$").MatchString(got) {
+			t.Errorf("%s\nprints:\n%s\nwant:\n%s", script, got, pattern)
+		}
+		ran++
+	}
+	if ran < 6 {
+		t.Errorf("the README has %d blocks of calls, want the first screen and one for each API", ran)
+	}
+	first, _, _ := strings.Cut(string(readme), "\n## ")
+	for _, line := range []string{"make run\n", "make test\n", "curl -X POST localhost:8081/db/1/sequence/a    # 1\n", "curl -X POST localhost:8081/db/1/sequence/a    # 2\n"} {
+		if !strings.Contains(first, line) {
+			t.Errorf("the first screen has no line %q", line)
+		}
+	}
+	p.stop()
+}
+
+// shell runs a script and returns what it printed.
+func shell(t *testing.T, dir, script string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "no_proxy=*")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Errorf("%s\n%v: %s%s", script, err, out, stderr.String())
+	}
+	return string(out)
+}
+
+// printed is a pattern for what the comments of a script promise.
+func printed(script string) string {
+	var want strings.Builder
+	for line := range strings.Lines(script) {
+		_, comment, _ := strings.Cut(strings.TrimSpace(line), " # ")
+		comment, _, _ = strings.Cut(comment, " (")
+		if comment == "" || strings.HasPrefix(comment, "(") {
+			continue
+		}
+		want.WriteString(strings.ReplaceAll(regexp.QuoteMeta(comment), "…", ".+") + "\n")
+	}
+	return want.String()
+}
