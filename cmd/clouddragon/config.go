@@ -212,7 +212,7 @@ func checkListen(s string) error {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		switch {
 		case path == "" || path[0] == '@':
-			return errors.New("want a path after unix:")
+			return errors.New(`no path after "unix:"`)
 		case len(path) > maxSocketPath:
 			return fmt.Errorf("the path of a unix socket has at most %d bytes, got %d", maxSocketPath, len(path))
 		}

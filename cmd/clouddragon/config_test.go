@@ -129,7 +129,7 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"no port", "listen: localhost\n", ":1:", "listen: localhost", `listen: "localhost" is not an address`},
 		{"port too large", "listen: 127.0.0.1:65536\n", ":1:", "listen: 127.0.0.1:65536", `the port "65536" is not in 0 to 65535`},
 		{"port by name", "listen: 127.0.0.1:http\n", ":1:", "listen: 127.0.0.1:http", `the port "http" is not in 0 to 65535`},
-		{"no socket path", "listen: 'unix:'\n", ":1:", "listen: 'unix:'", "want a path after unix:"},
+		{"no socket path", "listen: 'unix:'\n", ":1:", "listen: 'unix:'", `no path after "unix:"`},
 		{"long socket path", "listen: " + long + "\n", ":1:", long, "at most 107 bytes, got 108"},
 		{"open to the world", "data: d\nlisten: 0.0.0.0:8081\n", ":2:", "listen: 0.0.0.0:8081", "no token is set: set token (or CLOUDDRAGON_TOKEN), or listen on 127.0.0.1 or unix:/path"},
 		{"open, no host", "listen: :8081\n", ":1:", "listen: :8081", "no token is set"},
