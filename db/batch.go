@@ -177,7 +177,7 @@ func (p *pending) encode() bool {
 		if c.had && moved {
 			b := p.record(c.old)
 			p.tables.EncodeFree(b, c.old)
-			p.images = append(p.images, slots.Change{Ref: c.old, Image: b, Op: slots.Delete, Key: c.key, Hash: c.hash})
+			p.images = append(p.images, slots.Change{Ref: c.old, Image: b, Op: slots.Delete, Hash: c.hash})
 		}
 		if c.live {
 			how := slots.Put
@@ -186,7 +186,7 @@ func (p *pending) encode() bool {
 			}
 			b := p.record(c.ref)
 			p.tables.Encode(b, c.ref, c.key, c.value())
-			p.images = append(p.images, slots.Change{Ref: c.ref, Image: b, Op: how, Key: c.key, Hash: c.hash})
+			p.images = append(p.images, slots.Change{Ref: c.ref, Image: b, Op: how, Hash: c.hash})
 		}
 	}
 	if p.tokens != 0 {

@@ -52,7 +52,7 @@ func TestTheSteadyPathDoesNotAllocate(t *testing.T) {
 		"Put": func(k Key, hash uint64) {
 			r, payload, _ := w.Lookup(k, hash)
 			w.Encode(image, r, k, payload)
-			change[0] = Change{Ref: r, Image: image, Key: k, Hash: hash, Op: Put}
+			change[0] = Change{Ref: r, Image: image, Hash: hash, Op: Put}
 			w.Apply(change)
 		},
 		"Delete and Insert": func(k Key, hash uint64) {

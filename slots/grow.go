@@ -10,7 +10,7 @@ import (
 // Grow makes room in a class: a sixteenth of its file, at least one extent. On
 // a full disk it tries less, and if there is no room for one extent it leaves
 // the file as it was and returns an error that disk.IsFull recognises. After any
-// other error nothing was published either.
+// other error nothing was published either; ErrSync is final.
 func (t *Tables) Grow(class int) error {
 	tab := t.tables[class]
 	tab.growing.Lock()

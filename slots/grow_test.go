@@ -154,7 +154,7 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 			w.put(t, small(1), "x")
 			failing(fs, c.kind, c.err)
 			first := c.call(w)
-			if first == nil || disk.IsFull(first) || !strings.Contains(first.Error(), "data/slots-") {
+			if !errors.Is(first, ErrSync) || disk.IsFull(first) || !strings.Contains(first.Error(), "data/slots-") {
 				t.Fatalf("the error is %v, wanted a failed sync that names the file and is no full disk", first)
 			}
 			fs.Fail(func(op memdisk.Op) error {

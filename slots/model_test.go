@@ -88,20 +88,20 @@ func (w *writer) set(t reporter, k Key, payload string) {
 	hash := w.hash(k)
 	r, _, ok := w.Lookup(k, hash)
 	if ok && r.Class() == class {
-		w.batch = append(w.batch, Change{Ref: r, Image: image(r, k, payload), Key: k, Hash: hash, Op: Put})
+		w.batch = append(w.batch, Change{Ref: r, Image: image(r, k, payload), Hash: hash, Op: Put})
 		return
 	}
 	if ok {
-		w.batch = append(w.batch, Change{Ref: r, Image: freeImage(r), Key: k, Hash: hash, Op: Delete})
+		w.batch = append(w.batch, Change{Ref: r, Image: freeImage(r), Hash: hash, Op: Delete})
 	}
 	r = w.alloc(t, class)
-	w.batch = append(w.batch, Change{Ref: r, Image: image(r, k, payload), Key: k, Hash: hash, Op: Insert})
+	w.batch = append(w.batch, Change{Ref: r, Image: image(r, k, payload), Hash: hash, Op: Insert})
 }
 
 func (w *writer) remove(k Key) {
 	hash := w.hash(k)
 	if r, _, ok := w.Lookup(k, hash); ok {
-		w.batch = append(w.batch, Change{Ref: r, Image: freeImage(r), Key: k, Hash: hash, Op: Delete})
+		w.batch = append(w.batch, Change{Ref: r, Image: freeImage(r), Hash: hash, Op: Delete})
 	}
 }
 

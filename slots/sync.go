@@ -1,10 +1,16 @@
 package slots
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrSync is returned when a sync has failed, and by every Sync and Grow after
+// it: what was stored may be lost, though the kernel calls it clean.
+var ErrSync = errors.New("sync of a slot table failed, what was stored may be lost")
 
 // Sync makes every image applied so far durable. Extents without stores since
-// the last Sync cost nothing. Once a sync has failed every later one returns
-// that error, since the kernel would call the lost pages clean.
+// the last Sync cost nothing. The error is ErrSync, and final.
 func (t *Tables) Sync() error {
 	t.syncing.Lock()
 	defer t.syncing.Unlock()
@@ -38,7 +44,7 @@ func (t *Tables) fail(tab *table, err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.failed == nil {
-		t.failed = fmt.Errorf("sync %s: %v: what was stored may be lost", tab.name, err)
+		t.failed = fmt.Errorf("%w: %s: %v", ErrSync, tab.name, err)
 	}
 	return t.failed
 }

@@ -157,7 +157,6 @@ const (
 type Change struct {
 	Ref   Ref
 	Image []byte
-	Key   Key
 	Hash  uint64
 	Op    Op
 }
