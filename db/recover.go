@@ -164,8 +164,6 @@ func (r *directory) replay(seq uint64, recs kvlog.Records) error {
 				return fmt.Errorf("batch %d: image of slot %d of %s: %w", seq, ref.Number(), slots.FileName(ref.Class()), err)
 			}
 			r.images[ref] = bytes.Clone(body[8:])
-			used := &r.state.Used[ref.Class()]
-			*used = max(*used, ref.Number()+1)
 		case typ == recordTokens && len(body) == 8:
 			r.state.Tokens = max(r.state.Tokens, le.Uint64(body))
 		case typ == recordMark && len(body) == 0:
