@@ -29,10 +29,18 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 	done
 
 crash: ## the tests of crashes and failing disks, ten times, each with other chances
-	go test -count=10 -run 'Crash|PowerCut|Torn|Fail|Full|Damage' ./...
+	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' ./...
 
-bench: ## the benchmarks of every package
-	go test -run '^$$' -bench . -benchmem ./...
+bench: build ## load it beside an empty handler, Redis and etcd, 4 minutes; flags in BENCH, see bench/main.go
+	@for t in wrk redis-server redis-benchmark etcd; do \
+		command -v $$t >/dev/null || { apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server; break; }; \
+	done
+	go build -o bin/bench ./bench
+	bin/bench $(BENCH)
+
+profile: ## where the server's CPU time goes under 256 connections (needs wrk): bin/cpu.pprof
+	go test -run '^$$' -bench 'Post/256' -benchtime 10s -o bin/bench.test -cpuprofile bin/cpu.pprof ./bench
+	go tool pprof -top -nodecount 30 bin/bench.test bin/cpu.pprof
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt:"; gofmt -l .; exit 1; }
@@ -45,4 +53,4 @@ install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit; a config
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/clouddragon.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/clouddragon.service
 
-.PHONY: help run build test race fuzz crash bench lint install
+.PHONY: help run build test race fuzz crash bench profile lint install
