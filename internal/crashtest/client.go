@@ -1,0 +1,91 @@
+package crashtest
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// client is one connection that sends one request after the other. It never
+// sends a request twice, as net/http's would: what was attempted has to be known.
+type client struct {
+	addr string
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+// answer is what a server said.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (a answer) String() string { return fmt.Sprintf("%d %q", a.status, a.body) }
+
+// number returns the bare value of an answer.
+func (a answer) number() (int64, error) {
+	return strconv.ParseInt(strings.TrimSuffix(a.body, "\n"), 10, 64)
+}
+
+// unknown says whether it is open if the call was done.
+func (a answer) unknown() bool {
+	return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "outcome is unknown")
+}
+
+// do sends a request and returns the answer. After an error the call may have
+// been done or not, and the next one dials anew.
+func (c *client) do(method, target, body string) (answer, error) {
+	if c.conn == nil {
+		conn, err := net.DialTimeout("tcp", c.addr, patience)
+		if err != nil {
+			return answer{}, err
+		}
+		c.conn, c.in = conn, bufio.NewReader(conn)
+	}
+	a, err := c.exchange(method, target, body)
+	if err != nil || a.header.Get("Connection") == "close" {
+		c.close()
+	}
+	return a, err
+}
+
+func (c *client) exchange(method, target, body string) (answer, error) {
+	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return answer{}, err
+	}
+	request := method + " " + target + " HTTP/1.1\r\nHost: x\r\n"
+	if body != "" || method == "PUT" {
+		request += "Content-Length: " + strconv.Itoa(len(body)) + "\r\n"
+	}
+	if _, err := io.WriteString(c.conn, request+"\r\n"+body); err != nil {
+		return answer{}, err
+	}
+	r, err := http.ReadResponse(c.in, &http.Request{Method: method})
+	if err != nil {
+		return answer{}, err
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return answer{}, err
+	}
+	h := r.Header
+	if r.Close {
+		h.Set("Connection", "close")
+	}
+	return answer{r.StatusCode, h, string(b)}, r.Body.Close()
+}
+
+func (c *client) close() {
+	if c.conn == nil {
+		return
+	}
+	// Nothing hangs on how a connection that is given up ends.
+	_ = c.conn.Close()
+	c.conn = nil
+}

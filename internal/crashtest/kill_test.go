@@ -1,0 +1,64 @@
+package crashtest
+
+import (
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// smallFiles make rotation, checkpoints and compaction happen all the time.
+const smallFiles = "log: {segment: 64KiB}\nlimits: {value: 16KiB}"
+
+// TestKillLosesNothingAcknowledged kills the server under load, at instants that
+// the seed chooses, and starts it again on what is there.
+func TestKillLosesNothingAcknowledged(t *testing.T) {
+	begin(t)
+	rng := rand.New(rand.NewPCG(*seed, 1))
+	ledger := newLedger()
+	l := &load{ledger: ledger, clients: 32, valueSize: 4 << 10, seed: *seed}
+	o := setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles}
+	acks := 0
+	for round := range atMost(*rounds, 5) {
+		s := serve(t, o)
+		if err := l.check(s.addr); err != nil {
+			t.Fatal(err)
+		}
+		full := ledger.round(1 + rng.IntN(600))
+		l.start(s.addr, round)
+		select {
+		case <-full:
+		case <-s.exited:
+			t.Errorf("the server ended by itself:\n%s", s.output())
+		case <-time.After(patience):
+			t.Errorf("only %d writes were acknowledged in %v", ledger.acks, patience)
+		}
+		s.kill()
+		l.stop()
+		acks += ledger.acks
+		report(t, round, l, s)
+	}
+	s := serve(t, o)
+	if err := l.check(s.addr); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	report(t, *rounds, l, s)
+	t.Logf("%d kills, %d acknowledged writes", atMost(*rounds, 5), acks)
+}
+
+// report ends the test if a promise was broken.
+func report(t *testing.T, round int, l *load, s *server) {
+	t.Helper()
+	for _, x := range l.broken() {
+		t.Errorf("round %d: %s", round, x)
+	}
+	if err := s.trouble(); err != nil {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Fatalf("the server's log:\n%s", s.output())
+	}
+}

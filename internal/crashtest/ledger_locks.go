@@ -1,0 +1,186 @@
+package crashtest
+
+import (
+	"slices"
+	"time"
+)
+
+// lockBook is what is known of a lock, or of a mutex.
+type lockBook struct {
+	holds  []*hold
+	owners map[string]span // of grants that nobody heard of: when they can end
+}
+
+// hold is one grant. Every attempt has an owner of its own.
+type hold struct {
+	token   int64
+	owner   string
+	granted time.Time // when it was answered
+	sure    time.Time // it lasts until then at least
+	ends    span      // when it ends if nobody frees it
+	freed   bool      // its unlock was acknowledged
+}
+
+// span is from the earliest to the latest instant that something can have.
+type span struct{ from, to time.Time }
+
+// grace is by how much the clocks of a client and the server may seem to
+// differ: what a process waits for a processor.
+const grace = 100 * time.Millisecond
+
+func (l *ledger) beginLock() entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begin(&l.tokens)
+}
+
+// endLock notes a grant, and returns it.
+func (l *ledger) endLock(api, target, owner string, dur time.Duration, e entry, o outcome, token int64) *hold {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, what := book(l.locks, target), target
+	if api == "mlock" {
+		b, what = book(l.mutexes, target), "" // no disk needed
+	}
+	if b.owners == nil {
+		b.owners = make(map[string]span)
+	}
+	l.end(&e, o == done, what)
+	switch o {
+	case lost:
+		b.owners[owner] = span{e.at.Add(dur), e.until.Add(dur)}
+	case done:
+		l.take(&l.tokens, token, &e, target)
+		h := &hold{token: token, owner: owner, granted: e.until, ends: span{e.at.Add(dur), e.until.Add(dur)}}
+		h.sure = h.ends.from.Add(-grace)
+		b.holds = append(b.holds, h)
+		return h
+	}
+	return nil
+}
+
+// endRenew notes that a hold was prolonged, or may have been.
+func (l *ledger) endRenew(h *hold, onDisk bool, dur time.Duration, e entry, o outcome, token int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	what := ""
+	if onDisk {
+		what = "renewal"
+	}
+	l.end(&e, o == done, what)
+	switch o {
+	case done:
+		if token != h.token {
+			l.fault("a renewal of token %d gave token %d", h.token, token)
+		}
+		h.ends = span{e.at.Add(dur), e.until.Add(dur)}
+		h.sure = h.ends.from.Add(-grace)
+	case lost:
+		h.ends.from = minTime(h.ends.from, e.at.Add(dur))
+		h.ends.to = maxTime(h.ends.to, e.until.Add(dur))
+		h.sure = minTime(h.sure, h.ends.from.Add(-grace))
+	}
+}
+
+// beginUnlock notes that a hold need not last from now on.
+func (l *ledger) beginUnlock(h *hold) entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h.sure = minTime(h.sure, time.Now())
+	return l.begin(nil)
+}
+
+// endUnlock notes the answer. A hold that was over already is freed by nothing.
+func (l *ledger) endUnlock(h *hold, onDisk bool, e entry, o outcome) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h.freed = h.freed || o == done
+	what := ""
+	if onDisk && time.Now().Before(h.ends.from.Add(-grace)) {
+		what = "unlock"
+	}
+	l.end(&e, o == done, what)
+}
+
+// exclusive checks that of any two grants the later one came when the earlier
+// one was over. Tokens tell the order.
+func (l *ledger) exclusive(b *lockBook, target string) {
+	slices.SortFunc(b.holds, func(x, y *hold) int { return int(x.token - y.token) })
+	var before *hold // the one that lasts longest of those before
+	for _, h := range b.holds {
+		if before != nil && h.granted.Before(before.sure) {
+			l.fault("%s had two holders: token %d was granted at %v, token %d was held until %v", target, h.token, h.granted, before.token, before.sure)
+		}
+		if before == nil || h.sure.After(before.sure) {
+			before = h
+		}
+	}
+}
+
+// forget ends every hold: a restart does that to mutexes.
+func (b *lockBook) forget() { *b = lockBook{} }
+
+// holder is who has a lock, as GET says it; no Token: nobody.
+type holder struct {
+	ID      string
+	Token   int64
+	TTL     float64
+	Expires time.Time
+	Waiters int
+}
+
+// recoveredLock checks who has a lock after a restart. It was asked for at asked.
+func (l *ledger) recoveredLock(target string, asked time.Time, got holder) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := book(l.locks, target)
+	l.exclusive(b, target)
+	var last, match *hold
+	for _, h := range b.holds {
+		last = h
+		if h.token == got.Token {
+			match = h
+		}
+	}
+	if last != nil && last.token != got.Token && asked.Before(last.sure) {
+		l.fault("%s was lost: token %d is held until %v, but at %v it is %+v", target, last.token, last.sure, asked, got)
+	}
+	ends, attempted := b.owners[got.ID]
+	switch {
+	case got.Token == 0:
+	case match != nil && match.freed:
+		l.fault("%s is held by token %d again, whose unlock was acknowledged", target, got.Token)
+	case match != nil:
+		ends = match.ends
+	case !attempted:
+		l.fault("%s is held by %+v, which nobody asked for", target, got)
+	default:
+		if got.Token <= l.tokens.floor || l.tokens.given[got.Token] {
+			l.fault("%s has token %d, which was given before", target, got.Token)
+		}
+		l.tokens.note(got.Token)
+	}
+	if got.Token == 0 {
+		b.forget()
+		return
+	}
+	if e := got.Expires; !ends.to.IsZero() && (e.Before(ends.from.Add(-grace)) || e.After(ends.to.Add(grace))) {
+		l.fault("%s with token %d ends at %v, it should in %v to %v", target, got.Token, e, ends.from, ends.to)
+	}
+	h := &hold{token: got.Token, owner: got.ID, granted: asked, ends: span{got.Expires, got.Expires}, sure: got.Expires.Add(-grace)}
+	*b = lockBook{holds: []*hold{h}}
+}
+
+func minTime(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,286 @@
+package crashtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// How many things of each kind the load uses, and the bound of the counters that have one.
+const (
+	fewThings = 4
+	someKeys  = 24
+	bound     = 1 << 16
+)
+
+// targets are the paths of n things of an API. Their names differ in length, so
+// that they live in slots of different sizes.
+func targets(api string, n int) []string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("/db/load/%s/%s-%d", api, strings.Repeat("x", i*200/n), i))
+	}
+	return names
+}
+
+// load is many clients that use every API and keep the books.
+type load struct {
+	ledger    *ledger
+	clients   int
+	valueSize int // bytes of the largest value
+	seed      uint64
+
+	cancel context.CancelFunc
+	group  sync.WaitGroup
+	mu     sync.Mutex // guards odd
+	odd    []string   // answers that the contract does not know here
+}
+
+// start lets the clients loose on a server, until stop or until it is gone.
+func (l *load) start(addr string, round int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	for n := range l.clients {
+		w := &worker{load: l, n: n, rng: rand.New(rand.NewPCG(l.seed, uint64(round)<<16|uint64(n))),
+			name: fmt.Sprintf("%d.%d", round, n), client: client{addr: addr}}
+		l.group.Go(func() {
+			defer w.client.close()
+			for ctx.Err() == nil && !w.gone {
+				w.step()
+			}
+		})
+	}
+}
+
+// stop ends the load and waits for it.
+func (l *load) stop() {
+	l.cancel()
+	l.group.Wait()
+}
+
+// broken returns all that was found wrong.
+func (l *load) broken() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(l.ledger.broken(), l.odd...)
+}
+
+// worker is one client of the load.
+type worker struct {
+	*load
+	n      int
+	rng    *rand.Rand
+	name   string
+	count  int
+	client client
+	gone   bool // the server is not there any more
+	held   []*hold
+}
+
+// call sends a request, and tells what that means for the books.
+func (w *worker) call(method, target, body string) (answer, outcome) {
+	a, err := w.client.do(method, target, body)
+	switch {
+	case err != nil:
+		w.gone = true
+		return a, lost
+	case a.unknown():
+		return a, lost
+	case a.status < 300:
+		return a, done
+	case a.status == http.StatusNotFound || a.status == http.StatusConflict || a.status == http.StatusServiceUnavailable:
+		return a, refused
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.odd = append(w.odd, fmt.Sprintf("%s %s: %v", method, brief(target), a))
+	return a, refused
+}
+
+// numbered is call for an answer that is a number, if it is done.
+func (w *worker) numbered(method, target, body string) (int64, outcome) {
+	a, o := w.call(method, target, body)
+	if o != done {
+		return 0, o
+	}
+	n, err := a.number()
+	if err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.odd = append(w.odd, fmt.Sprintf("%s %s: %v", method, brief(target), a))
+	}
+	return n, o
+}
+
+func (w *worker) step() {
+	w.count++
+	switch n := w.rng.IntN(100); {
+	case n < 25:
+		w.sequence(pick(w.rng, targets("sequence", fewThings)))
+	case n < 40:
+		w.counter(w.rng.IntN(fewThings))
+	case n < 70:
+		w.value(pick(w.rng, targets("kv", someKeys)))
+	case n < 90:
+		w.lock("lock", pick(w.rng, targets("lock", fewThings)))
+	default:
+		w.lock("mlock", pick(w.rng, targets("mlock", fewThings)))
+	}
+}
+
+func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }
+
+func (w *worker) sequence(target string) {
+	if w.rng.IntN(8) == 0 {
+		known := w.ledger.beginRead(target)
+		if got, o := w.numbered("GET", target, ""); o == done {
+			w.ledger.endRead(target, known, got)
+		}
+		return
+	}
+	n := int64(1)
+	query := ""
+	if w.rng.IntN(4) == 0 {
+		n = 1 + w.rng.Int64N(100)
+		query = fmt.Sprintf("?n=%d", n)
+	}
+	e := w.ledger.beginSequence(target, n)
+	last, o := w.numbered("POST", target+query, "")
+	w.ledger.endSequence(target, n, e, o, last)
+}
+
+// counter adds a power of two of the client's own. Half of the counters have bounds.
+func (w *worker) counter(i int) {
+	target, power, minus := targets("counter", fewThings)[i], w.n%32, w.rng.IntN(2) == 0
+	query := fmt.Sprintf("?add=%d", int64(1)<<power)
+	if minus {
+		query = fmt.Sprintf("?add=%d", -int64(1)<<power)
+	}
+	if boundOf(i) != 0 {
+		query += fmt.Sprintf("&min=%d&max=%d", -bound, bound)
+	}
+	e := w.ledger.beginCounter()
+	_, o := w.numbered("POST", target+query, "")
+	w.ledger.endCounter(target, power, minus, e, o)
+}
+
+// boundOf is the bound of a counter, 0 if it has none.
+func boundOf(i int) int64 { return int64(i % 2 * bound) }
+
+func (w *worker) value(target string) {
+	e, known := w.ledger.beginValue(target)
+	data := fmt.Sprintf("%s.%d ", w.name, w.count)
+	data = strings.Repeat(data, 1+w.rng.IntN(w.valueSize)/len(data))
+	version := known
+	if w.rng.IntN(4) == 0 {
+		version = 1 + w.rng.Int64N(1000) // most likely a wrong one
+	}
+	switch n := w.rng.IntN(10); {
+	case n < 5:
+		query := pick(w.rng, []string{"", "", "?ttl=1h"})
+		version, o := w.numbered("PUT", target+query, data)
+		w.ledger.endSet(target, data, e, o, version)
+	case n < 7:
+		version, o := w.numbered("POST", fmt.Sprintf("%s?ver=%d", target, version), data)
+		w.ledger.endSet(target, data, e, o, version)
+	case n < 8:
+		_, o := w.call("DELETE", target, "")
+		w.ledger.endDelete(target, e, o, false)
+	case n < 9:
+		_, o := w.call("DELETE", fmt.Sprintf("%s?ver=%d", target, max(version, 1)), "")
+		w.ledger.endDelete(target, e, o, true)
+	default:
+		a, o := w.call("GET", target, "")
+		if o != lost {
+			w.ledger.endGet(target, e, known, versionOf(a))
+		}
+	}
+}
+
+// lock takes a lock or a mutex, and mostly gives it back; what it keeps ends by itself.
+func (w *worker) lock(api, target string) {
+	dur := pick(w.rng, []time.Duration{50 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second})
+	wait := pick(w.rng, []time.Duration{0, 20 * time.Millisecond, 200 * time.Millisecond})
+	owner := fmt.Sprintf("%s.%d", w.name, w.count)
+	e := w.ledger.beginLock()
+	token, o := w.numbered("POST", fmt.Sprintf("%s?id=%s&dur=%s&wait=%s", target, owner, dur, wait), "")
+	h := w.ledger.endLock(api, target, owner, dur, e, o, token)
+	if h == nil {
+		return
+	}
+	if w.rng.IntN(4) == 0 {
+		e := w.ledger.beginLock()
+		token, o := w.numbered("POST", fmt.Sprintf("%s?token=%d&dur=%s", target, h.token, dur), "")
+		w.ledger.endRenew(h, api == "lock", dur, e, o, token)
+	}
+	if w.rng.IntN(8) == 0 {
+		return
+	}
+	e = w.ledger.beginUnlock(h)
+	method, path := "DELETE", target
+	if api == "mlock" {
+		method, path = "POST", strings.Replace(target, "/mlock/", "/munlock/", 1)
+	}
+	_, o = w.call(method, fmt.Sprintf("%s?token=%d", path, h.token), "")
+	w.ledger.endUnlock(h, api == "lock", e, o)
+}
+
+func versionOf(a answer) int64 {
+	var n int64
+	// What is no number is reported as version 0, which a value never has.
+	_, _ = fmt.Sscan(a.header.Get("Version"), &n)
+	return n
+}
+
+// check reads back everything after a restart and holds it against the books.
+func (l *load) check(addr string) error {
+	c := &client{addr: addr}
+	defer c.close()
+	read := func(target string) (answer, error) {
+		a, err := c.do("GET", target, "")
+		if err == nil && a.status != 200 && a.status != 404 {
+			err = fmt.Errorf("GET %s: %v", target, a)
+		}
+		return a, err
+	}
+	number := func(target string) (int64, error) {
+		a, err := read(target)
+		if err != nil || a.status == 404 {
+			return 0, err
+		}
+		return a.number()
+	}
+	var errs []error
+	for _, target := range targets("sequence", fewThings) {
+		n, err := number(target)
+		errs = append(errs, err)
+		l.ledger.recoveredSequence(target, n)
+	}
+	for i, target := range targets("counter", fewThings) {
+		n, err := number(target)
+		errs = append(errs, err)
+		l.ledger.recoveredCounter(target, n, boundOf(i))
+	}
+	for _, target := range targets("kv", someKeys) {
+		a, err := read(target)
+		errs = append(errs, err)
+		l.ledger.recoveredValue(target, versionOf(a), a.body)
+	}
+	for _, target := range targets("lock", fewThings) {
+		asked := time.Now()
+		a, err := read(target)
+		var h holder
+		if err == nil && a.status == 200 {
+			err = json.Unmarshal([]byte(a.body), &h)
+		}
+		errs = append(errs, err)
+		l.ledger.recoveredLock(target, asked, h)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,70 @@
+package crashtest
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+var (
+	binary = flag.String("binary", "", "the program to test; without it, it is built")
+	seed   = flag.Uint64("seed", 0, "what the choices follow from; 0: another one each time")
+	rounds = flag.Int("rounds", 20, "how often the server is killed")
+	cuts   = flag.Int("cuts", 60, "how often the power is cut")
+	ops    = flag.Int("ops", 6000, "operations whose history is checked for linearizability")
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	clearStale()
+	if *binary != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "clouddragon-binary-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	*binary = filepath.Join(dir, "clouddragon")
+	args := []string{"build", "-o", *binary}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "clouddragon/cmd/clouddragon")...)
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build the program:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// begin names the seed, and with what the test is repeated.
+func begin(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("repeat it with: go test ./internal/crashtest -run '^%s$' -args -seed %d", t.Name(), *seed)
+		}
+	})
+}
+
+// atMost lowers a size where everything is slow.
+func atMost(n, withRace int) int {
+	if raceEnabled {
+		return min(n, withRace)
+	}
+	return n
+}

@@ -1,0 +1,179 @@
+package crashtest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long anything may take that is to happen at all.
+const patience = 30 * time.Second
+
+// server is one run of the program.
+type server struct {
+	cmd    *exec.Cmd
+	addr   string // where it listens, once it does
+	exited chan struct{}
+	up     chan struct{} // closed once it listens
+
+	mu  sync.Mutex // guards log
+	log strings.Builder
+}
+
+// setup is how a server is run.
+type setup struct {
+	binary string
+	data   string
+	config string // lines of config.yml besides listen and data
+	files  uint64 // limit on descriptors; 0: as it is
+}
+
+var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
+
+// launch runs the program without waiting for anything. It is killed in the end.
+func launch(t testing.TB, o setup) *server {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config.yml")
+	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %s\n%s\n", o.data, o.config)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &server{exited: make(chan struct{}), up: make(chan struct{})}
+	s.cmd = exec.Command(o.binary, "-config", config)
+	if o.files > 0 {
+		s.cmd = exec.Command("/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, o.files), o.binary, "-config", config)
+	}
+	// A test that is killed takes its servers with it.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stderr, err := s.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		lines := bufio.NewReader(stderr)
+		for {
+			line, err := lines.ReadString('\n')
+			s.mu.Lock()
+			s.log.WriteString(line)
+			s.mu.Unlock()
+			if m := addrPattern.FindStringSubmatch(line); m != nil && s.addr == "" {
+				s.addr = m[1]
+				close(s.up)
+			}
+			if err != nil {
+				break
+			}
+		}
+		// How it ended is told by ProcessState.
+		_ = s.cmd.Wait()
+		close(s.exited)
+	}()
+	t.Cleanup(s.kill)
+	return s
+}
+
+// serve runs the program and waits until it listens.
+func serve(t testing.TB, o setup) *server {
+	t.Helper()
+	s := launch(t, o)
+	if err := s.listening(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// listening waits until it listens; an error if it ends before.
+func (s *server) listening() error {
+	select {
+	case <-s.up:
+		return nil
+	case <-s.exited:
+		return fmt.Errorf("the server ended before it served, %s:\n%s", s.cmd.ProcessState, s.output())
+	case <-time.After(patience):
+		return fmt.Errorf("the server does not serve after %v:\n%s", patience, s.output())
+	}
+}
+
+// kill ends it with SIGKILL.
+func (s *server) kill() {
+	// The one error is that it has ended already.
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+}
+
+// stop ends it with SIGTERM; an error unless it exits 0 in the time of the contract.
+func (s *server) stop() error {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	code, err := s.wait(10 * time.Second)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d after SIGTERM:\n%s", code, s.output())
+	}
+	return err
+}
+
+// wait waits for its end and returns the exit code, -1 if a signal ended it.
+func (s *server) wait(limit time.Duration) (int, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	select {
+	case <-s.exited:
+		return s.cmd.ProcessState.ExitCode(), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("the server still runs after %v:\n%s", limit, s.output())
+	}
+}
+
+// output is what it has logged, the end of it if that is much.
+func (s *server) output() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.log.String()
+	const most = 8 << 10
+	if len(out) > most {
+		out = "…" + out[len(out)-most:]
+	}
+	return out
+}
+
+// trouble is an error if the log tells of what must never be.
+func (s *server) trouble() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, bad := range []string{"panic", "DATA RACE", "fatal error", "runtime error", "goroutine "} {
+		if at := strings.Index(s.log.String(), bad); at >= 0 {
+			return errors.New("the server's log says:\n" + s.log.String()[max(0, at-500):min(s.log.Len(), at+4000)])
+		}
+	}
+	return nil
+}
+
+// eventually waits for a condition that nothing tells of.
+func eventually(what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not after %v: %s", patience, what)
+		}
+	}
+	return nil
+}

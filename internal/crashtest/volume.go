@@ -1,0 +1,199 @@
+package crashtest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// requiredVariable is the environment variable that makes a test which cannot
+// run fail, where it would be skipped.
+const requiredVariable = "CLOUDDRAGON_CRASH_REQUIRED"
+
+// ioctls on a mounted file system.
+const (
+	ioctlShutdown = 0x8004587D // EXT4_IOC_SHUTDOWN
+	noLogFlush    = 2          // what is in memory is lost, the journal's too
+	ioctlFreeze   = 0xC0045877 // FIFREEZE
+	ioctlThaw     = 0xC0045878 // FITHAW
+)
+
+// volumePrefix is followed by the process that made the volume.
+const volumePrefix = "clouddragon-volume-"
+
+// volume is an ext4 file system in a file, mounted through a loop device.
+type volume struct {
+	image string
+	dir   string // where it is mounted
+}
+
+// newVolume makes and mounts a file system of so many MiB. It is gone after the test.
+func newVolume(t testing.TB, mib int64) *volume {
+	t.Helper()
+	v, err := makeVolume(mib)
+	if err != nil && os.Getenv(requiredVariable) != "" {
+		t.Fatalf("%s is set, and no file system can be mounted: %v", requiredVariable, err)
+	} else if err != nil {
+		t.Skipf("SKIPPED, NOTHING WAS TESTED: it needs root, a loop device and mkfs.ext4: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(unmountAll(v.dir), os.RemoveAll(filepath.Dir(v.dir))); err != nil {
+			t.Error(err)
+		}
+	})
+	return v
+}
+
+func makeVolume(mib int64) (_ *volume, err error) {
+	base, err := os.MkdirTemp("", volumePrefix+strconv.Itoa(os.Getpid())+"-")
+	if err != nil {
+		return nil, err
+	}
+	v := &volume{image: filepath.Join(base, "image"), dir: filepath.Join(base, "mounted")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(base))
+		}
+	}()
+	if err := os.Mkdir(v.dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(v.image, nil, 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Truncate(v.image, mib<<20); err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", v.image).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("mkfs.ext4: %w: %s", err, out)
+	}
+	return v, v.mount()
+}
+
+// mount mounts the file system. The loop device goes when it is unmounted,
+// whoever does that.
+func (v *volume) mount() error {
+	image, err := os.OpenFile(v.image, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	for {
+		loop, err := attach(image)
+		if errors.Is(err, unix.EBUSY) {
+			continue // somebody else was quicker
+		}
+		if err != nil {
+			return err
+		}
+		err = unix.Mount(loop.Name(), v.dir, "ext4", 0, "")
+		return errors.Join(err, loop.Close())
+	}
+}
+
+// attach puts a file behind a free loop device.
+func attach(image *os.File) (*os.File, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		return nil, fmt.Errorf("find a free loop device: %w", err)
+	}
+	loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	config := unix.LoopConfig{Fd: uint32(image.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+	if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); err != nil {
+		return nil, errors.Join(fmt.Errorf("set up %s: %w", loop.Name(), err), loop.Close())
+	}
+	return loop, nil
+}
+
+// unmount unmounts it. Nobody may use it any more.
+func (v *volume) unmount() error {
+	var last error
+	err := eventually("unmount "+v.dir, func() bool {
+		last = unix.Unmount(v.dir, 0)
+		return !errors.Is(last, unix.EBUSY)
+	})
+	if err != nil {
+		return err
+	}
+	return last
+}
+
+// cut cuts the power: what is not on the disk by now never will be, and every
+// write and sync from now on fails.
+func (v *volume) cut() error {
+	return v.control(func(fd int) error { return unix.IoctlSetPointerInt(fd, ioctlShutdown, noLogFlush) })
+}
+
+// freeze stalls every write until thaw.
+func (v *volume) freeze() error {
+	return v.control(func(fd int) error { return unix.IoctlSetInt(fd, ioctlFreeze, 0) })
+}
+
+func (v *volume) thaw() error {
+	return v.control(func(fd int) error { return unix.IoctlSetInt(fd, ioctlThaw, 0) })
+}
+
+func (v *volume) control(f func(fd int) error) error {
+	d, err := os.Open(v.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(int(d.Fd())), d.Close())
+}
+
+// unmountAll detaches everything that is mounted at dir.
+func unmountAll(dir string) error {
+	for {
+		// A frozen file system is not unmounted.
+		_ = (&volume{dir: dir}).thaw()
+		err := unix.Unmount(dir, unix.MNT_DETACH)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil // nothing is mounted there
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// clearStale removes what a test that was killed has left.
+func clearStale() {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	defer mounts.Close()
+	for lines := bufio.NewScanner(mounts); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		base := filepath.Dir(fields[4])
+		rest, ok := strings.CutPrefix(filepath.Base(base), volumePrefix)
+		pid, _, _ := strings.Cut(rest, "-")
+		n, err := strconv.Atoi(pid)
+		if !ok || err != nil || unix.Kill(n, 0) == nil {
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "removing what a killed test has left:", base)
+		if err := errors.Join(unmountAll(fields[4]), os.RemoveAll(base)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+}
