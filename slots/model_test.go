@@ -162,13 +162,13 @@ func someKeys(n int) []Key {
 	keys := make([]Key, n)
 	for i := range keys {
 		id := i / 4
-		keys[i] = Key{Kind: uint8(i%2 + 1), Acc: fmt.Sprint(i / 2 % 2), ID: fmt.Sprintf("%d%s", id, strings.Repeat("i", id*id%200))}
+		keys[i] = Key{Kind: uint8(i%2 + 1), Acc: fmt.Sprint(i / 2 % 2), ID: fmt.Sprintf("%d%s", id, strings.Repeat("i", id*37%230))}
 	}
 	return keys
 }
 
 func TestTablesAreAMapThatOutlivesTheProcess(t *testing.T) {
-	keys := someKeys(60)
+	keys := someKeys(32)
 	base := created(t)
 	for name, hash := range map[string]func(Key) uint64{
 		"own hashes":       Key.Hash,
