@@ -121,6 +121,9 @@ func (s *server) refuse(c *call, err error) {
 		if reason == nil {
 			s.log.Error("a request failed", "api", c.api, "err", err)
 			status, line = errInternal.status, errInternal.line
+			if errors.Is(err, db.ErrDamaged) {
+				line = c.thing() + " is damaged on disk: see the server's log"
+			}
 			break
 		}
 		status, line = http.StatusServiceUnavailable, reason.Error()
@@ -223,7 +226,7 @@ func (s *server) send(c *call) {
 	if c.status != http.StatusOK {
 		c.w.WriteHeader(c.status)
 	}
-	if len(c.body) > 0 && c.r.Method != http.MethodHead {
+	if len(c.body) > 0 {
 		// After an error the connection is gone, and nobody is there to be told.
 		if _, err := c.w.Write(c.body); err != nil {
 			c.status = codeGone

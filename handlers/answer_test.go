@@ -101,6 +101,7 @@ func TestStatusOfEachDatabaseError(t *testing.T) {
 		{fmt.Errorf("%w: %w", db.ErrStopped, secret), 503, http.Header{"Retry-After": {"1"}}, db.ErrStopped.Error()},
 		{fmt.Errorf("%w: %w", db.ErrUnknown, secret), 503, http.Header{"Retry-After": {"1"}}, db.ErrUnknown.Error()},
 		{secret, 500, nil, "internal error: see the server's log"},
+		{fmt.Errorf("%w: %w", db.ErrDamaged, secret), 500, nil, `kv "a" of account "1" is damaged on disk: see the server's log`},
 		{&db.HeldError{Reason: "held"}, 409, nil, "held"},
 		{
 			&db.HeldError{Reason: "held", Holder: db.Holder{Token: 7, TTL: 1500 * time.Millisecond, Expires: expires}}, 409,

@@ -35,8 +35,8 @@ func (p pace) write(c *call, n int) {
 	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(d))
 }
 
-// patience takes the deadlines away, those of the http.Server too: reading on
-// is how a hang-up is noticed, and a deadline would look like one.
+// patience takes the deadlines away, those of the http.Server too: once the body
+// is read, net/http reads on to notice a hang-up, and a deadline would look like one.
 func (c *call) patience() {
 	rc := http.NewResponseController(c.w)
 	_ = rc.SetReadDeadline(time.Time{})

@@ -20,7 +20,7 @@ func getValue(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.values().Get(c.key)
+	v, err := s.db.Get(c.key)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func setValue(s *server, c *call) error {
 	}
 	var version int64
 	err = s.changeIf(c, &q, func(check int64) error {
-		version, err = s.values().Set(db.SetRequest{Key: c.key, Data: data, Type: typ, TTL: ttl, Check: check})
+		version, err = s.db.Set(db.SetRequest{Key: c.key, Data: data, Type: typ, TTL: ttl, Check: check})
 		return err
 	})
 	if err != nil {
@@ -90,7 +90,7 @@ func deleteValue(s *server, c *call) error {
 		if check == 0 {
 			return nil // nothing to delete
 		}
-		return s.values().DeleteValue(c.key, check)
+		return s.db.DeleteValue(c.key, check)
 	})
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func (s *server) changeIf(c *call, q *conditions, change func(check int64) error
 		return change(q.ver)
 	}
 	for race := 1; ; race++ {
-		v, err := s.values().Get(c.key) // Version 0 if there is none
+		v, err := s.db.Get(c.key) // Version 0 if there is none
 		if err != nil && !errors.Is(err, db.ErrNotFound) {
 			return err
 		}
@@ -137,12 +137,3 @@ func (c *call) contentType() (string, error) {
 	}
 	return t, nil
 }
-
-// values is what is asked of the database here.
-type values interface {
-	Get(db.Key) (db.Value, error)
-	Set(db.SetRequest) (int64, error)
-	DeleteValue(db.Key, int64) error
-}
-
-func (s *server) values() values { return any(s.db).(values) }

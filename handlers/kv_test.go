@@ -150,6 +150,7 @@ func TestConditionsInHeaders(t *testing.T) {
 		{true, "POST", "", `If-Match: "V`, 400},
 		{true, "POST", "", `If-Match: "V" "O"`, 400},
 		{true, "POST", "", `If-Match: *, "V"`, 400},
+		{true, "POST", "", "If-Match: *\r\nIf-Match: \"V\"", 400},
 		{true, "POST", "", `If-Match:`, 400},
 		{true, "POST", "", `If-Match: ,`, 400},
 		{true, "POST", "", `If-Match: w/"V"`, 400},
@@ -397,20 +398,21 @@ func TestSlowBodyIsStored(t *testing.T) {
 	r := newRig(t, func(_ *Options, h *http.Server) {
 		h.ReadTimeout, h.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
 	})
+	r.server.pace.idle = 500 * time.Millisecond
 	c := r.dial()
-	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for i := range 5 {
+	for i := range 7 {
 		<-tick.C
 		if _, err := io.WriteString(c, strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	v := r.stored(r.read(bufio.NewReader(c), "PUT"))
-	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", "01234")
+	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", "0123456")
 }
 
 func TestClientThatDoesNotReadIsCut(t *testing.T) {

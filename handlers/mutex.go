@@ -1,11 +1,6 @@
 package handlers
 
-import (
-	"context"
-	"time"
-
-	"clouddragon/db"
-)
+import "time"
 
 // defaultMutexWait is how long a call queues for a mutex if it does not say,
 // unless the limit is less.
@@ -17,7 +12,7 @@ func lockMutex(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	token, err := s.mutexes().LockMutex(c.r.Context(), r)
+	token, err := s.db.LockMutex(c.r.Context(), r)
 	if err != nil {
 		return err
 	}
@@ -30,16 +25,8 @@ func unlockMutex(s *server, c *call) error {
 	if c.params.bad != nil {
 		return c.params.bad
 	}
-	if err := s.mutexes().UnlockMutex(r); err != nil {
+	if err := s.db.UnlockMutex(r); err != nil {
 		return err
 	}
 	return c.sayDone()
 }
-
-// mutexes is what is asked of the database here.
-type mutexes interface {
-	LockMutex(context.Context, db.LockRequest) (int64, error)
-	UnlockMutex(db.UnlockRequest) error
-}
-
-func (s *server) mutexes() mutexes { return any(s.db).(mutexes) }

@@ -47,6 +47,14 @@ func TestNothingButHealthWithoutTheToken(t *testing.T) {
 	r.want(404, "*", "GET", "/db/shop/sequence/a", bear("all"))
 }
 
+// An empty token in the options is no open door.
+func TestEmptyTokenLetsNobodyIn(t *testing.T) {
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = []Token{{Token: ""}} })
+	for _, auth := range []string{"X-Nothing: 1", bear(""), basic("", "")} {
+		r.refused(401, "a token is needed", "GET", "/db/1/sequence/a", auth)
+	}
+}
+
 func TestTokenComesAsBearerOrAsPassword(t *testing.T) {
 	r := newRig(t, guarded)
 	for _, auth := range []string{
