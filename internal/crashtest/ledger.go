@@ -15,10 +15,11 @@ type ledger struct {
 	tick   int64      // grows with each entry begun or ended
 	faults []string
 
-	acks  int           // in this round
-	until int           // acks that make enough
-	full  chan struct{} // closed once there are enough
-	cutAt int64         // the tick at which the power was cut in this round; 0: it was not
+	acks    int           // in this round
+	until   int           // acks that make enough
+	full    chan struct{} // closed once there are enough
+	failing bool          // the disk may fail
+	cut     bool          // the power was cut: nothing begun now may be acknowledged
 
 	sequences map[string]*sequenceBook
 	counters  map[string]*counterBook
@@ -43,7 +44,7 @@ func newLedger() *ledger {
 func (l *ledger) round(acks int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.acks, l.until, l.full, l.cutAt = 0, acks, make(chan struct{}), 0
+	l.acks, l.until, l.full, l.failing, l.cut = 0, acks, make(chan struct{}), false, false
 	for target, m := range l.mutexes {
 		l.exclusive(m, target)
 		m.forget()
@@ -60,8 +61,20 @@ func (l *ledger) round(acks int) <-chan struct{} {
 func (l *ledger) wasCut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tick++
-	l.cutAt = l.tick
+	l.cut = true
+}
+
+// fails notes that the disk may fail from now on.
+func (l *ledger) fails() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failing = true
+}
+
+func (l *ledger) isFailing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failing
 }
 
 // fault notes that a promise was broken. The caller holds mu.
@@ -91,7 +104,7 @@ type entry struct {
 
 func (l *ledger) begin(of *growing) entry {
 	l.tick++
-	e := entry{begun: l.tick, at: time.Now(), mustBeDown: l.cutAt != 0}
+	e := entry{begun: l.tick, at: time.Now(), mustBeDown: l.cut}
 	if of != nil {
 		e.last = of.last
 	}

@@ -94,6 +94,8 @@ func (w *worker) call(method, target, body string) (answer, outcome) {
 		return a, lost
 	case a.status < 300:
 		return a, done
+	case a.status == http.StatusInternalServerError && strings.Contains(target, "/kv/") && w.ledger.isFailing():
+		return a, refused // the record could not be read
 	case a.status == http.StatusNotFound || a.status == http.StatusConflict || a.status == http.StatusServiceUnavailable:
 		return a, refused
 	}

@@ -1,0 +1,179 @@
+package crashtest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// deepest is how many starts in a row are cut off, each on what the one before has left.
+const deepest = 3
+
+// TestPowerCutLosesNothingAcknowledged cuts the power under load, which with
+// small files is amid checkpoints, rotation and compaction too, and then during
+// the starts that follow.
+func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
+	begin(t)
+	v := newVolume(t, 256)
+	rng := rand.New(rand.NewPCG(*seed, 2))
+	l := &load{ledger: newLedger(), clients: 32, valueSize: 4 << 10, seed: *seed}
+	o := setup{binary: *binary, data: filepath.Join(v.dir, "data"), config: smallFiles}
+	want := atMost(*cuts, 8)
+	acks, underLoad, atStart, alone := 0, 0, 0, 0
+	calls := int64(1000) // that a start makes
+	for round := 0; underLoad+atStart < want; round++ {
+		s := serve(t, o)
+		calls = max(100, s.calls())
+		if err := l.check(s.addr); err != nil {
+			t.Fatal(err)
+		}
+		report(t, round, l, s)
+		full := l.ledger.round(1 + rng.IntN(400))
+		l.start(s.addr, round)
+		waitFor(t, s, full)
+		l.ledger.fails()
+		cutPower(t, v)
+		l.ledger.wasCut()
+		if rng.IntN(2) == 0 {
+			// Its clients go on, so it learns of it.
+			alone++
+			endsByItself(t, s)
+		}
+		s.kill()
+		l.stop()
+		underLoad++
+		acks += l.ledger.acks
+		powerUp(t, v)
+		for range rng.IntN(deepest + 1) {
+			cutWhileStarting(t, v, o, rng.Int64N(calls))
+			atStart++
+		}
+	}
+	s := serve(t, o)
+	if err := l.check(s.addr); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	report(t, underLoad, l, s)
+	t.Logf("%d power cuts under load, of which the server ended by itself after %d, and %d during starts; %d acknowledged writes", underLoad, alone, atStart, acks)
+}
+
+// TestPowerCutWhileTheDirectoryIsMade cuts off the very first start.
+func TestPowerCutWhileTheDirectoryIsMade(t *testing.T) {
+	begin(t)
+	v := newVolume(t, 256)
+	rng := rand.New(rand.NewPCG(*seed, 3))
+	for n := range atMost(max(*cuts/10, 4), 2) {
+		o := setup{binary: *binary, data: filepath.Join(v.dir, strconv.Itoa(n)), config: smallFiles}
+		for range 1 + rng.IntN(deepest) {
+			cutWhileStarting(t, v, o, rng.Int64N(200))
+		}
+		s := serve(t, o)
+		c := client{addr: s.addr}
+		if a, err := c.do("POST", "/db/1/sequence/a", ""); err != nil || a.body != "1\n" {
+			t.Errorf("the first value is %v, %v\n%s", a, err, s.output())
+		}
+		c.close()
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+		if err := os.RemoveAll(o.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// waitFor waits until enough is acknowledged.
+func waitFor(t *testing.T, s *server, full <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-full:
+	case <-s.exited:
+		t.Fatalf("the server ended by itself, %v:\n%s", s.cmd.ProcessState, s.output())
+	case <-time.After(patience):
+		t.Fatalf("too few writes were acknowledged in %v:\n%s", patience, s.output())
+	}
+}
+
+// endsByItself waits for a server whose disk has failed.
+func endsByItself(t *testing.T, s *server) {
+	t.Helper()
+	code, err := s.wait(patience)
+	if err != nil {
+		t.Fatalf("its disk has failed: %v", err)
+	}
+	if code != 1 {
+		t.Errorf("exit code %d after the disk failed, want 1:\n%s", code, s.output())
+	}
+}
+
+// cutWhileStarting starts the server and cuts the power once it has made so many
+// calls that read or write.
+func cutWhileStarting(t *testing.T, v *volume, o setup, calls int64) {
+	t.Helper()
+	s := launch(t, o)
+	running := func() bool {
+		select {
+		case <-s.up:
+		case <-s.exited:
+		default:
+			return true
+		}
+		return false
+	}
+	for running() && s.calls() < calls {
+	}
+	cutPower(t, v)
+	s.kill()
+	if code := s.cmd.ProcessState.ExitCode(); code != -1 && code != 1 {
+		t.Errorf("exit code %d after the disk failed at the start, want 1:\n%s", code, s.output())
+	}
+	if err := s.trouble(); err != nil {
+		t.Error(err)
+	}
+	powerUp(t, v)
+}
+
+func cutPower(t *testing.T, v *volume) {
+	t.Helper()
+	if err := v.cut(); err != nil {
+		t.Fatalf("cut the power: %v", err)
+	}
+}
+
+// powerUp mounts what the cut has left. The server is gone.
+func powerUp(t *testing.T, v *volume) {
+	t.Helper()
+	if err := v.unmount(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.mount(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var callsPattern = regexp.MustCompile(`sysc[rw]: (\d+)`)
+
+// calls is how many calls that read or write it has made; 0 once it is gone.
+func (s *server) calls() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	sum := int64(0)
+	for _, m := range callsPattern.FindAllSubmatch(b, -1) {
+		n, err := strconv.ParseInt(string(m[1]), 10, 64)
+		if err != nil {
+			return 0
+		}
+		sum += n
+	}
+	return sum
+}
