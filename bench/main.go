@@ -1,0 +1,103 @@
+// Bench loads clouddragon and its peers side by side on one machine, in turn
+// and over and over, and writes what came of it to bench/RESULTS.md. It runs in
+// the repository's root; make bench builds what it needs.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	server  string        // the binary
+	rounds  int           // how often all is measured
+	seconds time.Duration // of one measurement
+	only    *regexp.Regexp
+	keys    int    // ids that a row is spread over
+	ids     int    // ids for the measurement of memory; 0: none
+	threads int    // of wrk
+	out     string // the file for the results; empty: none
+}
+
+func main() {
+	// A child that dies with the thread that started it needs a thread that
+	// lives as long as we do: all of them are started from here.
+	runtime.LockOSThread()
+	var o options
+	flag.StringVar(&o.server, "server", "bin/clouddragon", "the server's `binary`")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each row is measured")
+	seconds := flag.Float64("seconds", 0.5, "how long one measurement is")
+	only := flag.String("only", "", "measure only the rows whose name matches this `regexp`, and print only")
+	flag.IntVar(&o.keys, "keys", 100_000, "how many ids a row with many ids has")
+	flag.IntVar(&o.ids, "ids", 0, "measure the memory at that many ids of a sequence too (1000000 takes about half a minute)")
+	flag.IntVar(&o.threads, "threads", 2, "wrk's threads")
+	flag.StringVar(&o.out, "out", "bench/RESULTS.md", "the `file` for the results")
+	empty := flag.String("serve-empty", "", "only serve an empty handler on this `address`")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch {
+	case flag.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
+	case *empty != "":
+		err = serveEmpty(ctx, *empty)
+	case o.rounds < 1 || *seconds <= 0 || o.keys < 1 || o.threads < 1 || o.ids < 0:
+		err = errors.New("-rounds, -seconds, -keys and -threads take positive numbers")
+	default:
+		o.seconds = time.Duration(*seconds * float64(time.Second))
+		if o.only, err = regexp.Compile(*only); err != nil {
+			break
+		}
+		if *only != "" {
+			o.out = ""
+		}
+		err = run(ctx, o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures all rounds, and prints and writes the results.
+func run(ctx context.Context, o options) (err error) {
+	dir, err := sameDisk()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b := &bench{options: o, dir: dir}
+	defer b.end()
+	if err := b.begin(ctx); err != nil {
+		return err
+	}
+	for round := range o.rounds {
+		for _, j := range rotate(b.jobs, round*len(b.jobs)/o.rounds) {
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, o.rounds, j.name)
+			if err := j.run(ctx, round); err != nil {
+				return fmt.Errorf("%s: %w", j.name, err)
+			}
+		}
+	}
+	if o.ids > 0 {
+		if b.results.memory, err = measureMemory(ctx, o.server, dir, o.ids); err != nil {
+			return err
+		}
+	}
+	fmt.Print(b.results.markdown())
+	if o.out == "" {
+		return nil
+	}
+	return b.results.save(o.out)
+}
