@@ -33,7 +33,9 @@ crash: ## the tests of crashes and failing disks, ten times, each with other cha
 
 bench: build ## load it beside an empty handler, Redis and etcd, 4 minutes; flags in BENCH, see bench/main.go
 	@for t in wrk redis-server redis-benchmark etcd; do \
-		command -v $$t >/dev/null || { apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server; break; }; \
+		command -v $$t >/dev/null && continue; \
+		apt-get update && apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server && break; \
+		exit 1; \
 	done
 	go build -o bin/bench ./bench
 	bin/bench $(BENCH)
