@@ -53,7 +53,7 @@ const firstRead = 16 << 10
 func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) {
 	length := c.r.ContentLength
 	if length > limit {
-		return nil, tooLarge(fmt.Sprintf("%d bytes", length), limit, setting)
+		return nil, tooLarge(fmt.Sprintf("%d bytes, ", length), limit, setting)
 	}
 	most := limit + 1 // one more than may come, to see that it does
 	if length >= 0 {
@@ -73,7 +73,7 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 		b = b[:len(b)+n]
 		switch {
 		case int64(len(b)) > limit:
-			return nil, tooLarge("more", limit, setting)
+			return nil, tooLarge("", limit, setting)
 		case err == io.EOF:
 			c.patience()
 			return b, nil
@@ -86,5 +86,5 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 }
 
 func tooLarge(size string, limit int64, setting string) error {
-	return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has %s, the limit is %d bytes (%s)", size, limit, setting)}
+	return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is too large: %sthe limit is %d bytes (%s)", size, limit, setting)}
 }
