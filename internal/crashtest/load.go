@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,6 +36,8 @@ type load struct {
 	clients   int
 	valueSize int // bytes of the largest value
 	seed      uint64
+
+	stopped atomic.Int64 // answers 503
 
 	cancel context.CancelFunc
 	group  sync.WaitGroup
@@ -91,12 +94,16 @@ func (w *worker) call(method, target, body string) (answer, outcome) {
 		w.gone = true
 		return a, lost
 	case a.unknown():
+		w.stopped.Add(1)
 		return a, lost
 	case a.status < 300:
 		return a, done
 	case a.status == http.StatusInternalServerError && strings.Contains(target, "/kv/") && w.ledger.isFailing():
 		return a, refused // the record could not be read
-	case a.status == http.StatusNotFound || a.status == http.StatusConflict || a.status == http.StatusServiceUnavailable:
+	case a.status == http.StatusServiceUnavailable:
+		w.stopped.Add(1)
+		return a, refused
+	case a.status == http.StatusNotFound || a.status == http.StatusConflict:
 		return a, refused
 	}
 	w.mu.Lock()
