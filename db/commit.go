@@ -8,6 +8,7 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/lockq"
+	"clouddragon/kvlog"
 	"clouddragon/slots"
 )
 
@@ -107,6 +108,9 @@ func (d *DB) commit(todo []*op) int {
 				o.err = ErrUnknown
 			}
 		}
+	} else {
+		// Values whose time is over can go without a trace: nothing shows them.
+		d.values.Apply(kvlog.Pos{}, d.batch.steps)
 	}
 	if locks := d.locks.Stats(); locks != d.lockStats {
 		d.stateMu.Lock()
@@ -123,6 +127,7 @@ func (d *DB) commit(todo []*op) int {
 // decideAll decides as much as fits into one batch, at least one operation, and
 // returns how many.
 func (d *DB) decideAll(todo []*op) int {
+	last := d.log.NeedsPrepare() // asked before the room: it may come meanwhile
 	room, held := d.log.Room(false), d.log.Room(true)
 	d.expire(held)
 	// Without room for a mark on an expired lock the next commit tries again.
@@ -133,11 +138,11 @@ func (d *DB) decideAll(todo []*op) int {
 			have = held
 		}
 		switch {
-		case d.batch.bytes()+o.room() <= have:
+		case d.batch.bytes()+needs(o, last) <= have:
 			d.decide(o)
 		case n > 0 || d.batch.size > 0:
 			return n
-		case d.log.NeedsPrepare():
+		case last:
 			o.err = errNeedLog
 		default:
 			o.err = ErrFull // a fresh segment is ready, and it would not do
@@ -202,6 +207,8 @@ func (d *DB) decide(o *op) {
 		d.decideSet(o)
 	case verbDelete:
 		d.decideDelete(o)
+	case verbMove:
+		d.decideMove(o)
 	}
 }
 
@@ -257,7 +264,7 @@ func (d *DB) do(o *op) error {
 		var err error
 		switch o.err {
 		case errNeedLog:
-			err = d.growLog()
+			err = d.growOrCompact(o)
 		case needSlot[0], needSlot[1], needSlot[2], needSlot[3]:
 			err = d.growTable(slices.Index(needSlot[:], o.err), o.capacity)
 		default:

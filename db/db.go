@@ -33,6 +33,9 @@ type Options struct {
 	// CheckpointEvery is how many bytes are logged from one checkpoint to the
 	// next; 0: a segment's.
 	CheckpointEvery int64
+	// CompactRatio is how much larger than what is live of the values the log may
+	// become, at least 1, before it is compacted; 0: 2.
+	CompactRatio float64
 	// MarkAfter is how long it is quiet before a mark says that the last batch
 	// was durable; 0: 100 ms.
 	MarkAfter time.Duration
@@ -71,6 +74,9 @@ func (o *Options) defaults() {
 	}
 	if o.CheckpointEvery == 0 {
 		o.CheckpointEvery = o.Segment
+	}
+	if o.CompactRatio == 0 {
+		o.CompactRatio = 2
 	}
 	if o.MarkAfter == 0 {
 		o.MarkAfter = 100 * time.Millisecond
@@ -128,16 +134,25 @@ type DB struct {
 	ckptTook        atomic.Int64 // ns
 	ckptAt          atomic.Int64 // wall time in ns
 
+	ckptSegment atomic.Uint64 // in which the last checkpoint lies
+
+	compactMu    sync.Mutex // held while a segment is compacted
+	compactRatio float64
+	compactRuns  atomic.Uint64
+	compactMoved atomic.Uint64 // bytes
+	compactFreed atomic.Uint64
+	segment      int64 // Options.Segment
+
 	growMu    [len(slots.Classes)]sync.Mutex // held while the table of a class grows
 	growLogMu sync.Mutex                     // held while a segment is made ready
 	full      atomic.Bool                    // the last growth ahead of need found the disk full
 
 	commits atomic.Uint64
 
-	growWake, ckptWake chan struct{}
-	closing            chan struct{} // closed to end the background goroutines
-	background         sync.WaitGroup
-	writerDone         chan struct{}
+	growWake, ckptWake, compactWake chan struct{}
+	closing                         chan struct{} // closed to end the background goroutines
+	background                      sync.WaitGroup
+	writerDone                      chan struct{}
 
 	failOnce sync.Once
 	failure  atomic.Pointer[error]
@@ -164,11 +179,13 @@ func Open(o Options) (*DB, error) {
 		return nil, err
 	}
 	d.lock = lock
-	d.background.Add(2)
+	d.background.Add(3)
 	go d.grow()
 	go d.checkpoints()
+	go d.compactions()
 	go d.write()
 	wake(d.growWake)
+	wake(d.compactWake)
 	return d, nil
 }
 
@@ -242,6 +259,7 @@ type Stats struct {
 	Tables         slots.Stats
 	Log            kvlog.Stats
 	Values         kvlog.ValueStats
+	Compaction     CompactionStats
 	Locks, Mutexes lockq.Stats
 	Pending        uint64 // bytes logged since the last checkpoint
 	Checkpoints    uint64
@@ -262,7 +280,8 @@ func (d *DB) Stats() Stats {
 		Commits:        d.commits.Load(),
 		Tables:         d.tables.Stats(),
 		Log:            d.log.Stats(),
-		Values:         d.values.Stats(),
+		Values:         d.values.Stats(d.wallNow()),
+		Compaction:     CompactionStats{Runs: d.compactRuns.Load(), MovedBytes: d.compactMoved.Load(), Freed: d.compactFreed.Load()},
 		Pending:        d.pending(),
 		Checkpoints:    d.ckptCount.Load(),
 		CheckpointTook: time.Duration(d.ckptTook.Load()),

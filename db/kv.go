@@ -89,12 +89,8 @@ func (d *DB) newValueOp(verb verb, k Key, v *valueOp) *op {
 // findValue returns what is known of a key, decided or durable. The pointer is
 // good until the next call.
 func (d *DB) findValue(o *op) (*valueChange, error) {
-	p := d.batch
-	head := p.byValue[o.hash]
-	for i := head; i != 0; i = p.values[i-1].next {
-		if c := &p.values[i-1]; c.key == o.key {
-			return c, nil
-		}
+	if c := d.batch.value(o.key, o.hash); c != nil {
+		return c, nil
 	}
 	found, err := o.kv.found, o.kv.err
 	if err != nil || !d.values.Still(&found, o.hash) {
@@ -104,9 +100,31 @@ func (d *DB) findValue(o *op) (*valueChange, error) {
 	if err != nil && (!errors.Is(err, ErrDamaged) || o.verb != verbSet || o.kv.check != AnyVersion) {
 		return nil, err
 	}
-	p.values = append(p.values, valueChange{key: o.key, hash: o.hash, next: head, found: found})
-	p.byValue[o.hash] = int32(len(p.values))
-	return &p.values[len(p.values)-1], nil
+	return d.batch.addValue(o.key, o.hash, found), nil
+}
+
+// value returns what the batch has on a key; nil if nothing. The pointer is good
+// until the next addValue.
+func (p *pending) value(k slots.Key, hash uint64) *valueChange {
+	for i := p.byValue[hash]; i != 0; i = p.values[i-1].next {
+		if c := &p.values[i-1]; c.key == k {
+			return c
+		}
+	}
+	return nil
+}
+
+func (p *pending) addValue(k slots.Key, hash uint64, found kvlog.Found) *valueChange {
+	p.values = append(p.values, valueChange{key: k, hash: hash, next: p.byValue[hash], found: found})
+	p.byValue[hash] = int32(len(p.values))
+	return &p.values[len(p.values)-1]
+}
+
+// mark adds the record that a key has no value, and returns its size.
+func (p *pending) mark(k slots.Key, origin uint64) int {
+	at := p.records.Len()
+	kvlog.PutMark(p.records.Add(kvlog.TypeMark, kvlog.MarkSize(k.Acc, k.ID)), k.Acc, k.ID, origin)
+	return p.records.Len() - at
 }
 
 // live says whether the key has a value at now, wall time in ns.
@@ -165,12 +183,18 @@ func (d *DB) decideDelete(o *op) {
 		o.err = err
 		return
 	}
-	if !c.live(now) {
-		return
+	if c.live(now) {
+		d.endValue(c, 0, true)
 	}
+}
+
+// endValue takes a key's value away, with a mark or without.
+func (d *DB) endValue(c *valueChange, origin uint64, mark bool) {
 	p := d.batch
-	at := p.records.Len()
-	kvlog.PutMark(p.records.Add(kvlog.TypeMark, kvlog.MarkSize(c.key.Acc, c.key.ID)), c.key.Acc, c.key.ID, 0)
-	p.steps = append(p.steps, kvlog.Step{Hash: c.hash, At: -1, Old: c.found, After: c.after, Mark: p.records.Len() - at})
+	step := kvlog.Step{Hash: c.hash, At: -1, Old: c.found, After: c.after}
+	if mark {
+		step.Mark = p.mark(c.key, origin)
+	}
+	p.steps = append(p.steps, step)
 	c.found, c.after = kvlog.Found{}, 0
 }

@@ -53,7 +53,11 @@ func (d *DB) grow() {
 // noteFull says once that the disk is full, until it no longer is.
 func (d *DB) noteFull(err error) {
 	full := err != nil && d.Err() == nil
-	if was := d.full.Swap(full); full && !was {
+	was := d.full.Swap(full)
+	if full {
+		wake(d.compactWake)
+	}
+	if full && !was {
 		d.logger.Warn("disk full: growing ahead of need failed, writes that need more room will be refused", "err", err)
 	}
 }
@@ -66,6 +70,7 @@ func (d *DB) checkpoints() {
 		if d.checkpoint() != nil {
 			return
 		}
+		wake(d.compactWake)
 	}
 }
 
@@ -93,6 +98,7 @@ func (d *DB) checkpoint() error {
 		d.stateMu.Lock()
 		d.state.Number = c.Number
 		d.stateMu.Unlock()
+		d.ckptSegment.Store(c.Log.Segment)
 		err = d.log.Free(c.Log.Segment, func(n uint64) bool { return slices.Contains(c.Segments, n) })
 	}
 	if err != nil {
@@ -109,8 +115,9 @@ func (d *DB) checkpoint() error {
 // needed returns the segments that a checkpoint at a place in the log needs:
 // the one it lies in, and those before it that hold values.
 func needed(l *kvlog.Log, v *kvlog.Values, at kvlog.Pos) []uint64 {
+	held := v.Segments()
 	return slices.DeleteFunc(l.Segments(), func(n uint64) bool {
-		return n > at.Segment || n < at.Segment && !v.Holds(n)
+		return n > at.Segment || n < at.Segment && !held[n]
 	})
 }
 

@@ -27,6 +27,7 @@ const (
 	verbReserve
 	verbSet
 	verbDelete
+	verbMove
 )
 
 // op is one operation on its way through the writer. Its fields belong to the
@@ -49,7 +50,8 @@ type op struct {
 	queued    bool  // a later step answers it
 	passedAt  int64 // when the hold before ended, on the monotonic clock, if it was granted from the queue
 
-	kv *valueOp // of a value
+	kv   *valueOp // of a value
+	move *moveOp  // of compaction
 
 	value    int64 // the answer
 	holder   Holder
@@ -79,8 +81,11 @@ func (o *op) frees() bool { return o.verb != verbAdd && o.verb != verbLock && o.
 
 // room is the most that the operation adds to a batch, in bytes of the log.
 func (o *op) room() int {
-	if o.kv != nil {
+	switch {
+	case o.kv != nil:
 		return o.kv.room(o.key)
+	case o.move != nil:
+		return o.move.size
 	}
 	return opRoom
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,12 +93,16 @@ func open(o *Options) (*DB, error) {
 		state:           r.state,
 		ckpt:            r.ckpt,
 		checkpointEvery: o.CheckpointEvery,
+		segment:         o.Segment,
+		compactRatio:    o.CompactRatio,
+		compactWake:     make(chan struct{}, 1),
 		growWake:        make(chan struct{}, 1),
 		ckptWake:        make(chan struct{}, 1),
 		closing:         make(chan struct{}),
 		writerDone:      make(chan struct{}),
 		failed:          make(chan struct{}),
 	}
+	d.ckptSegment.Store(r.state.Log.Segment)
 	d.tokens.last.Store(int64(r.state.Tokens) - tokenBlock - 1)
 	d.tokens.limit.Store(int64(r.state.Tokens))
 	waiters := lockq.NewLimit(o.Waiters)
@@ -132,7 +137,7 @@ func read(o *Options) (*directory, error) {
 		return r, err
 	}
 	r.values = kvlog.NewValues(r.log)
-	if err := r.log.ScanBefore(0, r.replayValues); err != nil {
+	if err := r.log.ScanBefore(kvlog.Pos{}, r.replayValues); err != nil {
 		return r, err
 	}
 	if r.tail, err = r.log.Replay(r.replay); err != nil {
@@ -220,7 +225,7 @@ func (r *directory) settle() error {
 	if err := r.log.Start(r.tail); err != nil {
 		return err
 	}
-	return r.log.Free(r.state.Log.Segment, r.values.Holds)
+	return r.log.Free(r.state.Log.Segment, func(n uint64) bool { return slices.Contains(r.state.Segments, n) })
 }
 
 func (r *directory) close() error {

@@ -30,28 +30,11 @@ type Values struct {
 	reads   atomic.Uint64
 	damaged atomic.Uint64
 
-	mu       sync.RWMutex // guards what follows; held for a moment, never during I/O
+	mu       sync.RWMutex // guards what follows and the holders' figures; held for a moment, never during I/O
 	holders  []*holder    // by ordinal; nil: free
 	byNumber map[uint64]*holder
 	last     int // the ordinal given last: they go round, so that a stale location meets no new segment
-	live     int64
-	total    int64
 }
-
-// holder is a segment that holds values.
-type holder struct {
-	seg     *segment
-	ordinal int
-	live    int64           // bytes of records that the index points to
-	total   int64           // bytes of all value records and marks
-	marks   int64           // bytes of marks that may still be needed
-	ends    map[int64]int64 // live bytes whose time is over by the key, wall time in units of endUnit
-}
-
-// endUnit is how finely the ends of values are told apart in what counts as garbage, in ns.
-const endUnit = int64(64e9)
-
-func endOf(expires int64) int64 { return expires/endUnit + 1 }
 
 // maxLocationBits is what an entry of the index has for a location.
 var maxLocationBits = bits.Len64(hashindex.MaxLocation)
@@ -71,9 +54,13 @@ func NewValues(l *Log) *Values {
 
 // Hash returns a key's hash. It is keyed by the directory's ID, so nobody
 // outside can choose keys that collide, and stays the same over restarts.
-func (v *Values) Hash(acc, id string) uint64 {
-	var room [16 + 1 + 64 + 255]byte
-	b := append(room[:0], v.log.o.ID[:]...)
+func (v *Values) Hash(acc, id string) uint64 { return hashKey(&v.log.o.ID, acc, id) }
+
+func (v *Values) hash(acc, id []byte) uint64 { return hashKey(&v.log.o.ID, acc, id) }
+
+func hashKey[T string | []byte](dir *[16]byte, acc, id T) uint64 {
+	var room [16 + 1 + 255 + 255]byte
+	b := append(room[:0], dir[:]...)
 	b = append(b, uint8(len(acc)))
 	b = append(b, acc...)
 	b = append(b, id...)
@@ -96,11 +83,7 @@ type Found struct {
 // Find looks a key up, reading the heads of the records that may be its own. A
 // record that cannot be read is ErrDamaged, unless another one is the key's.
 func (v *Values) Find(acc, id string, hash uint64) (Found, error) {
-	val, f, err := v.look(acc, id, hash, false)
-	if err == nil && f.OK {
-		f.Version, f.Expires = val.Version, val.Expires
-		f.Size = RecordSize(valueHead + len(val.Acc) + len(val.ID) + len(val.Type) + val.Length)
-	}
+	_, f, err := v.look(acc, id, hash, false)
 	return f, err
 }
 
@@ -122,6 +105,12 @@ func (v *Values) Still(f *Found, hash uint64) bool {
 	return true
 }
 
+// Points says whether the index still has a location for a key with that hash.
+func (v *Values) Points(hash, loc uint64) bool {
+	var room [8]uint64
+	return slices.Contains(v.index.Candidates(hash, room[:0]), loc)
+}
+
 // Get reads a key's value, checked. OK is false if there is none. The value may be over.
 func (v *Values) Get(acc, id string, hash uint64) (val Value, ok bool, err error) {
 	v.reads.Add(1)
@@ -133,7 +122,10 @@ func (v *Values) Get(acc, id string, hash uint64) (val Value, ok bool, err error
 // being moved, begins anew.
 const maxLooks = 100
 
+// look finds a key's record. With data it reads all of it, else only its head.
 func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Found, err error) {
+	first := firsts.Get().(*[firstRead]byte)
+	defer firsts.Put(first)
 	var room [8]uint64
 	for range maxLooks {
 		f = Found{}
@@ -144,15 +136,19 @@ func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Foun
 				f.seen[i] = loc
 			}
 			f.count++
-			val, err := v.read(loc, data)
+			r, err := v.read(loc, first[:])
+			if err == nil && !r.head.is(acc, id) {
+				continue
+			}
+			if err == nil && data {
+				val, err = r.value(v.log.codec)
+			}
 			if err != nil {
 				bad = err
 				continue
 			}
-			if val.is(acc, id) {
-				f.OK, f.Loc = true, loc
-				return val, f, nil
-			}
+			f.OK, f.Loc, f.Version, f.Expires, f.Size = true, loc, r.head.Version, r.head.Expires, RecordSize(r.body)
+			return val, f, nil
 		}
 		var again [8]uint64
 		if slices.Equal(seen, v.index.Candidates(hash, again[:0])) {
@@ -166,49 +162,68 @@ func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Foun
 	return Value{}, f, fmt.Errorf("%w: it could not be read %d times", ErrDamaged, maxLooks)
 }
 
-// firstRead is how much of a record is read at first, in bytes: with most it is all.
+// firstRead is how much of a record is read at first, in bytes: most are no
+// longer, and a head never is.
 const firstRead = 1 << 10
 
-// read reads the record at a location: its head, or all of it.
-func (v *Values) read(loc uint64, data bool) (Value, error) {
+var firsts = sync.Pool{New: func() any { return new([firstRead]byte) }}
+
+// reading is a record of which the head was read.
+type reading struct {
+	seg  *segment
+	off  int64  // of the body
+	body int    // its length in bytes
+	read []byte // of the body so far
+	head Value  // within read
+}
+
+func (r *reading) fail(err error) error {
+	return fmt.Errorf("%s at offset %d: %w", r.seg.path, r.off-recordHeader, err)
+}
+
+// read reads the head of the record at a location, and what follows as far as
+// buf reaches.
+func (v *Values) read(loc uint64, buf []byte) (reading, error) {
 	s, off, err := v.place(loc)
 	if err != nil {
-		return Value{}, err
+		return reading{}, err
 	}
-	fail := func(err error) (Value, error) {
-		return Value{}, fmt.Errorf("%s at offset %d: %w", s.path, off, err)
+	r := reading{seg: s, off: off + recordHeader}
+	buf = buf[:max(0, min(int64(len(buf)), s.size-off))]
+	if n, err := s.file.ReadAt(buf, off); err != nil && (err != io.EOF || n < len(buf)) {
+		return r, r.fail(err)
 	}
-	buf := make([]byte, min(firstRead, s.size-off))
-	if _, err := s.file.ReadAt(buf, off); err != nil && err != io.EOF {
-		return fail(err)
-	}
-	le := binary.LittleEndian
 	if len(buf) < recordHeader || buf[4] != TypeValue {
-		return fail(errValue)
+		return r, r.fail(errValue)
 	}
-	body := int(le.Uint32(buf))
-	if int64(body) > s.size-off-recordHeader {
-		return fail(errValue)
+	body := int64(binary.LittleEndian.Uint32(buf))
+	if body > s.size-r.off {
+		return r, r.fail(errValue)
 	}
-	p := buf[recordHeader:]
-	if !data {
-		val, _, err := v.log.codec.head(p[:min(body, len(p))])
-		if err != nil {
-			return fail(err)
+	r.body = int(body)
+	r.read = buf[recordHeader:][:min(r.body, len(buf)-recordHeader)]
+	var end int
+	if r.head, end, err = v.log.codec.head(r.read); err != nil {
+		return r, r.fail(err)
+	}
+	if end+r.head.Length != r.body {
+		return r, r.fail(errValue)
+	}
+	return r, nil
+}
+
+// value reads the rest and returns the whole, in memory of its own.
+func (r *reading) value(c codec) (Value, error) {
+	whole := make([]byte, r.body)
+	n := copy(whole, r.read)
+	if n < len(whole) {
+		if _, err := r.seg.file.ReadAt(whole[n:], r.off+int64(n)); err != nil {
+			return Value{}, r.fail(err)
 		}
-		return val, nil
 	}
-	if body > len(p) {
-		whole := make([]byte, body)
-		n := copy(whole, p)
-		if _, err := s.file.ReadAt(whole[n:], off+recordHeader+int64(n)); err != nil {
-			return fail(err)
-		}
-		p = whole
-	}
-	val, err := v.log.codec.decodeValue(p[:body])
+	val, err := c.decodeValue(whole)
 	if err != nil {
-		return fail(err)
+		return Value{}, r.fail(err)
 	}
 	return val, nil
 }
@@ -220,187 +235,12 @@ func (v *Values) place(loc uint64) (*segment, int64, error) {
 	if ordinal >= len(v.holders) || v.holders[ordinal] == nil {
 		return nil, 0, os.ErrClosed
 	}
-	return v.holders[ordinal].seg, int64(loc&(1<<v.offsetBits-1)) * 8, nil
+	return v.holders[ordinal].seg, v.offset(loc), nil
 }
 
-// Step is one change of the values that a batch made durable.
-type Step struct {
-	Hash uint64
-	// At is where the new record stands, counted from its batch; -1: there is
-	// none, the key is gone.
-	At      int
-	Size    int // of the new record
-	Expires int64
-	// Old is what the key had before, if OK. With After it is the record of an
-	// earlier step of the batch, whose index After is, less one.
-	Old   Found
-	After int
-	// Mark is the size of a mark that the batch holds too.
-	Mark int
-
-	loc uint64
-}
-
-// Put fills in a value record's body, of ValueSize bytes. sum is SumValue of data.
-func (v *Values) Put(p []byte, acc, id, typ string, version uint64, expires int64, data []byte, sum uint32) {
-	v.log.codec.putValue(p, acc, id, typ, version, expires, data, sum)
-}
-
-// Apply takes over what a durable batch changed; start is where it begins.
-// Only the writer calls it, and recovery.
-func (v *Values) Apply(start Pos, steps []Step) {
-	if len(steps) == 0 {
-		return
-	}
-	v.mu.Lock()
-	here := v.holder(start.Segment)
-	v.mu.Unlock()
-	for i := range steps {
-		s := &steps[i]
-		old := s.Old.Loc
-		if s.After > 0 {
-			old = steps[s.After-1].loc
-		}
-		switch {
-		case s.At < 0:
-			if s.Old.OK {
-				v.index.Delete(s.Hash, old)
-			}
-		case s.Old.OK:
-			s.loc = v.location(here, start.Offset+int64(s.At))
-			v.index.Move(s.Hash, old, s.loc)
-		default:
-			s.loc = v.location(here, start.Offset+int64(s.At))
-			v.index.Insert(s.Hash, s.loc)
-		}
-		v.account(here, s, old)
-	}
-}
-
+// location is a place in a segment as the index has it, offset the way back.
 func (v *Values) location(h *holder, off int64) uint64 {
 	return uint64(h.ordinal)<<v.offsetBits | uint64(off/8)
 }
 
-// account keeps the bytes of the segments up to date.
-func (v *Values) account(here *holder, s *Step, old uint64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if s.Old.OK {
-		if h := v.holders[old>>v.offsetBits]; h != nil {
-			h.drop(int64(s.Old.Size), s.Old.Expires)
-			v.live -= int64(s.Old.Size)
-		}
-	}
-	if s.At >= 0 {
-		here.keep(int64(s.Size), s.Expires)
-		v.live += int64(s.Size)
-		v.total += int64(s.Size)
-	}
-	here.total += int64(s.Mark)
-	here.marks += int64(s.Mark)
-	v.total += int64(s.Mark)
-}
-
-func (h *holder) keep(size, expires int64) {
-	h.live += size
-	h.total += size
-	if expires != 0 {
-		if h.ends == nil {
-			h.ends = make(map[int64]int64)
-		}
-		h.ends[endOf(expires)] += size
-	}
-}
-
-func (h *holder) drop(size, expires int64) {
-	h.live -= size
-	if expires == 0 {
-		return
-	}
-	if h.ends[endOf(expires)] -= size; h.ends[endOf(expires)] <= 0 {
-		delete(h.ends, endOf(expires))
-	}
-}
-
-// holder returns the holder of a segment, made if it is the first value there.
-// It wants v.mu held.
-func (v *Values) holder(number uint64) *holder {
-	if h := v.byNumber[number]; h != nil {
-		return h
-	}
-	h := &holder{seg: v.log.segment(number)}
-	most := 1 << (maxLocationBits - v.offsetBits)
-	for range most {
-		v.last = (v.last + 1) % most
-		if v.last >= len(v.holders) {
-			v.holders = append(v.holders, nil)
-			v.last = len(v.holders) - 1
-		}
-		if v.holders[v.last] == nil {
-			h.ordinal = v.last
-			v.holders[h.ordinal] = h
-			v.byNumber[number] = h
-			return h
-		}
-	}
-	panic(fmt.Sprintf("kvlog: values in more than %d segments", most))
-}
-
-// Replay takes over a record of type TypeValue or TypeMark, from the log. What
-// came earlier in the log must have been replayed before.
-func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
-	start := Pos{Segment: recs.Segment}
-	step := Step{At: -1}
-	if rec.Type == TypeMark {
-		m, err := DecodeMark(rec.Body)
-		if err != nil {
-			return 0, err
-		}
-		acc, id := string(m.Acc), string(m.ID)
-		step.Hash = v.Hash(acc, id)
-		step.Mark = RecordSize(len(rec.Body))
-		step.Old, err = v.Find(acc, id, step.Hash)
-		if err != nil && !errors.Is(err, ErrDamaged) {
-			return 0, err
-		}
-		v.Apply(start, []Step{step})
-		return 0, nil
-	}
-	val, _, err := v.log.codec.head(rec.Body)
-	if err != nil {
-		return 0, err
-	}
-	acc, id := string(val.Acc), string(val.ID)
-	step.Hash = v.Hash(acc, id)
-	step.At, step.Size, step.Expires = int(rec.Offset), RecordSize(len(rec.Body)), val.Expires
-	step.Old, err = v.Find(acc, id, step.Hash)
-	if err != nil && !errors.Is(err, ErrDamaged) {
-		return 0, err
-	}
-	v.Apply(start, []Step{step})
-	return val.Version, nil
-}
-
-// Holds says whether a segment has values or marks that are needed.
-func (v *Values) Holds(number uint64) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.byNumber[number] != nil
-}
-
-// ValueStats are figures of the values.
-type ValueStats struct {
-	Keys       int    // in the index, those whose time is over included until they are swept
-	Live       int64  // bytes of their records
-	Total      int64  // bytes of all value records and marks in the log
-	IndexBytes int64  // memory of the index
-	Reads      uint64 // values read
-	Damaged    uint64 // reads that met a damaged record
-}
-
-// Stats returns the figures of now.
-func (v *Values) Stats() ValueStats {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return ValueStats{Keys: v.index.Len(), Live: v.live, Total: v.total, IndexBytes: v.index.Bytes(), Reads: v.reads.Load(), Damaged: v.damaged.Load()}
-}
+func (v *Values) offset(loc uint64) int64 { return int64(loc&(1<<v.offsetBits-1)) * 8 }

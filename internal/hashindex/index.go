@@ -148,6 +148,9 @@ func (x *Index) AppendShard(i int, dst []uint64) []uint64 {
 	return dst
 }
 
+// Location returns the location of an entry that AppendShard returned.
+func Location(entry uint64) uint64 { return entry&locationMask - 1 }
+
 // LoadShard puts entries, which AppendShard returned, in the place of what shard
 // i holds. It refuses what can be no entry, and then changes nothing.
 func (x *Index) LoadShard(i int, entries []uint64) error {

@@ -1,0 +1,332 @@
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"clouddragon/internal/disk/memdisk"
+	"clouddragon/kvlog"
+)
+
+// compactAll compacts every segment before the last checkpoint, worth it or not.
+func compactAll(d *DB) {
+	d.compactMu.Lock()
+	defer d.compactMu.Unlock()
+	var ready []uint64
+	for n := range d.values.Segments() {
+		if n < d.ckptSegment.Load() {
+			ready = append(ready, n)
+		}
+	}
+	rand.Shuffle(len(ready), func(i, j int) { ready[i], ready[j] = ready[j], ready[i] })
+	for _, n := range ready {
+		d.compactSegment(n, 0)
+	}
+}
+
+// Writers change and delete keys, and readers read them, while every segment is
+// compacted over and over; then the log alone has to say the same.
+func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
+	fs := memdisk.New()
+	fs.Fail(func(op memdisk.Op) error { // time for others to join the next batch
+		if op.Kind == memdisk.Sync {
+			for range 20 {
+				runtime.Gosched()
+			}
+		}
+		return nil
+	})
+	o := tinyKV(fs, nil)
+	d := mustOpen(t, o)
+	const writers, keys = 8, 3
+	type state struct {
+		version int64
+		data    []byte
+	}
+	var last [writers][keys]state
+	check := func(d *DB, what string, w, k int) {
+		key, want := Key{fmt.Sprint(w), fmt.Sprint(k)}, last[w][k]
+		got, err := d.Get(key)
+		switch {
+		case want.version == 0 && errors.Is(err, ErrNotFound):
+		case err != nil, got.Version != want.version, !bytes.Equal(got.Data, want.data):
+			t.Errorf("%s: %v is version %d (%v), want version %d", what, key, got.Version, err, want.version)
+		}
+	}
+	var stop atomic.Bool
+	var clients, compactor sync.WaitGroup
+	compactor.Go(func() {
+		for !stop.Load() {
+			if err := d.checkpoint(); err != nil {
+				t.Error(err)
+				return
+			}
+			compactAll(d)
+		}
+	})
+	for w := range writers {
+		clients.Go(func() {
+			for i := range 3000 {
+				k := rand.IntN(keys)
+				s := &last[w][k]
+				if rand.IntN(3) == 0 {
+					if err := d.DeleteValue(Key{fmt.Sprint(w), fmt.Sprint(k)}, AnyVersion); err != nil {
+						t.Error(err)
+					}
+					*s = state{}
+				} else {
+					data := bytes.Repeat([]byte{byte(i)}, rand.IntN(900))
+					v, err := d.Set(SetRequest{Key: Key{fmt.Sprint(w), fmt.Sprint(k)}, Data: data, Check: s.version})
+					if err != nil {
+						t.Error(err)
+					}
+					*s = state{v, data}
+				}
+				for k := range keys {
+					check(d, "beside the traffic", w, k)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	stop.Store(true)
+	compactor.Wait()
+	freed := d.Stats().Compaction.Freed
+	after := func(d *DB, what string) {
+		for w := range writers {
+			for k := range keys {
+				check(d, what, w, k)
+			}
+		}
+	}
+	after(d, "in the end")
+	o.FS = fs.Clone()
+	dropIndex(o.FS.(*memdisk.FS))
+	again := mustOpen(t, o)
+	after(again, "rebuilt from the log")
+	mustClose(t, again)
+	mustClose(t, d)
+	if freed < 10 {
+		t.Errorf("only %d segments were freed meanwhile", freed)
+	}
+}
+
+// One batch holds a move and a change of the same key, in either order.
+func TestAMoveAndAChangeInOneBatch(t *testing.T) {
+	o := tinyKV(memdisk.New(), nil)
+	d := mustOpen(t, o)
+	key := Key{"1", "k"}
+	for _, change := range []string{"set", "delete"} {
+		for _, first := range []bool{true, false} {
+			version, err := d.Set(SetRequest{Key: key, Data: []byte("old"), Check: AnyVersion})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := d.newValueOp(verbSet, key, &valueOp{data: []byte("new"), sum: kvlog.SumValue([]byte("new")), check: version})
+			if change == "delete" {
+				c = d.newValueOp(verbDelete, key, &valueOp{check: version})
+			}
+			m := &op{verb: verbMove, done: make(chan struct{}, 1), move: &moveOp{moves: []kvlog.Move{moveOf(t, d, key)}, size: 100}}
+			todo := []*op{m, c}
+			if !first {
+				slices.Reverse(todo)
+			}
+			inOneBatch(d, todo...)
+			if m.err != nil || c.err != nil {
+				t.Fatal(m.err, c.err)
+			}
+			if moved := m.move.moved > 0; moved != first {
+				t.Errorf("%s, move first %v: moved %v", change, first, moved)
+			}
+			check := func(d *DB) {
+				v, err := d.Get(key)
+				if change == "set" && (err != nil || string(v.Data) != "new") || change == "delete" && !errors.Is(err, ErrNotFound) {
+					t.Errorf("%s, move first %v: %q %v", change, first, v.Data, err)
+				}
+			}
+			check(d)
+			if n := d.Stats().Values.Keys; change == "set" && n != 1 || change == "delete" && n != 0 {
+				t.Errorf("%s, move first %v: %d keys in the index", change, first, n)
+			}
+			mustClose(t, d)
+			dropIndex(o.FS.(*memdisk.FS))
+			d = mustOpen(t, o)
+			check(d)
+		}
+	}
+	mustClose(t, d)
+}
+
+// inOneBatch submits operations at once, so that the writer takes them together.
+func inOneBatch(d *DB, todo ...*op) {
+	d.queue.mu.Lock()
+	d.queue.ops = append(d.queue.ops, todo...)
+	d.queue.mu.Unlock()
+	d.queue.signal()
+	for _, o := range todo {
+		<-o.done
+	}
+}
+
+// What a survey saw of a key is no longer so when the writer comes to it.
+func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
+	key := Key{"1", "k"}
+	data := func(s string) *valueOp {
+		return &valueOp{data: []byte(s), sum: kvlog.SumValue([]byte(s)), check: AnyVersion}
+	}
+	for _, what := range []string{"value", "mark"} {
+		for _, change := range []string{"before", "before, with a refusal in the batch", "in the batch"} {
+			o := tinyKV(memdisk.New(), nil)
+			d := mustOpen(t, o)
+			m := kvlog.Move{Type: kvlog.TypeMark, Acc: key.Acc, ID: key.ID, Hash: d.values.Hash(key.Acc, key.ID), Origin: 1}
+			if what == "value" {
+				if _, err := d.Set(SetRequest{Key: key, Data: []byte("old"), Check: AnyVersion}); err != nil {
+					t.Fatal(err)
+				}
+				m = moveOf(t, d, key)
+			}
+			mo := &op{verb: verbMove, done: make(chan struct{}, 1), move: &moveOp{moves: []kvlog.Move{m}, size: 100}}
+			refused := data("refused")
+			refused.check = 1 << 40
+			switch change {
+			case "in the batch":
+				inOneBatch(d, d.newValueOp(verbSet, key, data("new")), mo)
+			default:
+				if _, err := d.Set(SetRequest{Key: key, Data: []byte("new"), Check: AnyVersion}); err != nil {
+					t.Fatal(err)
+				}
+				if change == "before" {
+					inOneBatch(d, mo)
+				} else {
+					inOneBatch(d, d.newValueOp(verbSet, key, refused), mo)
+				}
+			}
+			if mo.err != nil || mo.move.moved != 0 {
+				t.Errorf("%s, changed %s: moved %d bytes, %v", what, change, mo.move.moved, mo.err)
+			}
+			for range 2 {
+				if v, err := d.Get(key); err != nil || string(v.Data) != "new" {
+					t.Errorf("%s, changed %s: %q %v", what, change, v.Data, err)
+				}
+				mustClose(t, d)
+				dropIndex(o.FS.(*memdisk.FS))
+				d = mustOpen(t, o)
+			}
+			mustClose(t, d)
+		}
+	}
+}
+
+// moveOf is the move of the record that a key has now.
+func moveOf(t *testing.T, d *DB, k Key) kvlog.Move {
+	t.Helper()
+	hash := d.values.Hash(k.Acc, k.ID)
+	f, err := d.values.Find(k.Acc, k.ID, hash)
+	v, ok, err2 := d.values.Get(k.Acc, k.ID, hash)
+	if !f.OK || !ok || err != nil || err2 != nil {
+		t.Fatal(f, ok, err, err2)
+	}
+	body := make([]byte, kvlog.ValueSize(k.Acc, k.ID, string(v.Type), len(v.Data)))
+	d.values.Put(body, k.Acc, k.ID, string(v.Type), v.Version, v.Expires, v.Data, v.Sum)
+	return kvlog.Move{Type: kvlog.TypeValue, Acc: k.Acc, ID: k.ID, Hash: hash, Size: f.Size, Body: body, Version: v.Version, Expires: v.Expires, Loc: f.Loc}
+}
+
+// A damaged record is met by compaction: its segment stays, all else moves on.
+func TestADamagedRecordKeepsItsSegmentAndHarmsNoOther(t *testing.T) {
+	fs := memdisk.New()
+	o := tinyKV(fs, nil)
+	d := mustOpen(t, o)
+	put := func(k string) {
+		t.Helper()
+		if _, err := d.Set(SetRequest{Key: Key{"1", k}, Data: bytes.Repeat([]byte(k), 500), Check: AnyVersion}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a")
+	put("bad")
+	put("c")
+	for i := range 100 { // into later segments
+		put(fmt.Sprint(i % 3))
+	}
+	spoil(t, fs, bytes.Repeat([]byte("bad"), 100))
+	if err := d.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	held := len(d.values.Segments())
+	for range 2 {
+		compactAll(d)
+	}
+	get := func(k string) error {
+		v, err := d.Get(Key{"1", k})
+		if err == nil && !bytes.Equal(v.Data, bytes.Repeat([]byte(k), 500)) {
+			t.Errorf("%s has other data", k)
+		}
+		return err
+	}
+	check := func(what string, bad error) {
+		t.Helper()
+		for _, k := range []string{"a", "c", "0", "1", "2"} {
+			if err := get(k); err != nil {
+				t.Errorf("%s: %s: %v", what, k, err)
+			}
+		}
+		if err := get("bad"); !errors.Is(err, bad) {
+			t.Errorf("%s: the damaged value: %v, want %v", what, err, bad)
+		}
+	}
+	check("compacted", ErrDamaged)
+	if !d.values.Segments()[1] {
+		t.Error("the segment with the damaged record was released")
+	}
+	if now := len(d.values.Segments()); now >= held || d.Stats().Values.Damaged == 0 {
+		t.Errorf("%d segments of %d are held, %d records were damaged", now, held, d.Stats().Values.Damaged)
+	}
+	mustClose(t, d)
+	for _, keep := range []bool{true, false} {
+		if !keep {
+			dropIndex(fs)
+		}
+		d = mustOpen(t, o)
+		check("restarted", ErrDamaged)
+		mustClose(t, d)
+	}
+	d = mustOpen(t, o)
+	put("bad")
+	check("overwritten", nil)
+	mustClose(t, d)
+	d = mustOpen(t, o)
+	check("overwritten and restarted", nil)
+	mustClose(t, d)
+}
+
+// spoil flips a bit in the midst of the first place that holds what.
+func spoil(t *testing.T, fs *memdisk.FS, what []byte) {
+	t.Helper()
+	for _, name := range fs.Files() {
+		b, err := fs.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := bytes.Index(b, what); i >= 0 {
+			f, err := fs.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt([]byte{b[i+len(what)/2] ^ 1}, int64(i+len(what)/2)); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("nothing holds %q", what)
+}

@@ -1,0 +1,277 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
+
+	"pgregory.net/rapid"
+)
+
+// tinyKV has segments of four pages, so that a few values fill one.
+func tinyKV(fs *memdisk.FS, clock Clock) Options {
+	return Options{FS: fs, Dir: "data", Segment: 16 << 10, Extent: 4096, CheckpointRoom: 8 << 10, Clock: clock}
+}
+
+// handClock stands still until a test moves it.
+type handClock struct{ ns atomic.Int64 }
+
+func (c *handClock) now() (mono, wall int64) { return c.ns.Load(), c.ns.Load() }
+
+type modelValue struct {
+	data, typ string
+	version   int64
+	expires   int64 // 0: never
+}
+
+// kvModel drives a database and a plain map side by side.
+type kvModel struct {
+	fs     *memdisk.FS
+	clock  handClock
+	db     *DB
+	values map[string]modelValue
+	newest int64 // version
+}
+
+func (m *kvModel) open(t *rapid.T) {
+	d, err := Open(tinyKV(m.fs, m.clock.now))
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	m.db = d
+}
+
+func (m *kvModel) value(key string) (modelValue, bool) {
+	v, ok := m.values[key]
+	return v, ok && (v.expires == 0 || v.expires > m.clock.ns.Load())
+}
+
+var modelKeys = []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+
+func (m *kvModel) key(t *rapid.T) string { return rapid.SampledFrom(modelKeys).Draw(t, "key") }
+
+// compare holds every key against the model.
+func (m *kvModel) compare(t *rapid.T, d *DB, what string) {
+	for _, k := range modelKeys {
+		want, ok := m.value(k)
+		got, err := d.Get(Key{"1", k})
+		switch {
+		case !ok && errors.Is(err, ErrNotFound):
+		case !ok:
+			t.Fatalf("%s: %s is back: version %d, %v", what, k, got.Version, err)
+		case err != nil:
+			t.Fatalf("%s: %s with version %d: %v", what, k, want.version, err)
+		case string(got.Data) != want.data || got.Type != want.typ || got.Version != want.version:
+			t.Fatalf("%s: %s is version %d with %d bytes, want version %d with %d", what, k, got.Version, len(got.Data), want.version, len(want.data))
+		}
+	}
+}
+
+// rebuild opens a copy of the disk as it is, with an index built from the log.
+func (m *kvModel) rebuild(t *rapid.T, what string) {
+	fs := m.fs.Clone()
+	dropIndex(fs)
+	d, err := Open(tinyKV(fs, m.clock.now))
+	if err != nil {
+		t.Fatalf("%s, the index rebuilt: %v", what, err)
+	}
+	m.compare(t, d, what+", the index rebuilt")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dropIndex(fs *memdisk.FS) {
+	if slices.Contains(fs.Files(), "data/index") {
+		if err := fs.Remove("data/index"); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (m *kvModel) set(t *rapid.T) {
+	k := m.key(t)
+	old, ok := m.value(k)
+	r := SetRequest{Key: Key{"1", k}, Type: rapid.SampledFrom([]string{"", "text/plain"}).Draw(t, "type"), Check: AnyVersion}
+	// Seldom large, so that also segments with many records come.
+	r.Data = make([]byte, rapid.SampledFrom([]int{0, 10, 100, 700, 3000}).Draw(t, "size"))
+	for i := range r.Data {
+		r.Data[i] = byte(int64(i) + m.newest)
+	}
+	var expires int64
+	if rapid.IntRange(0, 3).Draw(t, "ttl") == 0 {
+		r.TTL = 10 * time.Second
+		expires = m.clock.ns.Load() + int64(r.TTL)
+	}
+	wantErr := false
+	switch rapid.IntRange(0, 4).Draw(t, "check") {
+	case 0:
+		r.Check, wantErr = 0, ok
+	case 1:
+		r.Check, wantErr = max(old.version, 1), !ok
+	case 2:
+		r.Check, wantErr = old.version+1, true
+	}
+	version, err := m.db.Set(r)
+	var conflict *ConflictError
+	switch {
+	case wantErr && errors.As(err, &conflict):
+	case wantErr || err != nil:
+		t.Fatalf("set %s, ver=%d over version %d: version %d, %v", k, r.Check, old.version, version, err)
+	case version <= m.newest:
+		t.Fatalf("version %d after %d", version, m.newest)
+	default:
+		m.newest = version
+		m.values[k] = modelValue{string(r.Data), r.Type, version, expires}
+	}
+}
+
+func (m *kvModel) delete(t *rapid.T) {
+	k := m.key(t)
+	if err := m.db.DeleteValue(Key{"1", k}, AnyVersion); err != nil {
+		t.Fatal(err)
+	}
+	delete(m.values, k)
+}
+
+// roll goes on in a new segment, and makes the ones before it ready to compact.
+func (m *kvModel) roll(t *rapid.T) {
+	for at := m.db.log.Stats().Appended + 13<<10; m.db.log.Stats().Appended < at; {
+		v, err := m.db.Set(SetRequest{Key: Key{"1", "h"}, Data: make([]byte, 3000), Check: AnyVersion})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.newest = v
+		m.values["h"] = modelValue{string(make([]byte, 3000)), "", v, 0}
+	}
+	if err := m.db.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// crash cuts the power: all that was answered has to be there.
+func (m *kvModel) crash(t *rapid.T) {
+	m.fs.Freeze()
+	after := m.fs.Crash(m.fs.Len(), rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)))
+	_ = m.db.Close() // on a dead disk
+	m.fs = after
+}
+
+func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &kvModel{fs: memdisk.New(), values: map[string]modelValue{}}
+		m.clock.ns.Store(int64(time.Hour))
+		m.open(t)
+		defer func() { _ = m.db.Close() }()
+		t.Repeat(map[string]func(*rapid.T){
+			"set":    m.set,
+			"set2":   m.set,
+			"delete": m.delete,
+			"roll":   m.roll,
+			"time":   func(t *rapid.T) { m.clock.ns.Add(int64(4 * time.Second)) },
+			"checkpoint": func(t *rapid.T) {
+				if err := m.db.checkpoint(); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"compact": func(t *rapid.T) {
+				m.compactAny(t)
+				m.compare(t, m.db, "compacted")
+				m.rebuild(t, "compacted")
+			},
+			"restart": func(t *rapid.T) {
+				if err := m.db.Close(); err != nil {
+					t.Fatal(err)
+				}
+				m.spoilIndex(t)
+				m.open(t)
+				m.compare(t, m.db, "restarted")
+			},
+			"crash": func(t *rapid.T) {
+				m.crash(t)
+				m.spoilIndex(t)
+				m.open(t)
+				m.compare(t, m.db, "crashed")
+			},
+			"": func(t *rapid.T) {},
+		})
+		m.compare(t, m.db, "at the end")
+		m.rebuild(t, "at the end")
+	})
+}
+
+// compactAny compacts some segment before the checkpoint, worth it or not.
+func (m *kvModel) compactAny(t *rapid.T) {
+	var ready []uint64
+	for n := range m.db.values.Segments() {
+		if n < m.db.ckptSegment.Load() {
+			ready = append(ready, n)
+		}
+	}
+	slices.Sort(ready)
+	if len(ready) == 0 {
+		return
+	}
+	n := rapid.SampledFrom(ready).Draw(t, "segment")
+	m.db.compactMu.Lock()
+	defer m.db.compactMu.Unlock()
+	if !m.db.compactSegment(n, 0) && m.db.values.Segments()[n] {
+		t.Fatalf("segment %d was not compacted", n)
+	}
+}
+
+// spoilIndex removes or damages the index snapshot, or leaves it.
+func (m *kvModel) spoilIndex(t *rapid.T) {
+	if !slices.Contains(m.fs.Files(), "data/index") {
+		return
+	}
+	switch rapid.IntRange(0, 3).Draw(t, "spoil") {
+	case 0:
+		dropIndex(m.fs)
+	case 1:
+		b, err := m.fs.ReadFile("data/index")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[rapid.IntRange(0, len(b)-1).Draw(t, "byte")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+		if err := m.fs.WriteFile("data/index", b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOverwritingTheSameKeysLeavesABoundedLog(t *testing.T) {
+	o := tinyKV(memdisk.New(), nil)
+	o.Segment = 64 << 10
+	d := mustOpen(t, o)
+	const keys = 100
+	size := 0
+	for wrote := int64(0); wrote < 50*o.Segment; {
+		k := fmt.Sprint(rand.IntN(keys))
+		data := make([]byte, 200)
+		if _, err := d.Set(SetRequest{Key: Key{"1", k}, Data: data, Check: AnyVersion}); err != nil {
+			t.Fatal(err)
+		}
+		wrote += 256
+	}
+	if err := d.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	d.compact()
+	s := d.Stats()
+	size = int(s.Log.Bytes)
+	// Beside ratio and slack: the one that is written to, and the one that is ready.
+	if bound := 2*s.Values.Live + (compactSlack+2)*o.Segment; int64(size) > bound {
+		t.Errorf("the log has %d bytes with %d live, at most %d are allowed", size, s.Values.Live, bound)
+	}
+	if s.Values.Keys != keys || s.Compaction.Freed == 0 {
+		t.Errorf("%d keys, %+v", s.Values.Keys, s.Compaction)
+	}
+	mustClose(t, d)
+}
