@@ -71,6 +71,9 @@ func open(o *Options) (*DB, error) {
 	if len(damage) > 0 {
 		return nil, errors.Join(&DamageError{damage[0]}, r.close())
 	}
+	if err := syncDirs(o.FS, o.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("sync the directories: %w", err), r.close())
+	}
 	if err := r.settle(); err != nil {
 		return nil, errors.Join(fmt.Errorf("write the recovered state: %w", err), r.close())
 	}
@@ -273,11 +276,28 @@ func create(o *Options) error {
 	if err := o.FS.SyncDir(o.Dir); err != nil {
 		return err
 	}
-	if err := createCheckpoint(o.FS, o.Dir, &c); err != nil {
+	return createCheckpoint(o.FS, o.Dir, &c)
+}
+
+// syncDirs makes the names in a directory durable, and its own name and those of
+// the directories above it, each of which MkdirAll may have made. It is done at
+// every start, as the one before may have failed right after making them.
+func syncDirs(fsys disk.FS, dir string) error {
+	if err := fsys.SyncDir(dir); err != nil {
 		return err
 	}
-	// The directory's own entry, as it may be new too.
-	return o.FS.SyncDir(path.Dir(o.Dir))
+	for last := dir; ; last = dir {
+		if dir = path.Dir(dir); dir == last {
+			return nil
+		}
+		err := fsys.SyncDir(dir)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // not made by MkdirAll, which makes only what can be read, and so is what lies above
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // neverUsed makes sure that tables and log without a CHECKPOINT are empty.
