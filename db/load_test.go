@@ -1,0 +1,233 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
+)
+
+// load is what several clients do at once: hot things that all of them add to,
+// things that are reset, ever new ones, locks that are waited for, renewed, left
+// to end by themselves and given up by hanging up.
+type load struct {
+	*player
+	workers, steps int
+	seed           uint64
+
+	waiting   atomic.Int64             // workers that may be waiting for a lock
+	busy      atomic.Int64             // workers that have steps to do yet
+	resetting [resettable]sync.RWMutex // read: adding to that thing; write: resetting it
+	mu        sync.Mutex               // guards err
+	err       error
+}
+
+const resettable = 3 // things that all workers add to and now and then reset
+
+func (l *load) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		l.err = err
+	}
+}
+
+// run plays the load and returns the first answer that no client should get.
+func (l *load) run() error {
+	var wg sync.WaitGroup
+	l.busy.Store(int64(l.workers))
+	for w := range l.workers {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(l.seed, uint64(w)))
+			for i := range l.steps {
+				l.step(rnd, w, i)
+			}
+			// The first to be done lets time go by for the others: whoever waits for a
+			// lock gets it, or sees its wait run out.
+			for first := l.busy.Add(-1) == int64(l.workers)-1; first && l.busy.Load() > 0; runtime.Gosched() {
+				if l.waiting.Load() > 0 {
+					l.pass(10 * time.Second)
+					l.d.queue.signal()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return l.err
+}
+
+// refused says whether an answer is one that the load has to expect.
+func refused(err error) bool {
+	var conflict *ConflictError
+	var held *HeldError
+	return errors.As(err, &conflict) || errors.As(err, &held) || errors.Is(err, context.Canceled)
+}
+
+func (l *load) want(err error) {
+	if err != nil && !refused(err) {
+		l.fail(err)
+	}
+}
+
+// idOf makes ids of all lengths, so that each table is used.
+func idOf(rnd *rand.Rand, name string, i int) string {
+	return fmt.Sprintf("%s-%d-%s", name, i, strings.Repeat("x", []int{0, 50, 110, 220}[rnd.IntN(4)]))
+}
+
+func (l *load) step(rnd *rand.Rand, w, i int) {
+	kind := kindSequence + uint8(rnd.IntN(2))
+	n := 1 + rnd.Int64N(5)
+	if kind == kindCounter && rnd.IntN(3) == 0 {
+		n = -n
+	}
+	own := Key{"worker", fmt.Sprint(w, rnd.IntN(3))}
+	switch what := rnd.IntN(100); {
+	case what < 35:
+		_, err := l.add(kind, Key{"hot", fmt.Sprint(rnd.IntN(2))}, n)
+		l.want(err)
+	case what < 50:
+		r := rnd.IntN(resettable)
+		l.resetting[r].RLock()
+		defer l.resetting[r].RUnlock()
+		_, err := l.add(kind, Key{"shared", fmt.Sprint(r)}, n)
+		l.want(err)
+	case what < 53:
+		r := rnd.IntN(resettable)
+		l.resetting[r].Lock()
+		defer l.resetting[r].Unlock()
+		l.want(l.reset(kind, Key{"shared", fmt.Sprint(r)}))
+	case what < 65:
+		_, err := l.add(kind, own, n)
+		l.want(err)
+	case what < 70:
+		l.want(l.reset(kind, own))
+	case what < 80:
+		k := Key{"new", idOf(rnd, fmt.Sprint("w", w), i)}
+		_, err := l.add(kind, k, n)
+		l.want(err)
+		if rnd.IntN(3) == 0 {
+			l.want(l.reset(kind, k))
+		}
+	case what < 82:
+		l.pass(time.Duration(rnd.IntN(2000)) * time.Millisecond)
+	case what < 85:
+		runtime.Gosched() // a moment of quiet
+	default:
+		l.holdLock(rnd, w, i)
+	}
+}
+
+// holdLock takes a lock, maybe after a wait, and maybe renews it and gives it back.
+func (l *load) holdLock(rnd *rand.Rand, w, i int) {
+	r := LockRequest{
+		Key: Key{"lock", idOf(rnd, "shared", rnd.IntN(2))},
+		Dur: time.Duration(1+rnd.IntN(8)) * time.Second,
+	}
+	if rnd.IntN(4) > 0 {
+		r.Owner = fmt.Sprintf("worker %d step %d of %d", w, i, l.seed)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// One of the workers never waits, so that time goes by for the others.
+	if l.waiting.Add(1) < int64(l.workers) && rnd.IntN(4) > 0 {
+		r.Wait = time.Duration(1+rnd.IntN(60)) * time.Second
+		if rnd.IntN(4) == 0 {
+			moments := rnd.IntN(20)
+			go func() {
+				for range moments {
+					runtime.Gosched()
+				}
+				cancel()
+			}()
+		}
+	}
+	token, err := l.lock(ctx, r)
+	l.waiting.Add(-1)
+	l.want(err)
+	if err != nil {
+		return
+	}
+	if rnd.IntN(4) == 0 {
+		r.Token, r.Wait = token, 0
+		r.Dur += time.Second
+		_, err := l.lock(context.Background(), r)
+		l.want(err)
+	}
+	if rnd.IntN(4) > 0 {
+		l.want(l.unlock(r.Key, token))
+	}
+}
+
+// handOver has a known waiter get a lock from its holder, with all of it noted.
+func (l *load) handOver(id string) error {
+	r := LockRequest{Key: Key{"lock", "hand-over " + id}, Owner: "first " + id, Dur: time.Hour}
+	token, err := l.lock(context.Background(), r)
+	if err != nil {
+		return err
+	}
+	next := r
+	next.Owner, next.Wait = "next "+id, time.Hour
+	a := l.ask(asked{verb: verbLock, kind: kindLock, key: r.Key, owner: next.Owner, dur: int64(next.Dur)})
+	got := make(chan error)
+	go func() {
+		token, err := l.d.Lock(context.Background(), next)
+		got <- l.note(a, token, err)
+	}()
+	for {
+		h, err := l.d.LockHolder(r.Key)
+		if err != nil {
+			return errors.Join(err, <-got)
+		}
+		if h.Waiters == 1 {
+			break
+		}
+		runtime.Gosched()
+	}
+	l.fs.Mark(inLine{a.id})
+	return errors.Join(l.unlock(r.Key, token), <-got)
+}
+
+// loaded returns a disk whose journal holds a whole life of a data directory: made,
+// loaded, closed, recovered and loaded again, with the notes of all that was asked
+// and answered.
+func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
+	fs, clock := memdisk.New(), newTestClock()
+	o.FS, o.Clock = fs, clock.read
+	if seed%2 == 0 {
+		// A slow disk: batches of many operations.
+		fs.Fail(func(op memdisk.Op) error {
+			for range 20 {
+				if op.Kind == memdisk.Sync {
+					runtime.Gosched()
+				}
+			}
+			return nil
+		})
+	}
+	var ids atomic.Int64
+	for life := range uint64(2) {
+		d, err := Open(o)
+		if err != nil {
+			return nil, err
+		}
+		l := &load{player: &player{d, fs, clock, &ids}, workers: workers, steps: steps, seed: 2*seed + life}
+		err = l.run()
+		if err == nil {
+			err = l.handOver(fmt.Sprint(life))
+		}
+		if err = errors.Join(err, d.Close()); err != nil {
+			return nil, err
+		}
+		if n := fs.OpenHandles(); n > 0 {
+			return nil, fmt.Errorf("%d handles are open after Close", n)
+		}
+	}
+	return fs, nil
+}

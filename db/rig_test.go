@@ -1,0 +1,145 @@
+package db
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/disk/memdisk"
+)
+
+// testClock is a Clock that stands still until a test moves it.
+type testClock struct {
+	mu         sync.Mutex // guards both
+	mono, wall int64
+}
+
+// epoch is where the wall clocks of the tests begin.
+const epoch = int64(1_800_000_000e9)
+
+func newTestClock() *testClock { return &testClock{wall: epoch} }
+
+func (c *testClock) read() (mono, wall int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mono, c.wall
+}
+
+// pass lets time go by.
+func (c *testClock) pass(t time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mono += int64(t)
+	c.wall += int64(t)
+}
+
+// step sets the wall clock forward or back, as an administrator would.
+func (c *testClock) step(t time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wall += int64(t)
+}
+
+// tiny are options with which rolls, growth and checkpoints happen all the time.
+// The data directory lies in directories that are not there yet.
+func tiny(fs disk.FS, clock *testClock) Options {
+	return Options{
+		FS: fs, Dir: "srv/cloud/data",
+		Segment: 16 << 10, Extent: 4096, CheckpointRoom: 4096, CheckpointEvery: 8 << 10,
+		MarkAfter: time.Hour, // tests that want marks say so
+		Clock:     clock.read,
+	}
+}
+
+// small are options for a directory of the operating system's.
+func small(t *testing.T) Options {
+	return Options{Dir: t.TempDir(), Segment: 64 << 10, Extent: 4096, CheckpointRoom: 4096}
+}
+
+func mustOpen(t *testing.T, o Options) *DB {
+	t.Helper()
+	d, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func mustClose(t *testing.T, d *DB) {
+	t.Helper()
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// player submits operations and notes in the disk's journal what it asked for,
+// before, and what it was answered, behind. Any number of goroutines may play.
+type player struct {
+	d     *DB
+	fs    *memdisk.FS
+	clock *testClock
+	ids   *atomic.Int64
+}
+
+func newPlayer(d *DB, fs *memdisk.FS, clock *testClock) *player {
+	return &player{d, fs, clock, new(atomic.Int64)}
+}
+
+func (p *player) ask(a asked) asked {
+	a.id = p.ids.Add(1)
+	_, a.wall = p.clock.read()
+	p.fs.Mark(a)
+	return a
+}
+
+// note notes an answer. Of a write whose outcome is unknown nothing is noted: it
+// stays as it was asked.
+func (p *player) note(a asked, value int64, err error) error {
+	if !isUnknown(err) {
+		_, wall := p.clock.read()
+		p.fs.Mark(answered{id: a.id, done: err == nil, value: value, wall: wall})
+	}
+	return err
+}
+
+func (p *player) add(kind uint8, k Key, n int64) (v int64, err error) {
+	a := p.ask(asked{verb: verbAdd, kind: kind, key: k, n: n})
+	if kind == kindSequence {
+		v, err = p.d.AddSequence(k, n)
+	} else {
+		v, err = p.d.AddCounter(k, n, -1000, 1000)
+	}
+	return v, p.note(a, v, err)
+}
+
+func (p *player) reset(kind uint8, k Key) (err error) {
+	a := p.ask(asked{verb: verbReset, kind: kind, key: k})
+	if kind == kindSequence {
+		err = p.d.ResetSequence(k)
+	} else {
+		err = p.d.ResetCounter(k)
+	}
+	return p.note(a, 0, err)
+}
+
+func (p *player) lock(ctx context.Context, r LockRequest) (int64, error) {
+	a := p.ask(asked{verb: verbLock, kind: kindLock, key: r.Key, owner: r.Owner, token: r.Token, dur: int64(r.Dur)})
+	token, err := p.d.Lock(ctx, r)
+	return token, p.note(a, token, err)
+}
+
+func (p *player) unlock(k Key, token int64) error {
+	a := p.ask(asked{verb: verbUnlock, kind: kindLock, key: k, token: token})
+	return p.note(a, 0, p.d.Unlock(UnlockRequest{Key: k, Token: token}))
+}
+
+// pass lets time go by. That it will is noted before: a hold that it ends may
+// end on disk from then on.
+func (p *player) pass(t time.Duration) {
+	_, wall := p.clock.read()
+	p.fs.Mark(passed{wall + int64(t)})
+	p.clock.pass(t)
+}
