@@ -232,8 +232,12 @@ func sources(dir string, d *db.DB) metrics.Sources {
 			}
 		},
 		KV: func() metrics.KV {
-			s := d.Stats().Values
-			return metrics.KV{Keys: s.Keys, LiveBytes: s.Live, LogBytes: s.Total, Reads: s.Reads, Damaged: s.Damaged}
+			all := d.Stats()
+			s := all.Values
+			return metrics.KV{
+				Keys: s.Keys, LiveBytes: s.Live, LogBytes: s.Total, Reads: s.Reads, Damaged: s.Damaged,
+				Compactions: all.Compaction.Runs, MovedBytes: all.Compaction.MovedBytes,
+			}
 		},
 	}
 }
