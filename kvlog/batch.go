@@ -33,6 +33,11 @@ func (h header) end() Pos {
 	return Pos{Segment: h.segment, Offset: int64(h.offset) + int64(h.length), Seq: h.seq, Sum: h.sum}
 }
 
+// stands says whether the batch was written to this place.
+func (h header) stands(segment uint64, offset int64) bool {
+	return h.segment == segment && h.offset == uint64(offset)
+}
+
 // putHeader fills in the header of a batch that goes to pos, and returns its sum.
 func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
 	le := binary.LittleEndian

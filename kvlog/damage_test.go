@@ -251,12 +251,12 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 
 func TestVerifyReportsEveryDamage(t *testing.T) {
 	x := newLongLog(t)
-	x.at(1)[100]++                              // one batch
-	clear(x.batch(3))                           // two
-	clear(x.batch(4))                           // side by side
-	x.at(x.seal)[60]++                          // a seal
-	x.files[seg2][20]++                         // a header
-	x.files[seg2][pageSize+100]++               // and the first batch behind it
+	x.at(1)[100]++                       // one batch
+	clear(x.batch(3))                    // two
+	clear(x.batch(4))                    // side by side
+	x.at(x.seal)[60]++                   // a seal
+	x.files[seg2][20]++                  // a header
+	x.files[seg2][pageSize+100]++        // and the first batch behind it
 	clear(x.at(len(x.starts) - 1)[:100]) // a torn tail: no damage
 	x.store(t)
 	var got []string
@@ -309,6 +309,14 @@ func TestVerifyReadsWhatIsBeforeCheckpoint(t *testing.T) {
 		},
 		"an earlier segment's seal": {
 			func(x *longLog) { clear(x.at(x.seal)) },
+			func(x *longLog) []string { return []string{fmt.Sprintf("%s %d", seg1, x.starts[x.seal].Offset)} },
+		},
+		"an earlier segment's seal, and there is nothing behind it": {
+			func(x *longLog) {
+				clear(x.at(x.seal))
+				clear(x.files[seg2][pageSize:])
+				x.end = x.starts[x.seal+1]
+			},
 			func(x *longLog) []string { return []string{fmt.Sprintf("%s %d", seg1, x.starts[x.seal].Offset)} },
 		},
 		"CHECKPOINT is of another log": {

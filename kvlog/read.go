@@ -9,20 +9,22 @@ import (
 // windowSize is how much of a file is read at a time, in bytes.
 const windowSize = 256 << 10
 
-// window reads a segment from front to back. It holds 256 KiB, or one batch
-// where that is larger.
+// window reads a segment from front to back. It holds 256 KiB, or as much as the
+// largest batch so far.
 type window struct {
 	s   *segment
 	off int64
 	buf []byte
 }
 
-// at returns the n bytes at off, which must lie within the segment. They are
-// valid until the next call.
+// at returns the n bytes at off, valid until the next call.
 func (w *window) at(off int64, n int) ([]byte, error) {
+	if off+int64(n) > w.s.size {
+		return nil, fmt.Errorf("%s: read %d bytes at offset %d: the segment has %d", w.s.path, n, off, w.s.size)
+	}
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
 		want := int(min(int64(max(n, windowSize)), w.s.size-off))
-		if cap(w.buf) < want || cap(w.buf) > windowSize && want <= windowSize {
+		if cap(w.buf) < want {
 			w.buf = make([]byte, want)
 		}
 		w.off, w.buf = off, w.buf[:want]
@@ -105,7 +107,7 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 func (h header) checkPlace(pos Pos, left int64) *fault {
 	length := int64(h.length)
 	switch {
-	case h.segment != pos.Segment || h.offset != uint64(pos.Offset):
+	case !h.stands(pos.Segment, pos.Offset):
 		return &fault{what: "batch of another position"}
 	case h.seq <= pos.Seq:
 		return &fault{what: "stale batch"}
@@ -161,7 +163,7 @@ func (c codec) scan(s *segment, from int64, seq uint64, one bool) (leftover, err
 				continue
 			}
 			h, ok := c.header(p[at:])
-			if !ok || h.segment != s.number || h.offset != uint64(here) || h.seq <= seq {
+			if !ok || !h.stands(s.number, here) || h.seq <= seq {
 				continue
 			}
 			if !l.found {

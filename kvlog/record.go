@@ -124,7 +124,7 @@ func checkRecords(p []byte, count uint32) string {
 			return fmt.Sprintf("record %d has no good header", found+1)
 		}
 		room := int64(len(p) - at - recordHeader)
-		if n > room || int64(padded(int(n))) > room {
+		if (n+7)&^7 > room {
 			return fmt.Sprintf("record %d has %d bytes, but %d are left", found+1, n, room)
 		}
 		if typ == typeSeal && (count != 1 || n != sealBody) {

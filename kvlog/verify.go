@@ -70,15 +70,17 @@ func (v *verifier) verify() {
 func (v *verifier) walk(s *segment, follows bool) {
 	pos := Pos{Segment: s.number, Offset: pageSize, Seq: v.end.Seq, Sum: v.end.Sum}
 	w := window{s: s}
-	for first := true; ; first = false {
-		if first && !follows {
-			// What stands before it is freed or bad: it says itself what it follows.
-			if p, err := w.at(pos.Offset, batchHeader); err == nil {
-				if h, ok := v.codec.header(p); ok && h.seq > v.end.Seq {
-					pos.Seq, pos.Sum = h.seq-1, h.prev
-				}
+	if !follows {
+		// What stands before it is freed or bad: it says itself what it follows.
+		if s.number == v.from.Segment && pos.Offset == v.from.Offset {
+			pos = v.from
+		} else if p, err := w.at(pos.Offset, batchHeader); err == nil {
+			if h, ok := v.codec.header(p); ok && h.stands(s.number, pos.Offset) && h.seq > v.end.Seq {
+				pos.Seq, pos.Sum = h.seq-1, h.prev
 			}
 		}
+	}
+	for {
 		v.checkFrom(s, pos)
 		b, f, err := v.codec.batch(&w, pos)
 		if err != nil {
