@@ -138,7 +138,7 @@ func (d *DB) decideAll(todo []*op) int {
 			have = held
 		}
 		switch {
-		case d.batch.bytes()+needs(o, last) <= have:
+		case d.batch.bytes()+d.needs(o, last) <= have:
 			d.decide(o)
 		case n > 0 || d.batch.size > 0:
 			return n
@@ -264,7 +264,7 @@ func (d *DB) do(o *op) error {
 		var err error
 		switch o.err {
 		case errNeedLog:
-			err = d.growOrCompact(o)
+			err = d.makeRoom(o)
 		case needSlot[0], needSlot[1], needSlot[2], needSlot[3]:
 			err = d.growTable(slices.Index(needSlot[:], o.err), o.capacity)
 		default:

@@ -69,14 +69,6 @@ func (d *DB) compact() {
 	}
 }
 
-// makeRoom tries to give a segment back to a full disk, and says whether there
-// may be room now.
-func (d *DB) makeRoom() bool {
-	d.compactMu.Lock()
-	defer d.compactMu.Unlock()
-	return !d.log.NeedsPrepare() || d.compactOne(true)
-}
-
 // compactOne compacts a segment and says whether it is worth going on. It wants
 // compactMu held. With full there is no room but what is held back.
 func (d *DB) compactOne(full bool) bool {
@@ -143,12 +135,15 @@ func (d *DB) move(moves []kvlog.Move, rest int) (moved int, err error) {
 	return m.moved, nil
 }
 
-// needs is the room that an operation must find in the log. What is held back
-// for deletes in the last segment that there is must not be spent on a
-// compaction that cannot be finished.
-func needs(o *op, last bool) int {
-	if o.verb == verbMove && last {
+// needs is the room that an operation must find in the log. Where there is only
+// the last of it, what is held back must not be spent on a compaction that cannot
+// be finished, and deletes leave a part of it to one that can, as long as there is any.
+func (d *DB) needs(o *op, last bool) int {
+	switch {
+	case last && o.verb == verbMove:
 		return o.move.rest
+	case last && o.frees() && !o.desperate:
+		return o.room() + int(min(d.segment/8, 512<<10))
 	}
 	return o.room()
 }
@@ -213,11 +208,27 @@ func (d *DB) wallNow() int64 {
 	return mono + d.epoch
 }
 
-// growOrCompact makes a segment ready, on a full disk by what compaction gives back.
-func (d *DB) growOrCompact(o *op) error {
+// makeRoom makes a segment ready for an operation that found no room in the log,
+// on a full disk with what compaction gives back.
+func (d *DB) makeRoom(o *op) error {
 	err := d.growLog()
-	if disk.IsFull(err) && o.verb != verbMove && d.makeRoom() {
-		err = d.growLog()
+	if o.verb == verbMove || !disk.IsFull(err) {
+		return err
+	}
+	d.compactMu.Lock()
+	defer d.compactMu.Unlock()
+	for {
+		// Whoever had the lock before may have made room.
+		if err = d.growLog(); !disk.IsFull(err) {
+			return err
+		}
+		if !d.compactOne(true) {
+			break
+		}
+	}
+	if o.frees() && !o.desperate {
+		o.desperate = true
+		return nil
 	}
 	return err
 }

@@ -53,6 +53,8 @@ type op struct {
 	kv   *valueOp // of a value
 	move *moveOp  // of compaction
 
+	desperate bool // it frees, and there is no way to make room: it may use the last
+
 	value    int64 // the answer
 	holder   Holder
 	err      error
