@@ -24,9 +24,23 @@ func loadCertificate(cert, key string) (*tls.Certificate, error) {
 	return &c, nil
 }
 
-// listen binds host:port or unix:/path. The socket file that a dead server left
-// is replaced; one that somebody answers at is not.
+// listen binds host:port or unix:/path, for as many connections as leave enough
+// descriptors to files.
 func listen(address string) (net.Listener, error) {
+	n, err := maxConnections()
+	if err != nil {
+		return nil, err
+	}
+	l, err := bind(address)
+	if err != nil {
+		return nil, err
+	}
+	return limit(l, n), nil
+}
+
+// bind is listen without a limit. The socket file that a dead server left is
+// replaced; one that somebody answers at is not.
+func bind(address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		l, err := net.Listen("tcp", address)
