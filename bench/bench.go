@@ -117,6 +117,18 @@ func (b *bench) fill(ctx context.Context, r *row) error {
 	return nil
 }
 
+// round does each job once, beginning with another one in each round.
+func (b *bench) round(ctx context.Context, round int) error {
+	for _, j := range rotate(b.jobs, round*len(b.jobs)/b.rounds) {
+		fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, b.rounds, j.name)
+		if err := j.run(ctx, round); err != nil {
+			return fmt.Errorf("%s: %w", j.name, err)
+		}
+	}
+	b.results.rounds++
+	return nil
+}
+
 // target is one of those that do a row's work.
 type target struct {
 	name string

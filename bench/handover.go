@@ -11,7 +11,8 @@ import (
 )
 
 // settle is how long a holder waits before it unlocks, once all others have
-// asked: long enough for the last of them to be in the queue.
+// asked, for each that has asked meanwhile: long enough for it to be in the
+// queue. At first these are all, later the holder before alone.
 const settle = 200 * time.Microsecond
 
 // handOvers hands the row's lock around among waiters+1 clients, each on its
@@ -23,6 +24,7 @@ func handOvers(ctx context.Context, addr string, r *row, waiters int, d time.Dur
 	g := &ring{
 		lock:    fmt.Sprintf("/db/%s/%s/ring%d?dur=60&wait=60", r.acc, r.api, waiters),
 		waiters: waiters,
+		length:  d,
 	}
 	var api string
 	g.method, api, _ = strings.Cut(r.unlock, " ")
@@ -45,13 +47,12 @@ func handOvers(ctx context.Context, addr string, r *row, waiters int, d time.Dur
 			}
 		})
 	}
-	defer time.AfterFunc(d, func() { cancel(errEnough) }).Stop()
+	defer time.AfterFunc(d+patience, func() {
+		cancel(fmt.Errorf("%s: a lock that %d clients want stands still", g.lock, waiters+1))
+	}).Stop()
 	all.Wait()
 	if err := context.Cause(ctx); err != errEnough {
 		return nil, err
-	}
-	if len(g.took) == 0 {
-		return nil, fmt.Errorf("%s: no hand-over among %d waiters in %v", r.api, waiters, d)
 	}
 	return g.took, nil
 }
@@ -64,11 +65,13 @@ type ring struct {
 	lock           string // the path that locks, with POST
 	method, unlock string
 	waiters        int
+	length         time.Duration // of the measurement
 
 	mu       sync.Mutex // guards what follows
 	asking   int        // clients that have asked for the lock and have no answer
 	held     bool
 	token    int64     // of the last grant
+	began    time.Time // when the first holder sent its unlock
 	unlocked time.Time // when the holder before sent its unlock; zero at first
 	took     []time.Duration
 }
@@ -90,10 +93,13 @@ func (g *ring) turn(ctx context.Context, c *client) error {
 	for !g.allAsk() && ctx.Err() == nil {
 		time.Sleep(settle / 4)
 	}
-	time.Sleep(settle)
+	time.Sleep(g.pause())
 	g.mu.Lock()
 	g.held = false
 	g.unlocked = time.Now()
+	if g.began.IsZero() {
+		g.began = g.unlocked
+	}
 	g.mu.Unlock()
 	a, err = c.ask(g.method, g.unlock, "")
 	if err == nil && !a.ok() {
@@ -102,7 +108,8 @@ func (g *ring) turn(ctx context.Context, c *client) error {
 	return err
 }
 
-// granted notes a grant, and finds fault with one that breaks the lock's promise.
+// granted notes a grant, and finds fault with one that breaks the lock's
+// promise. It returns errEnough once the time is over.
 func (g *ring) granted(a answer, now time.Time) error {
 	if !a.ok() {
 		return refusal(a)
@@ -120,8 +127,21 @@ func (g *ring) granted(a answer, now time.Time) error {
 	g.held, g.token = true, token
 	if !g.unlocked.IsZero() {
 		g.took = append(g.took, now.Sub(g.unlocked))
+		if now.Sub(g.began) >= g.length {
+			return errEnough
+		}
 	}
 	return nil
+}
+
+// pause is how long the holder waits once all others have asked.
+func (g *ring) pause() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.began.IsZero() {
+		return time.Duration(g.waiters) * settle
+	}
+	return settle
 }
 
 func (g *ring) allAsk() bool {

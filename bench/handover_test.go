@@ -45,6 +45,9 @@ func TestHandOversAreMeasuredUntilTimeIsUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(took) == 0 {
+		t.Error("no hand-over was measured")
+	}
 	for _, d := range took {
 		if d <= 0 || d > 10*time.Second {
 			t.Errorf("a hand-over took %v", d)

@@ -19,7 +19,8 @@ import (
 // options are the flags.
 type options struct {
 	server  string        // the binary
-	rounds  int           // how often all is measured
+	rounds  int           // how often all is measured, if there is time
+	limit   time.Duration // how long all rounds may take; 0: as long as they take
 	seconds time.Duration // of one measurement
 	only    *regexp.Regexp
 	keys    int    // ids that a row is spread over
@@ -35,6 +36,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.server, "server", "bin/clouddragon", "the server's `binary`")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each row is measured")
+	flag.DurationVar(&o.limit, "limit", 230*time.Second, "begin no round that would end later than this; 0: all rounds")
 	seconds := flag.Float64("seconds", 0.5, "how long one measurement is")
 	only := flag.String("only", "", "measure only the rows whose name matches this `regexp`, and print only")
 	flag.IntVar(&o.keys, "keys", 100_000, "how many ids a row with many ids has")
@@ -77,18 +79,23 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	began := time.Now()
 	b := &bench{options: o, dir: dir}
 	defer b.end()
 	if err := b.begin(ctx); err != nil {
 		return err
 	}
+	var longest time.Duration // of the rounds so far
 	for round := range o.rounds {
-		for _, j := range rotate(b.jobs, round*len(b.jobs)/o.rounds) {
-			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, o.rounds, j.name)
-			if err := j.run(ctx, round); err != nil {
-				return fmt.Errorf("%s: %w", j.name, err)
-			}
+		if o.limit > 0 && round > 0 && time.Since(began)+longest > o.limit {
+			fmt.Fprintf(os.Stderr, "no time for round %d of %d: see -limit\n", round+1, o.rounds)
+			break
 		}
+		start := time.Now()
+		if err := b.round(ctx, round); err != nil {
+			return err
+		}
+		longest = max(longest, time.Since(start))
 	}
 	if o.ids > 0 {
 		if b.results.memory, err = measureMemory(ctx, o.server, dir, o.ids); err != nil {

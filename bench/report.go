@@ -32,13 +32,13 @@ func (r *results) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Results of make bench
 
-%d rounds of %v a measurement. In each round every server gets the same work in turn, in another order, from the same
+Rounds: %d; a measurement took %v. In each round every server gets the same work in turn, in another order, from the same
 load generator on the same cores, over loopback. A figure is the median of the rounds, in brackets the least and the
 most. A ratio is taken within each round, so that what slows the whole machine cancels out; the absolute figures say
 little about another machine. The empty handler is a net/http server with our settings that answers "1" to anything,
 through the same script. Redis is asked by redis-benchmark and runs with `+"`appendonly yes`, `appendfsync always`"+`.
 
-`, r.options.rounds, r.options.seconds)
+`, r.rounds, r.options.seconds)
 	for _, f := range r.machine {
 		fmt.Fprintf(&b, "- %s: %s\n", f.name, f.value)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func testResults() *results {
-	r := newResults(options{rounds: 2, seconds: time.Second}, []fact{{"kernel", "Linux 1.2"}})
+	r := newResults(options{seconds: time.Second}, []fact{{"kernel", "Linux 1.2"}})
 	one, kv := &row{name: "one", conns: []int{64}, method: "POST", ids: 1}, &row{name: "values", conns: []int{64}, api: "kv"}
 	r.rows = []*row{one, kv}
 	r.notServed[kv] = errors.New("404: no such route")

@@ -60,6 +60,7 @@ type handOver struct {
 // results are all samples, in the order of the rounds.
 type results struct {
 	options   options
+	rounds    int // done
 	machine   []fact
 	rows      []*row
 	rings     []*row
