@@ -143,6 +143,10 @@ type DB struct {
 	compactFreed atomic.Uint64
 	segment      int64 // Options.Segment
 
+	fs       disk.FS
+	dir      string
+	snapshot snapshots
+
 	growMu    [len(slots.Classes)]sync.Mutex // held while the table of a class grows
 	growLogMu sync.Mutex                     // held while a segment is made ready
 	full      atomic.Bool                    // the last growth ahead of need found the disk full
@@ -243,7 +247,7 @@ func (d *DB) Close() error {
 	d.state.Tokens = uint64(d.tokens.last.Load() + 1)
 	d.stateMu.Unlock()
 	// A failure is an error of this last checkpoint too.
-	err := d.checkpoint()
+	err := d.checkpointAs(true)
 	d.timer.Stop()
 	err = errors.Join(err, d.log.Close(), d.tables.Close(), d.ckpt.f.Close())
 	if d.lock != nil {

@@ -180,6 +180,11 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 					t.Fatal(err)
 				}
 			},
+			"save the index": func(t *rapid.T) {
+				if err := saveIndex(m.db); err != nil {
+					t.Fatal(err)
+				}
+			},
 			"compact": func(t *rapid.T) {
 				m.compactAny(t)
 				m.compare(t, m.db, "compacted")

@@ -76,7 +76,10 @@ func (d *DB) checkpoints() {
 
 // checkpoint makes the tables durable up to what is applied now, says so in
 // CHECKPOINT, and frees the segments that nothing needs any more. Commits go on meanwhile.
-func (d *DB) checkpoint() error {
+func (d *DB) checkpoint() error { return d.checkpointAs(false) }
+
+// checkpointAs also saves the index where that is due: always if it is the last.
+func (d *DB) checkpointAs(last bool) error {
 	d.ckptMu.Lock()
 	defer d.ckptMu.Unlock()
 	if err := d.Err(); err != nil {
@@ -87,6 +90,11 @@ func (d *DB) checkpoint() error {
 	d.stateMu.Lock()
 	c := d.state
 	d.stateMu.Unlock()
+	var snapshot *kvlog.Snapshot
+	// On a disk that is all but full the next segment comes first.
+	if d.snapshot.dueFor(c.Log, appended, d.segment, last) && (last || !d.log.NeedsPrepare()) {
+		snapshot = d.values.Freeze(c.Log)
+	}
 	c.Number++
 	c.Sizes, c.Used = d.tables.Sizes(), d.tables.Used()
 	err := d.tables.Sync()
@@ -104,6 +112,10 @@ func (d *DB) checkpoint() error {
 	if err != nil {
 		d.fail(err)
 		return err
+	}
+	// Behind CHECKPOINT, as it must not be newer.
+	if snapshot != nil {
+		d.saveIndex(snapshot, c.Log, appended)
 	}
 	d.checkpointed.Store(appended)
 	d.ckptCount.Add(1)

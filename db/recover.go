@@ -48,13 +48,14 @@ func (e *DamageError) Error() string {
 
 // directory is what the files of a data directory say, read without changing them.
 type directory struct {
-	ckpt   *checkpointFile
-	state  checkpoint
-	log    *kvlog.Log
-	values *kvlog.Values
-	tables *slots.Tables
-	images map[slots.Ref][]byte // the last one that the log holds of each slot
-	tail   kvlog.Tail
+	ckpt     *checkpointFile
+	state    checkpoint
+	log      *kvlog.Log
+	values   *kvlog.Values
+	snapshot snapshots
+	tables   *slots.Tables
+	images   map[slots.Ref][]byte // the last one that the log holds of each slot
+	tail     kvlog.Tail
 }
 
 func open(o *Options) (*DB, error) {
@@ -97,6 +98,9 @@ func open(o *Options) (*DB, error) {
 		ckpt:            r.ckpt,
 		checkpointEvery: o.CheckpointEvery,
 		segment:         o.Segment,
+		fs:              o.FS,
+		dir:             o.Dir,
+		snapshot:        r.snapshot,
 		compactRatio:    o.CompactRatio,
 		compactWake:     make(chan struct{}, 1),
 		growWake:        make(chan struct{}, 1),
@@ -140,7 +144,7 @@ func read(o *Options) (*directory, error) {
 		return r, err
 	}
 	r.values = kvlog.NewValues(r.log)
-	if err := r.log.ScanBefore(kvlog.Pos{}, r.replayValues); err != nil {
+	if err := r.loadIndex(o); err != nil {
 		return r, err
 	}
 	if r.tail, err = r.log.Replay(r.replay); err != nil {

@@ -1,0 +1,346 @@
+package kvlog
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"maps"
+	"math/bits"
+	"path"
+	"slices"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/hashindex"
+)
+
+// The index snapshot, the file "index", is a cache: with it only the end of the
+// log is read at a start. It begins with a head:
+//
+//	 0  magic     8  "cdindex\n"
+//	 8  version   4  1
+//	12  checksum  4  crc32c of the directory's ID and bytes 16 to length
+//	16  length    4  bytes of the head
+//	20  bits      4  of a location that are the place in a segment, in units of 8 bytes; those above are its ordinal
+//	24  ID       16  of the data directory
+//	40  place       in the log up to which it is whole: u64 segment, u64 offset, u64 batch, u32 checksum
+//	68  shards    4
+//	72  last      8  ordinal given
+//	80  count     4  of segments that hold values
+//	84  zero      4
+//	88  segments    each: u64 number, u32 ordinal, u32 count of ends, i64 bytes that are live, of all records, of marks;
+//	                then its ends: i64 time, i64 bytes
+//
+// and then has the entries of each shard of the index:
+//
+//	0  count     4
+//	4  checksum  4  crc32c of the directory's ID, u64 batch, u32 shard, and the entries
+//	8  entries   8 each, as hashindex has them
+//
+// It is written while the writer goes on, one shard after the other, so entries
+// may be newer than the place. That does no harm: whoever loads it reads the log from
+// the place on, and the last record of a key decides. Entries for what stands
+// behind the place are dropped, for that reading brings them back.
+const (
+	snapshotName    = "index"
+	snapshotMagic   = "cdindex\n" // part of the file format, never changed
+	snapshotVersion = 1
+	snapshotHead    = 88
+	snapshotHolder  = 40
+	snapshotShard   = 8
+)
+
+// Snapshot is a snapshot that is about to be written.
+type Snapshot struct {
+	v    *Values
+	head []byte
+	seq  uint64
+}
+
+// Freeze begins a snapshot that is whole up to a place that was applied. Any
+// goroutine may call it.
+func (v *Values) Freeze(at Pos) *Snapshot {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	le := binary.LittleEndian
+	b := make([]byte, snapshotHead)
+	copy(b, snapshotMagic)
+	le.PutUint32(b[8:], snapshotVersion)
+	le.PutUint32(b[20:], uint32(v.offsetBits))
+	copy(b[24:], v.log.o.ID[:])
+	le.PutUint64(b[40:], at.Segment)
+	le.PutUint64(b[48:], uint64(at.Offset))
+	le.PutUint64(b[56:], at.Seq)
+	le.PutUint32(b[64:], at.Sum)
+	le.PutUint32(b[68:], uint32(v.index.Shards()))
+	le.PutUint64(b[72:], uint64(v.last))
+	le.PutUint32(b[80:], uint32(len(v.byNumber)))
+	for _, n := range slices.Sorted(maps.Keys(v.byNumber)) {
+		h := v.byNumber[n]
+		b = le.AppendUint64(b, n)
+		b = le.AppendUint32(b, uint32(h.ordinal))
+		b = le.AppendUint32(b, uint32(len(h.ends)))
+		for _, x := range []int64{h.live, h.total, h.marks} {
+			b = le.AppendUint64(b, uint64(x))
+		}
+		for _, e := range h.ends {
+			b = le.AppendUint64(b, uint64(e.at))
+			b = le.AppendUint64(b, uint64(e.size))
+		}
+	}
+	le.PutUint32(b[16:], uint32(len(b)))
+	le.PutUint32(b[12:], crc32.Update(v.log.codec.seed, castagnoli, b[16:]))
+	return &Snapshot{v: v, head: b, seq: at.Seq}
+}
+
+// Write puts the snapshot in the place of an older one in dir, durable when it
+// returns, and returns its size in bytes. After an error the older one is there
+// still, or the new one.
+func (s *Snapshot) Write(fsys disk.FS, dir string) (size int64, err error) {
+	name := path.Join(dir, snapshotName)
+	tmp := name + ".tmp"
+	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	f, err := fsys.Create(tmp)
+	if err != nil {
+		return 0, err
+	}
+	size, err = s.write(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return 0, errors.Join(err, fsys.Remove(tmp))
+	}
+	if err := fsys.Rename(tmp, name); err != nil {
+		return 0, err
+	}
+	return size, fsys.SyncDir(dir)
+}
+
+// write writes it in pieces of about a window.
+func (s *Snapshot) write(f disk.File) (size int64, err error) {
+	le := binary.LittleEndian
+	buf := s.head
+	var entries []uint64
+	for i := range s.v.index.Shards() {
+		entries = s.v.index.AppendShard(i, entries[:0])
+		at := len(buf)
+		buf = append(buf, make([]byte, snapshotShard)...)
+		for _, e := range entries {
+			buf = le.AppendUint64(buf, e)
+		}
+		le.PutUint32(buf[at:], uint32(len(entries)))
+		le.PutUint32(buf[at+4:], s.v.log.codec.shardSum(s.seq, i, buf[at+snapshotShard:]))
+		if len(buf) >= windowSize || i == s.v.index.Shards()-1 {
+			if _, err := f.WriteAt(buf, size); err != nil {
+				return 0, err
+			}
+			size += int64(len(buf))
+			buf = buf[:0]
+		}
+	}
+	return size, nil
+}
+
+func (c codec) shardSum(seq uint64, shard int, entries []byte) uint32 {
+	var b [12]byte
+	binary.LittleEndian.PutUint64(b[:], seq)
+	binary.LittleEndian.PutUint32(b[8:], uint32(shard))
+	return crc32.Update(crc32.Update(c.seed, castagnoli, b[:]), castagnoli, entries)
+}
+
+// Load fills the empty Values of a log that was just opened with the snapshot in
+// dir, and returns the place from which the log has to be read, and the size of
+// the snapshot in bytes. An error says why it is of no use; nothing is taken from
+// it then.
+func (v *Values) Load(fsys disk.FS, dir string) (from Pos, size int64, err error) {
+	f, err := fsys.Open(path.Join(dir, snapshotName))
+	if err != nil {
+		return Pos{}, 0, err
+	}
+	size, err = f.Size()
+	if err == nil {
+		r := &snapshotReader{v: v, w: window{s: &segment{path: path.Join(dir, snapshotName), file: f, size: size}}}
+		from, err = r.load()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		v.clear()
+		return Pos{}, 0, err
+	}
+	return from, size, nil
+}
+
+func (v *Values) clear() {
+	v.index = hashindex.New()
+	v.holders, v.byNumber, v.last = nil, make(map[uint64]*holder), 0
+}
+
+// errSnapshot is returned for a snapshot that does not check.
+var errSnapshot = errors.New("the index snapshot is damaged")
+
+// snapshotReader reads a snapshot from front to back.
+type snapshotReader struct {
+	v    *Values
+	w    window
+	off  int64
+	from Pos
+}
+
+// next returns the next n bytes, valid until the next call.
+func (r *snapshotReader) next(n int) ([]byte, error) {
+	p, err := r.w.at(r.off, n)
+	r.off += int64(n)
+	return p, err
+}
+
+func (r *snapshotReader) load() (Pos, error) {
+	shards, err := r.head()
+	if err != nil {
+		return Pos{}, err
+	}
+	if err := r.v.continues(r.from); err != nil {
+		return Pos{}, err
+	}
+	var entries []uint64
+	for i := range shards {
+		if entries, err = r.shard(i, entries[:0]); err != nil {
+			return Pos{}, err
+		}
+		if err := r.v.index.LoadShard(i, entries); err != nil {
+			return Pos{}, fmt.Errorf("%w: %w", errSnapshot, err)
+		}
+	}
+	if r.off != r.w.s.size {
+		return Pos{}, fmt.Errorf("%w: it has %d bytes, want %d", errSnapshot, r.w.s.size, r.off)
+	}
+	return r.from, nil
+}
+
+// head reads the head.
+func (r *snapshotReader) head() (shards int, err error) {
+	le, v := binary.LittleEndian, r.v
+	b, err := r.next(snapshotHead)
+	if err != nil {
+		return 0, err
+	}
+	length := int64(le.Uint32(b[16:]))
+	switch {
+	case string(b[:8]) != snapshotMagic:
+		return 0, fmt.Errorf("%w: no magic", errSnapshot)
+	case le.Uint32(b[8:]) != snapshotVersion:
+		return 0, fmt.Errorf("the index snapshot has format version %d, this program reads version %d", le.Uint32(b[8:]), snapshotVersion)
+	case string(b[24:40]) != string(v.log.o.ID[:]):
+		return 0, fmt.Errorf("the index snapshot belongs to the data directory with ID %x, this one has %x", b[24:40], v.log.o.ID)
+	case length < snapshotHead || length > r.w.s.size:
+		return 0, fmt.Errorf("%w: its head has %d bytes, the file %d", errSnapshot, length, r.w.s.size)
+	}
+	r.off = 0
+	if b, err = r.next(int(length)); err != nil {
+		return 0, err
+	}
+	if got, want := crc32.Update(v.log.codec.seed, castagnoli, b[16:]), le.Uint32(b[12:]); got != want {
+		return 0, fmt.Errorf("%w: its head has checksum %08x, its bytes have %08x", errSnapshot, want, got)
+	}
+	r.from = Pos{Segment: le.Uint64(b[40:]), Offset: int64(le.Uint64(b[48:])), Seq: le.Uint64(b[56:]), Sum: le.Uint32(b[64:])}
+	offsetBits, shards := int(le.Uint32(b[20:])), int(le.Uint32(b[68:]))
+	if shards != v.index.Shards() || offsetBits < v.offsetBits || offsetBits > bits.Len(MaxSegment/8) {
+		return 0, fmt.Errorf("the index snapshot has %d shards and %d bits for a place, want %d and %d", shards, offsetBits, v.index.Shards(), v.offsetBits)
+	}
+	v.offsetBits = offsetBits
+	v.last = int(le.Uint64(b[72:]))
+	return shards, r.holders(b[snapshotHead:], int(le.Uint32(b[80:])))
+}
+
+// holders reads the segments of the head. Those that the log no longer has are
+// dropped, and those that begin behind the place.
+func (r *snapshotReader) holders(b []byte, count int) error {
+	le, v := binary.LittleEndian, r.v
+	for range count {
+		if len(b) < snapshotHolder {
+			return fmt.Errorf("%w: its list of segments is cut off", errSnapshot)
+		}
+		h := &holder{seg: v.log.segment(le.Uint64(b)), ordinal: int(le.Uint32(b[8:]))}
+		number, ends := le.Uint64(b), int(le.Uint32(b[12:]))
+		h.live, h.total, h.marks = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), int64(le.Uint64(b[32:]))
+		b = b[snapshotHolder:]
+		if ends > maxEnds || len(b) < 16*ends || h.ordinal >= v.maxHolders() {
+			return fmt.Errorf("%w: segment %d has ordinal %d and %d ends", errSnapshot, number, h.ordinal, ends)
+		}
+		for i := range ends {
+			h.ends = append(h.ends, end{int64(le.Uint64(b[16*i:])), int64(le.Uint64(b[16*i+8:]))})
+		}
+		b = b[16*ends:]
+		if h.seg == nil || number > r.from.Segment {
+			continue
+		}
+		if h.ordinal >= len(v.holders) {
+			v.holders = append(v.holders, make([]*holder, h.ordinal+1-len(v.holders))...)
+		}
+		if v.holders[h.ordinal] != nil || v.byNumber[number] != nil {
+			return fmt.Errorf("%w: segment %d, or its ordinal %d, is there twice", errSnapshot, number, h.ordinal)
+		}
+		v.put(h)
+	}
+	if v.last < 0 || v.last >= v.maxHolders() || len(b) != 0 {
+		return fmt.Errorf("%w: its last ordinal is %d, %d bytes follow", errSnapshot, v.last, len(b))
+	}
+	return nil
+}
+
+// shard appends the entries of a shard that are of use.
+func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
+	le, v := binary.LittleEndian, r.v
+	b, err := r.next(snapshotShard)
+	if err != nil {
+		return nil, err
+	}
+	count, want := int64(le.Uint32(b)), le.Uint32(b[4:])
+	if count*8 > r.w.s.size-r.off {
+		return nil, fmt.Errorf("%w: shard %d has %d entries, %d bytes are left", errSnapshot, i, count, r.w.s.size-r.off)
+	}
+	if b, err = r.next(int(count * 8)); err != nil {
+		return nil, err
+	}
+	if got := v.log.codec.shardSum(r.from.Seq, i, b); got != want {
+		return nil, fmt.Errorf("%w: shard %d has checksum %08x, its bytes have %08x", errSnapshot, i, want, got)
+	}
+	for ; len(b) > 0; b = b[8:] {
+		e := le.Uint64(b)
+		loc := hashindex.Location(e)
+		ordinal := int(loc >> v.offsetBits)
+		if ordinal >= len(v.holders) || v.holders[ordinal] == nil {
+			continue
+		}
+		if s := v.holders[ordinal].seg; s.number < r.from.Segment || v.offset(loc) < r.from.Offset {
+			entries = append(entries, e)
+		}
+	}
+	return entries, nil
+}
+
+// continues says why the log does not go on at a place that a snapshot names, if
+// it does not: it was put back to an older copy, or the segment is freed.
+func (v *Values) continues(at Pos) error {
+	durable := v.log.from
+	s := v.log.segment(at.Segment)
+	switch order := cmp.Or(cmp.Compare(at.Segment, durable.Segment), cmp.Compare(at.Offset, durable.Offset)); {
+	case order > 0:
+		return fmt.Errorf("the index snapshot is newer than CHECKPOINT: it ends with batch %d, CHECKPOINT with %d", at.Seq, durable.Seq)
+	case s == nil:
+		return fmt.Errorf("segment %d, with which the index snapshot ends, is freed", at.Segment)
+	case order == 0 && at != durable:
+		return fmt.Errorf("the index snapshot ends with batch %d with checksum %08x, CHECKPOINT with %d with %08x", at.Seq, at.Sum, durable.Seq, durable.Sum)
+	case order == 0:
+		return nil
+	}
+	if at.Offset >= pageSize && at.Offset < s.size && at.Offset%8 == 0 {
+		if _, f, err := v.log.codec.batch(&window{s: s}, at); err != nil || f == nil {
+			return err
+		}
+	}
+	return fmt.Errorf("batch %d does not follow where the index snapshot ends, at offset %d of segment %d", at.Seq+1, at.Offset, at.Segment)
+}
