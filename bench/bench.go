@@ -122,6 +122,9 @@ func (b *bench) round(ctx context.Context, round int) error {
 	for _, j := range rotate(b.jobs, round*len(b.jobs)/b.rounds) {
 		fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", round+1, b.rounds, j.name)
 		if err := j.run(ctx, round); err != nil {
+			if ctx.Err() != nil { // which ended the servers: of no interest is what that broke
+				return context.Cause(ctx)
+			}
 			return fmt.Errorf("%s: %w", j.name, err)
 		}
 	}
