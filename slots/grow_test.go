@@ -357,3 +357,23 @@ func TestATableGrowsWhileItIsReadAndWritten(t *testing.T) {
 	close(done)
 	others.Wait()
 }
+
+func TestAFailedSyncOfAGrowthIsToldByASyncAroundIt(t *testing.T) {
+	fs := created(t)
+	w := newWriter(open(t, fs, checkpoint{sizes: initial}))
+	w.put(t, small(1), "x")
+	fs.Fail(func(op memdisk.Op) error {
+		switch op.Kind {
+		case memdisk.SyncMap: // of the slot; a growth comes in between, and its sync meets the fault
+			if err := w.Grow(0); !errors.Is(err, ErrSync) {
+				t.Errorf("grow: %v", err)
+			}
+		case memdisk.Sync:
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := w.Sync(); !errors.Is(err, ErrSync) {
+		t.Errorf("sync: %v, though what it was to make durable may be lost", err)
+	}
+}

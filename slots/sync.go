@@ -34,8 +34,22 @@ func (t *Tables) Sync() error {
 				return t.fail(t.tables[i], err)
 			}
 		}
+		if err := t.failure(t.tables[i]); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// failure waits for a growth of the table that is on its way, and returns the
+// failed sync if there was one: had that of the growth met a page that could not
+// be written, then the sync of the page's extent after it said nothing.
+func (t *Tables) failure(tab *table) error {
+	tab.growing.Lock()
+	defer tab.growing.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.failed
 }
 
 // fail records a failed sync. Even one for want of room is no full disk that
