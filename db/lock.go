@@ -93,13 +93,18 @@ func (d *DB) await(o *op) {
 		return
 	}
 	answered := false
+	var cause error
 	select {
 	case <-o.done:
 		answered = true
-		if o.err != nil || o.ctx.Err() == nil {
+		if o.err != nil {
+			return
+		}
+		if cause = gone(o.ctx); cause == nil {
 			return
 		}
 	case <-o.ctx.Done():
+		cause = context.Cause(o.ctx)
 	}
 	c := newOp(verbCancel, kindLock, Key{o.key.Acc, o.key.ID})
 	c.target = o
@@ -111,7 +116,7 @@ func (d *DB) await(o *op) {
 		<-o.done
 	}
 	c.free()
-	o.err = context.Cause(o.ctx)
+	o.err = cause
 }
 
 func lockKey(o *op) lockq.Key { return lockq.Key{Acc: o.key.Acc, ID: o.key.ID} }

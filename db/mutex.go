@@ -112,9 +112,10 @@ func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err err
 	case <-ctx.Done():
 		a = s.leave(c, context.Cause(ctx))
 	}
-	if a.err == nil && ctx.Err() != nil {
-		s.giveBack(lockq.Key(r.Key), a.token)
-		a.err = context.Cause(ctx)
+	if a.err == nil {
+		if a.err = gone(ctx); a.err != nil {
+			s.giveBack(lockq.Key(r.Key), a.token)
+		}
 	}
 	now, _ := m.o.Clock()
 	if m.o.OnWait != nil {

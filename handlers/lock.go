@@ -18,7 +18,7 @@ func takeLock(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	token, err := s.db.Lock(c.r.Context(), r)
+	token, err := s.db.Lock(peerOf(c.r), r)
 	if err != nil {
 		return err
 	}

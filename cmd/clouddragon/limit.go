@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +67,14 @@ func (c *counted) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() { <-c.open })
 	return err
+}
+
+// SyscallConn lets the handlers ask the socket.
+func (c *counted) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // CloseWrite lets net/http end an answer to a client that still sends, without a reset.

@@ -65,6 +65,7 @@ func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger, sign
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		Protocols:                    new(http.Protocols),
+		ConnContext:                  handlers.ConnContext,
 	}
 	s.Protocols.SetHTTP1(true)
 
