@@ -181,7 +181,7 @@ func (d *DB) moveValue(m *kvlog.Move) {
 		return
 	}
 	at := p.records.Len()
-	copy(p.records.Add(kvlog.TypeValue, len(m.Body)), m.Body)
+	p.records.AddBytes(kvlog.TypeValue, m.Body)
 	p.steps = append(p.steps, kvlog.Step{Hash: m.Hash, At: at, Size: m.Size, Expires: m.Expires, Old: c.found})
 	c.after = len(p.steps)
 }

@@ -164,7 +164,7 @@ func (d *DB) decideSet(o *op) {
 		expires = now + o.kv.ttl
 	}
 	at := p.records.Len()
-	body := p.records.Add(kvlog.TypeValue, kvlog.ValueSize(c.key.Acc, c.key.ID, o.kv.typ, len(o.kv.data)))
+	body := p.records.AddDirty(kvlog.TypeValue, kvlog.ValueSize(c.key.Acc, c.key.ID, o.kv.typ, len(o.kv.data)))
 	d.values.Put(body, c.key.Acc, c.key.ID, o.kv.typ, p.versions, expires, o.kv.data, o.kv.sum)
 	size := p.records.Len() - at
 	p.steps = append(p.steps, kvlog.Step{Hash: c.hash, At: at, Size: size, Expires: expires, Old: c.found, After: c.after})

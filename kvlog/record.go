@@ -14,19 +14,27 @@ const (
 	sealSize     = batchHeader + recordHeader + sealBody // a seal's whole batch
 )
 
-// keepBuffer is the largest buffer, in bytes, that Reset keeps for the next batch.
-const keepBuffer = 1 << 20
+// A buffer larger than keepBuffer, in bytes, is kept for keepBatches more batches
+// that need none of that size: new memory costs a large value as much as its write.
+const (
+	keepBuffer  = 1 << 20
+	keepBatches = 64
+)
 
 // Batch collects the records of one Append. The zero Batch is empty and ready
 // for use. One goroutine at a time.
 type Batch struct {
 	buf   []byte // the batch as it will be written; its header is filled in by Append
 	count uint32
+	spare int // batches in a row that have not needed so large a buffer
 }
 
 // Reset empties the batch, to be filled again.
 func (b *Batch) Reset() {
-	if cap(b.buf) > keepBuffer {
+	if b.spare++; len(b.buf) > keepBuffer {
+		b.spare = 0
+	}
+	if cap(b.buf) > keepBuffer && b.spare > keepBatches {
 		b.buf = nil
 	}
 	b.buf, b.count = b.buf[:0], 0
@@ -36,6 +44,14 @@ func (b *Batch) Reset() {
 // zeros, to be filled in before the next Add. The type is 1 to 254; Add panics
 // if either is out of range.
 func (b *Batch) Add(typ uint8, n int) []byte {
+	body := b.AddDirty(typ, n)
+	clear(body)
+	return body
+}
+
+// AddDirty is Add, but for the body, which holds anything: all of it has to be
+// filled in.
+func (b *Batch) AddDirty(typ uint8, n int) []byte {
 	if typ == 0 || typ == typeSeal || n < 0 || n > MaxSegment {
 		panic(fmt.Sprintf("kvlog: record of type %d with %d bytes; types are 1 to 254, sizes 0 to %d", typ, n, MaxSegment))
 	}
@@ -44,19 +60,20 @@ func (b *Batch) Add(typ uint8, n int) []byte {
 
 // AddBytes adds a record with this body, which is copied. Limits as for Add.
 func (b *Batch) AddBytes(typ uint8, body []byte) {
-	copy(b.Add(typ, len(body)), body)
+	copy(b.AddDirty(typ, len(body)), body)
 }
 
 func (b *Batch) add(typ uint8, n int) []byte {
 	at := b.Len()
 	end := at + recordHeader + padded(n)
 	if end > cap(b.buf) {
-		grown := make([]byte, max(end, 2*cap(b.buf), 4096))
+		grown := make([]byte, max(end, cap(b.buf)+cap(b.buf)/2, 4096))
 		copy(grown, b.buf)
 		b.buf = grown
 	}
 	b.buf = b.buf[:end]
-	clear(b.buf[at:])
+	clear(b.buf[at : at+recordHeader])
+	clear(b.buf[at+recordHeader+n:])
 	binary.LittleEndian.PutUint32(b.buf[at:], uint32(n))
 	b.buf[at+4] = typ
 	b.count++

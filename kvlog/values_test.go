@@ -1,0 +1,405 @@
+package kvlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"clouddragon/internal/disk/memdisk"
+)
+
+// valuesRig is a log with values, written to as db does it.
+type valuesRig struct {
+	t       testing.TB
+	disk    *memdisk.FS
+	o       Options
+	l       *Log
+	v       *Values
+	first   Pos
+	end     Pos
+	version uint64
+}
+
+func newValuesRig(t testing.TB) *valuesRig {
+	r := &valuesRig{t: t, disk: memdisk.New()}
+	r.o = testOptions(r.disk)
+	r.o.Segment = 64 << 10
+	r.l, r.first = newLog(t, r.o)
+	r.end = r.first
+	r.v = NewValues(r.l)
+	return r
+}
+
+// apply appends a batch and takes its steps over.
+func (r *valuesRig) apply(b *Batch, steps ...Step) {
+	r.t.Helper()
+	if b.Len() > r.l.Room(true) {
+		prepare(r.t, r.l)
+	}
+	end, err := r.l.Append(b)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	start := end
+	start.Offset -= int64(b.Len())
+	r.v.Apply(start, steps)
+	r.end = end
+}
+
+func (r *valuesRig) find(id string) (uint64, Found) {
+	r.t.Helper()
+	hash := r.v.Hash("acc", id)
+	f, err := r.v.Find("acc", id, hash)
+	if err != nil && !errors.Is(err, ErrDamaged) {
+		r.t.Fatal(err)
+	}
+	return hash, f
+}
+
+func (r *valuesRig) set(id, data string, expires int64) {
+	r.t.Helper()
+	r.version++
+	hash, old := r.find(id)
+	var b Batch
+	p := b.AddDirty(TypeValue, ValueSize("acc", id, "", len(data)))
+	r.v.Put(p, "acc", id, "", r.version, expires, []byte(data), SumValue([]byte(data)))
+	r.apply(&b, Step{Hash: hash, At: batchHeader, Size: RecordSize(len(p)), Expires: expires, Old: old})
+}
+
+func (r *valuesRig) delete(id string) {
+	r.t.Helper()
+	hash, old := r.find(id)
+	var b Batch
+	p := b.Add(TypeMark, MarkSize("acc", id))
+	PutMark(p, "acc", id, 0)
+	r.apply(&b, Step{Hash: hash, At: -1, Old: old, Mark: RecordSize(len(p))})
+}
+
+// want checks what a key has; "" is no value.
+func (r *valuesRig) want(v *Values, id, data string) {
+	r.t.Helper()
+	val, ok, err := v.Get("acc", id, v.Hash("acc", id))
+	if err != nil || ok != (data != "") || string(val.Data) != data {
+		r.t.Errorf("%s is %q, %v, %v; want %q", id, val.Data, ok, err, data)
+	}
+}
+
+// reopen opens what is on the disk, with the snapshot if it is good.
+func (r *valuesRig) reopen(disk *memdisk.FS, checkpoint Pos) (*Values, error) {
+	r.t.Helper()
+	o := r.o
+	o.FS = disk
+	l, err := Open(o, checkpoint, r.l.Segments())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			r.t.Error(err)
+		}
+	})
+	v := NewValues(l)
+	from, _, bad := v.Load(disk, ".")
+	take := func(recs Records) error {
+		for rec := range recs.All() {
+			if _, err := v.Replay(recs, rec); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := l.ScanBefore(from, take); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := l.Replay(func(_ uint64, recs Records) error { return take(recs) }); err != nil {
+		r.t.Fatal(err)
+	}
+	return v, bad
+}
+
+func (r *valuesRig) save(at Pos) []byte {
+	r.t.Helper()
+	if _, err := r.v.Freeze(at).Write(r.disk, "."); err != nil {
+		r.t.Fatal(err)
+	}
+	b, err := r.disk.ReadFile(snapshotName)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return b
+}
+
+func TestASnapshotAndTheLogBehindItAreTheIndex(t *testing.T) {
+	r := newValuesRig(t)
+	state := map[string]string{}
+	change := func(i int) {
+		id := fmt.Sprint(rand.IntN(300))
+		if rand.IntN(4) == 0 {
+			r.delete(id)
+			delete(state, id)
+		} else {
+			state[id] = strings.Repeat(fmt.Sprint(i, " "), 1+rand.IntN(100))
+			r.set(id, state[id], 0)
+		}
+	}
+	check := func(v *Values) {
+		t.Helper()
+		for i := range 300 {
+			r.want(v, fmt.Sprint(i), state[fmt.Sprint(i)])
+		}
+		if got := v.Stats(0); got.Keys != len(state) || got.Live != r.v.Stats(0).Live || got.Total != r.v.Stats(0).Total {
+			t.Errorf("%+v, want %+v", got, r.v.Stats(0))
+		}
+	}
+	for i := range 500 {
+		change(i)
+	}
+	r.save(r.end)
+	for behind := range 3 {
+		for i := range 200 * behind {
+			change(i)
+		}
+		v, err := r.reopen(r.disk.Clone(), r.end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(v)
+	}
+}
+
+// A snapshot with any byte damaged, or of any shorter length, is refused and the
+// log alone is read: never is anything taken from it.
+func TestADamagedSnapshotIsRefused(t *testing.T) {
+	r := newValuesRig(t)
+	for i := range 30 {
+		r.set(fmt.Sprint(i), "value", int64(i)*1e12)
+	}
+	good := r.save(r.end)
+	refused := func(what string, b []byte) {
+		t.Helper()
+		disk := r.disk.Clone()
+		if err := disk.WriteFile(snapshotName, b); err != nil {
+			t.Fatal(err)
+		}
+		v, err := r.reopen(disk, r.end)
+		if err == nil {
+			t.Errorf("%s: the snapshot was taken", what)
+		}
+		if v.Stats(0).Keys != 30 {
+			t.Errorf("%s: %d keys, want 30", what, v.Stats(0).Keys)
+		}
+	}
+	for range 300 {
+		b := bytes.Clone(good)
+		at := rand.IntN(len(b))
+		if at > 1000 && rand.IntN(2) == 0 {
+			at %= 1000
+		}
+		b[at] ^= 1 << rand.IntN(8)
+		refused(fmt.Sprintf("byte %d is damaged", at), b)
+	}
+	for range 30 {
+		n := rand.IntN(len(good))
+		refused(fmt.Sprintf("cut to %d bytes", n), good[:n])
+	}
+	refused("a byte longer", append(bytes.Clone(good), 0))
+}
+
+func TestASnapshotThatTheLogDoesNotFollowIsRefused(t *testing.T) {
+	r := newValuesRig(t)
+	r.set("a", "1", 0)
+	early := r.end
+	r.set("b", "2", 0)
+	cases := map[string]Pos{
+		"newer than CHECKPOINT": {Segment: 1, Offset: r.end.Offset + 8, Seq: 9},
+		"is freed":              {Segment: 0, Offset: 4096},
+		"CHECKPOINT with":       {Segment: 1, Offset: r.end.Offset, Seq: r.end.Seq, Sum: r.end.Sum + 1},
+		"does not follow":       {Segment: 1, Offset: early.Offset, Seq: early.Seq, Sum: early.Sum + 1},
+	}
+	for why, at := range cases {
+		r.save(at)
+		v, err := r.reopen(r.disk.Clone(), r.end)
+		if err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("refused since %v, want: %s", err, why)
+		}
+		r.want(v, "a", "1")
+		r.want(v, "b", "2")
+	}
+	r.save(early)
+	if v, err := r.reopen(r.disk.Clone(), r.end); err != nil {
+		t.Errorf("a good one: %v", err)
+	} else {
+		r.want(v, "b", "2")
+	}
+	other := r.disk.Clone()
+	if err := other.Remove(snapshotName); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.reopen(other, r.end); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+}
+
+// A segment that was released since the snapshot takes its entries along.
+func TestEntriesOfSegmentsThatAreGoneAreDropped(t *testing.T) {
+	r := newValuesRig(t)
+	for i := range 400 {
+		r.set(fmt.Sprint(i), strings.Repeat("x", 300), 0)
+	}
+	r.save(r.end)
+	moved := 0
+	err := r.v.Survey(1, 4096, func(moves []Move) error {
+		var b Batch
+		var steps []Step
+		for _, m := range moves {
+			at := b.Len()
+			copy(b.Add(TypeValue, len(m.Body)), m.Body)
+			steps = append(steps, Step{Hash: m.Hash, At: at, Size: m.Size, Old: Found{OK: true, Loc: m.Loc, Size: m.Size}})
+			moved++
+		}
+		r.apply(&b, steps...)
+		return nil
+	}, func(err error) { t.Error(err) })
+	if err != nil || moved == 0 {
+		t.Fatal(moved, err)
+	}
+	if err := r.v.Release(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.l.Free(2, nil); err != nil {
+		t.Fatal(err)
+	}
+	v, err := r.reopen(r.disk.Clone(), r.end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 400 {
+		r.want(v, fmt.Sprint(i), strings.Repeat("x", 300))
+	}
+	if v.Stats(0).Keys != 400 || v.Segments()[1] {
+		t.Errorf("%d keys, segment 1 is held: %v", v.Stats(0).Keys, v.Segments()[1])
+	}
+}
+
+// Release goes by the index itself: whatever a survey missed keeps the segment.
+func TestASegmentThatIsPointedToIsNotReleased(t *testing.T) {
+	r := newValuesRig(t)
+	r.set("a", "1", 0)
+	for range 2 {
+		if err := r.v.Release(1); err == nil || !strings.Contains(err.Error(), "segment 1") {
+			t.Fatal(err)
+		}
+		r.want(r.v, "a", "1")
+	}
+	if v, ok := r.v.Victim(9, 0); ok {
+		t.Errorf("it is picked again: %+v", v)
+	}
+}
+
+func TestVictimIsWhatGivesMostBackAndTheOldestIfThatIsLittle(t *testing.T) {
+	r := newValuesRig(t)
+	fill := func(prefix string, expires int64) {
+		for i, s := 0, r.end.Segment; r.end.Segment == s; i++ {
+			r.set(fmt.Sprint(prefix, i), strings.Repeat("x", 1000), expires)
+		}
+	}
+	for _, p := range []string{"a", "b", "c"} {
+		fill(p, 0)
+	}
+	pick := func(before uint64, now int64) uint64 {
+		v, _ := r.v.Victim(before, now)
+		return v.Segment
+	}
+	if got := pick(4, 0); got != 1 {
+		t.Errorf("all is live: segment %d, want the oldest", got)
+	}
+	if _, ok := r.v.Victim(1, 0); ok {
+		t.Error("a segment at the checkpoint was picked")
+	}
+	for i := range 30 {
+		r.set(fmt.Sprint("b", i), "short", 0)
+	}
+	if got := pick(4, 0); got != 2 {
+		t.Errorf("half of segment 2 is garbage: segment %d", got)
+	}
+	fill("d", 100e9) // from the midst of segment 4
+	at := r.end.Segment
+	if got := pick(at, 50e9); got != 2 {
+		t.Errorf("nothing is over yet: segment %d, want 2", got)
+	}
+	if got := pick(at, 1000e9); got != at-1 {
+		t.Errorf("most of segment %d is over: segment %d", at-1, got)
+	}
+	if live := r.v.Stats(1000e9).Live; live >= r.v.Stats(0).Live-20_000 {
+		t.Errorf("%d bytes are live when much is over, %d before", live, r.v.Stats(0).Live)
+	}
+}
+
+func TestEndsStayFewAndAddUp(t *testing.T) {
+	var e ends
+	var all []int64
+	for range 5000 {
+		x := rand.Int64N(1e16)
+		all = append(all, x)
+		e.add(x, 10)
+		if len(e) > maxEnds {
+			t.Fatalf("%d ends", len(e))
+		}
+	}
+	if got := e.over(2e16); got != 50_000 {
+		t.Errorf("%d bytes in all", got)
+	}
+	slices.Sort(all)
+	for i := 1; i < len(e); i++ {
+		n, _ := slices.BinarySearch(all, e[i].at)
+		if over := e.over(e[i].at); over > int64(n)*10 {
+			t.Errorf("%d bytes are said to be over, %d are", over, n*10)
+		}
+	}
+	for _, x := range all {
+		e.drop(x, 10)
+	}
+	if len(e) > 0 && e.over(2e16) > 5_000 {
+		t.Errorf("%d bytes are left: %v", e.over(2e16), e)
+	}
+}
+
+func FuzzSnapshot(f *testing.F) {
+	r := newValuesRig(f)
+	for i := range 30 {
+		r.set(fmt.Sprint(i), "value", int64(i)*1e12)
+	}
+	good := r.save(r.end)
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Add(good[:snapshotHead])
+	f.Add([]byte(snapshotMagic))
+	o := r.o
+	l, err := Open(o, r.end, []uint64{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		disk := memdisk.New()
+		if err := disk.WriteFile(snapshotName, b); err != nil {
+			t.Fatal(err)
+		}
+		v := NewValues(l)
+		if _, _, err := v.Load(disk, "."); err != nil && v.Stats(0).Keys > 0 {
+			t.Errorf("%v, but %d keys were taken", err, v.Stats(0).Keys)
+		}
+		if disk.OpenHandles() > 0 {
+			t.Error("the file is open still")
+		}
+	})
+}
