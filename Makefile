@@ -32,8 +32,18 @@ crash: ## for long: power cuts, kills and failing disks, simulated and (as root)
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)
 	go test -count=1 -timeout 2h -v ./internal/crashtest -args -rounds 200 -cuts 600 -ops 60000
 
-bench: build ## measure it and its peers side by side, into bench/RESULTS.md (wants wrk; redis-server, etcd)
-	go run ./bench
+bench: build ## load it beside an empty handler, Redis and etcd, 4 minutes; flags in BENCH, see bench/main.go
+	@for t in wrk redis-server redis-benchmark etcd; do \
+		command -v $$t >/dev/null && continue; \
+		apt-get update && apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server && break; \
+		exit 1; \
+	done
+	go build -o bin/bench ./bench
+	bin/bench $(BENCH)
+
+profile: ## where the server's CPU time goes under 256 connections (needs wrk): bin/cpu.pprof
+	go test -run '^$$' -bench 'Post/256' -benchtime 10s -o bin/bench.test -cpuprofile bin/cpu.pprof ./bench
+	go tool pprof -top -nodecount 30 bin/bench.test bin/cpu.pprof
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { echo "gofmt:"; gofmt -l .; exit 1; }
