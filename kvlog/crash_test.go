@@ -306,7 +306,7 @@ func TestEveryCallMayFail(t *testing.T) {
 				}
 				end := disk.Cut(disk.Len())
 				h := history{}.after(end.Marks())
-				for i, state := range append(crashStates(end, rnd, 2), disk.Reopen()) {
+				for i, state := range append(crashStates(end, rnd, 1), disk.Reopen()) {
 					if err := failAgain(h, state, rnd); err != nil {
 						t.Fatalf("call %d failed (%v), state %d: %v", n, err, i, err)
 					}

@@ -313,4 +313,3 @@ func TestImpossibleSegmentSizeIsRefused(t *testing.T) {
 		}
 	}
 }
-

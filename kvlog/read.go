@@ -81,11 +81,11 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 	if p, err = w.at(pos.Offset, int(h.length)); err != nil {
 		return batch{}, nil, err
 	}
-	wrong := checkRecords(p[batchHeader:], h.count)
+	wrong, good := checkRecords(p[batchHeader:], h.count), c.sum(p) == h.sum
 	switch {
-	case c.sum(p) != h.sum && wrong != "":
+	case !good && wrong != "":
 		return batch{}, &fault{what: "partial body"}, nil
-	case c.sum(p) != h.sum:
+	case !good:
 		return batch{}, &fault{what: "bad checksum"}, nil
 	case wrong != "":
 		return batch{}, &fault{what: "good checksum, but " + wrong, written: true}, nil

@@ -2,8 +2,6 @@ package kvlog
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -174,29 +172,6 @@ func TestNextSegmentThatACrashLeftIsMadeGood(t *testing.T) {
 			_, again := mustRestart(t, x.o, x.from, 1)
 			if again.tail.End.Segment != 3 || len(again.got) != len(r.got)+3 {
 				t.Errorf("then the log ends at %+v with %d records, want three more than %d", again.tail.End, len(again.got), len(r.got))
-			}
-		})
-	}
-}
-
-// Also of what no crash leaves, Verify reads only what is there.
-func TestVerifyTakesFilesOfAnyLength(t *testing.T) {
-	for _, length := range []int{0, 8, pageSize - 1, pageSize, pageSize + 8, pageSize + 47, pageSize + 100, MinSegment - 1} {
-		t.Run(fmt.Sprint(length), func(t *testing.T) {
-			x := newLongLog(t)
-			clear(x.batch(x.seal)) // so that nothing says how segment 2 begins
-			x.files[seg2] = x.files[seg2][:length]
-			x.store(t)
-			n := 0
-			if _, err := Verify(x.o, x.end, []uint64{1, 2, 3}, func(*DamageError) { n++ }); err != nil {
-				t.Fatal(err)
-			}
-			if n < 2 {
-				t.Errorf("found %d damages, want that of the seal and of the file", n)
-			}
-			_, _, err := restart(x.o, x.from, []uint64{1, 2, 3})
-			if d := new(DamageError); !errors.As(err, &d) || d.File != seg2 {
-				t.Errorf("the start says %v", err)
 			}
 		})
 	}
