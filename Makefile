@@ -3,6 +3,10 @@
 VERSION  := $(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1)
 PREFIX   := /usr/local
 FUZZTIME := 20s
+# Of make crash: kills, power cuts, and operations checked for linearizability.
+ROUNDS   := 200
+CUTS     := 600
+OPS      := 100000
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +34,7 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 
 crash: ## for long: power cuts, kills and failing disks, simulated and (as root) on a loop device
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)
-	go test -count=1 -timeout 2h -v ./internal/crashtest -args -rounds 200 -cuts 600 -ops 60000
+	go test -count=1 -timeout 24h -v ./internal/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
 
 bench: build ## load it beside an empty handler, Redis and etcd, 4 minutes; flags in BENCH, see bench/main.go
 	@for t in wrk redis-server redis-benchmark etcd; do \

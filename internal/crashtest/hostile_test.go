@@ -60,6 +60,7 @@ func (b *bystander) end() error {
 // one server, while an honest one is served, and looks at what they leave behind.
 func TestHostileClientsHarmNobodyElse(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	s := serve(t, setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: "limits: {value: 64KiB}"})
 	before, err := s.vitals()
 	if err != nil {

@@ -14,6 +14,7 @@ const smallFiles = "log: {segment: 64KiB}\nlimits: {value: 16KiB}"
 // the seed chooses, and starts it again on what is there.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(*seed, 1))
 	ledger := newLedger()
 	l := &load{ledger: ledger, clients: 32, valueSize: 4 << 10, seed: *seed}

@@ -14,7 +14,7 @@ var (
 	binary = flag.String("binary", "", "the program to test; without it, it is built")
 	seed   = flag.Uint64("seed", 0, "what the choices follow from; 0: another one each time")
 	rounds = flag.Int("rounds", 20, "how often the server is killed")
-	cuts   = flag.Int("cuts", 60, "how often the power is cut")
+	cuts   = flag.Int("cuts", 200, "how often the power is cut")
 	ops    = flag.Int("ops", 6000, "operations whose history is checked for linearizability")
 )
 

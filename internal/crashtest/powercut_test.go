@@ -19,6 +19,7 @@ const deepest = 3
 // the starts that follow.
 func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	v := newVolume(t, 256)
 	rng := rand.New(rand.NewPCG(*seed, 2))
 	l := &load{ledger: newLedger(), clients: 32, valueSize: 4 << 10, seed: *seed}
@@ -72,6 +73,7 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 // TestPowerCutWhileTheDirectoryIsMade cuts off the very first start.
 func TestPowerCutWhileTheDirectoryIsMade(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	v := newVolume(t, 256)
 	rng := rand.New(rand.NewPCG(*seed, 3))
 	for n := range atMost(max(*cuts/10, 4), 2) {
