@@ -200,9 +200,9 @@ func (l *Log) judge(t *Tail, s *segment, f *fault) error {
 // Repair makes the log what Replay says it is, and durable. A failed sync leaves
 // pages that can be read and are not on disk, and a further sync would not
 // write them: so what was replayed of the last segment is written anew, the same
-// bytes to the same place. It clears the garbage, makes the next segment good if
-// a crash cut off its making, and removes segments that are freed. A crash
-// in the midst of it changes nothing in what the next Replay finds.
+// bytes to the same place. It clears the garbage, and makes the next segment good
+// if a crash cut off its making. A crash in the midst of it changes nothing in what
+// the next Replay finds.
 func (l *Log) Repair(t Tail) error {
 	if l.recovered < replayed {
 		return errors.New("kvlog: Repair before Replay")
@@ -223,11 +223,6 @@ func (l *Log) Repair(t Tail) error {
 	}
 	if err := l.repairNext(t.End.Segment + 1); err != nil {
 		return err
-	}
-	for _, n := range l.outdated {
-		if err := l.o.FS.Remove(l.o.path(n)); err != nil {
-			return err
-		}
 	}
 	if err := l.o.FS.SyncDir(l.o.Dir); err != nil {
 		return err
@@ -313,10 +308,15 @@ func zero(s *segment, from, to int64) error {
 
 var zeros [64 << 10]byte
 
-// Start makes the log ready for Append, at the end that Replay found.
+// Start makes the log ready for Append, at the end that Replay found. CHECKPOINT
+// has to be written anew before: the one that was read may be in the page cache
+// only, and the one on disk still need the segments that are removed here.
 func (l *Log) Start(t Tail) error {
 	if l.recovered != repaired {
 		return errors.New("kvlog: Start before Repair, or twice")
+	}
+	if err := l.removeOutdated(); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -328,4 +328,17 @@ func (l *Log) Start(t Tail) error {
 	l.err, l.failed = nil, nil
 	l.recovered = started
 	return nil
+}
+
+// removeOutdated removes the segments that an earlier Free did not get to.
+func (l *Log) removeOutdated() error {
+	if len(l.outdated) == 0 {
+		return nil
+	}
+	for _, n := range l.outdated {
+		if err := l.o.FS.Remove(l.o.path(n)); err != nil {
+			return err
+		}
+	}
+	return l.o.FS.SyncDir(l.o.Dir)
 }
