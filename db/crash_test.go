@@ -118,8 +118,8 @@ func (c *crasher) state(fs *memdisk.FS, l *ledger, depth int, journal []memdisk.
 			depth+1, what, err, c.save(image), tail(journal), c.want, c.seed)
 		return
 	}
-	if depth+1 < maxDepth && c.rnd.IntN(40) == 0 {
-		c.cuts(fs, l.clone(), depth+1, 2)
+	if depth+1 < maxDepth && c.rnd.IntN(100) == 0 {
+		c.cuts(fs, l.clone(), depth+1, 4)
 	}
 }
 
@@ -201,6 +201,9 @@ func (c *crasher) goesOn(p *player, l *ledger) error {
 	}
 	if err := p.reset(kindCounter, fresh); err != nil {
 		return err
+	}
+	if v, err := p.set(Key{"value", "after"}, int64(c.states)); err != nil || v <= l.newest {
+		return fmt.Errorf("the next version is %d, %v; the last was %d", v, err, l.newest)
 	}
 	for _, op := range p.fs.Journal()[from:] {
 		if op.Kind == memdisk.Note {

@@ -17,7 +17,8 @@ import (
 //	acknowledged  ⊆  found  ⊆  acknowledged + asked for and not yet answered
 //
 // It assumes that a reset is never on its way together with another operation on
-// the same thing, and that a caller unlocks only what it was granted.
+// the same thing, that a caller unlocks only what it was granted, and that a value
+// has one writer at a time.
 
 // asked is a note: somebody is about to submit this operation.
 type asked struct {
@@ -54,6 +55,7 @@ type pinned struct{ l *ledger }
 type ledger struct {
 	wall   int64 // the latest that the clock may have been
 	token  int64 // the largest granted
+	newest int64 // the largest version of a value
 	things map[slot.Key]entry
 	open   []asked // not answered yet
 	err    error   // an answer that contradicts what was acknowledged before
@@ -62,7 +64,9 @@ type ledger struct {
 // entry is what was acknowledged of one thing.
 type entry struct {
 	live bool
-	sum  int64 // of a sequence or counter: all that was added
+	sum  int64 // of a sequence or counter: all that was added; of a value: which one
+
+	version int64 // of a value
 
 	// Of a lock: the newest grant that was acknowledged.
 	token  int64
@@ -123,7 +127,13 @@ func (l *ledger) answer(n answered) {
 	switch a.verb {
 	case verbAdd:
 		e.live, e.sum = true, e.sum+a.n
-	case verbReset:
+	case verbSet:
+		if n.value <= e.version {
+			l.err = fmt.Errorf("value %v: version %d was given after %d", a.key, n.value, e.version)
+		}
+		e = entry{live: true, sum: a.n, version: n.value}
+		l.newest = max(l.newest, n.value)
+	case verbReset, verbDelete:
 		e = entry{}
 	case verbLock:
 		if a.token != 0 && n.value != a.token {
@@ -158,9 +168,10 @@ func (l *ledger) onTheirWay(k slot.Key) (open []asked) {
 
 // found is what was read of a thing.
 type found struct {
-	live   bool
-	value  int64
-	holder Holder
+	live    bool
+	value   int64
+	version int64
+	holder  Holder
 }
 
 // read reads all that a ledger knows of.
@@ -176,6 +187,11 @@ func (l *ledger) read(d *DB) (map[slot.Key]found, error) {
 			f.value, err = d.Counter(key)
 		case kindLock:
 			f.holder, err = d.LockHolder(key)
+		case kindValue:
+			var v Value
+			if v, err = d.Get(key); err == nil {
+				f.value, f.version = contentOf(v.Data), v.Version
+			}
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("read %v: %w", k, err)
@@ -197,22 +213,27 @@ func (l *ledger) check(d *DB, at int64) (*ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	sure := &ledger{wall: at, token: l.token, things: make(map[slot.Key]entry, len(all))}
+	sure := &ledger{wall: at, token: l.token, newest: l.newest, things: make(map[slot.Key]entry, len(all))}
 	live := uint64(0)
 	for k, f := range all {
 		e := l.things[k]
-		if k.Kind == kindLock {
+		switch k.Kind {
+		case kindLock:
 			err = l.checkLock(k, e, f, at)
 			e = entry{live: f.live, token: f.holder.Token, owner: f.holder.Owner, lo: f.holder.Expires.UnixNano(), hi: f.holder.Expires.UnixNano()}
 			sure.token = max(sure.token, f.holder.Token)
-		} else {
+		case kindValue:
+			err = l.checkValue(k, e, f)
+			e = entry{live: f.live, sum: f.value, version: f.version}
+			sure.newest = max(sure.newest, f.version)
+		default:
 			err = l.checkNumber(k, e, f)
 			e = entry{live: f.live, sum: f.value}
 		}
 		if err != nil {
 			return nil, err
 		}
-		if f.live {
+		if f.live && k.Kind != kindValue {
 			live++
 		}
 		sure.things[k] = e
@@ -220,7 +241,7 @@ func (l *ledger) check(d *DB, at int64) (*ledger, error) {
 	for class := range slot.Classes {
 		live -= d.tables.Capacity(class) - d.tables.Free(class)
 	}
-	if live != 0 {
+	if live != 0 { // wraps around where there are too many
 		return nil, fmt.Errorf("the tables hold %d things that nobody asked for", -int64(live))
 	}
 	return sure, nil
@@ -246,6 +267,19 @@ func (l *ledger) checkNumber(k slot.Key, e entry, f found) error {
 		}
 	}
 	return fmt.Errorf("%v is %d; acknowledged were %d (%t), on their way %+v", k, f.value, e.sum, e.live, open)
+}
+
+func (l *ledger) checkValue(k slot.Key, e entry, f found) error {
+	open := l.onTheirWay(k)
+	switch {
+	case f.live == e.live && f.value == e.sum && f.version == e.version:
+		return nil
+	case !f.live && slices.ContainsFunc(open, func(a asked) bool { return a.verb == verbDelete }):
+		return nil
+	case f.live && f.version > e.version && slices.ContainsFunc(open, func(a asked) bool { return a.verb == verbSet && a.n == f.value }):
+		return nil
+	}
+	return fmt.Errorf("value %v: found %+v; acknowledged %+v, on their way %+v", k, f, e, open)
 }
 
 func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {

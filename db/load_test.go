@@ -16,7 +16,7 @@ import (
 
 // load is what several clients do at once: hot things that all of them add to,
 // things that are reset, ever new ones, locks that are waited for, renewed, left
-// to end by themselves and given up by hanging up.
+// to end by themselves and given up by hanging up, values.
 type load struct {
 	*player
 	workers, steps int
@@ -89,35 +89,43 @@ func (l *load) step(rnd *rand.Rand, w, i int) {
 	}
 	own := Key{"worker", fmt.Sprint(w, rnd.IntN(3))}
 	switch what := rnd.IntN(100); {
-	case what < 35:
+	case what < 30:
 		_, err := l.add(kind, Key{"hot", fmt.Sprint(rnd.IntN(2))}, n)
 		l.want(err)
-	case what < 50:
+	case what < 43:
 		r := rnd.IntN(resettable)
 		l.resetting[r].RLock()
 		defer l.resetting[r].RUnlock()
 		_, err := l.add(kind, Key{"shared", fmt.Sprint(r)}, n)
 		l.want(err)
-	case what < 53:
+	case what < 46:
 		r := rnd.IntN(resettable)
 		l.resetting[r].Lock()
 		defer l.resetting[r].Unlock()
 		l.want(l.reset(kind, Key{"shared", fmt.Sprint(r)}))
-	case what < 65:
+	case what < 56:
 		_, err := l.add(kind, own, n)
 		l.want(err)
-	case what < 70:
+	case what < 61:
 		l.want(l.reset(kind, own))
-	case what < 80:
+	case what < 70:
 		k := Key{"new", idOf(rnd, fmt.Sprint("w", w), i)}
 		_, err := l.add(kind, k, n)
 		l.want(err)
 		if rnd.IntN(3) == 0 {
 			l.want(l.reset(kind, k))
 		}
-	case what < 82:
+	case what < 84:
+		k := Key{"value", fmt.Sprint(w, rnd.IntN(3))}
+		if rnd.IntN(4) > 0 {
+			_, err := l.set(k, rnd.Int64N(1<<40))
+			l.want(err)
+		} else {
+			l.want(l.remove(k))
+		}
+	case what < 86:
 		l.pass(time.Duration(rnd.IntN(2000)) * time.Millisecond)
-	case what < 85:
+	case what < 88:
 		runtime.Gosched() // a moment of quiet
 	default:
 		l.holdLock(rnd, w, i)
@@ -166,32 +174,37 @@ func (l *load) holdLock(rnd *rand.Rand, w, i int) {
 }
 
 // handOver has a known waiter get a lock from its holder, with all of it noted.
-func (l *load) handOver(id string) error {
+func (p *player) handOver(id string) error {
 	r := LockRequest{Key: Key{"lock", "hand-over " + id}, Owner: "first " + id, Dur: time.Hour}
-	token, err := l.lock(context.Background(), r)
+	token, err := p.lock(context.Background(), r)
 	if err != nil {
 		return err
 	}
 	next := r
 	next.Owner, next.Wait = "next "+id, time.Hour
-	a := l.ask(asked{verb: verbLock, kind: kindLock, key: r.Key, owner: next.Owner, dur: int64(next.Dur)})
-	got := make(chan error)
+	a := p.ask(asked{verb: verbLock, kind: kindLock, key: r.Key, owner: next.Owner, dur: int64(next.Dur)})
+	got := make(chan error, 1)
 	go func() {
-		token, err := l.d.Lock(context.Background(), next)
-		got <- l.note(a, token, err)
+		token, err := p.d.Lock(context.Background(), next)
+		got <- p.note(a, token, err)
 	}()
 	for {
-		h, err := l.d.LockHolder(r.Key)
+		h, err := p.d.LockHolder(r.Key)
 		if err != nil {
 			return errors.Join(err, <-got)
 		}
 		if h.Waiters == 1 {
 			break
 		}
-		runtime.Gosched()
+		select {
+		case err := <-got:
+			return err
+		default:
+			runtime.Gosched()
+		}
 	}
-	l.fs.Mark(inLine{a.id})
-	return errors.Join(l.unlock(r.Key, token), <-got)
+	p.fs.Mark(inLine{a.id})
+	return errors.Join(p.unlock(r.Key, token), <-got)
 }
 
 // loaded returns a disk whose journal holds a whole life of a data directory: made,
@@ -217,7 +230,7 @@ func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
 		if err != nil {
 			return nil, err
 		}
-		l := &load{player: &player{d, fs, clock, &ids}, workers: workers, steps: steps, seed: 2*seed + life}
+		l := &load{player: &player{d: d, fs: fs, clock: clock, ids: &ids}, workers: workers, steps: steps, seed: 2*seed + life}
 		err = l.run()
 		if err == nil {
 			err = l.handOver(fmt.Sprint(life))

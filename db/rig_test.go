@@ -1,7 +1,11 @@
 package db
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,10 +86,12 @@ type player struct {
 	fs    *memdisk.FS
 	clock *testClock
 	ids   *atomic.Int64
+
+	passing sync.Mutex // held while time goes by
 }
 
 func newPlayer(d *DB, fs *memdisk.FS, clock *testClock) *player {
-	return &player{d, fs, clock, new(atomic.Int64)}
+	return &player{d: d, fs: fs, clock: clock, ids: new(atomic.Int64)}
 }
 
 func (p *player) ask(a asked) asked {
@@ -139,7 +145,40 @@ func (p *player) unlock(k Key, token int64) error {
 // pass lets time go by. That it will is noted before: a hold that it ends may
 // end on disk from then on.
 func (p *player) pass(t time.Duration) {
+	p.passing.Lock()
+	defer p.passing.Unlock()
 	_, wall := p.clock.read()
 	p.fs.Mark(passed{wall + int64(t)})
 	p.clock.pass(t)
+}
+
+// kindValue stands for values in notes; in the files they have no kind.
+const kindValue uint8 = 0
+
+// content is the n-th value, of whatever length.
+func content(n int64) []byte {
+	b := fmt.Appendf(nil, "%d,", n)
+	return append(b, bytes.Repeat([]byte{byte(n)}, int(n%997))...)
+}
+
+// contentOf tells which value that is, or -1.
+func contentOf(b []byte) int64 {
+	digits, _, _ := strings.Cut(string(b), ",")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || !bytes.Equal(b, content(n)) {
+		return -1
+	}
+	return n
+}
+
+// set stores the value content(n).
+func (p *player) set(k Key, n int64) (version int64, err error) {
+	a := p.ask(asked{verb: verbSet, kind: kindValue, key: k, n: n})
+	version, err = p.d.Set(SetRequest{Key: k, Data: content(n), Type: "a/b", Check: AnyVersion})
+	return version, p.note(a, version, err)
+}
+
+func (p *player) remove(k Key) error {
+	a := p.ask(asked{verb: verbDelete, kind: kindValue, key: k})
+	return p.note(a, 0, p.d.DeleteValue(k, AnyVersion))
 }

@@ -1,0 +1,245 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/disk/memdisk"
+)
+
+// A fault is how a call of the disk fails in a test.
+type fault struct {
+	name string
+	err  error
+	stay bool // all calls after it fail too
+	each int  // of so many calls one is tried
+}
+
+var faults = []fault{
+	{"EIO once", syscall.EIO, false, 1},
+	{"EIO from then on", syscall.EIO, true, 3},
+	{"ENOSPC once", syscall.ENOSPC, false, 3},
+	{"ENOSPC from then on", syscall.ENOSPC, true, 3},
+	{"short write", memdisk.Short(700, syscall.EIO), false, 3},
+}
+
+// may says whether a call can fail so. A failed Store is the end of the process.
+func (f fault) may(op memdisk.Op) bool {
+	switch op.Kind {
+	case memdisk.Store:
+		return false
+	case memdisk.Open, memdisk.ReadDir, memdisk.Read, memdisk.Size, memdisk.Close, memdisk.Map, memdisk.Unmap, memdisk.Remove:
+		return !disk.IsFull(f.err)
+	}
+	return true
+}
+
+// Each call of the disk in a short life fails once: no answer is wrong, every
+// error is one that is documented, nothing stays open, and neither a restart nor
+// a power cut, nor a power cut during the restart, loses what was acknowledged.
+func TestEveryDiskCallFailsOnce(t *testing.T) {
+	c := &crasher{t: t, rnd: rand.New(rand.NewPCG(1, 2)), o: tiny(nil, newTestClock())}
+	c.o.Segment, c.o.CheckpointEvery = 8<<10, 4<<10
+	f := &faulty{crasher: c}
+	calls := 0
+	f.live(memdisk.New(), func(op memdisk.Op) error {
+		calls = op.N
+		return nil
+	})
+	if f.failed || f.acked == 0 {
+		t.Fatalf("without a fault: failed %t, %d writes were acknowledged", f.failed, f.acked)
+	}
+	runs := 0
+	for i, how := range faults {
+		if testing.Short() || underRace {
+			how.each *= 10
+		}
+		for n := 1 + i%how.each; n <= calls && !t.Failed(); n += how.each {
+			f.failCall(n, how)
+			runs++
+		}
+	}
+	t.Logf("%d runs, %d calls of the disk in each, %d states", runs, calls, c.states)
+}
+
+// faulty lives short lives on disks with a fault.
+type faulty struct {
+	*crasher
+	acked  int  // writes acknowledged in the last life
+	failed bool // writes were stopped in it
+}
+
+// failCall has the n-th call of a life fail, and looks at what that leaves.
+func (f *faulty) failCall(n int, how fault) {
+	fs := memdisk.New()
+	var hit memdisk.Op
+	var fired atomic.Bool
+	err := f.live(fs, func(op memdisk.Op) error {
+		switch {
+		case !how.may(op):
+			return nil
+		case op.N >= n && fired.CompareAndSwap(false, true):
+			hit = op
+			return how.err
+		case how.stay && op.N > n:
+			return how.err
+		}
+		return nil
+	})
+	fail := func(format string, args ...any) {
+		f.t.Errorf("%s at %v: %s", how.name, hit, fmt.Sprintf(format, args...))
+	}
+	if err != nil {
+		fail("%v", err)
+	}
+	if open := fs.OpenHandles(); open > 0 {
+		fail("%d handles are open after Close", open)
+	}
+	l := newLedger()
+	for _, op := range fs.Journal() {
+		if op.Kind == memdisk.Note {
+			l.enter(op.Note)
+		}
+	}
+	// The process is started anew on the same page cache.
+	restarted := fs.Reopen()
+	from := restarted.Len()
+	if err := f.recovers(restarted, l); err != nil {
+		fail("after a restart: %v", err)
+		return
+	}
+	// The power is cut instead, or while it starts.
+	end := fs.Cut(from)
+	f.check(end.Nothing(), l, fail, "after a power cut")
+	during := l.clone()
+	for cut := range restarted.Cuts() {
+		if cut.At() < from {
+			continue
+		}
+		if op := cut.Last(); op.Kind == memdisk.Note && cut.At() > from {
+			during.enter(op.Note)
+		}
+		// A failed sync of CHECKPOINT is the worst: what is read is not what is there.
+		if strings.HasSuffix(hit.Name, checkpointName) && hit.Kind == memdisk.Sync {
+			f.check(cut.Nothing(), during, fail, fmt.Sprintf("after a power cut during the restart, at %v", cut.Last()))
+		} else if f.rnd.IntN(60) == 0 {
+			f.check(cut.Random(f.rnd), during, fail, fmt.Sprintf("after a power cut during the restart, at %v", cut.Last()))
+		}
+	}
+}
+
+func (f *faulty) check(fs *memdisk.FS, l *ledger, fail func(string, ...any), what string) {
+	f.states++
+	if err := f.recovers(fs, l); err != nil {
+		fail("%s: %v", what, err)
+	}
+}
+
+// live has a short life on a disk, which fails as the hook says: some of
+// everything, a restart, and a little more. The error is what no fault explains.
+func (f *faulty) live(fs *memdisk.FS, hook func(memdisk.Op) error) error {
+	f.acked, f.failed = 0, false
+	clock := newTestClock()
+	var faulted atomic.Pointer[memdisk.Op] // the first call that failed
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Err = hook(op); op.Err != nil {
+			faulted.CompareAndSwap(nil, &op)
+		}
+		return op.Err
+	})
+	o := f.o
+	o.FS, o.Clock = fs, clock.read
+	var ids atomic.Int64
+	for _, script := range []func(*faulty, *player){(*faulty).first, (*faulty).second} {
+		d, err := Open(o)
+		if err != nil {
+			if faulted.Load() == nil {
+				return fmt.Errorf("open: %w", err)
+			}
+			return nil
+		}
+		before := faulted.Load()
+		script(f, &player{d: d, fs: fs, clock: clock, ids: &ids})
+		during := faulted.Load()
+		if d.Err() != nil {
+			<-d.Failed()
+			if _, err := d.AddSequence(Key{"a", "late"}, 1); !errors.Is(err, ErrStopped) {
+				return fmt.Errorf("writes are stopped, but a write gets %v", err)
+			}
+		}
+		err = d.Close()
+		f.failed = f.failed || d.Err() != nil
+		switch {
+		case d.Err() != nil && err == nil:
+			return errors.New("writes were stopped, but Close returns no error")
+		case err != nil && faulted.Load() == nil:
+			return fmt.Errorf("close: %w", err)
+		case before == nil && during != nil && d.Err() == nil && mustStop(*during):
+			return errors.New("writes were not stopped")
+		}
+	}
+	return nil
+}
+
+// mustStop says whether a failed call leaves it open what is on the disk. Not so a
+// full disk where something is made ahead of need, nor the index of the values,
+// which is a copy.
+func mustStop(op memdisk.Op) bool {
+	if disk.IsFull(op.Err) || strings.Contains(op.Name, "index") {
+		return false
+	}
+	switch op.Kind {
+	case memdisk.Write, memdisk.Sync, memdisk.SyncMap:
+		return true
+	}
+	return false
+}
+
+// want takes an answer, and says what is wrong with it.
+func (f *faulty) want(err error) {
+	switch {
+	case err == nil:
+		f.acked++
+	case errors.Is(err, ErrUnknown), errors.Is(err, ErrStopped), errors.Is(err, ErrFull), errors.Is(err, ErrDamaged):
+	default:
+		f.t.Errorf("an answer that is not documented: %v", err)
+	}
+}
+
+func (f *faulty) first(p *player) {
+	for i := range 4 {
+		_, err := p.add(kindSequence, Key{"hot", "a"}, 2)
+		f.want(err)
+		_, err = p.set(Key{"value", fmt.Sprint(i % 2)}, int64(600+i))
+		f.want(err)
+	}
+	// More than an extent of the largest slots, and more than a segment.
+	for i := range 12 {
+		_, err := p.add(kindCounter, Key{"new", fmt.Sprint(i, strings.Repeat("x", 240))}, 1)
+		f.want(err)
+	}
+	f.want(p.reset(kindCounter, Key{"new", "0" + strings.Repeat("x", 240)}))
+	f.want(p.handOver("once"))
+	_, err := p.lock(context.Background(), LockRequest{Key: Key{"lock", "short"}, Dur: time.Second})
+	f.want(err)
+	p.pass(2 * time.Second)
+	f.want(p.remove(Key{"value", "1"}))
+}
+
+func (f *faulty) second(p *player) {
+	_, err := p.add(kindSequence, Key{"hot", "a"}, 2)
+	f.want(err)
+	f.want(p.reset(kindSequence, Key{"hot", "a"}))
+	_, err = p.lock(context.Background(), LockRequest{Key: Key{"lock", "short"}, Owner: "second", Dur: time.Hour})
+	f.want(err)
+	_, err = p.set(Key{"value", "0"}, 77)
+	f.want(err)
+}
