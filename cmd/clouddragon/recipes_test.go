@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+var recipe = regexp.MustCompile("(?s)```bash\n(#!.*?\n# ([a-z]+\\.sh) .*?)```")
+
+// recipes writes the scripts of the README to files and returns their directory.
+func recipes(t *testing.T, want ...string) string {
+	t.Helper()
+	for _, tool := range []string{"bash", "curl", "flock"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, m := range recipe.FindAllStringSubmatch(string(readme), -1) {
+		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte(m[1]), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range want {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Fatalf("the README has no recipe %s: %v", name, err)
+		}
+	}
+	return dir
+}
+
+// script is a recipe that runs, in its directory.
+type script struct {
+	*exec.Cmd
+	t      *testing.T
+	lines  *bufio.Scanner
+	stderr bytes.Buffer
+}
+
+func runScript(t *testing.T, p *process, dir, name string, args ...string) *script {
+	t.Helper()
+	s := &script{Cmd: exec.Command("bash", append([]string{name}, args...)...), t: t}
+	s.Dir = dir
+	s.Env = append(os.Environ(), "no_proxy=*", "SERVER="+p.addr, "DUR=3")
+	s.Stderr = &s.stderr
+	out, err := s.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.lines = bufio.NewScanner(out)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// says waits for the script's next line.
+func (s *script) says(want string) {
+	s.t.Helper()
+	if !s.lines.Scan() || s.lines.Text() != want {
+		s.t.Errorf("%v says %q (%v, %s), want %q", s.Args, s.lines.Text(), s.lines.Err(), s.stderr.String(), want)
+	}
+}
+
+// ends waits for the script's end.
+func (s *script) ends(code int) {
+	s.t.Helper()
+	for s.lines.Scan() {
+		s.t.Errorf("%v says %q too", s.Args, s.lines.Text())
+	}
+	if err := s.Wait(); s.ProcessState.ExitCode() != code {
+		s.t.Errorf("%v: %v, %s, want exit code %d", s.Args, err, s.stderr.String(), code)
+	}
+}
+
+func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
+	t.Parallel()
+	dir := recipes(t, "once.sh")
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	lock := "http://" + p.addr + "/db/cron/lock/nightly"
+
+	// The job runs until it is told to end, here by its own input: longer than the lock lasts.
+	hold := filepath.Join(dir, "hold")
+	if err := syscall.Mkfifo(hold, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; cat hold; exit 7")
+	first.says("begun")
+	second := runScript(t, p, dir, "once.sh", "nightly", "echo", "twice")
+	second.ends(75)
+	if !strings.Contains(second.stderr.String(), "not run: lock \"nightly\" is held") {
+		t.Errorf("the second says %q", second.stderr.String())
+	}
+	// Renewed: a lock that somebody waits for longer than it lasts is still held.
+	if code, body := ask(t, http.DefaultClient, "POST", lock+"?id=other&wait=5"); code != http.StatusConflict {
+		t.Errorf("while the job runs another gets its lock: %d %s", code, body)
+	}
+	end, err := os.OpenFile(hold, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := end.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first.ends(7)
+	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
+
+	// Killed, it gives the lock back, and takes the job along.
+	third := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; exec cat hold")
+	third.says("begun")
+	if err := third.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	third.ends(-1)
+	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
+
+	// With the lock gone to another, the job is stopped.
+	fourth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; exec cat hold")
+	fourth.says("begun")
+	want(t, http.DefaultClient, "DELETE", lock+"?force=true", http.StatusNoContent, "")
+	fourth.ends(143)
+	p.stop()
+}
+
+func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
+	t.Parallel()
+	dir := recipes(t, "queue.sh")
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	hold := filepath.Join(dir, "hold")
+	if err := syscall.Mkfifo(hold, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := runScript(t, p, dir, "queue.sh", "printer", "bash", "-c", "echo 0 >>order; echo begun; cat hold")
+	first.says("begun")
+	var queued []*script
+	for i := 1; i <= 3; i++ {
+		queued = append(queued, runScript(t, p, dir, "queue.sh", "printer", "bash", "-c", fmt.Sprintf("echo %d >>order", i)))
+		p.waits("mlock", i)
+	}
+	end, err := os.OpenFile(hold, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := end.Close(); err != nil {
+		t.Fatal(err)
+	}
+	first.ends(0)
+	for _, s := range queued {
+		s.ends(0)
+	}
+	if order, err := os.ReadFile(filepath.Join(dir, "order")); string(order) != "0\n1\n2\n3\n" {
+		t.Errorf("they ran in the order %q (%v)", order, err)
+	}
+	p.stop()
+}
+
+// waits waits until that many callers wait for a lock of the API.
+func (p *process) waits(api string, n int) {
+	p.t.Helper()
+	text := fmt.Sprintf("clouddragon_lock_waiters{api=%q} %d\n", api, n)
+	for {
+		_, body := ask(p.t, http.DefaultClient, "GET", "http://"+p.addr+"/metrics")
+		if strings.Contains(body, text) {
+			return
+		}
+		if p.t.Context().Err() != nil {
+			p.t.Fatalf("nobody waits: no line %q", text)
+		}
+	}
+}
+
+func TestRecipePublishRefusesAStaleToken(t *testing.T) {
+	t.Parallel()
+	dir := recipes(t, "publish.sh")
+	publish := func(token, text string) int {
+		if err := os.WriteFile(filepath.Join(dir, "new"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("bash", "publish.sh", token, "new", "report")
+		cmd.Dir = dir
+		_ = cmd.Run() // its exit code says it
+		return cmd.ProcessState.ExitCode()
+	}
+	for _, step := range []struct {
+		token, text string
+		code        int
+		want        string
+	}{
+		{"41", "first", 0, "first"},
+		{"43", "second", 0, "second"},
+		{"42", "stale", 1, "second"},
+		{"43", "again", 0, "again"},
+	} {
+		if code := publish(step.token, step.text); code != step.code {
+			t.Errorf("token %s: exit code %d, want %d", step.token, code, step.code)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "report")); string(got) != step.want {
+			t.Errorf("after token %s: %q (%v), want %q", step.token, got, err, step.want)
+		}
+	}
+}
