@@ -190,7 +190,7 @@ func TestEveryCrashKeepsWhatWasAcknowledged(t *testing.T) {
 				t.Fatalf("state %d after entry %d, %v: %v", i, cut.At(), cut.Last(), err)
 			}
 			for cut2 := range second.Cuts() {
-				if rnd.IntN(12) > 0 {
+				if rnd.IntN(16) > 0 {
 					continue
 				}
 				h2 := h.after(cut2.Marks())

@@ -14,7 +14,7 @@ import (
 )
 
 func TestPrepareMakesASmallerSegmentOnANearlyFullDisk(t *testing.T) {
-	const full = 4 << 20
+	const full = 2 << 20
 	for _, tc := range []struct{ room, want int64 }{
 		{full, full}, {full - 1, full / 2}, {full / 2, full / 2}, {full/2 - 1, full / 4}, {full / 8, full / 8},
 	} {

@@ -77,7 +77,7 @@ func TestScanFindsAllGarbage(t *testing.T) {
 // The worst garbage: it is all headers, each good by its own checksum and in its
 // place, of batches that are as long as can be.
 func TestGarbageIsReadOnceInLittleMemory(t *testing.T) {
-	data := make([]byte, 16<<20)
+	data := make([]byte, 4<<20)
 	p := batchOf("x").buf
 	for off := pageSize; off+len(p) <= len(data); off += batchHeader {
 		newCodec(testID).putHeader(p, 1, Pos{Segment: 1, Offset: int64(off), Seq: 3})
