@@ -11,7 +11,8 @@ import (
 const smallFiles = "log: {segment: 64KiB}\nlimits: {value: 16KiB}"
 
 // TestKillLosesNothingAcknowledged kills the server under load, at instants that
-// the seed chooses, and starts it again on what is there.
+// the seed chooses, sometimes again while it starts, and starts it on what is
+// there. A few times it is stopped instead, also under load.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
 	t.Parallel()
@@ -34,8 +35,16 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 		case <-time.After(patience):
 			t.Errorf("only %d writes were acknowledged in %v", ledger.acks, patience)
 		}
+		if rng.IntN(8) == 0 {
+			if err := s.stop(); err != nil {
+				t.Error(err)
+			}
+		}
 		s.kill()
 		l.stop()
+		for rng.IntN(3) == 0 {
+			killWhileStarting(t, o, rng.Int64N(300))
+		}
 		acks += ledger.acks
 		report(t, round, l, s)
 	}
@@ -48,6 +57,17 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	}
 	report(t, *rounds, l, s)
 	t.Logf("%d kills, %d acknowledged writes", atMost(*rounds, 5), acks)
+}
+
+// killWhileStarting kills a server that has made so many calls that read or write.
+func killWhileStarting(t *testing.T, o setup, calls int64) {
+	t.Helper()
+	s := launch(t, o)
+	s.reaches(calls)
+	s.kill()
+	if err := s.trouble(); err != nil {
+		t.Error(err)
+	}
 }
 
 // report ends the test if a promise was broken.

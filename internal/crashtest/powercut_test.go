@@ -76,7 +76,7 @@ func TestPowerCutWhileTheDirectoryIsMade(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, 256)
 	rng := rand.New(rand.NewPCG(*seed, 3))
-	for n := range atMost(max(*cuts/10, 4), 2) {
+	for n := range atMost(max(*cuts/25, 4), 2) {
 		o := setup{binary: *binary, data: filepath.Join(v.dir, strconv.Itoa(n)), config: smallFiles}
 		for range 1 + rng.IntN(deepest) {
 			cutWhileStarting(t, v, o, rng.Int64N(200))
@@ -127,17 +127,7 @@ func endsByItself(t *testing.T, s *server) {
 func cutWhileStarting(t *testing.T, v *volume, o setup, calls int64) {
 	t.Helper()
 	s := launch(t, o)
-	running := func() bool {
-		select {
-		case <-s.up:
-		case <-s.exited:
-		default:
-			return true
-		}
-		return false
-	}
-	for running() && s.calls() < calls {
-	}
+	s.reaches(calls)
 	cutPower(t, v)
 	s.kill()
 	if code := s.cmd.ProcessState.ExitCode(); code != -1 && code != 1 {
@@ -164,6 +154,19 @@ func powerUp(t *testing.T, v *volume) {
 	}
 	if err := v.mount(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// reaches waits until it has made so many calls that read or write, it serves or it has ended.
+func (s *server) reaches(calls int64) {
+	for s.calls() < calls {
+		select {
+		case <-s.up:
+			return
+		case <-s.exited:
+			return
+		default:
+		}
 	}
 }
 
