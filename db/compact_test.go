@@ -16,7 +16,10 @@ import (
 )
 
 // compactAll compacts every segment before the last checkpoint, worth it or not.
-func compactAll(d *DB) {
+func compactAll(d *DB) { compactSome(d, 1) }
+
+// compactSome compacts one in so many of them.
+func compactSome(d *DB, oneIn int) {
 	d.compactMu.Lock()
 	defer d.compactMu.Unlock()
 	var ready []uint64
@@ -26,7 +29,7 @@ func compactAll(d *DB) {
 		}
 	}
 	rand.Shuffle(len(ready), func(i, j int) { ready[i], ready[j] = ready[j], ready[i] })
-	for _, n := range ready {
+	for _, n := range ready[:(len(ready)+oneIn-1)/oneIn] {
 		d.compactSegment(n, 0)
 	}
 }
