@@ -83,7 +83,6 @@ type worker struct {
 	count  int
 	client client
 	gone   bool // the server is not there any more
-	held   []*hold
 }
 
 // call sends a request, and tells what that means for the books.
