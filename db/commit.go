@@ -36,6 +36,9 @@ func (d *DB) write() {
 			return
 		}
 		if len(todo) == 0 && (d.starved || !d.due()) {
+			if d.starved {
+				wake(d.growWake) // there may be room again
+			}
 			d.idle()
 			d.starved = false
 		}
@@ -79,8 +82,8 @@ func init() {
 }
 
 // starvedWait is how long the end of a hold that finds no room in the log waits
-// for the next try, at least.
-const starvedWait = time.Millisecond
+// for the next try, where nothing else is to be done.
+const starvedWait = 50 * time.Millisecond
 
 // maxBatch bounds a batch in bytes, so that the first caller of a long queue
 // does not wait for all of it.
@@ -132,13 +135,17 @@ func (d *DB) decideAll(todo []*op) int {
 	d.expire(held)
 	// Without room for a mark on an expired lock the next commit tries again.
 	d.starved = d.batch.bytes()+opRoom > held
+	if d.starved {
+		d.locks.TimeOut(d.now, d.timedOut)
+	}
 	for n, o := range todo {
 		have := room
 		if o.frees() {
 			have = held
 		}
 		switch {
-		case d.batch.bytes()+d.needs(o, last) <= have:
+		case o.verb == verbCancel && d.leave(o.target): // which needs no room
+		case o.verb == verbHolder || d.batch.bytes()+d.needs(o, last) <= have:
 			d.decide(o)
 		case n > 0 || d.batch.size > 0:
 			return n
@@ -221,7 +228,10 @@ func (d *DB) idle() {
 		wait = d.markAfter
 	}
 	if at, ok := d.locks.Next(); ok && time.Duration(at-d.now) < wait {
-		wait, toMark = max(time.Duration(at-d.now), starvedWait), false
+		wait, toMark = time.Duration(at-d.now), false
+		if d.starved {
+			wait = starvedWait
+		}
 	}
 	d.timer.Reset(wait)
 	select {
@@ -296,14 +306,17 @@ func (d *DB) growTable(class int, capacity uint64) error {
 	return d.checkRoom(d.tables.Grow(class))
 }
 
-// growLog makes a segment ready. On a full disk a checkpoint may free some first.
+// growLog makes a segment ready. On a full disk a checkpoint may free some first,
+// or have done so in the meantime.
 func (d *DB) growLog() error {
 	d.growLogMu.Lock()
 	defer d.growLogMu.Unlock()
 	err := d.log.Prepare()
-	if disk.IsFull(err) && d.log.Stats().Segments > 1 {
-		if err := d.checkpoint(); err != nil {
-			return err
+	if disk.IsFull(err) {
+		if d.log.Stats().Segments > 1 {
+			if err := d.checkpoint(); err != nil {
+				return err
+			}
 		}
 		err = d.log.Prepare()
 	}

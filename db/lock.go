@@ -108,10 +108,9 @@ func (d *DB) await(o *op) {
 	}
 	c := newOp(verbCancel, kindLock, Key{o.key.Acc, o.key.ID})
 	c.target = o
-	// A closed queue answers o by itself.
-	if d.queue.put(c) == nil {
-		<-c.done
-	}
+	// Its error changes nothing: a closed queue answers o by itself, and without
+	// room in the log o keeps what it was granted until that ends.
+	_ = d.do(c)
 	if !answered {
 		<-o.done
 	}
@@ -182,15 +181,19 @@ func (d *DB) decideHolder(o *op) {
 	o.holder = d.holder(h, waiting)
 }
 
-// decideCancel takes a caller that is gone out of the queue. What it was
-// granted meanwhile goes to the next.
+// leave takes a caller that is gone out of its queue, and says whether it was in one.
+func (d *DB) leave(t *op) bool {
+	if !d.locks.Cancel(&t.waiter) {
+		return false
+	}
+	t.err = errGone
+	d.answers = append(d.answers, t)
+	return true
+}
+
+// decideCancel hands what was granted to a caller that is gone to the next.
 func (d *DB) decideCancel(o *op) {
 	t := o.target
-	if d.locks.Cancel(&t.waiter) {
-		t.err = errGone
-		d.answers = append(d.answers, t)
-		return
-	}
 	if t.value == 0 {
 		return // refused meanwhile
 	}
@@ -213,10 +216,19 @@ func (d *DB) expire(room int) {
 			d.passed(k, res)
 			continue
 		}
-		o := res.Waiter.Data.(*op)
-		o.err = d.held(k.ID, k, fmt.Sprintf("lock %q is still held after the wait", k.ID))
-		d.answers = append(d.answers, o)
+		d.timedOut(k, res.Waiter)
 	}
+}
+
+// timedOut answers whoever waited for a lock and did not get it.
+func (d *DB) timedOut(k lockq.Key, w *lockq.Waiter) {
+	o := w.Data.(*op)
+	if _, _, held := d.locks.Holder(d.now, k); held {
+		o.err = d.held(k.ID, k, fmt.Sprintf("lock %q is still held after the wait", k.ID))
+	} else {
+		o.err = ErrFull // its turn has come, but there is no room to say so in the log
+	}
+	d.answers = append(d.answers, o)
 }
 
 // passed notes a lock that came free, or went on to the next in its queue.

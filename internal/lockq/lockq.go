@@ -244,6 +244,18 @@ func (t *Table) Expire(now int64) (k Key, r Result, ok bool) {
 	return k, r, true
 }
 
+// TimeOut takes all waiters whose time is over at now out of their queues, and calls refuse with each. It is for when
+// the end of a hold, which Expire does before them, has to be put off.
+func (t *Table) TimeOut(now int64, refuse func(k Key, w *Waiter)) {
+	for _, w := range t.schedule.waits(nil, 0, now) {
+		l := w.lock
+		k := l.key
+		t.dequeue(w)
+		t.dropIfIdle(l)
+		refuse(k, w)
+	}
+}
+
 // Drain empties every queue, and calls refuse with each waiter that was in one.
 func (t *Table) Drain(refuse func(k Key, w *Waiter)) {
 	for k, l := range t.locks {

@@ -408,3 +408,34 @@ func TestRestoredHoldIsAHold(t *testing.T) {
 		t.Fatalf("got %+v", s)
 	}
 }
+
+func TestTimeOutAnswersWaitersAndLeavesHoldsThatAreOver(t *testing.T) {
+	limit := NewLimit(100)
+	table := New(func() int64 { return 1 }, limit)
+	a, b := Key{"1", "a"}, Key{"1", "b"}
+	table.Acquire(0, a, Request{Dur: 10}, nil)
+	table.Acquire(0, b, Request{Dur: 1000}, nil)
+	var waiters [40]Waiter
+	for i := range waiters {
+		k := a
+		if i%2 == 1 {
+			k = b
+		}
+		table.Acquire(0, k, Request{Dur: 10, Wait: int64(20 + i)}, &waiters[i])
+	}
+	refused := map[*Waiter]Key{}
+	table.TimeOut(40, func(k Key, w *Waiter) { refused[w] = k })
+	for i := range waiters {
+		k, gone := refused[&waiters[i]]
+		if want := 20+i <= 40; gone != want || gone && (k == b) != (i%2 == 1) {
+			t.Errorf("waiter %d until %d: refused %t for %v", i, 20+i, gone, k)
+		}
+	}
+	if limit.Waiting() != len(waiters)-len(refused) || table.Stats().Waiting != limit.Waiting() {
+		t.Errorf("%d wait, the table says %d", limit.Waiting(), table.Stats().Waiting)
+	}
+	// The hold that is over goes to the first who still waits.
+	if k, r, ok := table.Expire(40); !ok || k != a || r.Outcome != Expired || r.Waiter != &waiters[22] {
+		t.Errorf("%v %+v %t", k, r, ok)
+	}
+}

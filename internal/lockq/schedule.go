@@ -66,3 +66,14 @@ func (s schedule) settle(i int, d due) {
 	}
 	s.put(i, d)
 }
+
+// waits appends the waiters at or below place i that are due at now.
+func (s schedule) waits(all []*Waiter, i int, now int64) []*Waiter {
+	if i >= len(s) || s[i].at > now {
+		return all
+	}
+	if s[i].waiter != nil {
+		all = append(all, s[i].waiter)
+	}
+	return s.waits(s.waits(all, 2*i+1, now), 2*i+2, now)
+}
