@@ -1,0 +1,277 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
+)
+
+// addN adds to a counter without bounds.
+func addN(d *DB, id string, n int64) error {
+	_, err := d.AddCounter(Key{"a", id}, n, math.MinInt64, math.MaxInt64)
+	return err
+}
+
+// long is an id of the largest slots, of which there are few.
+func long(i int) string { return fmt.Sprint(i, strings.Repeat("x", 250)) }
+
+// wantFull makes sure that a call was refused for want of room, and nothing else.
+func wantFull(t *testing.T, d *DB, what string, err error) {
+	t.Helper()
+	if !errors.Is(err, ErrFull) {
+		t.Fatalf("%s: %v, want ErrFull", what, err)
+	}
+	if d.Err() != nil {
+		t.Fatalf("%s: writes are stopped: %v", what, d.Err())
+	}
+}
+
+func wantDone(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func TestFullDiskRefusesOnlyWhatNeedsANewSlot(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	full := func(op memdisk.Op) error {
+		if op.Kind == memdisk.Allocate && strings.Contains(op.Name, "slots-") {
+			return memdisk.Short(1000, syscall.ENOSPC)
+		}
+		return nil
+	}
+	o := tiny(fs, clock)
+	d := mustOpen(t, o)
+	lock := LockRequest{Key: Key{"a", long(0)}, Owner: "me", Dur: time.Hour}
+	token, err := d.Lock(context.Background(), lock)
+	wantDone(t, "a lock", err)
+	fs.Fail(full)
+	n := 0
+	for ; err == nil; n++ {
+		err = addN(d, long(n), 1)
+	}
+	wantFull(t, d, "a new id", err)
+	n--
+
+	// Several lives: a start on a full disk works as well.
+	for life := range 3 {
+		if _, err := d.Counter(Key{"a", long(n)}); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("what was refused was done: %v", err)
+		}
+		wantFull(t, d, "a new id", addN(d, long(n), 1))
+		_, err := d.Lock(context.Background(), LockRequest{Key: Key{"a", long(1)}, Dur: time.Hour})
+		wantFull(t, d, "a new lock", err)
+		for i := range 100 {
+			wantDone(t, "an id that is there", addN(d, long(i%n), 1))
+		}
+		if got, err := d.Lock(context.Background(), lock); got != token || err != nil {
+			t.Fatalf("renewing a lock: %d, %v", got, err)
+		}
+		wantDone(t, "a new id of another table", addN(d, fmt.Sprint(life), 1))
+		mustClose(t, d)
+		d = mustOpen(t, o)
+		want := int64((life + 1) * 100 / n)
+		if v, err := d.Counter(Key{"a", long(n - 1)}); v < want || err != nil {
+			t.Fatalf("after a restart: %d, %v, want at least %d", v, err, want)
+		}
+	}
+	wantDone(t, "an unlock", d.Unlock(UnlockRequest{Key: lock.Key, Token: token}))
+	wantDone(t, "a new id in the slot of the lock", addN(d, long(n), 1))
+	wantFull(t, d, "a new id", addN(d, long(n+1), 1))
+	wantDone(t, "a reset", d.ResetCounter(Key{"a", long(0)}))
+	wantDone(t, "a new id in the slot of one that was reset", addN(d, long(n+1), 1))
+	fs.Fail(nil)
+	for i := range 100 {
+		wantDone(t, "with room again", addN(d, long(n+2+i), 1))
+	}
+	mustClose(t, d)
+}
+
+// On a disk that is full for everything each call is done or refused as a whole,
+// a little is held back for what gives room back, and a restart changes nothing.
+func TestFullDiskLosesNothing(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tiny(fs, clock)
+	d := mustOpen(t, o)
+	p := newPlayer(d, fs, clock)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	held := make(map[Key]int64)
+	step := func(i int) error {
+		k := Key{"a", idOf(rnd, "", rnd.IntN(40))}
+		switch rnd.IntN(6) {
+		case 0, 1:
+			_, err := p.add(kindSequence, k, 1)
+			return err
+		case 2:
+			return p.reset(kindSequence, k)
+		case 3:
+			_, err := p.set(k, int64(i))
+			return err
+		case 4:
+			return p.remove(k)
+		}
+		if token := held[k]; token != 0 {
+			delete(held, k)
+			return p.unlock(k, token)
+		}
+		token, err := p.lock(context.Background(), LockRequest{Key: k, Owner: "me", Dur: time.Hour})
+		held[k] = token
+		return err
+	}
+	for i := range 100 {
+		wantDone(t, "with room", step(i))
+	}
+	fs.SetRoom(fs.Used())
+	refused := 0
+	for i := range 2000 {
+		if i%500 == 499 {
+			mustClose(t, d)
+			d = mustOpen(t, o)
+			p.d = d
+		}
+		if err := step(i); err != nil {
+			wantFull(t, d, "without room", err)
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Fatal("nothing was refused")
+	}
+	l := newLedger()
+	for _, op := range fs.Journal() {
+		if op.Kind == memdisk.Note {
+			l.enter(op.Note)
+		}
+	}
+	_, err := l.check(d, epoch)
+	wantDone(t, "all that was answered", err)
+	fs.SetRoom(-1)
+	for i := range 100 {
+		wantDone(t, "with room again", step(i))
+	}
+	mustClose(t, d)
+}
+
+// fullLog returns a database with a log that has no room at all, not even what is
+// held back for deletes, and what ends that.
+func fullLog(t *testing.T, o Options, prepare func(*DB)) (d *DB, free func()) {
+	t.Helper()
+	fs := o.FS.(*memdisk.FS)
+	second := path.Join(o.Dir, "log/00000002.seg")
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Create && op.Name == second {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	d = mustOpen(t, o)
+	prepare(d)
+	for i := 0; ; i++ {
+		if err := addN(d, fmt.Sprint(i%60), 1); errors.Is(err, ErrFull) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	resets := 0
+	for i := range 60 {
+		switch err := d.ResetCounter(Key{"a", fmt.Sprint(i)}); {
+		case err == nil:
+			resets++
+		case !errors.Is(err, ErrFull):
+			t.Fatal(err)
+		}
+	}
+	if resets < 10 || resets == 60 {
+		t.Fatalf("what is held back was enough for %d resets", resets)
+	}
+	return d, func() { fs.Fail(nil) }
+}
+
+func TestReadsGoOnWithoutAnyRoom(t *testing.T) {
+	fs := memdisk.New()
+	lock := LockRequest{Key: Key{"a", "lock"}, Owner: "me", Dur: time.Hour}
+	d, free := fullLog(t, tiny(fs, newTestClock()), func(d *DB) {
+		if _, err := d.Lock(context.Background(), lock); err != nil {
+			t.Fatal(err)
+		}
+		if err := addN(d, "59", 0); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if v, err := d.Counter(Key{"a", "59"}); err != nil {
+		t.Error("a counter:", v, err)
+	}
+	if h, err := d.LockHolder(lock.Key); err != nil || h.Owner != "me" {
+		t.Error("a lock's holder:", h, err)
+	}
+	other := lock
+	other.Owner = "other"
+	var held *HeldError
+	if _, err := d.Lock(context.Background(), other); !errors.As(err, &held) && !errors.Is(err, ErrFull) {
+		t.Error("a lock that is held:", err)
+	}
+	free()
+	if err := addN(d, "new", 1); err != nil {
+		t.Error("with room again:", err)
+	}
+	mustClose(t, d)
+}
+
+func TestWaitsEndWithoutAnyRoom(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	r := LockRequest{Key: Key{"a", "lock"}, Owner: "holder", Dur: time.Hour}
+	got := make(chan error, 3)
+	ctx, hangUp := context.WithCancelCause(context.Background())
+	gone := errors.New("gone")
+	d, free := fullLog(t, tiny(fs, clock), func(d *DB) {
+		if _, err := d.Lock(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+		wait := func(n int, ctx context.Context, owner string, wait time.Duration) {
+			r := r
+			r.Owner, r.Wait = owner, wait
+			go func() {
+				_, err := d.Lock(ctx, r)
+				got <- err
+			}()
+			awaitQueue(t, d, r.Key, n)
+		}
+		wait(1, context.Background(), "short", time.Minute)
+		wait(2, ctx, "gone", 2*time.Hour)
+		wait(3, context.Background(), "long", 2*time.Hour)
+	})
+	hangUp(gone)
+	if err := <-got; !errors.Is(err, gone) {
+		t.Error("who hangs up:", err)
+	}
+	clock.pass(2 * time.Minute)
+	d.queue.signal()
+	var held *HeldError
+	if err := <-got; !errors.As(err, &held) || held.Holder.Owner != "holder" {
+		t.Error("whose wait is over:", err)
+	}
+	clock.pass(time.Hour)
+	d.queue.signal()
+	if _, err := d.LockHolder(r.Key); !errors.Is(err, ErrNotFound) {
+		t.Error("the holder, past its time:", err)
+	}
+	free()
+	if err := <-got; err != nil {
+		t.Error("who waits until there is room again:", err)
+	}
+	if h, err := d.LockHolder(r.Key); err != nil || h.Owner != "long" || h.Waiters != 0 {
+		t.Error(h, err)
+	}
+	mustClose(t, d)
+}
