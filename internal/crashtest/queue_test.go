@@ -209,3 +209,30 @@ func TestStopAnswersWhoeverWaits(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStopDoesNotWaitForSlowClients ends the server while clients send and read
+// as slowly as they can.
+func TestStopDoesNotWaitForSlowClients(t *testing.T) {
+	begin(t)
+	t.Parallel()
+	s := serve(t, setup{binary: *binary, data: filepath.Join(t.TempDir(), "data")})
+	c := &client{addr: s.addr}
+	mustBe(t, c, 200, "PUT", "/db/1/kv/large", strings.Repeat("l", 4<<20))
+	for _, text := range []string{
+		"",
+		"POST /db/1/sequence/a HTTP/1.1\r\nHo",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc",
+		"GET /db/1/kv/large HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		slow, err := crowdOf(s.addr, 20, func(int) string { return text })
+		defer hangUp(slow)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustBe(t, c, 404, "GET", "/db/1/kv/a", "")
+	c.close()
+	if err := errors.Join(s.stop(), s.trouble()); err != nil {
+		t.Error(err)
+	}
+}
