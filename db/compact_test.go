@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -301,6 +302,13 @@ func TestADamagedRecordKeepsItsSegmentAndHarmsNoOther(t *testing.T) {
 		}
 	}
 	check("compacted", ErrDamaged)
+	named := false
+	copied := o
+	copied.FS = fs.Clone()
+	copied.defaults()
+	if err := verify(&copied, new(Report), func(d Damage) { named = named || strings.Contains(d.What, `the value "bad" of account "1"`) }); err != nil || !named {
+		t.Errorf("verify does not name the damaged value: %v", err)
+	}
 	if !d.values.Segments()[1] {
 		t.Error("the segment with the damaged record was released")
 	}

@@ -201,6 +201,10 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 			"crash": func(t *rapid.T) {
 				m.crash(t)
 				m.spoilIndex(t)
+				o := tinyKV(m.fs, m.clock.now)
+				if err := verifies(m.fs, o); err != nil {
+					t.Fatal(err)
+				}
 				m.open(t)
 				m.compare(t, m.db, "crashed")
 			},

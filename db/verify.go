@@ -13,6 +13,7 @@ import (
 // Report is what Verify read.
 type Report struct {
 	Slots    uint64 // in use
+	Values   int    // with those whose time is over
 	Segments int
 	Torn     string // what of an unacknowledged write the next start cuts off the log's end; empty: nothing
 }
@@ -57,13 +58,17 @@ func verify(o *Options, rep *Report, report func(Damage)) error {
 	bad := 0
 	tail, err := kvlog.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *kvlog.DamageError) {
 		bad++
-		report(Damage{File: path.Join("log", path.Base(d.File)), Offset: d.Offset, What: fmt.Sprintf("%s; lost: %s", d.What, d.Lost)})
+		report(logDamage(d))
 	})
 	if err != nil {
 		return err
 	}
 	rep.Segments, rep.Torn = len(state.Segments), tail.Torn
 	return verifyTables(o, rep, bad > 0, report)
+}
+
+func logDamage(d *kvlog.DamageError) Damage {
+	return Damage{File: path.Join("log", path.Base(d.File)), Offset: d.Offset, What: fmt.Sprintf("%s; lost: %s", d.What, d.Lost)}
 }
 
 // verifyTables checks the tables as a start would find them. With a damaged log
@@ -91,5 +96,6 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(Damage)) (er
 	for _, c := range r.tables.Stats().Classes {
 		rep.Slots += c.Used
 	}
+	rep.Values = r.values.Check(func(d *kvlog.DamageError) { report(logDamage(d)) })
 	return nil
 }

@@ -244,3 +244,40 @@ func (v *Values) location(h *holder, off int64) uint64 {
 }
 
 func (v *Values) offset(loc uint64) int64 { return int64(loc&(1<<v.offsetBits-1)) * 8 }
+
+// Check reads every value that the index points to, in the order of the log, and
+// reports those that cannot be read, or are not found by their key. It returns how
+// many there are.
+func (v *Values) Check(report func(*DamageError)) int {
+	locs := make([]uint64, 0, v.index.Len())
+	var entries []uint64
+	for i := range v.index.Shards() {
+		entries = v.index.AppendShard(i, entries[:0])
+		for _, e := range entries {
+			locs = append(locs, hashindex.Location(e))
+		}
+	}
+	slices.Sort(locs)
+	var first [firstRead]byte
+	for i, loc := range locs {
+		r, err := v.read(loc, first[:])
+		if err == nil && (i > 0 && locs[i-1] == loc || !v.Points(v.hash(r.head.Acc, r.head.ID), loc)) {
+			err = r.fail(errors.New("the index points here for another key"))
+		}
+		if err == nil {
+			_, err = r.value(v.log.codec)
+		}
+		if err == nil {
+			continue
+		}
+		d := &DamageError{What: err.Error(), Lost: "a value"}
+		if r.seg != nil {
+			d.File, d.Offset = r.seg.path, r.off-recordHeader
+		}
+		if len(r.head.ID) > 0 {
+			d.Lost = fmt.Sprintf("the value %q of account %q", r.head.ID, r.head.Acc)
+		}
+		report(d)
+	}
+	return len(locs)
+}

@@ -403,3 +403,25 @@ func FuzzSnapshot(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckFindsEntriesThatPointElsewhere(t *testing.T) {
+	r := newValuesRig(t)
+	for i := range 20 {
+		r.set(fmt.Sprint(i), "value", 0)
+	}
+	var found []string
+	check := func() int {
+		found = nil
+		return r.v.Check(func(d *DamageError) { found = append(found, d.What) })
+	}
+	if n := check(); n != 20 || len(found) > 0 {
+		t.Fatal(n, found)
+	}
+	_, a := r.find("1")
+	hash, b := r.find("2")
+	r.v.index.Move(hash, b.Loc, a.Loc)
+	r.v.index.Insert(hash, b.Loc+1)
+	if check(); len(found) != 2 {
+		t.Errorf("two entries are wrong, found: %q", found)
+	}
+}
