@@ -1,6 +1,8 @@
 // Package kvlog is the log: batches of records, appended and synced one batch
 // at a time, in segment files that are zero-filled ahead of need and never used
-// a second time. It does not know what a record means.
+// a second time. Log does not know what a record means. Values, above it, are the
+// keys' values among its records: value.go draws those, snapshot.go the file that
+// saves the index, and compact.go tells how old segments are emptied.
 //
 // # The files
 //
