@@ -135,8 +135,8 @@ func (d *DB) decideAll(todo []*op) int {
 	d.expire(held)
 	// Without room for a mark on an expired lock the next commit tries again.
 	d.starved = d.batch.bytes()+opRoom > held
-	if d.starved {
-		d.locks.TimeOut(d.now, d.timedOut)
+	if d.starved && d.full.Load() { // else the next segment is only being made
+		d.locks.TimeOut(d.now, d.timedOutFull)
 	}
 	for n, o := range todo {
 		have := room

@@ -220,15 +220,19 @@ func (d *DB) expire(room int) {
 	}
 }
 
-// timedOut answers whoever waited for a lock and did not get it.
+// timedOut answers whoever waited for a lock while it was held.
 func (d *DB) timedOut(k lockq.Key, w *lockq.Waiter) {
 	o := w.Data.(*op)
-	if _, _, held := d.locks.Holder(d.now, k); held {
-		o.err = d.held(k.ID, k, fmt.Sprintf("lock %q is still held after the wait", k.ID))
-	} else {
-		o.err = ErrFull // its turn has come, but there is no room to say so in the log
-	}
+	o.err = d.held(k.ID, k, fmt.Sprintf("lock %q is still held after the wait", k.ID))
 	d.answers = append(d.answers, o)
+}
+
+// timedOutFull is timedOut where the log has no room to say that a hold is over.
+func (d *DB) timedOutFull(k lockq.Key, w *lockq.Waiter) {
+	d.timedOut(k, w)
+	if _, _, held := d.locks.Holder(d.now, k); !held {
+		w.Data.(*op).err = ErrFull // its turn has come
+	}
 }
 
 // passed notes a lock that came free, or went on to the next in its queue.

@@ -1,0 +1,43 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
+)
+
+// A wait that was over before the hold is refused with 409, also where the
+// writer learns of both at once.
+func TestWaitThatEndedBeforeTheHoldIsNoFullDisk(t *testing.T) {
+	clock := newTestClock()
+	d := mustOpen(t, tiny(memdisk.New(), clock))
+	defer mustClose(t, d)
+	k := Key{"1", "a"}
+	if _, err := d.Lock(context.Background(), LockRequest{Key: k, Dur: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error)
+	go func() {
+		_, err := d.Lock(context.Background(), LockRequest{Key: k, Dur: time.Second, Wait: time.Second})
+		answer <- err
+	}()
+	for {
+		if h, err := d.LockHolder(k); err != nil {
+			t.Fatal(err)
+		} else if h.Waiters == 1 {
+			break
+		}
+	}
+	clock.pass(3 * time.Second)
+	d.queue.signal()
+	var held *HeldError
+	if err := <-answer; !errors.As(err, &held) {
+		t.Errorf("got %v, want a *HeldError", err)
+	}
+	if _, err := d.LockHolder(k); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it is held on: %v", err)
+	}
+}
