@@ -24,13 +24,7 @@ func TestWaitThatEndedBeforeTheHoldIsNoFullDisk(t *testing.T) {
 		_, err := d.Lock(context.Background(), LockRequest{Key: k, Dur: time.Second, Wait: time.Second})
 		answer <- err
 	}()
-	for {
-		if h, err := d.LockHolder(k); err != nil {
-			t.Fatal(err)
-		} else if h.Waiters == 1 {
-			break
-		}
-	}
+	awaitQueue(t, d, k, 1)
 	clock.pass(3 * time.Second)
 	d.queue.signal()
 	var held *HeldError
