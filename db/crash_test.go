@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 		c.seed = uint64(time.Now().UnixNano())
 	}
 	c.rnd = rand.New(rand.NewPCG(c.seed, 0))
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // thousands of small disks come and go
 	began := time.Now()
 	for life := uint64(0); c.states < c.want && !t.Failed(); life++ {
 		c.life(c.seed + life)

@@ -1,0 +1,163 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"strings"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
+)
+
+// damaged is a data directory that is damaged in one place at a time.
+type damaged struct {
+	*testing.T
+	o       Options
+	clean   *memdisk.FS
+	closed  bool
+	l       *ledger
+	refused int
+	served  int
+}
+
+// Whatever becomes of a byte, a sector or a file: a start refuses and names the
+// file, or it serves, and then nothing that was acknowledged is wrong.
+func TestDamageIsRefusedByNameOrHarmless(t *testing.T) {
+	t.Run("after a stop", func(t *testing.T) { damagedDirectory(t, true, true).all() })
+	t.Run("after a crash", func(t *testing.T) { damagedDirectory(t, false, true).all() })
+	// Without a mark behind it the last batch passes for one that was cut off.
+	t.Run("after a crash in mid-traffic", func(t *testing.T) { damagedDirectory(t, false, false).all() })
+}
+
+// damagedDirectory returns a directory with something of everything, which was
+// closed or whose process was killed, with a mark behind the last batch or not.
+func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
+	fs, clock := memdisk.New(), newTestClock()
+	d := &damaged{T: t, o: tiny(fs, clock), closed: closed, l: newLedger()}
+	d.o.Segment = 8 << 10
+	db := mustOpen(t, d.o)
+	p := newPlayer(db, fs, clock)
+	must := func(err error) {
+		t.Helper()
+		wantDone(t, "a write", err)
+	}
+	for i := range 30 {
+		_, err := p.add(kindSequence+uint8(i%2), Key{"a", strings.Repeat("x", i*8%250+1)}, int64(i+1))
+		must(err)
+	}
+	for i := range 5 {
+		_, err := p.set(Key{"v", fmt.Sprint(i)}, int64(300*i))
+		must(err)
+	}
+	_, err := p.lock(context.Background(), LockRequest{Key: Key{"l", "1"}, Owner: "me", Dur: time.Hour})
+	must(err)
+	must(p.reset(kindSequence, Key{"a", "x"}))
+	must(p.remove(Key{"v", "0"}))
+	// The last write is one that may be on its way yet where there is no mark.
+	last := p.ask(asked{verb: verbAdd, kind: kindCounter, key: Key{"a", "last"}, n: 1})
+	must(addN(db, "last", 1))
+	if marked {
+		p.note(last, 1, nil)
+	}
+	if marked && !closed {
+		must(db.do(newOp(verbReserve, kindLock, Key{}))) // any batch is a mark
+	}
+	d.clean = fs.Clone() // a kill
+	mustClose(t, db)
+	if closed {
+		d.clean = fs.Clone()
+	}
+	for _, op := range fs.Journal() {
+		if op.Kind == memdisk.Note {
+			d.l.enter(op.Note)
+		}
+	}
+	return d
+}
+
+// all damages each file in every way. Of the bytes it takes some, others every time.
+func (d *damaged) all() {
+	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	every := 1
+	if testing.Short() || underRace {
+		every = 10
+	}
+	for _, name := range d.clean.Files() {
+		b, err := d.clean.ReadFile(name)
+		wantDone(d.T, name, err)
+		for i := range b {
+			share := 8 * every
+			if b[i] == 0 || path.Base(name) == "index" { // a cache, and large
+				share = 200 * every
+			}
+			if *crashStates == 0 && rnd.IntN(share) > 0 {
+				continue
+			}
+			bit := rnd.IntN(8)
+			d.try(name, fmt.Sprintf("bit %d of byte %d flipped", bit, i), func(b []byte) []byte {
+				b[i] ^= 1 << bit
+				return b
+			})
+		}
+		last := bytes.LastIndex(b, []byte("\xcdLOG")) // the header of the last batch, 48 bytes
+		for at := 0; at+512 <= len(b); at += 512 {
+			size := at + rnd.IntN(512)
+			d.try(name, fmt.Sprintf("cut to %d bytes", size), func(b []byte) []byte { return b[:size] })
+			if last >= 0 && last < at+512 && last+48 > at && !d.closed {
+				continue // with the batches in it all that could tell of them may be gone
+			}
+			d.try(name, fmt.Sprintf("sector at %d zeroed", at), func(b []byte) []byte {
+				clear(b[at : at+512])
+				return b
+			})
+		}
+		d.try(name, "removed", nil)
+	}
+	d.Logf("%d refused, %d served", d.refused, d.served)
+	if d.refused == 0 || d.served == 0 {
+		d.Error("both have to happen")
+	}
+}
+
+func (d *damaged) try(name, what string, change func([]byte) []byte) {
+	if d.Failed() {
+		return
+	}
+	fs := d.clean.Clone()
+	if change == nil {
+		wantDone(d.T, what, fs.Remove(name))
+	} else {
+		b, err := fs.ReadFile(name)
+		wantDone(d.T, what, err)
+		wantDone(d.T, what, fs.WriteFile(name, change(bytes.Clone(b))))
+	}
+	o := d.o
+	o.FS = fs
+	db, err := Open(o)
+	if err != nil {
+		d.refused++
+		if !strings.Contains(err.Error(), path.Base(name)) {
+			d.Errorf("%s, %s: the error does not name it: %v", name, what, err)
+		}
+		if verifies(fs, o) == nil && path.Base(name) != checkpointName {
+			d.Errorf("%s, %s: verify finds nothing, but a start says: %v", name, what, err)
+		}
+	} else {
+		d.served++
+		_, err := d.l.check(db, epoch)
+		if err != nil && !(errors.Is(err, ErrDamaged) && strings.HasSuffix(name, ".seg")) {
+			d.Errorf("%s, %s: %v", name, what, err)
+		}
+		if err := db.Close(); err != nil {
+			d.Errorf("%s, %s: close: %v", name, what, err)
+		}
+	}
+	if n := fs.OpenHandles(); n > 0 {
+		d.Errorf("%s, %s: %d handles stay open", name, what, n)
+	}
+}

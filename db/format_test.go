@@ -1,0 +1,190 @@
+package db
+
+import (
+	"bytes"
+	"encoding/hex"
+	"hash/crc32"
+	"path"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
+	"clouddragon/kvlog"
+)
+
+var goldenID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+
+// unhex reads bytes as they are written in a test: with blanks and line breaks.
+func unhex(s string) []byte {
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+func wantBytes(t *testing.T, what string, got []byte, want string) {
+	t.Helper()
+	if w := unhex(want); !bytes.Equal(got, w) {
+		t.Errorf("%s is\n%s\nwant\n%s", what, hex.Dump(got), hex.Dump(w))
+	}
+}
+
+func goldenCheckpoint() checkpoint {
+	return checkpoint{
+		ID: goldenID, Room: 0x1000, Number: 0x1122334455667788,
+		Log:    kvlog.Pos{Segment: 0x0102030405060708, Offset: 0x1112131415161718, Seq: 0x2122232425262728, Sum: 0x31323334},
+		Tokens: 0x4142434445464748, Version: 0x5152535455565758,
+		Sizes:    [4]int64{0x1001, 0x1002, 0x1003, 0x1004},
+		Used:     [4]uint64{1, 2, 3, 4},
+		Segments: []uint64{1, 3, 500},
+	}
+}
+
+const goldenCheckpointBytes = `
+	434443484b50540a 01000000 f2b92505 a4000000 03000000
+	000102030405060708090a0b0c0d0e0f
+	8877665544332211
+	0807060504030201 1817161514131211 2827262524232221 34333231
+	00100000
+	4847464544434241 5857565554535251
+	0110000000000000 0100000000000000
+	0210000000000000 0200000000000000
+	0310000000000000 0300000000000000
+	0410000000000000 0400000000000000
+	01 02 f103`
+
+// zeros is that many bytes, in hex.
+func zeros(n int) string { return strings.Repeat("00", n) }
+
+func TestCheckpointIsAlwaysTheseBytes(t *testing.T) {
+	c := goldenCheckpoint()
+	wantBytes(t, "the record", c.encode(), goldenCheckpointBytes)
+	back, err := decodeCheckpoint(unhex(goldenCheckpointBytes))
+	if err != nil || !reflect.DeepEqual(*back, c) {
+		t.Errorf("read back: %+v, %v", back, err)
+	}
+}
+
+func TestLogRecordsAreAlwaysTheseBytes(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tiny(fs, clock)
+	o.defaults()
+	wantDone(t, "mkdir", fs.MkdirAll(o.Dir))
+	d, err := open(&o)
+	wantDone(t, "open", err)
+	// Without its writer: the test commits, one batch after the other.
+	d.tables.ID = goldenID
+	const batchHeader = 48
+	at := int64(4096)
+	want := func(what, records string) {
+		t.Helper()
+		all, err := fs.ReadFile(path.Join(o.Dir, "log/00000001.seg"))
+		wantDone(t, "read the log", err)
+		end := d.state.Log.Offset
+		wantBytes(t, what, all[at+batchHeader:end], records)
+		at = end
+	}
+	commit := func(ops ...*op) {
+		t.Helper()
+		d.now, d.wall = d.clock()
+		if n := d.commit(ops); n != len(ops) {
+			t.Fatalf("%d of %d operations were taken", n, len(ops))
+		}
+		for _, o := range ops {
+			<-o.done
+			wantDone(t, "operation", o.err)
+		}
+	}
+
+	add := newOp(verbAdd, kindSequence, Key{"acc", "seq"})
+	add.n = 0x0102030405060708
+	commit(add)
+	want("a sequence", `48000000 01 000000 0000000000000000
+		c63fad36 01 03 03 08 0807060504030201 616363 736571`+zeros(42))
+
+	count := newOp(verbAdd, kindCounter, Key{"acc", "seq"})
+	count.n, count.min, count.max = -2, -10, 10
+	commit(count)
+	want("a counter", `48000000 01 000000 0100000000000000
+		c87e1db3 02 03 03 08 feffffffffffffff 616363 736571`+zeros(42))
+
+	commit(newOp(verbReset, kindSequence, Key{"acc", "seq"}))
+	want("a slot that is free again", `48000000 01 000000 0000000000000000
+		bc28bd20 00 00 00 00`+zeros(56))
+
+	d.tokens.last.Store(0x41)
+	lock := newOp(verbLock, kindLock, Key{"acc", "l"})
+	lock.owner, lock.dur = "me", int64(time.Second)
+	commit(lock)
+	want("a lock", `08010000 01 000000 0000000000000080
+		d4302c9f 03 03 01 91 4200000000000000 00ca4ecf76e2fa18 02 6d65`+zeros(126)+`616363 6c`+zeros(99))
+
+	d.tokens.last.Store(0x7fff)
+	commit(newOp(verbReserve, kindLock, Key{}))
+	want("a block of tokens", `08000000 02 000000 ff7f100000000000`)
+
+	d.mark()
+	want("a mark", `00000000 03 000000`)
+	wantDone(t, "close", (&directory{ckpt: d.ckpt, tables: d.tables, log: d.log}).close())
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	golden := unhex(goldenCheckpointBytes)
+	f.Add(golden)
+	f.Add(golden[:len(golden)-1])
+	f.Add(golden[:checkpointHead])
+	f.Add([]byte{})
+	empty := checkpoint{Room: 4096}
+	f.Add(empty.encode())
+	many := goldenCheckpoint()
+	for i := range uint64(300) {
+		many.Segments = append(many.Segments, 501+i*i)
+	}
+	f.Add(many.encode())
+	more := bytes.Clone(golden)
+	le.PutUint32(more[20:], 1<<32-1) // segments
+	f.Add(more)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		check := func(b []byte) {
+			c, err := decodeCheckpoint(b)
+			if err != nil {
+				return
+			}
+			again, err := decodeCheckpoint(c.encode())
+			if err != nil || !reflect.DeepEqual(c, again) {
+				t.Errorf("%+v is written and read back as %+v, %v", c, again, err)
+			}
+		}
+		check(b)
+		// The same with a good checksum, so that what comes after it is met too.
+		if len(b) >= checkpointHead {
+			b = bytes.Clone(b)
+			if n := le.Uint32(b[16:]); n < checkpointHead || int64(n) > int64(len(b)) {
+				le.PutUint32(b[16:], uint32(len(b)))
+			}
+			le.PutUint32(b[12:], crc32.Checksum(b[16:le.Uint32(b[16:])], castagnoli))
+			check(b)
+		}
+	})
+}
+
+func TestEachByteOfACheckpointCounts(t *testing.T) {
+	golden := unhex(goldenCheckpointBytes)
+	for i := range golden {
+		for bit := range 8 {
+			b := bytes.Clone(golden)
+			b[i] ^= 1 << bit
+			if c, err := decodeCheckpoint(b); err == nil {
+				t.Errorf("bit %d of byte %d is not checked: %+v", bit, i, c)
+			}
+		}
+	}
+	for n := range golden {
+		if c, err := decodeCheckpoint(golden[:n]); err == nil {
+			t.Errorf("cut to %d bytes it is still read: %+v", n, c)
+		}
+	}
+}
