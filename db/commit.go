@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"math"
+	"runtime"
 	"slices"
 	"time"
 
@@ -27,6 +28,8 @@ func (d *DB) write() {
 	defer close(d.writerDone)
 	var spare []*op
 	for {
+		// Whoever is ready to ask does so first: the sync is shared by more.
+		runtime.Gosched()
 		d.now, d.wall = d.clock()
 		todo, closed := d.queue.take(spare)
 		if d.draining.Load() || closed {
