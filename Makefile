@@ -3,10 +3,13 @@
 VERSION  := $(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1)
 PREFIX   := /usr/local
 FUZZTIME := 20s
-# Of make crash: kills, power cuts, and operations checked for linearizability.
+# Of make crash: states of a simulated disk, kills, power cuts, and operations checked for linearizability.
+STATES   := 200000
 ROUNDS   := 200
 CUTS     := 600
 OPS      := 100000
+SOAK     := 10m
+KEYS     := 10000000
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,7 +37,14 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 
 crash: ## for long: power cuts, kills and failing disks, simulated and (as root) on a loop device
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)
+	go test -count=1 -timeout 24h -v -run PowerCutKeeps ./db -args -states $(STATES)
 	go test -count=1 -timeout 24h -v ./internal/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
+
+soak: ## write, delete, expire and compact values for SOAK (10m), with restarts, checking every one
+	go test -count=1 -timeout 24h -v -run TestSoak ./db -args -soak $(SOAK)
+
+keys: ## memory and start with KEYS (10000000) values
+	go test -timeout 1h -run '^$$' -bench ManyKeys -benchtime 1x ./db -args -keys $(KEYS)
 
 bench: build ## load it beside an empty handler, Redis and etcd, 4 minutes; flags in BENCH, see bench/main.go
 	@for t in wrk redis-server redis-benchmark etcd; do \
@@ -60,4 +70,4 @@ install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit; a config
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/clouddragon.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/clouddragon.service
 
-.PHONY: help run build test race fuzz crash bench profile lint install
+.PHONY: help run build test race fuzz crash soak keys bench profile lint install
