@@ -30,8 +30,8 @@ func (d *DB) write() {
 	for {
 		// Whoever is ready to ask does so first: the sync is shared by more.
 		runtime.Gosched()
-		d.now, d.wall = d.clock()
 		todo, closed := d.queue.take(spare)
+		d.now, d.wall = d.clock() // not before anything was asked that is decided now
 		if d.draining.Load() || closed {
 			d.refuseWaiters()
 		}
