@@ -1,9 +1,20 @@
 package db
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"runtime"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
 )
+
+var door = Key{"a", "door"}
 
 // awaitQueue waits until n callers wait for a lock.
 func awaitQueue(t *testing.T, d *DB, k Key, n int) {
@@ -19,4 +30,385 @@ func awaitQueue(t *testing.T, d *DB, k Key, n int) {
 		}
 		runtime.Gosched()
 	}
+}
+
+// grant is the answer to who waits for a lock.
+type grant struct {
+	owner string
+	token int64
+	err   error
+}
+
+// wait has owner wait for the door, as the n-th in the queue.
+func wait(t *testing.T, d *DB, ctx context.Context, n int, owner string) chan grant {
+	t.Helper()
+	got := make(chan grant, 1)
+	go func() {
+		token, err := d.Lock(ctx, LockRequest{Key: door, Owner: owner, Dur: time.Hour, Wait: time.Hour})
+		got <- grant{owner, token, err}
+	}()
+	awaitQueue(t, d, door, n)
+	return got
+}
+
+func hold(t *testing.T, d *DB, owner string, dur time.Duration) int64 {
+	t.Helper()
+	token, err := d.Lock(context.Background(), LockRequest{Key: door, Owner: owner, Dur: dur})
+	wantDone(t, "locking", err)
+	return token
+}
+
+func unlock(t *testing.T, d *DB, token int64) {
+	t.Helper()
+	wantDone(t, "unlocking", d.Unlock(UnlockRequest{Key: door, Token: token}))
+}
+
+func wantHolder(t *testing.T, d *DB, want Holder) {
+	t.Helper()
+	got, err := d.LockHolder(door)
+	if err != nil || got != want {
+		t.Errorf("the holder is %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestLockGoesToWhoWaitsInTheOrderTheyCame(t *testing.T) {
+	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
+	token := hold(t, d, "holder", time.Hour)
+	var queue []chan grant
+	for i := range 20 {
+		queue = append(queue, wait(t, d, context.Background(), i+1, fmt.Sprint(i)))
+	}
+	for i, next := range queue {
+		commits := d.Stats().Commits
+		unlock(t, d, token)
+		g := <-next
+		if g.err != nil || g.token <= token {
+			t.Fatalf("%+v after token %d", g, token)
+		}
+		token = g.token
+		wantHolder(t, d, Holder{Owner: g.owner, Token: token, TTL: time.Hour, Expires: time.Unix(0, epoch).Add(time.Hour), Waiters: len(queue) - i - 1})
+		if n := d.Stats().Commits - commits; n != 1 {
+			t.Fatalf("a hand-over took %d commits", n)
+		}
+	}
+	unlock(t, d, token)
+	if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	mustClose(t, d)
+}
+
+func TestLockIsHandedOverWhenItsTimeIsOver(t *testing.T) {
+	clock := newTestClock()
+	d := mustOpen(t, tiny(memdisk.New(), clock))
+	token := hold(t, d, "holder", time.Minute)
+	next := wait(t, d, context.Background(), 1, "next")
+	clock.pass(time.Minute - 1)
+	wantHolder(t, d, Holder{Owner: "holder", Token: token, TTL: 1, Expires: time.Unix(0, epoch).Add(time.Minute), Waiters: 1})
+	clock.pass(1)
+	d.queue.signal()
+	if g := <-next; g.err != nil || g.token <= token {
+		t.Fatalf("%+v", g)
+	}
+	wantHolder(t, d, Holder{Owner: "next", Token: token + 1, TTL: time.Hour, Expires: time.Unix(0, epoch).Add(time.Hour + time.Minute)})
+	var held *HeldError
+	if err := d.Unlock(UnlockRequest{Key: door, Token: token}); !errors.As(err, &held) || held.Holder.Owner != "next" {
+		t.Errorf("the former holder unlocks: %v", err)
+	}
+	mustClose(t, d)
+}
+
+// With the machine's clock nobody but the writer itself sees that it is time.
+func TestWriterWakesUpWhenAHoldOrAWaitIsOver(t *testing.T) {
+	o := tiny(memdisk.New(), newTestClock())
+	o.Clock = nil
+	d := mustOpen(t, o)
+	hold(t, d, "holder", 20*time.Millisecond)
+	_, err := d.Lock(context.Background(), LockRequest{Key: door, Owner: "short", Dur: time.Hour, Wait: time.Millisecond})
+	if !isHeld(err) {
+		t.Errorf("who waits shorter than it is held: %v", err)
+	}
+	if _, err := d.Lock(context.Background(), LockRequest{Key: door, Owner: "long", Dur: time.Hour, Wait: time.Hour}); err != nil {
+		t.Errorf("who waits longer: %v", err)
+	}
+	mustClose(t, d)
+}
+
+func TestWhoHangsUpLeavesTheQueue(t *testing.T) {
+	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
+	token := hold(t, d, "holder", time.Hour)
+	gone := errors.New("gone")
+	ctx, hangUp := context.WithCancelCause(context.Background())
+	first := wait(t, d, ctx, 1, "first")
+	second := wait(t, d, context.Background(), 2, "second")
+	hangUp(gone)
+	if g := <-first; !errors.Is(g.err, gone) {
+		t.Errorf("%+v", g)
+	}
+	awaitQueue(t, d, door, 1)
+	unlock(t, d, token)
+	if g := <-second; g.err != nil {
+		t.Errorf("%+v", g)
+	}
+	mustClose(t, d)
+}
+
+func TestWhoHangsUpWhileItIsGrantedGivesTheLockToTheNext(t *testing.T) {
+	fs := memdisk.New()
+	d := mustOpen(t, tiny(fs, newTestClock()))
+	token := hold(t, d, "holder", time.Hour)
+	gone := errors.New("gone")
+	ctx, hangUp := context.WithCancelCause(context.Background())
+	first := wait(t, d, ctx, 1, "first")
+	second := wait(t, d, context.Background(), 2, "second")
+	g := barrierAt(fs)
+	go func() { _ = d.Unlock(UnlockRequest{Key: door, Token: token}) }()
+	<-g.reached // the grant to the first is on its way to disk
+	hangUp(gone)
+	g.open()
+	if g := <-first; !errors.Is(g.err, gone) {
+		t.Errorf("%+v", g)
+	}
+	if g := <-second; g.err != nil {
+		t.Errorf("%+v", g)
+	}
+	wantHolder(t, d, Holder{Owner: "second", Token: token + 2, TTL: time.Hour, Expires: time.Unix(0, epoch).Add(time.Hour)})
+	mustClose(t, d)
+}
+
+func TestHeldLockSurvivesARestartUntilItsTime(t *testing.T) {
+	for _, how := range []string{"close", "kill", "power cut"} {
+		fs, clock := memdisk.New(), newTestClock()
+		d := mustOpen(t, tiny(fs, clock))
+		owner := strings.Repeat("o", MaxOwner)
+		token := hold(t, d, owner, time.Minute)
+		renewed, err := d.Lock(context.Background(), LockRequest{Key: door, Token: token, Dur: 2 * time.Minute})
+		if renewed != token || err != nil {
+			t.Fatal(renewed, err)
+		}
+		waiting := wait(t, d, context.Background(), 1, "waiting")
+		next := fs
+		switch how {
+		case "kill":
+			next = fs.Reopen()
+		case "power cut":
+			next = fs.Cut(fs.Len()).Nothing()
+		}
+		mustClose(t, d)
+		if g := <-waiting; !errors.Is(g.err, ErrStopping) {
+			t.Errorf("who waited: %+v", g)
+		}
+		// A new process has another monotonic clock.
+		after := newTestClock()
+		after.mono = 12345
+		after.step(119 * time.Second)
+		d = mustOpen(t, tiny(next, after))
+		wantHolder(t, d, Holder{Owner: owner, Token: token, TTL: time.Second, Expires: time.Unix(0, epoch).Add(2 * time.Minute)})
+		after.pass(time.Second)
+		if got := hold(t, d, "next", time.Minute); got <= token {
+			t.Errorf("%s: token %d after %d", how, got, token)
+		}
+		mustClose(t, d)
+		after.pass(time.Hour)
+		d = mustOpen(t, tiny(next, after))
+		if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: a lock that ended while the server was down: %v", how, err)
+		}
+		if n := d.Stats().Tables; used(n) != 0 {
+			t.Errorf("%s: a lock that is over has its slot: %+v", how, n)
+		}
+		mustClose(t, d)
+	}
+}
+
+func TestStepOfTheWallClockNeitherFreesNorProlongsAHold(t *testing.T) {
+	for _, step := range []time.Duration{-24 * time.Hour, -time.Minute, time.Minute, 24 * time.Hour} {
+		clock := newTestClock()
+		d := mustOpen(t, tiny(memdisk.New(), clock))
+		token := hold(t, d, "me", time.Hour)
+		clock.step(step)
+		clock.pass(time.Hour - 1)
+		wantHolder(t, d, Holder{Owner: "me", Token: token, TTL: 1, Expires: time.Unix(0, epoch).Add(time.Hour + step)})
+		clock.pass(1)
+		if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+			t.Errorf("stepped by %v: %v", step, err)
+		}
+		mustClose(t, d)
+	}
+}
+
+func TestLocksThatAreOverGiveTheirSlotsBack(t *testing.T) {
+	clock := newTestClock()
+	d := mustOpen(t, tiny(memdisk.New(), clock))
+	for i := range 1000 {
+		_, err := d.Lock(context.Background(), LockRequest{Key: Key{"a", fmt.Sprint(i)}, Dur: time.Second})
+		wantDone(t, "locking", err)
+		clock.pass(time.Second)
+	}
+	if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+		t.Fatal(err)
+	}
+	st := d.Stats().Tables
+	for class, c := range st.Classes {
+		if c.Capacity > 4*uint64(d.extent)/uint64(len(st.Classes)) || c.Used > 1 {
+			t.Errorf("table %d after 1000 locks, one at a time: %+v", class, c)
+		}
+	}
+	mustClose(t, d)
+}
+
+func TestTokenIsNeverGrantedTwice(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	last := int64(0)
+	for life := range 30 {
+		d := mustOpen(t, tiny(fs, clock))
+		for i := range life % 4 {
+			var token int64
+			var err error
+			if i%2 == 0 {
+				token, err = d.LockMutex(context.Background(), LockRequest{Key: door, Owner: fmt.Sprint(i), Dur: time.Hour})
+				wantDone(t, "unlocking", d.UnlockMutex(UnlockRequest{Key: door, Token: token}))
+			} else {
+				token = hold(t, d, "", time.Hour)
+				unlock(t, d, token)
+			}
+			if err != nil || token <= last {
+				t.Fatalf("life %d: token %d after %d, %v", life, token, last, err)
+			}
+			last = token
+		}
+		switch life % 3 {
+		case 1:
+			fs = fs.Reopen()
+		case 2:
+			fs = fs.Cut(fs.Len()).Nothing()
+		}
+		mustClose(t, d)
+	}
+}
+
+func TestTokensGoOnPastTheirBlock(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	d := mustOpen(t, tiny(fs, clock))
+	d.tokens.last.Store(d.tokens.limit.Load() - 3)
+	var last int64
+	for range 10 {
+		last = hold(t, d, "", time.Hour)
+		unlock(t, d, last)
+		crashed := mustOpen(t, tiny(fs.Cut(fs.Len()).Nothing(), clock))
+		if next := hold(t, crashed, "", time.Hour); next <= last {
+			t.Fatalf("token %d, and after a crash %d", last, next)
+		}
+		mustClose(t, crashed)
+	}
+	mustClose(t, d)
+}
+
+func TestDrainAnswersWhoWaits(t *testing.T) {
+	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
+	token := hold(t, d, "holder", time.Hour)
+	var all []chan grant
+	for i := range 5 {
+		all = append(all, wait(t, d, context.Background(), i+1, fmt.Sprint(i)))
+	}
+	d.Drain()
+	for _, c := range all {
+		if g := <-c; !errors.Is(g.err, ErrStopping) {
+			t.Errorf("%+v", g)
+		}
+	}
+	if _, err := d.Lock(context.Background(), LockRequest{Key: door, Owner: "late", Dur: time.Hour, Wait: time.Hour}); !errors.Is(err, ErrStopping) {
+		t.Errorf("who comes to wait later: %v", err)
+	}
+	// Other calls go on.
+	wantHolder(t, d, Holder{Owner: "holder", Token: token, TTL: time.Hour, Expires: time.Unix(0, epoch).Add(time.Hour)})
+	unlock(t, d, token)
+	hold(t, d, "next", time.Hour)
+	mustClose(t, d)
+}
+
+func TestNoMoreWaitersThanMay(t *testing.T) {
+	o := tiny(memdisk.New(), newTestClock())
+	o.Waiters = 2
+	d := mustOpen(t, o)
+	token := hold(t, d, "holder", time.Hour)
+	first := wait(t, d, context.Background(), 1, "first")
+	second := wait(t, d, context.Background(), 2, "second")
+	late := LockRequest{Key: door, Owner: "late", Dur: time.Hour, Wait: time.Hour}
+	if _, err := d.Lock(context.Background(), late); !errors.Is(err, ErrWaiters) {
+		t.Errorf("a third: %v", err)
+	}
+	_, err := d.LockMutex(context.Background(), LockRequest{Key: door, Owner: "holder", Dur: time.Hour})
+	wantDone(t, "a mutex that is free", err)
+	if _, err := d.LockMutex(context.Background(), late); !errors.Is(err, ErrWaiters) {
+		t.Errorf("a third, for a mutex: %v", err)
+	}
+	unlock(t, d, token)
+	unlock(t, d, (<-first).token)
+	unlock(t, d, (<-second).token)
+	mustClose(t, d)
+}
+
+// The next holder's name may be as long as can be: its slot is the one that is there.
+func TestHandOverNeedsNoNewSlot(t *testing.T) {
+	fs := memdisk.New()
+	d := mustOpen(t, tiny(fs, newTestClock()))
+	token := hold(t, d, "", time.Hour)
+	next := wait(t, d, context.Background(), 1, strings.Repeat("n", MaxOwner))
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Allocate {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	fill := 0
+	for ; !errors.Is(addN(d, idLike(door, fill), 1), ErrFull); fill++ {
+	}
+	unlock(t, d, token)
+	if g := <-next; g.err != nil {
+		t.Errorf("%+v", g)
+	}
+	mustClose(t, d)
+}
+
+// idLike makes ids whose counters have slots of the size that a lock's has.
+func idLike(k Key, i int) string {
+	return fmt.Sprint(i, strings.Repeat("x", lockSize-numberSize+len(k.ID)))
+}
+
+func TestRenewalByTokenNeverTakesALock(t *testing.T) {
+	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
+	var held *HeldError
+	for _, token := range []int64{1, 7} {
+		_, err := d.Lock(context.Background(), LockRequest{Key: door, Token: token, Dur: time.Hour, Wait: time.Hour})
+		if !errors.As(err, &held) || held.Holder != (Holder{}) {
+			t.Errorf("renewing a free lock with token %d: %v", token, err)
+		}
+	}
+	if n := used(d.Stats().Tables); n != 0 {
+		t.Errorf("%d slots are in use", n)
+	}
+	mustClose(t, d)
+}
+
+func TestRefusedUnlockNamesTheHolderAndChangesNothing(t *testing.T) {
+	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
+	token := hold(t, d, "me", time.Hour)
+	want := Holder{Owner: "me", Token: token, TTL: time.Hour, Expires: time.Unix(0, epoch).Add(time.Hour)}
+	reasons := []string{}
+	for _, r := range []UnlockRequest{{}, {Owner: "you"}, {Token: token + 1}, {Owner: "you", Token: token}, {Owner: "me", Token: token + 1}} {
+		r.Key = door
+		var held *HeldError
+		if err := d.Unlock(r); !errors.As(err, &held) || held.Holder != want || strings.Contains(held.Reason, "\n") {
+			t.Errorf("%+v: %v", r, err)
+		}
+		reasons = append(reasons, held.Reason)
+		wantHolder(t, d, want)
+	}
+	if slices.Contains(reasons, "") {
+		t.Errorf("%q", reasons)
+	}
+	wantDone(t, "with force", d.Unlock(UnlockRequest{Key: door, Force: true}))
+	wantDone(t, "once more", d.Unlock(UnlockRequest{Key: door, Token: token}))
+	mustClose(t, d)
 }
