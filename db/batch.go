@@ -78,7 +78,13 @@ func (p *pending) reset() {
 }
 
 // bytes is an upper bound of what the batch takes in the log.
-func (p *pending) bytes() int { return p.size + p.records.Len() }
+func (p *pending) bytes() int {
+	n := p.size + p.records.Len()
+	if p.tokens != 0 {
+		n += kvlog.RecordSize(8)
+	}
+	return n
+}
 
 // find returns what is known of a thing, decided or durable. The pointer is
 // good until the next find.

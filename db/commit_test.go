@@ -288,3 +288,39 @@ func TestGrowthInTheBackgroundIsNeverAFullDisk(t *testing.T) {
 	wg.Wait()
 	mustClose(t, d)
 }
+
+// The records of a batch are counted to the last byte: one too many, and the log
+// could take the batch nowhere.
+func TestABatchThatFillsASegmentFits(t *testing.T) {
+	fs := memdisk.New()
+	o := tiny(fs, newTestClock())
+	o.defaults()
+	wantDone(t, "mkdir", fs.MkdirAll(o.Dir))
+	d, err := open(&o) // without its writer
+	wantDone(t, "open", err)
+	wantDone(t, "a second segment", d.log.Prepare())
+	d.now, d.wall = d.clock()
+	room := d.log.Room(true) - 48 // the header of a batch
+	lock := newOp(verbLock, kindLock, door)
+	lock.dur = int64(time.Hour)
+	d.tokens.last.Store(d.tokens.limit.Load()) // the lock's grant needs a block of tokens too
+	one, two := valueOp{check: AnyVersion}, valueOp{check: AnyVersion}
+	first, second := d.newValueOp(verbSet, Key{"a", "1"}, &one), d.newValueOp(verbSet, Key{"a", "2"}, &two)
+	room -= slotRecord + 256 + one.room(first.key) + two.room(second.key)
+	one.data, two.data = make([]byte, room/16*8), make([]byte, room/16*8)
+	todo := []*op{lock, first, second}
+	for _, want := range []int{2, 1} {
+		if n := d.commit(todo); n != want {
+			t.Errorf("a batch of %d operations, want %d", n, want)
+		}
+		for ; want > 0; want-- {
+			<-todo[0].done
+			wantDone(t, "an operation", todo[0].err)
+			todo = todo[1:]
+		}
+	}
+	if at := d.state.Log.Segment; at != 2 {
+		t.Errorf("the log is in segment %d", at)
+	}
+	wantDone(t, "close", (&directory{ckpt: d.ckpt, tables: d.tables, log: d.log}).close())
+}
