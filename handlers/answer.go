@@ -101,8 +101,11 @@ func (s *server) refuse(c *call, err error) {
 	switch {
 	case errors.As(err, &refused):
 		status = refused.status
-		if status == http.StatusUnauthorized {
+		switch status {
+		case http.StatusUnauthorized:
 			h["WWW-Authenticate"] = bearer
+		case http.StatusServiceUnavailable:
+			h["Retry-After"] = oneSecond
 		}
 	case errors.As(err, &conflict):
 		status = http.StatusConflict

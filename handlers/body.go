@@ -66,7 +66,11 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 	b := make([]byte, 0, min(most, firstRead))
 	for {
 		if len(b) == cap(b) {
-			b = append(make([]byte, 0, min(most, 2*int64(cap(b)))), b...)
+			size := int(min(most, 2*int64(cap(b))))
+			if err := s.memory.hold(c, size, s.pace.idle); err != nil {
+				return nil, err
+			}
+			b = append(make([]byte, 0, size), b...)
 		}
 		s.pace.read(c)
 		n, err := c.r.Body.Read(b[len(b):cap(b)])

@@ -20,7 +20,7 @@ func getValue(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.db.Get(c.key)
+	v, err := s.readValue(c)
 	if err != nil {
 		return err
 	}
@@ -43,6 +43,20 @@ func getValue(s *server, c *call) error {
 		c.ctype = octetStream
 	}
 	return nil
+}
+
+// readValue reads the value of a call. A large one for which there is no memory
+// is let go, and read again once there is.
+func (s *server) readValue(c *call) (db.Value, error) {
+	v, err := s.db.Get(c.key)
+	if n := len(v.Data); !s.memory.try(c, n) {
+		v = db.Value{}
+		if err := s.memory.hold(c, n, s.pace.idle); err != nil {
+			return v, err
+		}
+		v, err = s.db.Get(c.key)
+	}
+	return v, err
 }
 
 // POST and PUT /db/:acc/kv/:id?ver=&ttl=

@@ -108,6 +108,7 @@ type server struct {
 	observe  func(API, string, int, time.Duration)
 	log      *slog.Logger
 	pace     pace
+	memory   memory
 }
 
 // New returns the handler of all routes.
@@ -125,6 +126,7 @@ func New(o Options) http.Handler {
 	if s.limits.Value == 0 {
 		s.limits.Value = 8 << 20
 	}
+	s.memory = newMemory(s.limits.Value)
 	if s.limits.Dur == 0 {
 		s.limits.Dur = 24 * time.Hour
 	}
@@ -154,6 +156,7 @@ type call struct {
 	ctype  []string // Content-Type
 	body   []byte
 	sent   bool
+	held   int    // units of the server's memory for large values
 	buf    []byte // memory for small bodies, kept from call to call
 }
 
@@ -250,6 +253,7 @@ func (s *server) finish(c *call) {
 	if s.observe != nil {
 		s.observe(c.api, methodLabel(c.r.Method), c.status, time.Since(c.began))
 	}
+	s.memory.free(c)
 	*c = call{buf: c.buf}
 	calls.Put(c)
 	if p != nil {
