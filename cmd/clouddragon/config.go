@@ -25,6 +25,7 @@ type Config struct {
 	Key     string // its private key file
 	Limits  Limits
 	Segment int64 // bytes in a log segment
+	Garbage int   // percent of the live data that the log may hold besides
 }
 
 // Token is a token with less than full access.
@@ -49,6 +50,7 @@ func Defaults() Config {
 		Data:    "data",
 		Limits:  Limits{Value: 8 << 20, Dur: 24 * time.Hour, Wait: 10 * time.Minute, Waiters: 100_000},
 		Segment: 64 << 20,
+		Garbage: 100,
 	}
 }
 
@@ -107,6 +109,7 @@ func keysOf(c *Config) keys {
 		}),
 		"log": mapping(keys{
 			"segment": size(&c.Segment, 64<<10, 1<<30, 4096),
+			"garbage": count(&c.Garbage, 10, 10_000),
 		}),
 	}
 }

@@ -44,7 +44,7 @@ func TestShippedConfigShowsEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"listen", "data", "token", "tokens", "tls.cert", "tls.key",
-		"limits.value", "limits.dur", "limits.wait", "limits.waiters", "log.segment"} {
+		"limits.value", "limits.dur", "limits.wait", "limits.waiters", "log.segment", "log.garbage"} {
 		if d.at[key] == nil {
 			keys = append(keys, key)
 		}
@@ -66,6 +66,7 @@ tls: {cert: c.pem, key: k.pem}
 limits: {value: 512KiB, dur: 1h30m, wait: 2.5, waiters: 7}
 log:
   segment: 1GiB
+  garbage: 50
 `
 	want := Config{
 		Listen: "unix:/run/clouddragon.sock", Data: "/srv/dragon", Token: "full",
@@ -73,6 +74,7 @@ log:
 		Cert:   "c.pem", Key: "k.pem",
 		Limits:  Limits{Value: 512 << 10, Dur: 90 * time.Minute, Wait: 2500 * time.Millisecond, Waiters: 7},
 		Segment: 1 << 30,
+		Garbage: 50,
 	}
 	got, err := ParseConfig("config.yml", []byte(src), noEnv)
 	if err != nil {
@@ -125,6 +127,7 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"NaN duration", "limits: {wait: .nan}\n", ":1:", "wait: .nan", "limits.wait: want a duration, got a number"},
 		{"no waiters", "limits: {waiters: 0}\n", ":1:", "waiters: 0", "limits.waiters: 0 is not in 1 to 10000000"},
 		{"waiters in words", "limits: {waiters: many}\n", ":1:", "waiters: many", `limits.waiters: "many" is not a whole number`},
+		{"too little garbage", "log:\n  garbage: 5\n", ":2:", "garbage: 5", "log.garbage: 5 is not in 10 to 10000"},
 		{"half a waiter", "limits: {waiters: 1.5}\n", ":1:", "waiters: 1.5", `limits.waiters: "1.5" is not a whole number`},
 		{"no port", "listen: localhost\n", ":1:", "listen: localhost", `listen: "localhost" is not an address`},
 		{"port too large", "listen: 127.0.0.1:65536\n", ":1:", "listen: 127.0.0.1:65536", `the port "65536" is not in 0 to 65535`},

@@ -111,13 +111,14 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 	}
 	done := make(chan opened, 1)
 	o := db.Options{
-		FS:       fsys,
-		Dir:      c.Data,
-		Who:      fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
-		Segment:  c.Segment,
-		Waiters:  c.Limits.Waiters,
-		Log:      log,
-		OnCommit: func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },
+		FS:           fsys,
+		Dir:          c.Data,
+		Who:          fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
+		Segment:      c.Segment,
+		CompactRatio: 1 + float64(c.Garbage)/100,
+		Waiters:      c.Limits.Waiters,
+		Log:          log,
+		OnCommit:     func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },
 	}
 	times := m.LockTimes()
 	o.OnMutexWait, o.OnMutexHandOver = times(handlers.MLock.String())
