@@ -75,20 +75,55 @@ func (d *document) fault(tok *token.Token, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s\n    %s\n    %s^", d.name, tok.Position.Line, msg, hideTokens(line), string(indent))
 }
 
-var tokenValue = regexp.MustCompile(`\btoken["']?\s*:\s*("[^"]*"?|'[^']*'?|[^\s,}#]+)`)
+// hide puts stars for the rest of tok's line.
+func (d *document) hide(tok *token.Token) {
+	if tok == nil || tok.Position == nil || tok.Position.Line < 1 || tok.Position.Line > len(d.lines) {
+		return
+	}
+	line := []rune(d.lines[tok.Position.Line-1])
+	at := min(max(tok.Position.Column-1, 0), len(line))
+	d.lines[tok.Position.Line-1] = string(line[:at]) + stars(string(line[at:]))
+}
+
+var tokenKey = regexp.MustCompile(`(?i)token(s?)["']?\s*:\s*`)
 
 // hideTokens puts stars for the value of each token on a line, since what a
-// server says at its start ends up in logs.
+// server says at its start ends up in logs. It rather hides too much: a line may
+// be faulty just in how a token is written.
 func hideTokens(line string) string {
-	var out strings.Builder
-	from := 0
-	for _, m := range tokenValue.FindAllStringSubmatchIndex(line, -1) {
-		out.WriteString(line[from:m[2]])
-		out.WriteString(strings.Repeat("*", utf8.RuneCountInString(line[m[2]:m[3]])))
-		from = m[3]
+	out := ""
+	for {
+		m := tokenKey.FindStringSubmatchIndex(line)
+		if m == nil {
+			return out + line
+		}
+		value := line[m[1]:]
+		end := len(value)
+		switch {
+		case m[2] < m[3]: // tokens: its items have keys of their own, if they are what they should be
+			if strings.Contains(value, "{") || strings.Trim(value, " []") == "" {
+				end = 0
+			}
+		case strings.Contains(out+line[:m[0]], "{"):
+			end = flowEnd(value)
+		}
+		out += line[:m[1]] + stars(value[:end])
+		line = value[end:]
 	}
-	return out.String() + line[from:]
 }
+
+var quoted = regexp.MustCompile(`^("(\\.|[^"\\])*"?|'([^']|'')*'?)`)
+
+// flowEnd is where a scalar in a flow mapping ends.
+func flowEnd(s string) int {
+	end := len(quoted.FindString(s))
+	if i := strings.IndexAny(s[end:], ",}"); i >= 0 {
+		return end + i
+	}
+	return len(s)
+}
+
+func stars(s string) string { return strings.Repeat("*", utf8.RuneCountInString(s)) }
 
 // mapping reads each key of a mapping with its reader.
 func mapping(k keys) reader {
@@ -256,8 +291,10 @@ func (d *document) wrong(path, want string, n ast.Node) error {
 	switch n.(type) {
 	case *ast.NullNode:
 		got = "nothing"
-	case *ast.StringNode, *ast.LiteralNode:
+	case *ast.StringNode:
 		got = "text"
+	case *ast.LiteralNode:
+		got = "a block of lines (| or >)"
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		got = "a number"
 	case *ast.BoolNode:
@@ -268,6 +305,9 @@ func (d *document) wrong(path, want string, n ast.Node) error {
 		got = "a list"
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.DirectiveNode:
 		got = "an anchor, an alias, a tag or a directive, which are not read here"
+	}
+	if strings.HasPrefix(path, "tokens[") && !strings.Contains(path, ".") {
+		d.hide(n.GetToken()) // a token without the key before it
 	}
 	if path == "" {
 		path = "the file"
