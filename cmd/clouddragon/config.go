@@ -1,8 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -58,35 +60,54 @@ func Defaults() Config {
 // unless it is empty.
 const TokenVariable = "CLOUDDRAGON_TOKEN"
 
-// LoadConfig reads the configuration file and what the environment adds to it.
-// An error shows the faulty line of the file.
-func LoadConfig(file string, getenv func(string) string) (Config, error) {
+// LoadConfig reads the configuration file, what the environment adds to it, and
+// the certificate that it names; nil if it names none. An error shows the faulty
+// line of the file.
+func LoadConfig(file string, getenv func(string) string) (Config, *tls.Certificate, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return Config{}, fmt.Errorf("%s: no such file: start where config.yml is, or name it with -config FILE (an empty file means the defaults)", file)
+		return Config{}, nil, fmt.Errorf("%s: no such file: start where config.yml is, or name it with -config FILE (an empty file means the defaults)", file)
 	} else if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	return ParseConfig(file, data, getenv)
+	c, d, err := parseConfig(file, data, getenv)
+	if err != nil {
+		return Config{}, nil, err
+	}
+	cert, err := loadCertificate(c.Cert, c.Key)
+	if err != nil {
+		at := "tls.cert"
+		if f, ok := errors.AsType[*fs.PathError](err); ok && f.Path == c.Key {
+			at = "tls.key"
+		}
+		return Config{}, nil, d.fault(d.at[at], "%v", err)
+	}
+	return c, cert, nil
 }
 
-// ParseConfig is LoadConfig of a file that is read already.
-func ParseConfig(file string, data []byte, getenv func(string) string) (Config, error) {
+// ParseConfig reads a configuration, which came from the file name, without the
+// files that it names.
+func ParseConfig(name string, data []byte, getenv func(string) string) (Config, error) {
+	c, _, err := parseConfig(name, data, getenv)
+	return c, err
+}
+
+func parseConfig(name string, data []byte, getenv func(string) string) (Config, *document, error) {
 	c := Defaults()
-	d, err := readYAML(file, data, keysOf(&c))
+	d, err := readYAML(name, data, keysOf(&c))
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	if t := getenv(TokenVariable); t != "" {
 		if err := checkToken(t); err != nil {
-			return Config{}, fmt.Errorf("%s: %w", TokenVariable, err)
+			return Config{}, nil, fmt.Errorf("%s: %w", TokenVariable, err)
 		}
 		c.Token = t
 	}
 	if err := c.check(d); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	return c, nil
+	return c, d, nil
 }
 
 // keysOf are the keys of config.yml, each with where its value goes and what it may be.

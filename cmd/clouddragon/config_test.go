@@ -23,7 +23,7 @@ func TestEmptyFileMeansDefaults(t *testing.T) {
 }
 
 func TestShippedConfigIsTheDefaults(t *testing.T) {
-	c, err := LoadConfig("../../config.yml", noEnv)
+	c, _, err := LoadConfig("../../config.yml", noEnv)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestEnvironmentOverridesToken(t *testing.T) {
 }
 
 func TestMissingConfigSaysWhatToDo(t *testing.T) {
-	_, err := LoadConfig(filepath.Join(t.TempDir(), "config.yml"), noEnv)
+	_, _, err := LoadConfig(filepath.Join(t.TempDir(), "config.yml"), noEnv)
 	if err == nil || !strings.Contains(err.Error(), "-config FILE") {
 		t.Errorf("got %v", err)
 	}

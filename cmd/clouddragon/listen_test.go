@@ -123,6 +123,24 @@ func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 	return cert, key, pool
 }
 
+func TestBadCertificateShowsItsLine(t *testing.T) {
+	cert, key, _ := certificate(t)
+	file := filepath.Join(t.TempDir(), "config.yml")
+	for _, c := range []struct{ cert, key, place string }{
+		{"/nowhere/c.pem", key, ":2:"},
+		{cert, "/nowhere/k.pem", ":3:"},
+		{key, key, ":2:"},
+	} {
+		src := fmt.Sprintf("tls:\n  cert: %s\n  key: %s\n", c.cert, c.key)
+		if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := LoadConfig(file, noEnv); err == nil || !strings.HasPrefix(err.Error(), file+c.place+" tls.cert ") {
+			t.Errorf("%s: got %v, want the fault at %s", src, err, c.place)
+		}
+	}
+}
+
 func TestTLSServesWhoTrustsTheCertificate(t *testing.T) {
 	t.Parallel()
 	cert, key, pool := certificate(t)

@@ -49,14 +49,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "clouddragon %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	}
-	c, err := LoadConfig(*file, os.Getenv)
+	c, cert, err := LoadConfig(*file, os.Getenv)
 	if err != nil {
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
-		return exitUsage
-	}
-	cert, err := loadCertificate(c.Cert, c.Key)
-	if err != nil {
-		fmt.Fprintf(stderr, "clouddragon: %s: %v\n", *file, err)
 		return exitUsage
 	}
 	signals := make(chan os.Signal, 2)
