@@ -67,8 +67,10 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 	for {
 		if len(b) == cap(b) {
 			size := int(min(most, 2*int64(cap(b))))
-			if err := s.memory.hold(c, size, s.pace.idle); err != nil {
-				return nil, err
+			if size >= memoryUnit && c.held == 0 {
+				if err := s.memory.hold(c, int(most), s.pace.idle); err != nil {
+					return nil, err
+				}
 			}
 			b = append(make([]byte, 0, size), b...)
 		}

@@ -108,7 +108,7 @@ type server struct {
 	observe  func(API, string, int, time.Duration)
 	log      *slog.Logger
 	pace     pace
-	memory   memory
+	memory   *memory
 }
 
 // New returns the handler of all routes.
