@@ -282,7 +282,7 @@ func (d *DB) held(id string, k lockq.Key, reason string) error {
 	}
 	holder := d.holder(h, waiting)
 	if holder.Owner != "" {
-		reason += fmt.Sprintf(" (by %q)", holder.Owner)
+		reason += fmt.Sprintf("; the holder is %q", holder.Owner)
 	}
 	return &HeldError{Reason: reason, Holder: holder}
 }

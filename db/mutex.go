@@ -288,7 +288,7 @@ func (s *mutexShard) held(now, wall int64, k lockq.Key, h lockq.Hold, reason str
 		return &HeldError{Reason: reason}
 	}
 	if h.Owner != "" {
-		reason += fmt.Sprintf(" (by %q)", h.Owner)
+		reason += fmt.Sprintf("; the holder is %q", h.Owner)
 	}
 	_, waiting, _ := s.table.Holder(now, k)
 	return &HeldError{Reason: reason, Holder: Holder{

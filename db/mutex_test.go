@@ -100,11 +100,11 @@ func TestMutexRefusalNamesTheHolder(t *testing.T) {
 		if not != 0 {
 			t.Errorf("a refusal came with the token %d", not)
 		}
-		wantHeld(t, err, `mutex "gate" is held (by "ann")`, holder)
+		wantHeld(t, err, `mutex "gate" is held; the holder is "ann"`, holder)
 		_, err = m.Lock(t.Context(), LockRequest{Key: gate, Token: token + 1, Dur: time.Second})
-		wantHeld(t, err, fmt.Sprintf(`token %d does not hold mutex "gate": nothing was renewed (by "ann")`, token+1), holder)
+		wantHeld(t, err, fmt.Sprintf(`token %d does not hold mutex "gate": nothing was renewed; the holder is "ann"`, token+1), holder)
 		err = m.Unlock(UnlockRequest{Key: gate, Owner: "bob"})
-		wantHeld(t, err, notHolder("mutex", "gate", "bob", 0)+` (by "ann")`, holder)
+		wantHeld(t, err, notHolder("mutex", "gate", "bob", 0)+`; the holder is "ann"`, holder)
 		_, err = m.Lock(t.Context(), LockRequest{Key: Key{"acc", "free"}, Token: 7, Dur: time.Second})
 		wantHeld(t, err, `token 7 does not hold mutex "free": nothing was renewed`, Holder{})
 		if s := m.Stats(); s.Held != 1 {
