@@ -154,6 +154,12 @@ func (d *DB) decideAll(todo []*op) int {
 			return n
 		case last:
 			o.err = errNeedLog
+		case !o.enlarged && d.log.Withdraw():
+			// It was made on a disk that was full. What was asked before of
+			// the room is no longer so.
+			o.err, o.enlarged = errNeedLog, true
+			d.answers = append(d.answers, o)
+			return n + 1
 		default:
 			o.err = ErrFull // a fresh segment is ready, and it would not do
 		}

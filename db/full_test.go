@@ -275,3 +275,39 @@ func TestWaitsEndWithoutAnyRoom(t *testing.T) {
 	}
 	mustClose(t, d)
 }
+
+// A segment that was made smaller since the disk was full must not keep large
+// values out once there is room again.
+func TestRoomForLargeValuesComesBackWithTheRoom(t *testing.T) {
+	fs := memdisk.New()
+	o := tiny(fs, newTestClock())
+	o.Segment, o.CheckpointEvery = 1<<20, 1<<20
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Allocate && strings.HasSuffix(op.Name, "2.seg") && op.Len > 300<<10 {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	d := mustOpen(t, o)
+	wantDone(t, "the next segment", d.growLog())
+	set := func(id string, n int) error {
+		_, err := d.Set(SetRequest{Key: Key{"a", id}, Data: make([]byte, n), Check: AnyVersion})
+		return err
+	}
+	wantDone(t, "a large value", set("0", 400<<10))
+	wantDone(t, "a large value", set("1", 400<<10))
+	wantFull(t, d, "a large value", set("2", 400<<10))
+	wantDone(t, "a small value", set("3", 40<<10))
+	wantFull(t, d, "a large value", set("2", 400<<10))
+	fs.Fail(nil)
+	for range 5 {
+		wantDone(t, "a large value with room again", set("2", 400<<10))
+	}
+	mustClose(t, d)
+	d = mustOpen(t, o)
+	for _, id := range []string{"0", "1", "2", "3"} {
+		_, err := d.Get(Key{"a", id})
+		wantDone(t, id, err)
+	}
+	mustClose(t, d)
+}

@@ -94,6 +94,7 @@ type Log struct {
 	segments []*segment // ascending by number
 	active   *segment   // takes the next batch; changed only by the writer
 	next     *segment   // ready to follow active, or nil
+	small    *segment   // to follow active, withdrawn to be made larger by Prepare; nil if there is none
 	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool

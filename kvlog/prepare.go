@@ -29,10 +29,13 @@ func (l *Log) Prepare() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
 	l.mu.Lock()
-	active, next, err := l.active, l.next, l.failed
+	active, next, small, err := l.active, l.next, l.small, l.failed
 	l.mu.Unlock()
 	if err != nil || next != nil {
 		return err
+	}
+	if small != nil {
+		return l.enlarge(small)
 	}
 	// Without a next segment the writer cannot leave this one.
 	s, err := l.o.createAnySize(active.number + 1)
@@ -60,6 +63,53 @@ func (o Options) createAnySize(number uint64) (*segment, error) {
 		}
 		size = smaller
 	}
+}
+
+// Withdraw takes the next segment back if it is smaller than Options.Segment, and
+// says whether it was: Prepare makes it as large, or makes it ready as it is on a
+// disk that is still full. Only the writer calls it, with nothing decided that
+// needs the room.
+func (l *Log) Withdraw() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == nil || l.next.size >= l.o.Segment {
+		return false
+	}
+	l.next, l.small = nil, l.next
+	return true
+}
+
+// enlarge makes the withdrawn segment as large as a new one, and ready. Nobody
+// else writes to it. It wants dir held.
+func (l *Log) enlarge(small *segment) error {
+	s := *small
+	s.size = l.o.Segment
+	err := s.file.Allocate(small.size, s.size-small.size)
+	if disk.IsFull(err) {
+		err = fmt.Errorf("make a log segment of %d bytes larger: %w", small.size, err)
+		if err := s.file.Truncate(small.size); err != nil {
+			return err
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.next, l.small = small, nil
+		return err
+	}
+	// The length comes first: a header that says more than that is no good.
+	for _, step := range []func() error{s.file.Sync, func() error { return l.o.writeHeader(&s) }, s.file.Sync} {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make a log segment of %d bytes larger: %w: %v", small.size, ErrFailed, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.segments[slices.Index(l.segments, small)] = &s
+	l.bytes += s.size - small.size
+	l.next, l.small = &s, nil
+	return nil
 }
 
 // Free removes the segments with a number less than before, but for those that

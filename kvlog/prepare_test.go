@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"clouddragon/internal/disk"
@@ -170,5 +172,85 @@ func TestOthersWorkWhileTheWriterAppends(t *testing.T) {
 	all.Wait()
 	if _, r := mustRestart(t, o, from); len(r.seqs) != 1 || r.tail.End != last {
 		t.Errorf("replayed %v up to %v, want one batch up to %v", r.seqs, r.tail.End, last)
+	}
+}
+
+func TestASmallSegmentGrowsOnceThereIsRoom(t *testing.T) {
+	const full = 512 << 10
+	mem := memdisk.New()
+	o := testOptions(mem)
+	o.Segment = full
+	l, from := newLog(t, o)
+	mem.SetRoom(mem.Used() + full/2)
+	prepare(t, l)
+	used := mem.Used()
+	for range 2 {
+		if !l.Withdraw() || !l.NeedsPrepare() {
+			t.Fatal("a small segment is not withdrawn")
+		}
+		if err := l.Prepare(); !disk.IsFull(err) || l.NeedsPrepare() || mem.Used() != used {
+			t.Fatalf("on a full disk: %v, %d bytes, want %d", err, mem.Used(), used)
+		}
+	}
+	appendAll(t, l, "one")
+	mem.SetRoom(-1)
+	l.Withdraw()
+	began := mem.Len()
+	prepare(t, l)
+	if st := l.Stats(); st.Segments != 2 || st.Bytes != 2*full || l.Withdraw() {
+		t.Fatalf("%+v, want two whole segments", st)
+	}
+	want := []string{"one", strings.Repeat("a", full-pageSize-300), strings.Repeat("b", full-pageSize-300)}
+	acked := []int{0, 0, 0} // how long the journal was when each was durable
+	for i, body := range want[1:] {
+		if i == 1 {
+			prepare(t, l)
+		}
+		if _, err := l.Append(batchOf(body)); err != nil {
+			t.Fatal(err)
+		}
+		acked[i+1] = mem.Len()
+	}
+	for at := began; at <= mem.Len(); at++ {
+		for seed := range uint64(8) {
+			o.FS = mem.Crash(at, rand.New(rand.NewPCG(uint64(at), seed)))
+			again, r, err := restart(o, from, []uint64{1})
+			if err != nil {
+				t.Fatalf("cut at %d: %v", at, err)
+			}
+			for i, body := range want {
+				if acked[i] <= at && (i >= len(r.got) || r.got[i] != "1:"+body) {
+					t.Fatalf("cut at %d: %d records, without number %d", at, len(r.got), i)
+				}
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestAFailureWhileASegmentGrowsIsNoFullDisk(t *testing.T) {
+	for _, kind := range []memdisk.Kind{memdisk.Truncate, memdisk.Sync, memdisk.Write} {
+		mem := memdisk.New()
+		o := testOptions(mem)
+		o.Segment = 512 << 10
+		l, _ := newLog(t, o)
+		mem.SetRoom(mem.Used() + o.Segment/2)
+		prepare(t, l)
+		if kind != memdisk.Truncate {
+			mem.SetRoom(-1)
+		}
+		mem.Fail(func(op memdisk.Op) error {
+			if op.Kind == kind {
+				return syscall.EIO
+			}
+			return nil
+		})
+		l.Withdraw()
+		if err := l.Prepare(); err == nil || disk.IsFull(err) {
+			t.Errorf("a failed %v: %v", kind, err)
+		}
+		mem.Fail(nil)
 	}
 }
