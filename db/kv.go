@@ -1,7 +1,6 @@
 package db
 
 import (
-	"errors"
 	"fmt"
 
 	"clouddragon/kvlog"
@@ -96,8 +95,9 @@ func (d *DB) findValue(o *op) (*valueChange, error) {
 	if err != nil || !d.values.Still(&found, o.hash) {
 		found, err = d.values.Find(o.key.Acc, o.key.ID, o.hash)
 	}
-	// A damaged record can be replaced, but not compared.
-	if err != nil && (!errors.Is(err, ErrDamaged) || o.verb != verbSet || o.kv.check != AnyVersion) {
+	// A damaged record can be replaced, but not compared. One that is only not to
+	// be read for the moment would come back beside what replaced it.
+	if err != nil && (!kvlog.IsBad(err) || o.verb != verbSet || o.kv.check != AnyVersion) {
 		return nil, err
 	}
 	return d.batch.addValue(o.key, o.hash, found), nil

@@ -43,6 +43,10 @@ var maxLocationBits = bits.Len64(hashindex.MaxLocation)
 // record fails its checksum.
 var ErrDamaged = errors.New("the stored value is damaged")
 
+// IsBad says of an error that is ErrDamaged whether all that could not be read is
+// bad for good: else it may be there again at the next try.
+func IsBad(err error) bool { return errors.Is(err, errValue) }
+
 // NewValues returns the values of a log that was opened, none yet.
 func NewValues(l *Log) *Values {
 	largest := l.o.Segment
@@ -144,7 +148,9 @@ func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Foun
 				val, err = r.value(v.log.codec)
 			}
 			if err != nil {
-				bad = err
+				if bad == nil || !IsBad(err) {
+					bad = err
+				}
 				continue
 			}
 			f.OK, f.Loc, f.Version, f.Expires, f.Size = true, loc, r.head.Version, r.head.Expires, RecordSize(r.body)

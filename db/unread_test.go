@@ -1,0 +1,55 @@
+package db
+
+import (
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"clouddragon/internal/disk/memdisk"
+)
+
+// A value that could not be read for a moment does not come back behind the one
+// that took its place.
+func TestUnreadableForAMomentDoesNotComeBack(t *testing.T) {
+	fs := memdisk.New()
+	o := tiny(fs, newTestClock())
+	d := mustOpen(t, o)
+	k := Key{"a", "k"}
+	set := func(data string) (int64, error) {
+		return d.Set(SetRequest{Key: k, Data: []byte(data), Check: AnyVersion})
+	}
+	_, err := set("old")
+	wantDone(t, "the first", err)
+	var bad atomic.Bool
+	bad.Store(true)
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, ".seg") && bad.Load() {
+			return syscall.EIO
+		}
+		return nil
+	})
+	_, err = set("new")
+	bad.Store(false)
+	want := "new"
+	if err != nil {
+		want = "old"
+	}
+	for range 3 {
+		v, err := d.Get(k)
+		if err != nil || string(v.Data) != want {
+			t.Errorf("%q, %v, want %q", v.Data, err, want)
+		}
+		if err := d.DeleteValue(k, AnyVersion); err != nil {
+			t.Error(err)
+		}
+		if v, err := d.Get(k); err != ErrNotFound {
+			t.Errorf("deleted: %q, %v", v.Data, err)
+		}
+		want = "again"
+		if _, err := set(want); err != nil {
+			t.Error(err)
+		}
+	}
+	mustClose(t, d)
+}
