@@ -157,6 +157,9 @@ func (d *DB) decideMove(o *op) {
 		} else {
 			d.moveValue(m)
 		}
+		if o.err != nil {
+			break // the segment stays, whatever became of the rest
+		}
 	}
 	o.move.moved = d.batch.records.Len() - before
 }

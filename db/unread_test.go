@@ -1,12 +1,15 @@
 package db
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"clouddragon/internal/disk/memdisk"
+	"clouddragon/kvlog"
 )
 
 // A value that could not be read for a moment does not come back behind the one
@@ -50,6 +53,31 @@ func TestUnreadableForAMomentDoesNotComeBack(t *testing.T) {
 		if _, err := set(want); err != nil {
 			t.Error(err)
 		}
+	}
+	mustClose(t, d)
+}
+
+// What one record of compaction met is not forgotten over the next: a mark that was
+// not moved must not go with its segment.
+func TestAMarkThatCannotBeMovedEndsTheMove(t *testing.T) {
+	fs := memdisk.New()
+	d := mustOpen(t, tiny(fs, newTestClock()))
+	moves := make([]kvlog.Move, 2)
+	for i := range moves {
+		k := Key{"a", fmt.Sprint(i)}
+		_, err := d.Set(SetRequest{Key: k, Data: []byte("x"), Check: AnyVersion})
+		wantDone(t, "a value", err)
+		moves[i] = kvlog.Move{Type: kvlog.TypeMark, Acc: k.Acc, ID: k.ID, Hash: d.values.Hash(k.Acc, k.ID), Origin: 1, Size: 64}
+	}
+	var reads atomic.Int32
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, ".seg") && reads.Add(1) == 1 {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if _, err := d.move(moves, 0); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want ErrDamaged", err)
 	}
 	mustClose(t, d)
 }
