@@ -1,7 +1,5 @@
 package kvlog
 
-import "errors"
-
 // Step is one change of the values that a batch made durable.
 type Step struct {
 	Hash uint64
@@ -74,7 +72,8 @@ func (v *Values) account(here *holder, s *Step, old uint64) {
 }
 
 // Replay takes over a record of type TypeValue or TypeMark, from the log. What
-// came earlier in the log must have been replayed before.
+// came earlier in the log must have been replayed before. An error is also that
+// an older record of its key cannot be read now: it might be there again later.
 func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
 	start := Pos{Segment: recs.Segment}
 	step := Step{At: -1}
@@ -87,7 +86,7 @@ func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
 		step.Hash = v.Hash(acc, id)
 		step.Mark = RecordSize(len(rec.Body))
 		step.Old, err = v.Find(acc, id, step.Hash)
-		if err != nil && !errors.Is(err, ErrDamaged) {
+		if err != nil && !IsBad(err) {
 			return 0, err
 		}
 		v.Apply(start, []Step{step})
@@ -101,7 +100,7 @@ func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
 	step.Hash = v.Hash(acc, id)
 	step.At, step.Size, step.Expires = int(rec.Offset), RecordSize(len(rec.Body)), val.Expires
 	step.Old, err = v.Find(acc, id, step.Hash)
-	if err != nil && !errors.Is(err, ErrDamaged) {
+	if err != nil && !IsBad(err) {
 		return 0, err
 	}
 	v.Apply(start, []Step{step})
