@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 
 	slot "clouddragon/slots"
@@ -356,6 +355,3 @@ func checkAnswers(notes []any) error {
 
 // isUnknown says whether the disk failed during the very write.
 func isUnknown(err error) bool { return errors.Is(err, ErrUnknown) }
-
-// never is a time that does not come.
-const never = math.MaxInt64
