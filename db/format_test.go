@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"hash/crc32"
+	"math/rand/v2"
 	"path"
 	"reflect"
 	"strings"
@@ -187,4 +188,46 @@ func TestEachByteOfACheckpointCounts(t *testing.T) {
 			t.Errorf("cut to %d bytes it is still read: %+v", n, c)
 		}
 	}
+}
+
+// A record that does not fit into one sector can be torn: one of the two copies is
+// good all the same.
+func TestCheckpointIsOldOrNewAtEveryPowerCut(t *testing.T) {
+	fs := memdisk.New()
+	c := goldenCheckpoint()
+	c.Number, c.Room = 1, 8<<10
+	for i := range uint64(2000) {
+		c.Segments = append(c.Segments, 1000+3*i)
+	}
+	wantDone(t, "mkdir", fs.MkdirAll("data"))
+	wantDone(t, "create", createCheckpoint(fs, "data", &c))
+	wantDone(t, "sync", fs.SyncDir(""))
+	f, _, err := openCheckpoint(fs, "data")
+	wantDone(t, "open", err)
+	from := fs.Len()
+	for c.Number < 6 {
+		c.Number++
+		c.Segments[len(c.Segments)-1]++
+		c.Log.Seq = c.Number
+		fs.Mark(c.Number)
+		wantDone(t, "write", f.write(&c))
+	}
+	rnd := rand.New(rand.NewPCG(9, 10))
+	for cut := range fs.Cuts() {
+		if cut.At() < from {
+			continue
+		}
+		newest := uint64(1)
+		if marks := cut.Marks(); len(marks) > 0 {
+			newest = marks[len(marks)-1].(uint64)
+		}
+		for range 50 {
+			f, got, err := openCheckpoint(cut.Random(rnd), "data")
+			if err != nil || got.Number != newest && got.Number != newest-1 || got.Log.Seq != got.Number && got.Number > 1 {
+				t.Fatalf("after %v: %+v, %v", cut.Last(), got, err)
+			}
+			wantDone(t, "close", f.f.Close())
+		}
+	}
+	wantDone(t, "close", f.f.Close())
 }

@@ -214,12 +214,14 @@ func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
 	fs, clock := memdisk.New(), newTestClock()
 	o.FS, o.Clock = fs, clock.read
 	if seed%2 == 0 {
-		// A slow disk: batches of many operations.
+		// A slow disk: batches of many operations, and others come in between.
 		fs.Fail(func(op memdisk.Op) error {
-			for range 20 {
-				if op.Kind == memdisk.Sync {
-					runtime.Gosched()
-				}
+			yields := op.N % 2
+			if op.Kind == memdisk.Sync {
+				yields = 20
+			}
+			for range yields {
+				runtime.Gosched()
 			}
 			return nil
 		})
