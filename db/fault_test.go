@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -104,6 +105,11 @@ func (f *faulty) failCall(n int, how fault) {
 	if open := fs.OpenHandles(); open > 0 {
 		fail("%d handles are open after Close", open)
 	}
+	f.after(fs, hit, fail)
+}
+
+// after restarts what a fault has left, cuts the power instead, or both.
+func (f *faulty) after(fs *memdisk.FS, hit memdisk.Op, fail func(string, ...any)) {
 	l := newLedger()
 	for _, op := range fs.Journal() {
 		if op.Kind == memdisk.Note {
@@ -209,7 +215,7 @@ func (f *faulty) want(err error) {
 	switch {
 	case err == nil:
 		f.acked++
-	case errors.Is(err, ErrUnknown), errors.Is(err, ErrStopped), errors.Is(err, ErrFull), errors.Is(err, ErrDamaged):
+	case failed(err):
 	default:
 		f.t.Errorf("an answer that is not documented: %v", err)
 	}
@@ -243,4 +249,53 @@ func (f *faulty) second(p *player) {
 	f.want(err)
 	_, err = p.set(Key{"value", "0"}, 77)
 	f.want(err)
+}
+
+// The same under load: a call fails while several clients wait, and while other
+// calls are on their way.
+func TestDiskFailsUnderLoad(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	f := &faulty{crasher: &crasher{t: t, rnd: rnd, o: tiny(nil, newTestClock())}}
+	f.o.Segment, f.o.CheckpointEvery, f.o.MarkAfter = 8<<10, 4<<10, time.Microsecond
+	runs := 100
+	if testing.Short() || underRace {
+		runs = 10
+	}
+	for range max(runs, *crashStates/100) {
+		fs, clock := memdisk.New(), newTestClock()
+		o := f.o
+		o.FS, o.Clock = fs, clock.read
+		d := mustOpen(t, o)
+		how, n := faults[rnd.IntN(len(faults))], fs.Len()+rnd.IntN(800)
+		var hit atomic.Pointer[memdisk.Op]
+		fs.Fail(func(op memdisk.Op) error {
+			runtime.Gosched()
+			if how.may(op) && op.N >= n && (hit.CompareAndSwap(nil, &op) || how.stay) {
+				return how.err
+			}
+			return nil
+		})
+		l := &load{player: newPlayer(d, fs, clock), workers: 2 + rnd.IntN(8), steps: 20, seed: rnd.Uint64(), faulty: true}
+		fail := func(format string, args ...any) {
+			t.Errorf("seed %d, %s at %v: %s", seed, how.name, hit.Load(), fmt.Sprintf(format, args...))
+		}
+		if err := l.run(); err != nil {
+			fail("%v", err)
+		}
+		if err := d.Close(); err != nil && hit.Load() == nil {
+			fail("close: %v", err)
+		}
+		if open := fs.OpenHandles(); open > 0 {
+			fail("%d handles are open after Close", open)
+		}
+		if hit.Load() == nil {
+			hit.Store(new(memdisk.Op))
+		}
+		f.after(fs, *hit.Load(), fail)
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d states", f.states)
 }

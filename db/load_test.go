@@ -21,6 +21,7 @@ type load struct {
 	*player
 	workers, steps int
 	seed           uint64
+	faulty         bool // the disk is: every documented error may come
 
 	waiting   atomic.Int64             // workers that may be waiting for a lock
 	busy      atomic.Int64             // workers that have steps to do yet
@@ -71,9 +72,14 @@ func refused(err error) bool {
 }
 
 func (l *load) want(err error) {
-	if err != nil && !refused(err) {
+	if err != nil && !refused(err) && !(l.faulty && failed(err)) {
 		l.fail(err)
 	}
+}
+
+// failed says whether an answer is one that tells of a failed disk.
+func failed(err error) bool {
+	return errors.Is(err, ErrUnknown) || errors.Is(err, ErrStopped) || errors.Is(err, ErrFull) || errors.Is(err, ErrDamaged)
 }
 
 // idOf makes ids of all lengths, so that each table is used.

@@ -3,6 +3,7 @@ package db
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -102,9 +103,9 @@ func (p *player) ask(a asked) asked {
 }
 
 // note notes an answer. Of a write whose outcome is unknown nothing is noted: it
-// stays as it was asked.
+// stays as it was asked. Who hangs up is not told that it is unknown.
 func (p *player) note(a asked, value int64, err error) error {
-	if !isUnknown(err) {
+	if !isUnknown(err) && !(errors.Is(err, context.Canceled) && p.d.Err() != nil) {
 		_, wall := p.clock.read()
 		p.fs.Mark(answered{id: a.id, done: err == nil, value: value, wall: wall})
 	}
