@@ -99,10 +99,14 @@ func (d *damaged) all() {
 				continue
 			}
 			bit := rnd.IntN(8)
-			d.try(name, fmt.Sprintf("bit %d of byte %d flipped", bit, i), func(b []byte) []byte {
+			fs := d.try(name, fmt.Sprintf("bit %d of byte %d flipped", bit, i), func(b []byte) []byte {
 				b[i] ^= 1 << bit
 				return b
 			})
+			// After a stop the last batch is no torn tail either.
+			if d.closed && b[i] != 0 && strings.HasSuffix(name, ".seg") && d.verifies(fs) == nil {
+				d.Errorf("%s, bit %d of byte %d: verify does not see it", name, bit, i)
+			}
 		}
 		last := bytes.LastIndex(b, []byte("\xcdLOG")) // the header of the last batch, 48 bytes
 		for at := 0; at+512 <= len(b); at += 512 {
@@ -124,11 +128,18 @@ func (d *damaged) all() {
 	}
 }
 
-func (d *damaged) try(name, what string, change func([]byte) []byte) {
-	if d.Failed() {
-		return
-	}
+func (d *damaged) verifies(fs *memdisk.FS) error {
+	o := d.o
+	o.FS = fs
+	return verifies(fs, o)
+}
+
+// try damages a file, and returns the damaged disk.
+func (d *damaged) try(name, what string, change func([]byte) []byte) *memdisk.FS {
 	fs := d.clean.Clone()
+	if d.Failed() {
+		return fs
+	}
 	if change == nil {
 		wantDone(d.T, what, fs.Remove(name))
 	} else {
@@ -136,6 +147,7 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) {
 		wantDone(d.T, what, err)
 		wantDone(d.T, what, fs.WriteFile(name, change(bytes.Clone(b))))
 	}
+	spoiled := fs.Clone()
 	o := d.o
 	o.FS = fs
 	db, err := Open(o)
@@ -144,7 +156,7 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) {
 		if !strings.Contains(err.Error(), path.Base(name)) {
 			d.Errorf("%s, %s: the error does not name it: %v", name, what, err)
 		}
-		if verifies(fs, o) == nil && path.Base(name) != checkpointName {
+		if d.verifies(spoiled) == nil && path.Base(name) != checkpointName {
 			d.Errorf("%s, %s: verify finds nothing, but a start says: %v", name, what, err)
 		}
 	} else {
@@ -160,4 +172,5 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) {
 	if n := fs.OpenHandles(); n > 0 {
 		d.Errorf("%s, %s: %d handles stay open", name, what, n)
 	}
+	return spoiled
 }
