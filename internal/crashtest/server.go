@@ -36,6 +36,7 @@ type setup struct {
 	data   string
 	config string // lines of config.yml besides listen and data
 	files  uint64 // limit on descriptors; 0: as it is
+	group  string // directory of the control group to run in; empty: the test's own
 }
 
 var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
@@ -50,8 +51,15 @@ func launch(t testing.TB, o setup) *server {
 	}
 	s := &server{exited: make(chan struct{}), up: make(chan struct{})}
 	s.cmd = exec.Command(o.binary, "-config", config)
+	script := ""
 	if o.files > 0 {
-		s.cmd = exec.Command("/bin/sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, o.files), o.binary, "-config", config)
+		script += fmt.Sprintf("ulimit -n %d && ", o.files)
+	}
+	if o.group != "" {
+		script += fmt.Sprintf("echo $$ >'%s/cgroup.procs' && ", o.group)
+	}
+	if script != "" {
+		s.cmd = exec.Command("/bin/sh", "-c", script+`exec "$0" "$@"`, o.binary, "-config", config)
 	}
 	// A test that is killed takes its servers with it.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

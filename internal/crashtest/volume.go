@@ -203,7 +203,9 @@ func clearStale() {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "removing what a killed test has left:", base)
-		if err := errors.Join(unmountAll(fields[4]), os.RemoveAll(base)); err != nil {
+		// Where that is a control group it would outlive its mount.
+		group := os.Remove(filepath.Join(fields[4], filepath.Base(base)))
+		if err := errors.Join(ifThere(group), unmountAll(fields[4]), os.RemoveAll(base)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}

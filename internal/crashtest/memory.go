@@ -1,0 +1,124 @@
+package crashtest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// memoryGroup is a control group that has only so much memory, and no swap. The
+// kernel kills what needs more.
+type memoryGroup struct {
+	dir    string
+	events string // the file that counts its kills
+}
+
+// newMemoryGroup makes a group of so many MiB. It is gone after the test.
+func newMemoryGroup(t testing.TB, mib int64) *memoryGroup {
+	t.Helper()
+	// clearStale knows it by this name.
+	base, err := os.MkdirTemp("", volumePrefix+strconv.Itoa(os.Getpid())+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(base, "mounted")
+	g := &memoryGroup{dir: filepath.Join(root, filepath.Base(base))}
+	t.Cleanup(func() {
+		// Whoever was killed in it may not be gone from it yet.
+		err := eventually("remove "+g.dir, func() bool {
+			err := os.Remove(g.dir)
+			return err == nil || errors.Is(err, fs.ErrNotExist)
+		})
+		if err := errors.Join(err, unmountAll(root), os.RemoveAll(base)); err != nil {
+			t.Error(err)
+		}
+	})
+	err = g.make(root, mib<<20)
+	if err != nil && os.Getenv(requiredVariable) != "" {
+		t.Fatalf("%s is set, and no memory control group can be made: %v", requiredVariable, err)
+	} else if err != nil {
+		t.Skipf("SKIPPED, NOTHING WAS TESTED: it needs root and a memory control group: %v", err)
+	}
+	return g
+}
+
+// make mounts the hierarchy of the memory controller, whatever is mounted
+// elsewhere and may be read-only there, and makes the group.
+func (g *memoryGroup) make(root string, limit int64) error {
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return err
+	}
+	second := unix.Mount("none", root, "cgroup2", 0, "")
+	if second == nil {
+		has, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(has, []byte("memory")) {
+			return g.second(root, limit)
+		}
+		second = errors.New("version 2 has no memory controller")
+		if err := unix.Unmount(root, 0); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount("none", root, "cgroup", 0, "memory"); err != nil {
+		return fmt.Errorf("mount a cgroup hierarchy: %w; %w", second, err)
+	}
+	return g.first(limit)
+}
+
+func (g *memoryGroup) second(root string, limit int64) error {
+	if err := write(filepath.Join(root, "cgroup.subtree_control"), "+memory"); err != nil {
+		return err
+	}
+	if err := os.Mkdir(g.dir, 0o700); err != nil {
+		return err
+	}
+	g.events = filepath.Join(g.dir, "memory.events")
+	return errors.Join(write(filepath.Join(g.dir, "memory.max"), strconv.FormatInt(limit, 10)),
+		ifThere(write(filepath.Join(g.dir, "memory.swap.max"), "0")))
+}
+
+func (g *memoryGroup) first(limit int64) error {
+	if err := os.Mkdir(g.dir, 0o700); err != nil {
+		return err
+	}
+	g.events = filepath.Join(g.dir, "memory.oom_control")
+	most := strconv.FormatInt(limit, 10)
+	return errors.Join(write(filepath.Join(g.dir, "memory.limit_in_bytes"), most),
+		ifThere(write(filepath.Join(g.dir, "memory.memsw.limit_in_bytes"), most)))
+}
+
+var killsPattern = regexp.MustCompile(`(?m)^oom_kill (\d+)$`)
+
+// kills is how many processes of the group the kernel has killed for want of memory.
+func (g *memoryGroup) kills() (int, error) {
+	b, err := os.ReadFile(g.events)
+	if err != nil {
+		return 0, err
+	}
+	m := killsPattern.FindSubmatch(b)
+	if m == nil {
+		return 0, fmt.Errorf("%s does not count kills:\n%s", g.events, b)
+	}
+	return strconv.Atoi(string(m[1]))
+}
+
+func write(name, text string) error { return os.WriteFile(name, []byte(text), 0) }
+
+// ifThere takes it that a kernel that does not count swap has no file for it.
+func ifThere(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
