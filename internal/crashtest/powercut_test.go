@@ -14,9 +14,8 @@ import (
 // deepest is how many starts in a row are cut off, each on what the one before has left.
 const deepest = 3
 
-// TestPowerCutLosesNothingAcknowledged cuts the power under load, which with
-// small files is amid checkpoints, rotation and compaction too, and then during
-// the starts that follow.
+// TestPowerCutLosesNothingAcknowledged cuts the power under load, at moments of
+// every kind in turn, and then during the starts that follow.
 func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
 	t.Parallel()
@@ -25,8 +24,9 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 	l := &load{ledger: newLedger(), clients: 32, valueSize: 4 << 10, seed: *seed}
 	o := setup{binary: *binary, data: filepath.Join(v.dir, "data"), config: smallFiles}
 	want := atMost(*cuts, 8)
-	acks, underLoad, atStart, alone := 0, 0, 0, 0
+	acks, underLoad, atStart, beforeServing, alone := 0, 0, 0, 0, 0
 	calls := int64(1000) // that a start makes
+	began := time.Now()
 	for round := 0; underLoad+atStart < want; round++ {
 		s := serve(t, o)
 		calls = max(100, s.calls())
@@ -37,6 +37,11 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 		full := l.ledger.round(1 + rng.IntN(400))
 		l.start(s.addr, round)
 		waitFor(t, s, full)
+		if m := moments[round%len(moments)]; m.come != nil {
+			if err := m.come(s); err != nil {
+				t.Fatalf("%v\n%s", err, s.output())
+			}
+		}
 		l.stopped.Store(0)
 		l.ledger.fails()
 		cutPower(t, v)
@@ -55,10 +60,13 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 		acks += l.ledger.acks
 		powerUp(t, v)
 		for range rng.IntN(deepest + 1) {
-			cutWhileStarting(t, v, o, rng.Int64N(calls))
+			if cutWhileStarting(t, v, o, rng.Int64N(calls)) {
+				beforeServing++
+			}
 			atStart++
 		}
 	}
+	took := time.Since(began)
 	s := serve(t, o)
 	if err := l.check(s.addr); err != nil {
 		t.Fatal(err)
@@ -67,7 +75,11 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 		t.Error(err)
 	}
 	report(t, underLoad, l, s)
-	t.Logf("%d power cuts under load, of which the server ended by itself after %d, and %d during starts; %d acknowledged writes", underLoad, alone, atStart, acks)
+	for i, m := range moments {
+		t.Logf("%d of the cuts under load %s", (underLoad-i+len(moments)-1)/len(moments), m.name)
+	}
+	t.Logf("%d power cuts in %.0f s: %d under load, of which the server ended by itself after %d, and %d at starts, %d of them before it served; %d acknowledged writes, 0 lost",
+		underLoad+atStart, took.Seconds(), underLoad, alone, atStart, beforeServing, acks)
 }
 
 // TestPowerCutWhileTheDirectoryIsMade cuts off the very first start.
@@ -123,12 +135,17 @@ func endsByItself(t *testing.T, s *server) {
 }
 
 // cutWhileStarting starts the server and cuts the power once it has made so many
-// calls that read or write.
-func cutWhileStarting(t *testing.T, v *volume, o setup, calls int64) {
+// calls that read or write. It says whether that was before it served.
+func cutWhileStarting(t *testing.T, v *volume, o setup, calls int64) (before bool) {
 	t.Helper()
 	s := launch(t, o)
 	s.reaches(calls)
 	cutPower(t, v)
+	select {
+	case <-s.up:
+	default:
+		before = true
+	}
 	s.kill()
 	if code := s.cmd.ProcessState.ExitCode(); code != -1 && code != 1 {
 		t.Errorf("exit code %d after the disk failed at the start, want 1:\n%s", code, s.output())
@@ -137,6 +154,7 @@ func cutWhileStarting(t *testing.T, v *volume, o setup, calls int64) {
 		t.Error(err)
 	}
 	powerUp(t, v)
+	return before
 }
 
 func cutPower(t *testing.T, v *volume) {
