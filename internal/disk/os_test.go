@@ -10,6 +10,9 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"clouddragon/internal/disk"
 )
@@ -191,6 +194,39 @@ func TestClosedFilesAndMappingsAreRefused(t *testing.T) {
 	if got, err := os.ReadFile(next); err != nil || string(got) != "y" {
 		t.Errorf("the file that was opened next holds %q, %v", got, err)
 	}
+}
+
+// A sync that is not made says success too. So each is asked for what the kernel
+// cannot sync, and must come back with the kernel's own error.
+func TestEverySyncIsMade(t *testing.T) {
+	var o disk.OS
+	f, err := o.Open("/dev/null")
+	must(t, err)
+	wantErr(t, "Sync of a device", f.Sync(), syscall.EINVAL)
+	must(t, f.Close())
+	wantErr(t, "SyncDir of a directory that is on no disk", o.SyncDir("/proc"), syscall.EINVAL)
+
+	m, err := create(t, filepath.Join(t.TempDir(), "f"), make([]byte, page)).Map(0, page)
+	must(t, err)
+	// Never closed: the address may be another's by then.
+	must(t, unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(m.Bytes())), page))
+	wantErr(t, "Sync of a mapping that is gone", m.Sync(), syscall.ENOMEM)
+}
+
+func TestALockIsHeldByOneAtATime(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "LOCK")
+	first, err := disk.OS{}.Lock(name, "the first")
+	must(t, err)
+	for _, readOnly := range []bool{false, true} {
+		var locked *disk.LockedError
+		if _, err := (disk.OS{ReadOnly: readOnly}).Lock(name, "the second"); !errors.As(err, &locked) || locked.By != "the first" {
+			t.Errorf("read-only %v: error %v, want that the first has it", readOnly, err)
+		}
+	}
+	must(t, first.Close())
+	second, err := disk.OS{}.Lock(name, "the second")
+	must(t, err)
+	must(t, second.Close())
 }
 
 func TestIsFullKnowsAFullDiskAndAFullQuota(t *testing.T) {
