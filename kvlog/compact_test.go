@@ -1,0 +1,132 @@
+package kvlog
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// fill sets new keys until the log goes on in the next segment.
+func (r *valuesRig) fill(prefix string) {
+	r.t.Helper()
+	for i, s := 0, r.end.Segment; r.end.Segment == s; i++ {
+		r.set(fmt.Sprint(prefix, i), strings.Repeat("x", 1000), 0)
+	}
+}
+
+// survey returns what must not go with a segment, in chunks of 4 KiB.
+func (r *valuesRig) survey(segment uint64) (chunks [][]Move) {
+	r.t.Helper()
+	err := r.v.Survey(segment, 4096, func(moves []Move) error {
+		chunks = append(chunks, slices.Clone(moves))
+		return nil
+	}, func(err error) { r.t.Error(err) })
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return chunks
+}
+
+func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
+	r := newValuesRig(t)
+	want := map[string]bool{}
+	for i, size := range []int{10, 3000, 3000, 10_000, 1, 4096, 20_000, 7} {
+		id := fmt.Sprint("of ", size, " bytes, ", i)
+		r.set(id, strings.Repeat("x", size), 0)
+		want[id] = true
+	}
+	r.set("gone", strings.Repeat("x", 9000), 0)
+	r.delete("gone")
+	r.fill("rest ")
+	for _, moves := range r.survey(1) {
+		size := 0
+		for _, m := range moves {
+			size += m.Size
+			if m.Type == TypeMark || strings.HasPrefix(m.ID, "rest ") {
+				continue
+			}
+			if !want[m.ID] {
+				t.Errorf("%q is handed over, or twice", m.ID)
+			}
+			delete(want, m.ID)
+		}
+		if len(moves) > 1 && size > 4096 {
+			t.Errorf("a chunk of %d records has %d bytes", len(moves), size)
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("not handed over: %v", want)
+	}
+}
+
+// While a segment that may hold an older value is left, its mark is handed over
+// with the segment in which it was first written, however often it is moved.
+func TestAMarkIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
+	r := newValuesRig(t)
+	r.set("a", "1", 0)
+	r.fill("first ")
+	r.delete("a")
+	r.fill("second ")
+	marks := func(segment uint64) (origins []uint64) {
+		for _, moves := range r.survey(segment) {
+			for _, m := range moves {
+				if m.Type == TypeMark && m.ID == "a" {
+					origins = append(origins, m.Origin)
+				}
+			}
+		}
+		return origins
+	}
+	if got := marks(2); !slices.Equal(got, []uint64{2}) {
+		t.Fatalf("of segment 2 marks that are as old as %d are handed over, want one that is as old as 2", got)
+	}
+	at := r.end.Segment
+	var b Batch
+	p := b.Add(TypeMark, MarkSize("acc", "a"))
+	PutMark(p, "acc", "a", 2)
+	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Mark: RecordSize(len(p))})
+	r.fill("third ")
+	if got := marks(at); !slices.Equal(got, []uint64{2}) {
+		t.Fatalf("of segment %d marks that are as old as %d are handed over, want one that is as old as 2", at, got)
+	}
+	for n := range at {
+		delete(r.v.byNumber, n)
+	}
+	if got := marks(at); len(got) > 0 {
+		t.Errorf("the mark is handed over though all older segments are gone")
+	}
+}
+
+// Keys are told apart on disk only. That two have the same bits of their hash in
+// the index is too rare to be met, so an entry of another key is made up.
+func TestTheValueOfAnotherKeyIsNeverShown(t *testing.T) {
+	r := newValuesRig(t)
+	r.set("a", "1", 0)
+	r.set("b", "2", 0)
+	_, b := r.find("b")
+	for _, id := range []string{"a", "none"} {
+		r.v.index.Insert(r.v.Hash("acc", id), b.Loc)
+	}
+	r.want(r.v, "a", "1")
+	r.want(r.v, "none", "")
+	if _, f := r.find("none"); f.OK {
+		t.Error("a key that was never set is found")
+	}
+	r.set("none", "3", 0)
+	r.delete("a")
+	r.want(r.v, "a", "")
+	r.want(r.v, "b", "2")
+	r.want(r.v, "none", "3")
+}
+
+func TestASavedSnapshotIsDurable(t *testing.T) {
+	r := newValuesRig(t)
+	r.set("a", "1", 0)
+	r.save(r.end)
+	v, err := r.reopen(r.disk.Cut(r.disk.Len()).Nothing(), r.end)
+	if err != nil {
+		t.Error(err)
+	}
+	r.want(v, "a", "1")
+}
