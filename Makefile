@@ -8,6 +8,7 @@ STATES   := 200000
 ROUNDS   := 200
 CUTS     := 600
 OPS      := 100000
+PLANT    := .
 SOAK     := 10m
 KEYS     := 10000000
 
@@ -40,6 +41,9 @@ crash: ## for long: power cuts, kills and failing disks, simulated and (as root)
 	go test -count=1 -timeout 24h -v -run PowerCutKeeps ./db -args -states $(STATES)
 	go test -count=1 -timeout 24h -v ./internal/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
 
+planted: ## show that the tests catch bugs: plants one at a time, PLANT is a regexp of their names
+	go test -count=1 -timeout 24h -v -run Planted ./internal/planted -args -plant '$(PLANT)'
+
 soak: ## write, delete, expire and compact values for SOAK (10m), with restarts, checking every one
 	go test -count=1 -timeout 24h -v -run TestSoak ./db -args -soak $(SOAK)
 
@@ -70,4 +74,4 @@ install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit; a config
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/clouddragon.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/clouddragon.service
 
-.PHONY: help run build test race fuzz crash soak keys bench profile lint install
+.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install

@@ -1,0 +1,16 @@
+// Package planted tests the tests. Each file in testdata is a bug that a careful
+// programmer could make: it is planted, alone, and the tests have to fail.
+//
+//	what it breaks in the real world, in one line
+//
+//	kvlog/log.go
+//	 	a line that stays
+//	-	a line that goes
+//	+	a line that comes
+//
+// So a bug is a diff without numbers: the lines that stay and those that go occur
+// just once in the file, side by side. More files and places may follow.
+//
+// That they still fit is tested every day. With -plant each is given to go test
+// as an overlay, which leaves the tree as it is.
+package planted
