@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
+
+	"clouddragon/internal/disk/memdisk"
 )
 
 func TestValuesSurviveARestart(t *testing.T) {
@@ -57,4 +60,41 @@ func TestValuesSurviveARestart(t *testing.T) {
 		t.Fatal(v, err)
 	}
 	mustClose(t, d)
+}
+
+// While the process runs a ttl is counted on the monotonic clock.
+func TestStepOfTheWallClockNeitherEndsNorProlongsAValue(t *testing.T) {
+	for _, step := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		clock := newTestClock()
+		d := mustOpen(t, tiny(memdisk.New(), clock))
+		create := func(id string) error {
+			_, err := d.Set(SetRequest{Key: Key{"1", id}, Data: []byte(id), TTL: time.Hour})
+			return err
+		}
+		want := func(when string, there bool) {
+			t.Helper()
+			for _, id := range []string{"before the step", "after it"} {
+				if _, err := d.Get(Key{"1", id}); errors.Is(err, ErrNotFound) == there {
+					t.Errorf("a step of %v, %s: the value that was set %s: %v", step, when, id, err)
+				}
+				var conflict *ConflictError
+				if err := create(id); errors.As(err, &conflict) != there {
+					t.Errorf("a step of %v, %s: to create what was set %s anew: %v", step, when, id, err)
+				}
+			}
+		}
+		for _, id := range []string{"before the step", "after it"} {
+			if err := create(id); err != nil {
+				t.Fatal(err)
+			}
+			if id == "before the step" {
+				clock.step(step)
+			}
+		}
+		clock.pass(time.Hour - 1)
+		want("just before its time", true)
+		clock.pass(1)
+		want("at its time", false)
+		mustClose(t, d)
+	}
 }
