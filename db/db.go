@@ -158,6 +158,9 @@ type DB struct {
 	background                      sync.WaitGroup
 	writerDone                      chan struct{}
 
+	filesMu   sync.Mutex // guards filesGone, and background's counter while it is false
+	filesGone bool       // nobody may begin to use the files
+
 	failOnce sync.Once
 	failure  atomic.Pointer[error]
 	failed   chan struct{}
@@ -239,6 +242,9 @@ func (d *DB) Close() error {
 	d.Drain()
 	d.queue.close(ErrStopping)
 	<-d.writerDone
+	d.filesMu.Lock()
+	d.filesGone = true
+	d.filesMu.Unlock()
 	close(d.closing)
 	d.background.Wait()
 	// What is left of the block of tokens need not be skipped; nobody gets one now.
@@ -254,6 +260,18 @@ func (d *DB) Close() error {
 		err = errors.Join(err, d.lock.Close())
 	}
 	return err
+}
+
+// useFiles has Close wait for background.Done, for a caller that makes room beside
+// the writer. It returns false if the files are closed, or about to be.
+func (d *DB) useFiles() bool {
+	d.filesMu.Lock()
+	defer d.filesMu.Unlock()
+	if d.filesGone {
+		return false
+	}
+	d.background.Add(1)
+	return true
 }
 
 // Stats are plain numbers for whoever watches.

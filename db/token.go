@@ -28,20 +28,27 @@ func (d *DB) lockToken() int64 {
 func (d *DB) mutexToken() (int64, error) {
 	t := d.tokens.last.Add(1)
 	left := d.tokens.limit.Load() - t
-	if left <= tokenBlock/2 && d.reserving.CompareAndSwap(false, true) {
-		d.background.Go(func() {
-			defer d.reserving.Store(false)
-			o := newOp(verbReserve, kindLock, Key{})
-			defer o.free()
-			if err := d.do(o); err != nil {
-				d.logger.Warn("no new block of tokens", "err", err)
-			}
-		})
+	if left <= tokenBlock/2 && d.reserving.CompareAndSwap(false, true) && d.useFiles() {
+		go d.reserve()
 	}
-	if left <= 0 {
-		return 0, d.noRoom()
+	switch {
+	case left > 0:
+		return t, nil
+	case d.draining.Load() && d.Err() == nil:
+		return 0, ErrStopping
 	}
-	return t, nil
+	return 0, d.noRoom()
+}
+
+// reserve asks for the next block.
+func (d *DB) reserve() {
+	defer d.background.Done()
+	defer d.reserving.Store(false)
+	o := newOp(verbReserve, kindLock, Key{})
+	defer o.free()
+	if err := d.do(o); err != nil {
+		d.logger.Warn("no new block of tokens", "err", err)
+	}
 }
 
 // decideReserve makes a block of tokens durable.
