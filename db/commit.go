@@ -280,20 +280,34 @@ func (d *DB) do(o *op) error {
 		if o.err == nil {
 			return nil
 		}
-		var err error
-		switch o.err {
-		case errNeedLog:
-			err = d.makeRoom(o)
-		case needSlot[0], needSlot[1], needSlot[2], needSlot[3]:
-			err = d.growTable(slices.Index(needSlot[:], o.err), o.capacity)
-		default:
-			return o.err
-		}
-		if err != nil {
-			return d.noRoom()
+		if err := d.roomFor(o); err != nil {
+			return err
 		}
 		o.err = nil
 	}
+}
+
+// roomFor makes the room that the writer did not find for an operation. The
+// error is the answer to its caller, whatever it is.
+func (d *DB) roomFor(o *op) error {
+	log, class := o.err == errNeedLog, slices.Index(needSlot[:], o.err)
+	if !log && class < 0 {
+		return o.err
+	}
+	if !d.useFiles() {
+		return ErrStopping
+	}
+	defer d.background.Done()
+	var err error
+	if log {
+		err = d.makeRoom(o)
+	} else {
+		err = d.growTable(class, o.capacity)
+	}
+	if err != nil {
+		return d.noRoom()
+	}
+	return nil
 }
 
 // noRoom is the answer where making room failed.
@@ -321,11 +335,9 @@ func (d *DB) growLog() error {
 	d.growLogMu.Lock()
 	defer d.growLogMu.Unlock()
 	err := d.log.Prepare()
-	if disk.IsFull(err) {
-		if d.log.Stats().Segments > 1 {
-			if err := d.checkpoint(); err != nil {
-				return err
-			}
+	if disk.IsFull(err) && d.freeable() {
+		if err := d.checkpoint(); err != nil {
+			return err
 		}
 		err = d.log.Prepare()
 	}

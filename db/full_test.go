@@ -97,6 +97,43 @@ func TestFullDiskRefusesOnlyWhatNeedsANewSlot(t *testing.T) {
 	mustClose(t, d)
 }
 
+// Where nothing can be freed a refusal does not try to: it costs the others no
+// checkpoint, however many clients try again and again.
+func TestARefusalOnAFullDiskCostsNoCheckpoint(t *testing.T) {
+	fs := memdisk.New()
+	o := tinyKV(fs, nil)
+	o.MarkAfter = time.Hour
+	d := mustOpen(t, o)
+	wantDone(t, "a second segment", d.growLog())
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Allocate {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	set := func(n int) error {
+		_, err := d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 1000), Check: AnyVersion})
+		return err
+	}
+	n := 0
+	for ; ; n++ {
+		if err := set(n); err != nil {
+			wantFull(t, d, "a value", err)
+			break
+		}
+	}
+	before := d.ckptCount.Load()
+	for range 20 {
+		wantFull(t, d, "a value", set(n))
+	}
+	if after := d.ckptCount.Load(); after > before+1 { // one may have been due in the background
+		t.Errorf("%d checkpoints for 20 refusals", after-before)
+	}
+	fs.Fail(nil)
+	wantDone(t, "a value, with room again", set(n))
+	mustClose(t, d)
+}
+
 // On a disk that is full for everything each call is done or refused as a whole,
 // a little is held back for what gives room back, and a restart changes nothing.
 func TestFullDiskLosesNothing(t *testing.T) {

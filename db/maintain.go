@@ -134,6 +134,17 @@ func needed(l *kvlog.Log, v *kvlog.Values, at kvlog.Pos) []uint64 {
 	})
 }
 
+// freeable says whether a checkpoint would free a segment now.
+func (d *DB) freeable() bool {
+	d.stateMu.Lock()
+	at := d.state.Log
+	d.stateMu.Unlock()
+	kept := needed(d.log, d.values, at)
+	return slices.ContainsFunc(d.log.Segments(), func(n uint64) bool {
+		return n < at.Segment && !slices.Contains(kept, n)
+	})
+}
+
 // waitFor waits for a wake-up; false means that the database closes.
 func (d *DB) waitFor(c <-chan struct{}) bool {
 	select {
