@@ -1,8 +1,10 @@
 package db
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
@@ -59,6 +61,7 @@ func TestTheIndexIsRebuiltOnlyWithoutASnapshotAndThatIsSaid(t *testing.T) {
 func TestSnapshotsComeAsTheLogGrows(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)
+	o.CompactRatio = 1e6 // what compaction moves, and when, would decide on the number of snapshots too
 	d := mustOpen(t, o)
 	saved := func() (n int) {
 		for _, op := range fs.Journal() {
@@ -87,10 +90,77 @@ func TestSnapshotsComeAsTheLogGrows(t *testing.T) {
 	_ = d.Close() // on a dead disk
 	said := lines(&o)
 	d = mustOpen(t, o)
-	if strings.Contains(said.String(), saidRebuilt) && !strings.Contains(said.String(), "is freed") {
+	if strings.Contains(said.String(), saidRebuilt) {
 		t.Errorf("after a power cut: %s", said)
 	}
 	mustClose(t, d)
+}
+
+// A start after a crash goes by the snapshot also if compaction has freed the
+// segment with which it ends, and knows all that it would know from the whole log.
+func TestASnapshotIsOfUseWithoutTheSegmentItEndsWith(t *testing.T) {
+	for seed := range uint64(30) {
+		fs := memdisk.New()
+		o := tinyKV(fs, nil)
+		o.CompactRatio = 1e6 // only as it is told to
+		d := mustOpen(t, o)
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		want := make(map[string]string)
+		change := func(n int) {
+			for range n {
+				id := fmt.Sprint(rnd.IntN(40))
+				k := Key{"m", id}
+				if rnd.IntN(3) == 0 {
+					wantDone(t, "a deletion", d.DeleteValue(k, AnyVersion))
+					delete(want, id)
+					continue
+				}
+				want[id] = strings.Repeat(fmt.Sprint(rnd.Uint32()), 1+rnd.IntN(80))
+				_, err := d.Set(SetRequest{Key: k, Data: []byte(want[id]), Check: AnyVersion})
+				wantDone(t, "a value", err)
+			}
+		}
+		change(60)
+		fillSegments(t, d, 1)
+		change(10)
+		d.snapshot.none = true // one is due
+		fillSegments(t, d, 0)
+		at := d.snapshot.at
+		change(10)
+		for d.log.Segments()[len(d.log.Segments())-1] < at.Segment+2 {
+			change(1)
+		}
+		fillSegments(t, d, 0)
+		first := d.log.Segments()[0]
+		if rnd.IntN(2) == 0 && first < at.Segment {
+			d.compactSegment(first, 0)
+		}
+		if !d.compactSegment(at.Segment, 0) || slices.Contains(d.log.Segments(), at.Segment) || d.snapshot.at != at {
+			t.Fatalf("seed %d: the snapshot ends at %v, segments are %v", seed, at, d.log.Segments())
+		}
+		change(rnd.IntN(30))
+		fs.Freeze()
+		_ = d.Close() // on a dead disk
+		for _, index := range []string{"with", "without"} {
+			o.FS = fs.Cut(fs.Len()).Nothing()
+			if index == "without" {
+				dropIndex(o.FS.(*memdisk.FS))
+			}
+			said := lines(&o)
+			d = mustOpen(t, o)
+			if rebuilt := strings.Contains(said.String(), saidRebuilt); rebuilt != (index == "without") {
+				t.Errorf("seed %d, %s the snapshot: %s", seed, index, said)
+			}
+			for n := range 40 {
+				id := fmt.Sprint(n)
+				v, err := d.Get(Key{"m", id})
+				if data, there := want[id]; there && (err != nil || string(v.Data) != data) || !there && !errors.Is(err, ErrNotFound) {
+					t.Errorf("seed %d, %s the snapshot: value %s is %q, %v, want %q", seed, index, id, v.Data, err, data)
+				}
+			}
+			mustClose(t, d)
+		}
+	}
 }
 
 // The snapshot is a cache: that it cannot be written stops nothing.

@@ -323,15 +323,20 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 }
 
 // continues says why the log does not go on at a place that a snapshot names, if
-// it does not: it was put back to an older copy, or the segment is freed.
+// it does not: it was put back to an older copy. If the segment is freed it goes
+// on with the next one that is there: what compaction moved away, or left since
+// something later decides on it, stands in those, as for any freed segment
+// behind the place.
 func (v *Values) continues(at Pos) error {
 	durable := v.log.from
 	s := v.log.segment(at.Segment)
 	switch order := cmp.Or(cmp.Compare(at.Segment, durable.Segment), cmp.Compare(at.Offset, durable.Offset)); {
 	case order > 0:
 		return fmt.Errorf("the index snapshot is newer than CHECKPOINT: it ends with batch %d, CHECKPOINT with %d", at.Seq, durable.Seq)
+	case order < 0 && s == nil && at.Seq < durable.Seq:
+		return nil
 	case s == nil:
-		return fmt.Errorf("segment %d, with which the index snapshot ends, is freed", at.Segment)
+		return fmt.Errorf("the index snapshot ends with batch %d in segment %d, which is freed, CHECKPOINT with batch %d", at.Seq, at.Segment, durable.Seq)
 	case order == 0 && at != durable:
 		return fmt.Errorf("the index snapshot ends with batch %d with checksum %08x, CHECKPOINT with %d with %08x", at.Seq, at.Sum, durable.Seq, durable.Sum)
 	case order == 0:

@@ -217,7 +217,7 @@ func TestASnapshotThatTheLogDoesNotFollowIsRefused(t *testing.T) {
 	r.set("b", "2", 0)
 	cases := map[string]Pos{
 		"newer than CHECKPOINT": {Segment: 1, Offset: r.end.Offset + 8, Seq: 9},
-		"is freed":              {Segment: 0, Offset: 4096},
+		"is freed, CHECKPOINT":  {Segment: 0, Offset: 4096, Seq: r.end.Seq},
 		"CHECKPOINT with":       {Segment: 1, Offset: r.end.Offset, Seq: r.end.Seq, Sum: r.end.Sum + 1},
 		"does not follow":       {Segment: 1, Offset: early.Offset, Seq: early.Seq, Sum: early.Sum + 1},
 	}
