@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"clouddragon/internal/disk/memdisk"
 	"clouddragon/kvlog"
@@ -246,6 +247,54 @@ func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
 			mustClose(t, d)
 		}
 	}
+}
+
+// The value that is over took the place of one that never ends, which an index
+// built anew would find, were there no mark.
+func TestAValueThatIsOverGoesWithAMarkWhileAnOlderOneMayBeLeft(t *testing.T) {
+	clock := newTestClock()
+	o := tinyKV(memdisk.New(), clock.read)
+	o.CompactRatio = 1000 // only what the test asks for
+	d := mustOpen(t, o)
+	key, fills := Key{"1", "k"}, 0
+	put := func(k Key, ttl time.Duration) (segment uint64) {
+		t.Helper()
+		if _, err := d.Set(SetRequest{Key: k, Data: make([]byte, 500), TTL: ttl, Check: AnyVersion}); err != nil {
+			t.Fatal(err)
+		}
+		d.stateMu.Lock()
+		defer d.stateMu.Unlock()
+		return d.state.Log.Segment
+	}
+	fill := func(segment uint64) {
+		t.Helper()
+		for put(Key{"1", fmt.Sprint("fill ", fills)}, 0) == segment {
+			fills++
+		}
+	}
+	first := put(key, 0)
+	fill(first)
+	second := put(key, time.Minute)
+	fill(second)
+	clock.pass(time.Hour)
+	if err := d.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	d.compactMu.Lock()
+	d.compactSegment(second, 0)
+	d.compactMu.Unlock()
+	if held := d.values.Segments(); !held[first] || held[second] {
+		t.Fatalf("the segments %v are held, want %d and not %d", held, first, second)
+	}
+	for range 2 {
+		if _, err := d.Get(key); !errors.Is(err, ErrNotFound) {
+			t.Errorf("the value that is over: %v", err)
+		}
+		mustClose(t, d)
+		dropIndex(o.FS.(*memdisk.FS))
+		d = mustOpen(t, o)
+	}
+	mustClose(t, d)
 }
 
 // moveOf is the move of the record that a key has now.
