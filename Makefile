@@ -50,7 +50,7 @@ soak: ## write, delete, expire and compact values for SOAK (10m), with restarts,
 keys: ## memory and start with KEYS (10000000) values
 	go test -timeout 1h -run '^$$' -bench ManyKeys -benchtime 1x ./db -args -keys $(KEYS)
 
-bench: build ## load it beside an empty handler, Redis and etcd, 4 minutes; flags in BENCH, see bench/main.go
+bench: build ## load it beside an empty handler, Redis and etcd, 7 minutes; BENCH=-long: curves, 25 minutes
 	@for t in wrk redis-server redis-benchmark etcd; do \
 		command -v $$t >/dev/null && continue; \
 		apt-get update && apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server && break; \

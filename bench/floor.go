@@ -12,10 +12,10 @@ import (
 // floorSync is how much each sync of the bare loop makes durable, in bytes.
 const floorSync = 512
 
-// syncs appends to a file and calls fdatasync for each append, for a time, and
+// syncs appends so many bytes to a file and calls fdatasync for each append, for a time, and
 // returns how long each took. In a file that was filled with zeros ahead, as
 // our log is, the sync need not commit the file's length too.
-func syncs(ctx context.Context, dir string, zeroed bool, d time.Duration) (took []time.Duration, err error) {
+func syncs(ctx context.Context, dir string, bytes int, zeroed bool, d time.Duration) (took []time.Duration, err error) {
 	f, err := os.CreateTemp(dir, "floor")
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func syncs(ctx context.Context, dir string, zeroed bool, d time.Duration) (took 
 			return nil, err
 		}
 	}
-	data := make([]byte, floorSync)
+	data := make([]byte, bytes)
 	for i := range data {
 		data[i] = byte(i)
 	}
@@ -41,7 +41,7 @@ func syncs(ctx context.Context, dir string, zeroed bool, d time.Duration) (took 
 		if _, err := f.WriteAt(data, at%size); err != nil {
 			return nil, err
 		}
-		at += floorSync
+		at += int64(bytes)
 		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
 			return nil, err
 		}

@@ -71,6 +71,23 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// stop ends a process as it wants to be ended.
+func (p *process) stop() error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+	case <-time.After(patience):
+		p.kill()
+		return fmt.Errorf("%s does not end after %v; it said:\n%s", p.name, patience, p.out)
+	}
+	if p.err != nil {
+		return fmt.Errorf("%s: %w; it said:\n%s", p.name, p.err, p.out)
+	}
+	return nil
+}
+
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // lines keeps the last lines of a program's output, for an error message.

@@ -31,6 +31,7 @@ func startRedis(ctx context.Context, dir string) (*process, error) {
 		return nil, err
 	}
 	p, err := start(ctx, redisReady, "redis-server", "--bind", host, "--port", port, "--dir", dir,
+		"--tcp-backlog", "4096", // for as many connections at once
 		"--appendonly", "yes", "--appendfsync", "always",
 		// No snapshots and no rewrites of the log beside the load.
 		"--save", "", "--auto-aof-rewrite-percentage", "0")

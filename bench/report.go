@@ -15,9 +15,11 @@ import (
 // notes begins the part of the results that is written by hand and stays.
 const notes = "\n## Notes\n"
 
-// save writes the results into the file, above the notes that are there.
-func (r *results) save(file string) error {
-	text := r.markdown()
+// save writes the results into the file.
+func (r *results) save(file string) error { return saveAboveNotes(file, r.markdown()) }
+
+// saveAboveNotes writes a text into the file, above the notes that are there.
+func saveAboveNotes(file, text string) error {
 	old, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -37,21 +39,25 @@ load generator on the same cores, over loopback. A figure is the median of the r
 most. A ratio is taken within each round, so that what slows the whole machine cancels out; the absolute figures say
 little about another machine. The empty handler is a net/http server with our settings that answers "1" to anything,
 through the same script. Redis is asked by redis-benchmark and runs with `+"`appendonly yes`, `appendfsync always`"+`.
+How it all changes as the work grows, the memory of 10 million ids, starts and bytes written: [CURVES.md](%s).
 
-`, r.rounds, r.options.seconds)
+![Throughput](%s)
+
+`, r.rounds, r.options.seconds, curvesFile, throughputFile)
 	for _, f := range r.machine {
 		fmt.Fprintf(&b, "- %s: %s\n", f.name, f.value)
 	}
 	r.rates(&b)
 	r.latencies(&b)
+	r.pacedTable(&b)
 	r.costs(&b)
 	r.floor(&b)
+	r.largeTable(&b)
 	r.ringTable(&b)
 	if r.kills > 0 {
 		fmt.Fprintf(&b, "\n## After kill -9\n\n%d times, after a row of durable writes, the server was killed (kill -9) and started again, and "+
 			"each time all that it had acknowledged was there, and nothing twice.\n", r.kills)
 	}
-	r.memory.write(&b)
 	return b.String()
 }
 

@@ -11,6 +11,7 @@ const (
 	empty = "empty handler"
 	redis = "Redis"
 	etcd  = "etcd"
+	disk  = "disk"
 )
 
 // measured names what is sampled once in each round.
@@ -72,13 +73,14 @@ type results struct {
 	zeroedSyncs  []times
 	growingSyncs []times
 	kills        int
-	memory       *memory // nil: not asked for
+	paced        map[atRate][]sample
+	large        bool // the row of large values was measured
 }
 
 func newResults(o options, machine []fact) results {
 	return results{
 		options: o, machine: machine, notServed: map[*row]error{}, samples: map[measured][]sample{},
-		handOvers: map[handOver][]times{}, trips: map[*row][]times{},
+		handOvers: map[handOver][]times{}, trips: map[*row][]times{}, paced: map[atRate][]sample{},
 	}
 }
 

@@ -15,6 +15,7 @@ type row struct {
 	api    string
 	ids    int      // the requests are spread over so many ids: 1, 2, 3 …
 	value  int      // bytes of the body; 0: none
+	paced  bool     // its latency is measured at a constant rate too
 	unlock string   // the route that ends what the first request began: a pair
 	redis  []string // what redis-benchmark is asked for the same work; nil: it has none
 	etcd   bool     // etcd has the same work
@@ -22,20 +23,21 @@ type row struct {
 
 // rows are all kinds of work, over that many ids.
 func rows(ids int) []*row {
-	few, all := []int{64, 256}, []int{1, 64, 256}
+	few, most, all := []int{64, 256}, []int{64, 256, 4096}, []int{1, 64, 256, 4096}
 	many := thousands(float64(ids)) + " ids"
 	spread := strconv.Itoa(ids)
 	return []*row{
 		{name: "sequence POST, one id", conns: all, method: "POST", acc: "one", api: "sequence", ids: 1,
 			redis: []string{"-t", "incr"}},
-		{name: "sequence POST, " + many, conns: all, method: "POST", acc: "many", api: "sequence", ids: ids,
+		{name: "sequence POST, " + many, conns: all, method: "POST", acc: "many", api: "sequence", ids: ids, paced: true,
 			redis: []string{"-t", "incr", "-r", spread}},
 		{name: "counter POST, " + many, conns: few, method: "POST", acc: "many", api: "counter", ids: ids},
-		{name: "kv set 64 B, " + many, conns: few, method: "POST", acc: "small", api: "kv", ids: ids, value: 64,
+		{name: "kv set 64 B, " + many, conns: most, method: "POST", acc: "small", api: "kv", ids: ids, value: 64, paced: true,
 			redis: []string{"-t", "set", "-d", "64", "-r", spread}, etcd: true},
 		{name: "kv set 1 KiB, " + many, conns: few, method: "POST", acc: "large", api: "kv", ids: ids, value: 1024,
 			redis: []string{"-t", "set", "-d", "1024", "-r", spread}},
-		{name: "kv get 64 B, " + many, conns: few, method: "GET", acc: "small", api: "kv", ids: ids, value: 64},
+		{name: "kv get 64 B, " + many, conns: most, method: "GET", acc: "small", api: "kv", ids: ids, value: 64, paced: true,
+			redis: []string{"-t", "get", "-r", spread}},
 		{name: "mutex, lock or unlock", conns: few, method: "POST", acc: "pair", api: "mlock", unlock: "POST munlock"},
 		{name: "lock, lock or unlock", conns: few, method: "POST", acc: "pair", api: "lock", unlock: "DELETE lock"},
 	}

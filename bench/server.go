@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // listening is in the line that the server, and the empty one, write once they
@@ -18,8 +19,10 @@ var listening = regexp.MustCompile(`listening.*?(127\.0\.0\.1:\d+)`)
 // server is clouddragon, its data directory, and what it acknowledged so far.
 type server struct {
 	*process
-	binary, config string
-	acknowledged   map[*row]*ledger
+	command      []string      // that starts it
+	data         string        // its directory
+	took         time.Duration // the last start
+	acknowledged map[*row]*ledger
 }
 
 // ledger is what is known of a row's ids without asking the server.
@@ -28,19 +31,44 @@ type ledger struct {
 	unanswered   int64 // at most so many more were on their way when a load ended
 }
 
-// newServer starts the server on an empty data directory under dir.
-func newServer(ctx context.Context, binary, dir string) (*server, error) {
-	s := &server{binary: binary, config: filepath.Join(dir, "config.yml"), acknowledged: map[*row]*ledger{}}
-	config := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %q\n", filepath.Join(dir, "data"))
-	if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
+// newServer starts the server on an empty data directory under dir, with more
+// lines of config.yml.
+func newServer(ctx context.Context, binary, dir string, more ...string) (*server, error) {
+	config := filepath.Join(dir, "config.yml")
+	s := &server{command: []string{binary, "-config", config}, data: filepath.Join(dir, "data"), acknowledged: map[*row]*ledger{}}
+	lines := append([]string{"listen: 127.0.0.1:0", fmt.Sprintf("data: %q", s.data), ""}, more...)
+	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
 		return nil, err
 	}
 	return s, s.start(ctx)
 }
 
 func (s *server) start(ctx context.Context) (err error) {
-	s.process, err = start(ctx, listening, s.binary, "-config", s.config)
+	began := time.Now()
+	s.process, err = start(ctx, listening, s.command[0], s.command[1:]...)
+	s.took = time.Since(began)
 	return err
+}
+
+// metric is one that the server tells of itself.
+func (s *server) metric(name string) (float64, error) {
+	a, err := ask(s.addr, "GET", "/metrics", "")
+	if err != nil {
+		return 0, err
+	}
+	if !a.ok() {
+		return 0, refusal(a)
+	}
+	return parseMetric(a.body, name)
+}
+
+func parseMetric(text []byte, name string) (float64, error) {
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("/metrics has no %s", name)
 }
 
 func (s *server) ledger(r *row) *ledger {
