@@ -19,6 +19,7 @@ import (
 var (
 	crashStates = flag.Int("states", 0, "how many crash states to try at least; 0: as many as every test run does")
 	crashSeed   = flag.Uint64("seed", 0, "seed of the crash tests; 0: a new one")
+	damageShare = flag.Int("damage", 0, "of so many damages and failed calls one is tried, 1: all; 0: as every test run does")
 )
 
 // At any moment of a long and busy life the power is cut, the disk keeps any part
@@ -39,12 +40,20 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	c.rnd = rand.New(rand.NewPCG(c.seed, 0))
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // thousands of small disks come and go
 	began := time.Now()
+	tenth := 1
 	for life := uint64(0); c.states < c.want && !t.Failed(); life++ {
 		c.life(c.seed + life)
+		if c.states < c.want && c.states >= tenth*c.want/10 {
+			t.Logf("%d states after %.0f s, seed %d", c.states, time.Since(began).Seconds(), c.seed)
+			tenth = c.states*10/c.want + 1
+		}
+	}
+	if t.Failed() {
+		return
 	}
 	took := time.Since(began)
-	t.Logf("%d states, %d of them of a recovery and %d of a recovery of that, %.0f a second",
-		c.states, c.deep[1], c.deep[2], float64(c.states)/took.Seconds())
+	t.Logf("%d states, %d of them of a recovery and %d of a recovery of that, 0 acknowledged writes lost; %.0f s, %.0f a second, seed %d",
+		c.states, c.deep[1], c.deep[2], took.Seconds(), float64(c.states)/took.Seconds(), c.seed)
 }
 
 // maxDepth is how many power cuts follow one another.

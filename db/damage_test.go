@@ -80,9 +80,19 @@ func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 	return d
 }
 
-// all damages each file in every way. Of the bytes it takes some, others every time.
+// all damages each file in every way. Of the bits and the lengths it takes some,
+// others every time.
 func (d *damaged) all() {
-	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	defer func() {
+		if d.Failed() {
+			d.Logf("again with -seed %d", seed)
+		}
+	}()
+	rnd := rand.New(rand.NewPCG(seed, 0))
 	every := 1
 	if testing.Short() || underRace {
 		every = 10
@@ -90,15 +100,18 @@ func (d *damaged) all() {
 	for _, name := range d.clean.Files() {
 		b, err := d.clean.ReadFile(name)
 		wantDone(d.T, name, err)
-		for i := range b {
-			share := 8 * every
+		for at := range 8 * len(b) {
+			i, bit := at/8, at%8
+			share := 64 * every
 			if b[i] == 0 || path.Base(name) == "index" { // a cache, and large
-				share = 200 * every
+				share = 1600 * every
 			}
-			if *crashStates == 0 && rnd.IntN(share) > 0 {
+			if *damageShare > 0 {
+				share = *damageShare
+			}
+			if rnd.IntN(share) > 0 {
 				continue
 			}
-			bit := rnd.IntN(8)
 			fs := d.try(name, fmt.Sprintf("bit %d of byte %d flipped", bit, i), func(b []byte) []byte {
 				b[i] ^= 1 << bit
 				return b
@@ -108,10 +121,17 @@ func (d *damaged) all() {
 				d.Errorf("%s, bit %d of byte %d: verify does not see it", name, bit, i)
 			}
 		}
+		for size := range b {
+			share := 512
+			if *damageShare > 0 {
+				share = *damageShare
+			}
+			if rnd.IntN(share) == 0 {
+				d.try(name, fmt.Sprintf("cut to %d bytes", size), func(b []byte) []byte { return b[:size] })
+			}
+		}
 		last := bytes.LastIndex(b, []byte("\xcdLOG")) // the header of the last batch, 48 bytes
 		for at := 0; at+512 <= len(b); at += 512 {
-			size := at + rnd.IntN(512)
-			d.try(name, fmt.Sprintf("cut to %d bytes", size), func(b []byte) []byte { return b[:size] })
 			if last >= 0 && last < at+512 && last+48 > at && !d.closed {
 				continue // with the batches in it all that could tell of them may be gone
 			}

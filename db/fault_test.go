@@ -49,7 +49,7 @@ func (f fault) may(op memdisk.Op) bool {
 func TestEveryDiskCallFailsOnce(t *testing.T) {
 	c := &crasher{t: t, rnd: rand.New(rand.NewPCG(1, 2)), o: tiny(nil, newTestClock())}
 	c.o.Segment, c.o.CheckpointEvery = 8<<10, 4<<10
-	f := &faulty{crasher: c}
+	f := &faulty{crasher: c, kinds: make(map[memdisk.Kind]int)}
 	var made atomic.Int64
 	f.live(memdisk.New(), func(memdisk.Op) error {
 		made.Add(1)
@@ -64,19 +64,29 @@ func TestEveryDiskCallFailsOnce(t *testing.T) {
 		if testing.Short() || underRace {
 			how.each *= 10
 		}
+		if *damageShare > 0 {
+			how.each = *damageShare
+		}
 		for n := 1 + i%how.each; n <= calls && !t.Failed(); n += how.each {
 			f.failCall(n, how)
 			runs++
 		}
 	}
-	t.Logf("%d runs, %d calls of the disk in each, %d states", runs, calls, c.states)
+	t.Logf("%d runs, %d calls of the disk in each, %d states; failed were %v", runs, calls, c.states, f.kinds)
+	for _, kind := range []memdisk.Kind{memdisk.Create, memdisk.Write, memdisk.Allocate, memdisk.Sync, memdisk.Map, memdisk.SyncMap,
+		memdisk.Rename, memdisk.Remove, memdisk.SyncDir} {
+		if f.kinds[kind] == 0 && *damageShare <= 1 && !testing.Short() && !underRace {
+			t.Errorf("no call of %v failed", kind)
+		}
+	}
 }
 
 // faulty lives short lives on disks with a fault.
 type faulty struct {
 	*crasher
-	acked  int  // writes acknowledged in the last life
-	failed bool // writes were stopped in it
+	kinds  map[memdisk.Kind]int // calls that failed
+	acked  int                  // writes acknowledged in the last life
+	failed bool                 // writes were stopped in it
 }
 
 // failCall has the n-th call of a life fail, and looks at what that leaves.
@@ -98,6 +108,9 @@ func (f *faulty) failCall(n int, how fault) {
 	})
 	fail := func(format string, args ...any) {
 		f.t.Errorf("%s at %v: %s", how.name, hit, fmt.Sprintf(format, args...))
+	}
+	if fired.Load() {
+		f.kinds[hit.Kind]++
 	}
 	if err != nil {
 		fail("%v", err)
