@@ -26,7 +26,7 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 	want := atMost(*cuts, 8)
 	acks, underLoad, atStart, beforeServing, alone := 0, 0, 0, 0, 0
 	calls := int64(1000) // that a start makes
-	began := time.Now()
+	began, tenth := time.Now(), 1
 	for round := 0; underLoad+atStart < want; round++ {
 		s := serve(t, o)
 		calls = max(100, s.calls())
@@ -58,6 +58,10 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 		l.stop()
 		underLoad++
 		acks += l.ledger.acks
+		if done := underLoad + atStart; done >= tenth*want/10 {
+			t.Logf("%d cuts after %.0f s, %d acknowledged writes", done, time.Since(began).Seconds(), acks)
+			tenth = done*10/want + 1
+		}
 		powerUp(t, v)
 		for range rng.IntN(deepest + 1) {
 			if cutWhileStarting(t, v, o, rng.Int64N(calls)) {
