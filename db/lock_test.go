@@ -176,6 +176,28 @@ func TestWhoHangsUpWhileItIsGrantedGivesTheLockToTheNext(t *testing.T) {
 	mustClose(t, d)
 }
 
+// hungUp is the context of a caller whose connection is closed, which nobody has
+// told the context yet.
+type hungUp struct{ context.Context }
+
+func (hungUp) Gone() bool { return true }
+
+func TestLockIsNotGrantedToWhoHungUpUnnoticed(t *testing.T) {
+	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
+	token := hold(t, d, "holder", time.Hour)
+	first := wait(t, d, hungUp{context.Background()}, 1, "first")
+	second := wait(t, d, context.Background(), 2, "second")
+	unlock(t, d, token)
+	if g := <-first; !errors.Is(g.err, context.Canceled) {
+		t.Errorf("who hung up got %+v", g)
+		unlock(t, d, g.token)
+	}
+	if g := <-second; g.err != nil || g.token != token+2 {
+		t.Errorf("the next got %+v", g)
+	}
+	mustClose(t, d)
+}
+
 func TestHeldLockSurvivesARestartUntilItsTime(t *testing.T) {
 	for _, how := range []string{"close", "kill", "power cut"} {
 		fs, clock := memdisk.New(), newTestClock()

@@ -90,6 +90,25 @@ func TestMutexGrantedWhileItsCallerHangsUpGoesToTheNext(t *testing.T) {
 }
 
 // The client of the first request lost its connection and asked again with its id.
+func TestMutexIsNotGrantedToWhoHungUpUnnoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := testMutexes(10)
+		mustLock(t, m, LockRequest{Key: gate, Owner: "ann", Dur: time.Hour})
+		got := make(chan error, 1)
+		go func() {
+			_, err := m.Lock(hungUp{context.Background()}, LockRequest{Key: gate, Owner: "bob", Dur: time.Minute, Wait: time.Minute})
+			got <- err
+		}()
+		synctest.Wait()
+		next := lockLater(m, LockRequest{Key: gate, Dur: time.Hour, Wait: time.Hour})
+		mustUnlock(t, m, UnlockRequest{Key: gate, Owner: "ann"})
+		if err := <-got; err != context.Canceled {
+			t.Errorf("who hung up got %v", err)
+		}
+		next.want(t, 3, 0)
+	})
+}
+
 func TestMutexRenewedWhileItsFirstCallerHangsUpIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 50 {
