@@ -22,25 +22,48 @@ var defaultPace = pace{idle: 30 * time.Second, rate: 16 << 10}
 const largeBody = 4 << 10
 
 // Deadlines that the connection does not know are no reason to refuse a call,
-// so the errors of the three below are left alone.
+// so the errors of those below are left alone.
 
 // read gives the client time for the next piece of the body.
 func (p pace) read(c *call) {
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(p.idle))
+	c.readUntil(time.Now().Add(p.idle))
 }
 
 // write gives the client time to read an answer of n bytes.
 func (p pace) write(c *call, n int) {
 	d := p.idle + time.Duration(n)*time.Second/time.Duration(p.rate)
-	_ = http.NewResponseController(c.w).SetWriteDeadline(time.Now().Add(d))
+	c.writeUntil(time.Now().Add(d))
 }
 
 // patience takes the deadlines away, those of the http.Server too: once the body
 // is read, net/http reads on to notice a hang-up, and a deadline would look like one.
 func (c *call) patience() {
-	rc := http.NewResponseController(c.w)
-	_ = rc.SetReadDeadline(time.Time{})
-	_ = rc.SetWriteDeadline(time.Time{})
+	c.readUntil(time.Time{})
+	c.writeUntil(time.Time{})
+}
+
+func (c *call) readUntil(t time.Time) {
+	if c.conn != nil {
+		_ = c.conn.SetReadDeadline(t)
+		return
+	}
+	_ = http.NewResponseController(c.w).SetReadDeadline(t)
+}
+
+func (c *call) writeUntil(t time.Time) {
+	if c.conn != nil {
+		_ = c.conn.SetWriteDeadline(t)
+		return
+	}
+	_ = http.NewResponseController(c.w).SetWriteDeadline(t)
+}
+
+// brief is for a call whose body is read, and which ends soon whether its client
+// is there or not: nobody need watch for a hang-up.
+func (c *call) brief() {
+	if c.conn != nil {
+		c.conn.spare()
+	}
 }
 
 // firstRead is how much memory a body gets before any of it is there: what a
@@ -60,7 +83,6 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 		most = length + 1
 	}
 	if length == 0 {
-		c.patience()
 		return nil, nil
 	}
 	b := make([]byte, 0, min(most, firstRead))
@@ -81,7 +103,6 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 		case int64(len(b)) > limit:
 			return nil, tooLarge("", limit, setting)
 		case err == io.EOF:
-			c.patience()
 			return b, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, badRequest("the body stopped after %d bytes and did not go on for %s: nothing was done", len(b), s.pace.idle)

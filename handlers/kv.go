@@ -78,6 +78,8 @@ func setValue(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
+	c.patience()
+	c.brief()
 	var version int64
 	err = s.changeIf(c, &q, func(check int64) error {
 		version, err = s.db.Set(db.SetRequest{Key: c.key, Data: data, Type: typ, TTL: ttl, Check: check})

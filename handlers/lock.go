@@ -18,7 +18,7 @@ func takeLock(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	token, err := s.db.Lock(peerOf(c.r), r)
+	token, err := s.db.Lock(c.peer(), r)
 	if err != nil {
 		return err
 	}
@@ -64,10 +64,15 @@ func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest
 		Dur:   c.params.duration("dur", min(defaultDur, s.limits.Dur), s.limits.Dur, false),
 		Wait:  c.params.duration("wait", min(defaultWait, s.limits.Wait), s.limits.Wait, true),
 	}
-	if c.params.bad != nil || r.Wait == 0 {
+	if c.params.bad != nil {
 		return r, c.params.bad
 	}
+	if r.Wait == 0 {
+		c.brief()
+		return r, nil
+	}
 	_, err := s.readBody(c, maxLockBody, "a lock needs no body")
+	c.patience()
 	return r, err
 }
 

@@ -12,7 +12,7 @@ func lockMutex(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	token, err := s.db.LockMutex(peerOf(c.r), r)
+	token, err := s.db.LockMutex(c.peer(), r)
 	if err != nil {
 		return err
 	}

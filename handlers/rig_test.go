@@ -59,6 +59,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	h := New(o)
 	r.server = h.(*server)
 	r.http.Handler = h
+	r.http.ConnContext = ConnContext
 	r.http.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(r.log, nil), slog.LevelError)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -68,7 +69,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := r.http.Serve(l); err != http.ErrServerClosed {
+		if err := r.http.Serve(Listener(l)); err != http.ErrServerClosed {
 			t.Error(err)
 		}
 	}()

@@ -71,31 +71,32 @@ type endpoint struct {
 	method string
 	params []string
 	serve  func(*server, *call) error
+	waits  bool // it may wait for another call
 }
 
 var endpoints = []endpoint{
-	{Sequence, "GET", nil, getSequence},
-	{Sequence, "POST", []string{"n"}, addSequence},
-	{Sequence, "DELETE", nil, resetSequence},
+	{Sequence, "GET", nil, getSequence, false},
+	{Sequence, "POST", []string{"n"}, addSequence, false},
+	{Sequence, "DELETE", nil, resetSequence, false},
 
-	{Counter, "GET", nil, getCounter},
-	{Counter, "POST", []string{"add", "min", "max"}, addCounter},
-	{Counter, "DELETE", nil, resetCounter},
+	{Counter, "GET", nil, getCounter, false},
+	{Counter, "POST", []string{"add", "min", "max"}, addCounter, false},
+	{Counter, "DELETE", nil, resetCounter, false},
 
-	{KV, "GET", nil, getValue},
-	{KV, "POST", []string{"ver", "ttl"}, setValue},
-	{KV, "PUT", []string{"ver", "ttl"}, setValue},
-	{KV, "DELETE", []string{"ver"}, deleteValue},
+	{KV, "GET", nil, getValue, false},
+	{KV, "POST", []string{"ver", "ttl"}, setValue, false},
+	{KV, "PUT", []string{"ver", "ttl"}, setValue, false},
+	{KV, "DELETE", []string{"ver"}, deleteValue, false},
 
-	{MLock, "POST", []string{"id", "token", "dur", "wait"}, lockMutex},
-	{MUnlock, "POST", []string{"id", "token"}, unlockMutex},
+	{MLock, "POST", []string{"id", "token", "dur", "wait"}, lockMutex, true},
+	{MUnlock, "POST", []string{"id", "token"}, unlockMutex, false},
 
-	{Lock, "GET", nil, getLock},
-	{Lock, "POST", []string{"id", "token", "dur", "wait"}, takeLock},
-	{Lock, "DELETE", []string{"id", "token", "force"}, releaseLock},
+	{Lock, "GET", nil, getLock, false},
+	{Lock, "POST", []string{"id", "token", "dur", "wait"}, takeLock, true},
+	{Lock, "DELETE", []string{"id", "token", "force"}, releaseLock, false},
 
-	{Healthz, "GET", nil, getHealth},
-	{Metrics, "GET", nil, getMetrics},
+	{Healthz, "GET", nil, getHealth, false},
+	{Metrics, "GET", nil, getMetrics, false},
 }
 
 // server is what all requests share. It does not change after New.
@@ -144,6 +145,7 @@ func New(o Options) http.Handler {
 type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
+	conn  *conn // nil: not known
 	began time.Time
 
 	api       API
@@ -167,7 +169,7 @@ const codeGone = 499
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := calls.Get().(*call)
-	c.w, c.r, c.began = w, r, time.Now()
+	c.w, c.r, c.conn, c.began = w, r, connOf(r), time.Now()
 	defer s.finish(c)
 	if r.ContentLength != 0 {
 		// Whoever does not read the body leaves that to net/http, which must
@@ -202,6 +204,9 @@ func (s *server) handle(c *call) error {
 	}
 	if err := c.params.parse(c.r.URL.RawQuery, e.params); err != nil {
 		return err
+	}
+	if !e.waits && c.r.Body == http.NoBody {
+		c.brief()
 	}
 	return e.serve(s, c)
 }

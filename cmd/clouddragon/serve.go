@@ -75,7 +75,7 @@ func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger, sign
 		return closeDB(d, log, time.Now().Add(stopTime), exitFailed)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- accept(s, l, cert) }()
+	go func() { ended <- accept(s, handlers.Listener(l), cert) }()
 	log.Info("listening", "addr", bound(l), "tls", cert != nil, "data", c.Data, "version", versionText())
 
 	code, limit, all := exitOK, drainTime, stopTime

@@ -1,0 +1,273 @@
+package handlers
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"clouddragon/db"
+)
+
+// socket is a connection that answers each read as told and notes what it is asked.
+type socket struct {
+	net.Conn
+	reads     []error     // of the reads to come; nil reads a byte
+	deadlines []time.Time // of reads, as set
+	writes    []time.Time // deadlines of writes, as set
+}
+
+func (s *socket) Read(p []byte) (int, error) {
+	err := s.reads[0]
+	s.reads = s.reads[1:]
+	if err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+func (s *socket) SetReadDeadline(t time.Time) error {
+	s.deadlines = append(s.deadlines, t)
+	return nil
+}
+
+func (s *socket) SetWriteDeadline(t time.Time) error {
+	s.writes = append(s.writes, t)
+	return nil
+}
+
+func TestSocketIsToldOnlyDeadlinesThatMatter(t *testing.T) {
+	late := &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+	now := time.Now()
+	never, past, soon, later := time.Time{}, now.Add(-time.Minute), now.Add(time.Hour), now.Add(2*time.Hour)
+	for _, c := range []struct {
+		name string
+		set  []time.Time // each before a read
+		got  []error     // what each read of the socket gives
+		told []time.Time
+		want []error // of the reads
+	}{
+		{"none", []time.Time{never, never}, []error{nil, nil}, nil, []error{nil, nil}},
+		{"once", []time.Time{soon, soon}, []error{nil, nil}, []time.Time{soon}, []error{nil, nil}},
+		{"a later one waits", []time.Time{soon, later, never}, []error{nil, nil, nil}, []time.Time{soon}, []error{nil, nil, nil}},
+		{"an earlier one does not", []time.Time{later, soon}, []error{nil, nil}, []time.Time{later, soon}, []error{nil, nil}},
+		{"over before the read", []time.Time{past, never}, []error{nil}, nil, []error{os.ErrDeadlineExceeded, nil}},
+		{"met too early, then a later one", []time.Time{soon, later}, []error{nil, late, nil}, []time.Time{soon, later}, []error{nil, nil}},
+		{"met too early, then none", []time.Time{soon, never}, []error{nil, late, nil}, []time.Time{soon, never}, []error{nil, nil}},
+		{"another error", []time.Time{soon}, []error{io.EOF}, []time.Time{soon}, []error{io.EOF}},
+	} {
+		s := &socket{reads: c.got}
+		conn := &conn{Conn: s}
+		var got []error
+		for _, at := range c.set {
+			if err := conn.SetReadDeadline(at); err != nil {
+				t.Fatal(err)
+			}
+			_, err := conn.Read(make([]byte, 2))
+			got = append(got, err)
+		}
+		if !slices.EqualFunc(got, c.want, errors.Is) || !slices.EqualFunc(s.deadlines, c.told, time.Time.Equal) || len(s.reads) > 0 {
+			t.Errorf("%s: read %v, want %v; told %v, want %v; %d reads left", c.name, got, c.want, s.deadlines, c.told, len(s.reads))
+		}
+	}
+}
+
+func TestSocketIsToldDeadlinesOfWrites(t *testing.T) {
+	s := &socket{}
+	conn := &conn{Conn: s}
+	at := time.Now()
+	for _, d := range []time.Time{{}, at, {}, {}} {
+		if err := conn.SetWriteDeadline(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []time.Time{at, {}}; !slices.Equal(s.writes, want) {
+		t.Errorf("told %v, want %v", s.writes, want)
+	}
+	if err := conn.SetDeadline(at); err != nil || !conn.until.Equal(at) || !s.writes[2].Equal(at) {
+		t.Errorf("SetDeadline: %v, reads %v, writes %v", err, conn.until, s.writes)
+	}
+}
+
+// pair returns the two ends of a connection through Listener.
+func pair(t *testing.T) (server, client net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err = net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	server, err = Listener(l).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return server, client
+}
+
+func TestReadThatWaitsEndsAtItsDeadline(t *testing.T) {
+	c, _ := pair(t)
+	for _, first := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		if err := c.SetReadDeadline(first); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error)
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			done <- err
+		}()
+		// Set before or while the read waits: it ends in both cases.
+		if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("after a deadline of %v: %v", first, err)
+		}
+	}
+}
+
+// An earlier deadline that the socket still has cuts no read that may last longer.
+func TestReadOutlivesADeadlineTakenBack(t *testing.T) {
+	c, client := pair(t)
+	soon := time.Now().Add(20 * time.Millisecond)
+	if err := c.SetReadDeadline(soon); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write([]byte("ab")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(time.Until(soon)+20*time.Millisecond, func() {
+		if _, err := client.Write([]byte("cd")); err != nil {
+			t.Error(err)
+		}
+	})
+	defer timer.Stop()
+	if n, err := c.Read(make([]byte, 2)); n != 2 || err != nil {
+		t.Errorf("read %d bytes, %v; want 2", n, err)
+	}
+}
+
+func TestSparedReadIsEmptyOnce(t *testing.T) {
+	s := &socket{reads: []error{nil, nil}}
+	conn := &conn{Conn: s}
+	conn.spare()
+	var got []int
+	for _, size := range []int{2, 1, 1} {
+		n, err := conn.Read(make([]byte, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, n)
+	}
+	if want := []int{1, 0, 1}; !slices.Equal(got, want) {
+		t.Errorf("reads of 2, 1 and 1 bytes gave %v, want %v", got, want)
+	}
+}
+
+// watched counts the reads of one byte that reach the socket.
+type watched struct {
+	net.Listener
+	mu    sync.Mutex
+	reads int
+}
+
+type watchedConn struct {
+	net.Conn
+	by *watched
+}
+
+func (w *watched) Accept() (net.Conn, error) {
+	c, err := w.Listener.Accept()
+	return watchedConn{c, w}, err
+}
+
+func (c watchedConn) Read(p []byte) (int, error) {
+	if len(p) == 1 {
+		c.by.mu.Lock()
+		c.by.reads++
+		c.by.mu.Unlock()
+	}
+	return c.Conn.Read(p)
+}
+
+// The reads are how net/http watches for a hang-up. Should it do that in
+// another way one day, calls that wait are as safe as before, and the others slower.
+func TestOnlyCallsThatMayWaitAreWatched(t *testing.T) {
+	d, err := db.Open(db.Options{Dir: t.TempDir(), Segment: 4 << 20, Extent: 4096, CheckpointRoom: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &watched{Listener: l}
+	s := &http.Server{Handler: New(Options{DB: d}), ConnContext: ConnContext, IdleTimeout: time.Hour, ReadTimeout: time.Hour}
+	done := make(chan error)
+	go func() { done <- s.Serve(Listener(w)) }()
+	defer func() {
+		if err := errors.Join(s.Close(), d.Close()); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err != http.ErrServerClosed {
+			t.Error(err)
+		}
+	}()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	in := bufio.NewReader(c)
+	ask := func(request string) int {
+		t.Helper()
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		a, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, a.Body); err != nil || a.StatusCode >= 300 {
+			t.Fatalf("%s: %s, %v", request, a.Status, err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n := w.reads
+		w.reads = 0
+		return n
+	}
+	const times = 50
+	for _, request := range []string{
+		"POST /db/1/sequence/a HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /db/1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+		"GET /db/1/kv/a HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /db/1/lock/a?id=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+	} {
+		n := 0
+		for range times {
+			n += ask(request)
+		}
+		// A watch that net/http starts may read before the handler says that it need not.
+		if n > times/2 {
+			t.Errorf("%.20s: %d of %d calls were watched", request, n, times)
+		}
+	}
+}
