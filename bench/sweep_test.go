@@ -132,12 +132,13 @@ func TestMetricIsFoundByItsWholeName(t *testing.T) {
 	}
 }
 
-func TestBytesWrittenAreNotThoseCancelled(t *testing.T) {
-	io := []byte("read_bytes: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 7\n")
-	if got, err := statusField(io, "write_bytes"); got != 4096 || err != nil {
-		t.Errorf("got %d, %v; want 4096", got, err)
+func TestBytesWrittenAreThoseOfTheDisk(t *testing.T) {
+	text := []byte("   7       0 loop0 1 2 3 4 5 6 7 8 9 10 11\n" +
+		" 254       1 vda1 1 2 3 4 5 6 77 8 9 10 11\n 254       0 vda 10 20 30 40 50 60 70 80 90 100 110\n")
+	if got, err := parseDiskstats(text, 254, 0); got != 70*512 || err != nil {
+		t.Errorf("got %d, %v; want %d", got, err, 70*512)
 	}
-	if _, err := writtenBy(os.Getpid()); err != nil {
-		t.Error(err)
+	if _, err := parseDiskstats(text, 0, 31); !errors.Is(err, errNoDisk) {
+		t.Errorf("got %v, want %v", err, errNoDisk)
 	}
 }
