@@ -62,6 +62,18 @@ func inProcess(t *testing.T, fsys disk.FS, signals <-chan os.Signal) (url string
 	}
 }
 
+// soon returns what comes at once.
+func soon(t *testing.T, what string, c <-chan int) int {
+	t.Helper()
+	select {
+	case n := <-c:
+		return n
+	case <-time.After(patience):
+		t.Fatalf("%s: nothing came within %v", what, patience)
+		return 0
+	}
+}
+
 // TestFailedSyncIsAnsweredAndEndsTheServer fails one sync under a write, while a
 // caller waits for a lock.
 func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
@@ -92,10 +104,10 @@ func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
 	if status != 503 || !strings.Contains(body, "unknown") {
 		t.Errorf("the write under way: got %d %q, want 503 and that its outcome is unknown", status, body)
 	}
-	if status := <-waiter; status != 503 {
+	if status := soon(t, "the answer to the waiter", waiter); status != 503 {
 		t.Errorf("the waiter: got %d, want 503", status)
 	}
-	if c := <-code; c != exitFailed {
+	if c := soon(t, "the end after the disk failed", code); c != exitFailed {
 		t.Errorf("exit %d, want %d", c, exitFailed)
 	}
 	if took := time.Since(began); took > 2*failTime {
@@ -112,7 +124,7 @@ func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
 		t.Errorf("after the next start: got %d %q, want 2 or 3", status, body)
 	}
 	signals <- syscall.SIGTERM
-	if c := <-code; c != exitOK {
+	if c := soon(t, "the end after a signal", code); c != exitOK {
 		t.Errorf("exit %d, want %d", c, exitOK)
 	}
 }
