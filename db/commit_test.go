@@ -223,8 +223,10 @@ func TestQuietPutsOneMarkBehindTheLastBatch(t *testing.T) {
 	for range 3 {
 		before := batches()
 		wantDone(t, "a write", addN(d, "a", 1))
-		for batches() < before+2 {
-			runtime.Gosched()
+		for end := time.Now().Add(20 * time.Second); batches() < before+2; runtime.Gosched() {
+			if time.Now().After(end) {
+				t.Fatal("it is quiet, and no mark is put")
+			}
 		}
 		// Nothing is asked, and no further mark is put.
 		_, err := d.LockHolder(door)
