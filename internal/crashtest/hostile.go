@@ -16,12 +16,12 @@ import (
 type vitals struct {
 	files      int
 	goroutines int
-	memory     int // resident, in bytes
+	memory     int // the most that was resident, in bytes
 }
 
 var (
 	goroutinesPattern = regexp.MustCompile(`(?m)^go_goroutines (\d+)$`)
-	memoryPattern     = regexp.MustCompile(`(?m)^VmRSS:\s+(\d+) kB$`)
+	memoryPattern     = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
 )
 
 // vitals asks through a connection of its own, which counts each time.
