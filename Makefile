@@ -8,6 +8,8 @@ STATES   := 200000
 ROUNDS   := 200
 CUTS     := 600
 OPS      := 100000
+# One in so many of all flipped bits, lengths of files and failed calls of the disk; 1: every one.
+DAMAGE   := 50
 PLANT    := .
 SOAK     := 10m
 KEYS     := 10000000
@@ -38,6 +40,7 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 
 crash: ## for long: power cuts, kills and failing disks, simulated and (as root) on a loop device
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)
+	go test -count=1 -timeout 24h -v -run 'DamageIsRefused|EveryDiskCall' ./db -args -damage $(DAMAGE)
 	go test -count=1 -timeout 24h -v -run PowerCutKeeps ./db -args -states $(STATES)
 	go test -count=1 -timeout 24h -v ./internal/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
 

@@ -65,7 +65,7 @@ func TestEveryDiskCallFailsOnce(t *testing.T) {
 			how.each *= 10
 		}
 		if *damageShare > 0 {
-			how.each = *damageShare
+			how.each = min(how.each, *damageShare)
 		}
 		for n := 1 + i%how.each; n <= calls && !t.Failed(); n += how.each {
 			f.failCall(n, how)
