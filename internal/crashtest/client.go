@@ -89,3 +89,19 @@ func (c *client) close() {
 	_ = c.conn.Close()
 	c.conn = nil
 }
+
+// gauge reads a whole number from /metrics.
+func gauge(c *client, name string) (int, error) {
+	a, err := c.do("GET", "/metrics", "")
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for lines := bufio.NewScanner(strings.NewReader(a.body)); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			_, err := fmt.Sscan(rest, &n)
+			return n, err
+		}
+	}
+	return 0, fmt.Errorf("no %s in /metrics", name)
+}

@@ -1,7 +1,6 @@
 package crashtest
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,22 +90,6 @@ func queues(c *client) []*queueOf {
 			length: func() (int, error) { return gauge(c, `clouddragon_lock_waiters{api="mlock"}`) },
 		},
 	}
-}
-
-// gauge reads a whole number from /metrics.
-func gauge(c *client, name string) (int, error) {
-	a, err := c.do("GET", "/metrics", "")
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for lines := bufio.NewScanner(strings.NewReader(a.body)); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			_, err := fmt.Sscan(rest, &n)
-			return n, err
-		}
-	}
-	return 0, fmt.Errorf("no %s in /metrics", name)
 }
 
 // TestWaitersAreServedInTheOrderTheyCame puts clients into one queue, of which
