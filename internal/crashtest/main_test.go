@@ -3,6 +3,7 @@ package crashtest
 import (
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,27 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// The go command keeps a test's result for as long as what the test imports and
+// the files it looks at are the same. The program is not imported, so its files are looked at.
+func TestResultHangsOnTheProgram(t *testing.T) {
+	sources := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "bin" || d.Name() == ".git"):
+			return fs.SkipDir
+		case filepath.Ext(path) == ".go":
+			sources++
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+	if err != nil || sources < 100 {
+		t.Errorf("looked at %d sources, %v; want all", sources, err)
+	}
 }
 
 // begin names the seed, and with what the test is repeated.
