@@ -27,9 +27,13 @@ func (l listener) Accept() (net.Conn, error) {
 	return &conn{Conn: c}, nil
 }
 
+// writeTime is how long a write may wait for its client to read, at most; half of
+// it at least.
+const writeTime = time.Minute
+
 // conn is a connection that tells the socket of a deadline only where a read
 // may have to wait for it and the socket has none or a later one: an earlier
-// one is put right when it is met.
+// one is put right when it is met. A write always has a deadline.
 type conn struct {
 	net.Conn
 
@@ -39,7 +43,8 @@ type conn struct {
 	met     bool       // the socket's is over
 	reading bool       // the socket is asked
 	spared  bool       // the next read of a single byte is not worth it
-	timed   bool       // the socket has a deadline of writes
+	written time.Time  // what the socket has for writes; zero: unknown
+	timed   bool       // it was asked for
 }
 
 // connKey is where ConnContext keeps the connection.
@@ -108,20 +113,42 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.until = t
+	c.spared = false // that read is over: net/http sets a deadline before each of its watches
 	if c.reading {
 		return c.arm()
 	}
 	return nil
 }
 
-// SetWriteDeadline sets when writes are over, also one that waits.
+// Write writes as net.Conn says. Without a deadline that was asked for it has
+// one of its own, which is told again only once half of it is over.
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.armWrite(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *conn) armWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.timed || c.written.Sub(now) > writeTime/2 {
+		return nil
+	}
+	c.written = now.Add(writeTime)
+	return c.Conn.SetWriteDeadline(c.written)
+}
+
+// SetWriteDeadline sets when writes are over, also one that waits. Zero leaves
+// that to Write.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.timed && t.IsZero() {
+	if c.timed = !t.IsZero(); !c.timed {
 		return nil
 	}
-	c.timed = !t.IsZero()
+	c.written = time.Time{}
 	return c.Conn.SetWriteDeadline(t)
 }
 

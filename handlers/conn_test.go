@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"clouddragon/db"
@@ -31,6 +32,8 @@ func (s *socket) Read(p []byte) (int, error) {
 	}
 	return 1, nil
 }
+
+func (s *socket) Write(p []byte) (int, error) { return len(p), nil }
 
 func (s *socket) SetReadDeadline(t time.Time) error {
 	s.deadlines = append(s.deadlines, t)
@@ -78,6 +81,47 @@ func TestSocketIsToldOnlyDeadlinesThatMatter(t *testing.T) {
 	}
 }
 
+// Whoever does not read what it asked for is not waited for.
+func TestWriteHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &socket{}
+		conn := &conn{Conn: s}
+		began := time.Now()
+		var want []time.Time
+		write := func(told ...time.Duration) {
+			t.Helper()
+			if n, err := conn.Write([]byte("a")); n != 1 || err != nil {
+				t.Fatalf("wrote %d bytes, %v", n, err)
+			}
+			for _, d := range told {
+				want = append(want, began.Add(d))
+			}
+			if !slices.EqualFunc(s.writes, want, time.Time.Equal) {
+				t.Fatalf("after %v: told %v, want %v", time.Since(began), s.writes, want)
+			}
+		}
+		set := func(at time.Time) {
+			t.Helper()
+			if err := conn.SetWriteDeadline(at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(writeTime)
+		set(time.Time{}) // as net/http does after each answer
+		write()
+		time.Sleep(writeTime / 2)
+		write(writeTime * 3 / 2)
+		time.Sleep(writeTime * 2) // it is met while nobody writes
+		write(writeTime * 7 / 2)
+		set(began.Add(writeTime * 20)) // a handler knows better
+		want = append(want, began.Add(writeTime*20))
+		time.Sleep(writeTime)
+		write()
+		set(time.Time{})
+		write(writeTime * 9 / 2)
+	})
+}
+
 func TestSocketIsToldDeadlinesOfWrites(t *testing.T) {
 	s := &socket{}
 	conn := &conn{Conn: s}
@@ -87,10 +131,10 @@ func TestSocketIsToldDeadlinesOfWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := []time.Time{at, {}}; !slices.Equal(s.writes, want) {
+	if want := []time.Time{at}; !slices.Equal(s.writes, want) {
 		t.Errorf("told %v, want %v", s.writes, want)
 	}
-	if err := conn.SetDeadline(at); err != nil || !conn.until.Equal(at) || !s.writes[2].Equal(at) {
+	if err := conn.SetDeadline(at); err != nil || !conn.until.Equal(at) || !s.writes[1].Equal(at) {
 		t.Errorf("SetDeadline: %v, reads %v, writes %v", err, conn.until, s.writes)
 	}
 }
@@ -178,6 +222,18 @@ func TestSparedReadIsEmptyOnce(t *testing.T) {
 	}
 	if want := []int{1, 0, 1}; !slices.Equal(got, want) {
 		t.Errorf("reads of 2, 1 and 1 bytes gave %v, want %v", got, want)
+	}
+}
+
+// What was spared may be over already, and the next read of one byte is another request's.
+func TestSparedReadIsForgottenWithTheRequest(t *testing.T) {
+	conn := &conn{Conn: &socket{reads: []error{nil}}}
+	conn.spare()
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1)); n != 1 || err != nil {
+		t.Errorf("read %d bytes, %v; want 1", n, err)
 	}
 }
 

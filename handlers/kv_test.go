@@ -380,6 +380,13 @@ func TestStalledBodyIsCut(t *testing.T) {
 	if _, err := b.ReadByte(); err != io.EOF {
 		t.Errorf("the connection goes on: %v", err)
 	}
+	for _, wait := range []string{"lock/a?wait=5m", "mlock/a?id=1"} {
+		c := r.dial()
+		if _, err := io.WriteString(c, "POST /db/1/"+wait+" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
+			t.Fatal(err)
+		}
+		r.checkRefusal(r.read(bufio.NewReader(c), "POST"), 400, "stopped after 4 bytes", wait)
+	}
 	// Nor does one wait for a body that means nothing.
 	for _, target := range []string{"/db/1/sequence/a", "/nothing", "/healthz"} {
 		c := r.dial()

@@ -71,9 +71,11 @@ func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest
 		c.brief()
 		return r, nil
 	}
-	_, err := s.readBody(c, maxLockBody, "a lock needs no body")
+	if _, err := s.readBody(c, maxLockBody, "a lock needs no body"); err != nil {
+		return r, err // with the deadline for what is left of the body
+	}
 	c.patience()
-	return r, err
+	return r, nil
 }
 
 // maxLockBody is how many bytes of body a call that waits for a lock may have.

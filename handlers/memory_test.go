@@ -132,3 +132,20 @@ func TestLargeBodiesSideBySideDoNotWaitForEachOther(t *testing.T) {
 		r.stored(r.read(bufio.NewReader(c), "PUT"))
 	}
 }
+
+func TestHangUpIsNoticedWhileALargeValueWaitsForMemory(t *testing.T) {
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 2 * memoryUnit })
+	r.stored(r.put("/db/1/kv/a", strings.Repeat("v", 2*memoryUnit)))
+	r.observe()
+	r.server.memory = &memory{}
+	c := r.dial()
+	if _, err := io.WriteString(c, "GET /db/1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.observe(), (observed{KV, "GET", codeGone}); got != want {
+		t.Errorf("observed %v, want %v", got, want)
+	}
+}
