@@ -148,8 +148,20 @@ func (c *call) contentType() (string, error) {
 	if len(t) > db.MaxType {
 		return "", badRequest("the header Content-Type has %d bytes: it may have at most %d", len(t), db.MaxType)
 	}
-	if t == "" || strings.EqualFold(t, "application/x-www-form-urlencoded") {
+	if t == "" || strings.EqualFold(t, form) {
 		t = octetStream[0]
 	}
 	return t, nil
+}
+
+// form is the content type that curl gives to what it sends with --data.
+const form = "application/x-www-form-urlencoded"
+
+// hasForm says whether the request has a body that is a form: parameters, most likely.
+func (c *call) hasForm() bool {
+	if c.r.ContentLength == 0 {
+		return false
+	}
+	media, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(strings.TrimSpace(media), form)
 }

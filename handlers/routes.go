@@ -71,7 +71,7 @@ type endpoint struct {
 	method string
 	params []string
 	serve  func(*server, *call) error
-	waits  bool // it may wait for another call
+	waits  bool // it may wait for other calls
 }
 
 var endpoints = []endpoint{
@@ -83,7 +83,7 @@ var endpoints = []endpoint{
 	{Counter, "POST", []string{"add", "min", "max"}, addCounter, false},
 	{Counter, "DELETE", nil, resetCounter, false},
 
-	{KV, "GET", nil, getValue, false},
+	{KV, "GET", nil, getValue, true}, // for memory
 	{KV, "POST", []string{"ver", "ttl"}, setValue, false},
 	{KV, "PUT", []string{"ver", "ttl"}, setValue, false},
 	{KV, "DELETE", []string{"ver"}, deleteValue, false},
@@ -205,10 +205,18 @@ func (s *server) handle(c *call) error {
 	if err := c.params.parse(c.r.URL.RawQuery, e.params); err != nil {
 		return err
 	}
+	if c.hasForm() && !e.takesBody() {
+		return badRequest("the parameters go into the address, after a question mark: a form in the body is not read, and nothing was done")
+	}
 	if !e.waits && c.r.Body == http.NoBody {
 		c.brief()
 	}
 	return e.serve(s, c)
+}
+
+// takesBody says whether the body is a value.
+func (e *endpoint) takesBody() bool {
+	return e.api == KV && (e.method == http.MethodPost || e.method == http.MethodPut)
 }
 
 // find returns the endpoint for a method, or nil.
