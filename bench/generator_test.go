@@ -16,13 +16,12 @@ import (
 func byNumber(i int) int { return i + 1 }
 
 func TestGeneratorAsksOnceForEachID(t *testing.T) {
-	s := &seen{sizes: map[int]bool{}}
-	server := httptest.NewServer(s)
-	defer server.Close()
 	for _, value := range []int{1, 64, joined + 1, 8 << 20} {
-		s.asked, s.sizes = nil, map[int]bool{}
+		s := &seen{sizes: map[int]bool{}}
+		server := httptest.NewServer(s)
 		r := &row{method: "POST", acc: "a", api: "kv", value: value}
 		l, err := loadWith(context.Background(), server.Listener.Addr().String(), 3, overHTTP(r), pace{n: 10}, byNumber)
+		server.Close() // what it has seen is read once it has ended
 		if err != nil {
 			t.Fatalf("%d bytes: %v", value, err)
 		}

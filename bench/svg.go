@@ -33,7 +33,8 @@ const (
 	cellWidth, cellHeight = 320, 240
 	left, right           = 62, 14 // of the cell's edge to the diagram
 	top, bottom           = 30, 64
-	perLine               = 3 // panels
+	perLine               = 3   // panels
+	charWidth             = 5.8 // of most text, at the font's size
 )
 
 // picture draws the panels as an SVG file.
@@ -82,6 +83,7 @@ func (p panel) draw(b *strings.Builder) {
 	}
 	text((x.from+x.to)/2, y.from+31, "middle", p.x)
 	fmt.Fprintf(b, `<text transform="translate(12 %.1f) rotate(-90)" text-anchor="middle">%s</text>`+"\n", (y.from+y.to)/2, html.EscapeString(p.y))
+	at := p.legend()
 	for i, c := range p.curves {
 		color := colors[i%len(colors)]
 		var d strings.Builder
@@ -90,9 +92,24 @@ func (p panel) draw(b *strings.Builder) {
 			fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="2.5" fill="%s"/>`+"\n", x.place(at.x), y.place(at.y), color)
 		}
 		fmt.Fprintf(b, `<path d="%s" fill="none" stroke="%s" stroke-width="1.5"/>`+"\n", d.String(), color)
-		// The legend: below the axis, one after the other.
-		at := float64(left + i*(cellWidth-left-right)/len(p.curves))
-		fmt.Fprintf(b, `<circle cx="%.1f" cy="%d" r="3.5" fill="%s"/>`+"\n", at, cellHeight-16, color)
-		text(at+7, cellHeight-12, "start", c.name)
+		fmt.Fprintf(b, `<circle cx="%.1f" cy="%d" r="3.5" fill="%s"/>`+"\n", at[i], cellHeight-16, color)
+		text(at[i]+7, cellHeight-12, "start", c.name)
 	}
+}
+
+// legend says where the names of the curves start: below the axis, one after
+// the other, and in its middle as far as the cell lets them.
+func (p panel) legend() []float64 {
+	const gap = 20 // of a dot, its name's distance from it, and the next dot
+	var at []float64
+	total := 0.
+	for _, c := range p.curves {
+		at = append(at, total)
+		total += gap + charWidth*float64(len(c.name))
+	}
+	from := max(8, (float64(left+cellWidth-right)-total)/2)
+	for i := range at {
+		at[i] += from
+	}
+	return at
 }

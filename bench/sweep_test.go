@@ -73,6 +73,17 @@ func TestPictureIsWellFormedAndNamesAll(t *testing.T) {
 	}
 }
 
+func TestNamesInALegendStandApart(t *testing.T) {
+	long := panel{curves: []curve{{name: "kv set 64 B"}, {name: "sequence POST"}, {name: "Redis SET 64 B"}}}
+	at := long.legend()
+	for i, c := range long.curves {
+		end := at[i] + 7 + charWidth*float64(len(c.name))
+		if i+1 < len(at) && end > at[i+1]-3.5 || end > cellWidth {
+			t.Errorf("%q ends at %.0f; the names start at %.0f in a cell of %d", c.name, end, at, cellWidth)
+		}
+	}
+}
+
 func TestLongRunKeepsItsNotes(t *testing.T) {
 	dir := t.TempDir()
 	const mine = "\n## Notes\n\nMind the bend.\n"
