@@ -34,7 +34,7 @@ const (
 	left, right           = 62, 14 // of the cell's edge to the diagram
 	top, bottom           = 30, 64
 	perLine               = 3   // panels
-	charWidth             = 5.8 // of most text, at the font's size
+	charWidth             = 6.4 // of most text, at the font's size
 )
 
 // picture draws the panels as an SVG file.
@@ -107,7 +107,7 @@ func (p panel) legend() []float64 {
 		at = append(at, total)
 		total += gap + charWidth*float64(len(c.name))
 	}
-	from := max(8, (float64(left+cellWidth-right)-total)/2)
+	from := max(8, min(float64(left+cellWidth-right)-total, 2*(cellWidth-total))/2)
 	for i := range at {
 		at[i] += from
 	}
