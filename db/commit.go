@@ -2,8 +2,10 @@ package db
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 	"clouddragon/slots"
 )
 
-// The commit, by the one goroutine that changes anything, the writer:
+// The commit, by the one whose turn it is to write; nobody else changes anything:
 //
 //	take all that waits in the queue
 //	decide each operation against the tables and what this batch has decided so far
@@ -24,33 +26,67 @@ import (
 //
 // Nothing is answered or can be read before it is durable, and the tables never
 // hold what the log does not. What is asked meanwhile is the next batch.
+//
+// Whoever asks while it is nobody's turn writes a batch himself, so that one who
+// is alone need not wait until another wakes up, twice. Then it is the turn of
+// this goroutine if anything is left, until nothing is.
 func (d *DB) write() {
 	defer close(d.writerDone)
-	var spare []*op
-	for {
+	for rang := false; ; {
+		rang = d.idle() || rang
+		if !d.queue.begin() {
+			continue
+		}
+		if rang {
+			rang, d.armed = false, time.Time{}
+			d.markQuiet()
+		}
+		for over := false; !over; over = d.queue.end() {
+			for d.round() {
+			}
+			if d.closed {
+				return // nobody else gets a turn
+			}
+			d.arm()
+		}
+	}
+}
+
+// lead is a caller's turn: one batch, in which its operation is the first.
+func (d *DB) lead() {
+	defer func() {
+		if p := recover(); p != nil {
+			// Half a batch may be done: nobody above may go on from here.
+			go panic(fmt.Sprintf("%v\n%s", p, debug.Stack()))
+			select {}
+		}
+	}()
+	d.round()
+	d.arm()
+	d.queue.yield(len(d.rest) > 0)
+}
+
+// round commits one batch of what waits and of what is over by now. It returns
+// false if there was nothing to do.
+func (d *DB) round() bool {
+	if len(d.rest) == 0 {
 		// Whoever is ready to ask does so first: the sync is shared by more.
 		runtime.Gosched()
-		todo, closed := d.queue.take(spare)
+		d.todo, d.closed = d.queue.take(d.todo)
+		d.rest = d.todo
 		d.now, d.wall = d.clock() // not before anything was asked that is decided now
-		if d.draining.Load() || closed {
+		if d.draining.Load() || d.closed {
 			d.refuseWaiters()
 		}
-		if len(todo) == 0 && closed {
-			return
-		}
-		if len(todo) == 0 && (d.starved || !d.due()) {
-			if d.starved {
-				wake(d.growWake) // there may be room again
-			}
-			d.idle()
-			d.starved = false
-		}
-		for rest := todo; len(rest) > 0 || d.due(); {
-			rest = rest[d.commit(rest):]
-		}
-		clear(todo)
-		spare = todo
 	}
+	if len(d.rest) == 0 && (d.closed || !d.due()) {
+		return false
+	}
+	d.rest = d.rest[d.commit(d.rest):]
+	if len(d.rest) == 0 {
+		clear(d.todo)
+	}
+	return true
 }
 
 // due says whether a lock's hold or somebody's wait for one is over.
@@ -194,7 +230,7 @@ func (d *DB) append() error {
 		d.tokens.limit.Store(d.batch.tokens)
 	}
 	d.stateMu.Unlock()
-	d.marked = false
+	d.marked, d.appended = false, began.Add(took)
 	d.commits.Add(1)
 	if d.onCommit != nil {
 		d.onCommit(Commit{Operations: len(d.answers), Bytes: d.batch.records.Len(), Sync: took})
@@ -228,27 +264,51 @@ func (d *DB) decide(o *op) {
 	}
 }
 
-// idle waits until there is something to do. After a moment of quiet it puts a
-// mark behind the last batch: a batch with another behind it was durable, so
-// damage in it is never taken for a torn tail.
-func (d *DB) idle() {
-	wait, toMark := time.Duration(math.MaxInt64), !d.marked
-	if toMark {
-		wait = d.markAfter
-	}
-	if at, ok := d.locks.Next(); ok && time.Duration(at-d.now) < wait {
-		wait, toMark = time.Duration(at-d.now), false
-		if d.starved {
-			wait = starvedWait
-		}
-	}
-	d.timer.Reset(wait)
+// idle waits until there is something to do, and says whether it was time for it.
+func (d *DB) idle() (rang bool) {
 	select {
 	case <-d.queue.wake:
+		return false
 	case <-d.timer.C:
-		if toMark {
-			d.mark()
+		return true
+	}
+}
+
+// arm sets the timer to what comes by itself, at the end of a turn: a mark, or
+// the end of a hold or a wait. If that comes later than what the timer is set to,
+// it is left for then.
+func (d *DB) arm() {
+	wait := time.Duration(math.MaxInt64)
+	if !d.marked {
+		wait = d.markAfter - time.Since(d.appended)
+	}
+	if at, ok := d.locks.Next(); ok {
+		now, _ := d.clock()
+		over := time.Duration(at - now)
+		if d.starved {
+			over = starvedWait
 		}
+		wait = min(wait, over)
+	}
+	if d.starved {
+		d.starved = false
+		wake(d.growWake) // there may be room again
+	}
+	if wait == math.MaxInt64 {
+		return
+	}
+	if at := time.Now().Add(wait); d.armed.IsZero() || at.Before(d.armed) {
+		d.armed = at
+		d.timer.Reset(wait)
+	}
+}
+
+// markQuiet puts a mark behind the last batch after a moment of quiet: a batch
+// with another behind it was durable, so damage in it is never taken for a torn
+// tail.
+func (d *DB) markQuiet() {
+	if !d.marked && d.queue.len() == 0 && time.Since(d.appended) >= d.markAfter {
+		d.mark()
 	}
 }
 
@@ -273,8 +333,12 @@ func (d *DB) mark() {
 // writer found none.
 func (d *DB) do(o *op) error {
 	for {
-		if err := d.queue.put(o); err != nil {
+		lead, err := d.queue.put(o)
+		if err != nil {
 			return err
+		}
+		if lead {
+			d.lead()
 		}
 		d.await(o)
 		if o.err == nil {

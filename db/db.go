@@ -107,14 +107,18 @@ type DB struct {
 	queue   *queue
 	mutexes *Mutexes
 
-	// Owned by the writer.
-	batch     *pending
-	answers   []*op // what the batch answers
-	marked    bool  // a mark stands behind the last batch
-	starved   bool  // the log has no room to end a hold
-	timer     *time.Timer
-	locks     *lockq.Table
-	now, wall int64 // of this batch
+	// Owned by the one whose turn it is to write.
+	todo, rest []*op // what was taken from the queue, and what of it is not yet decided
+	closed     bool  // nothing more will be in the queue
+	batch      *pending
+	answers    []*op     // what the batch answers
+	appended   time.Time // when the last batch was
+	marked     bool      // a mark stands behind it
+	starved    bool      // the log has no room to end a hold
+	timer      *time.Timer
+	armed      time.Time // what the timer is set to; zero: it rang
+	locks      *lockq.Table
+	now, wall  int64 // of this batch
 
 	clock     Clock
 	epoch     int64 // wall time at the zero of the monotonic clock, as of Open

@@ -93,30 +93,33 @@ func (o *op) room() int {
 	return opRoom
 }
 
-// queue holds what was asked since the writer last looked.
+// queue holds what was asked since somebody last looked, and says whose turn it
+// is to write.
 type queue struct {
-	mu     sync.Mutex // guards ops and closed
+	mu     sync.Mutex // guards what follows
 	ops    []*op
-	closed error         // why nothing more is taken
-	wake   chan struct{} // has a token if ops may have become non-empty, or closed set
+	closed error // why nothing more is taken
+	taken  bool  // it is somebody's turn
+	wanted bool  // the writer has asked for the next turn
+	passed bool  // it is the writer's turn: the last one left it to him
+
+	wake chan struct{} // has a token if the writer should look
 }
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
-// put adds an operation for the writer.
-func (q *queue) put(o *op) error {
+// put adds an operation. With lead it is the caller's turn to write, and the
+// operation is the first in the queue.
+func (q *queue) put(o *op) (lead bool, err error) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if q.closed != nil {
-		defer q.mu.Unlock()
-		return q.closed
+		return false, q.closed
 	}
 	q.ops = append(q.ops, o)
-	first := len(q.ops) == 1
-	q.mu.Unlock()
-	if first {
-		q.signal()
-	}
-	return nil
+	lead = !q.taken
+	q.taken = true
+	return lead, nil
 }
 
 // take returns all that waits, and spare as the next queue's memory. After
@@ -126,6 +129,39 @@ func (q *queue) take(spare []*op) (ops []*op, closed bool) {
 	defer q.mu.Unlock()
 	ops, q.ops = q.ops, spare[:0]
 	return ops, q.closed != nil
+}
+
+// begin asks for the writer's turn. If it is somebody else's, that one wakes the
+// writer when it is over.
+func (q *queue) begin() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken && !q.passed {
+		q.wanted = true
+		return false
+	}
+	q.taken, q.passed, q.wanted = true, false, false
+	return true
+}
+
+// end ends the writer's turn, unless something waits.
+func (q *queue) end() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken = len(q.ops) > 0
+	return !q.taken
+}
+
+// yield ends a caller's turn. With more, or if something waits, it is the writer's.
+func (q *queue) yield(more bool) {
+	q.mu.Lock()
+	q.passed = more || q.wanted || len(q.ops) > 0
+	q.taken = q.passed
+	passed := q.passed
+	q.mu.Unlock()
+	if passed {
+		q.signal()
+	}
 }
 
 // close makes every later put fail with err. The first reason stands.
