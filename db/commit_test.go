@@ -26,17 +26,23 @@ type barrier struct {
 // barrierAt makes the next sync of a log segment wait, of one that is written to.
 func barrierAt(fs *memdisk.FS) *barrier {
 	g := &barrier{reached: make(chan struct{}), pass: make(chan error)}
-	var once sync.Once
-	written := ""
+	var (
+		once    sync.Once
+		mu      sync.Mutex // guards written
+		written string
+	)
 	fs.Fail(func(op memdisk.Op) error {
 		if !strings.HasSuffix(op.Name, ".seg") {
 			return nil
 		}
-		var err error
-		switch {
-		case op.Kind == memdisk.Write && op.Off > 0:
+		mu.Lock()
+		if op.Kind == memdisk.Write && op.Off > 0 {
 			written = op.Name
-		case op.Kind == memdisk.Sync && op.Name == written:
+		}
+		here := op.Kind == memdisk.Sync && op.Name == written
+		mu.Unlock()
+		var err error
+		if here {
 			once.Do(func() {
 				close(g.reached)
 				err = <-g.pass
