@@ -265,6 +265,44 @@ func TestReadsGoOnWithoutAnyRoom(t *testing.T) {
 	mustClose(t, d)
 }
 
+// A hold that is over and finds no room in the log is tried again every now and
+// then, not over and over.
+func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	r := LockRequest{Key: Key{"a", "lock"}, Dur: time.Hour}
+	d, free := fullLog(t, tiny(fs, clock), func(d *DB) {
+		if _, err := d.Lock(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	})
+	tries := make(chan struct{}, 1000)
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind != memdisk.Create {
+			return nil
+		}
+		select {
+		case tries <- struct{}{}:
+		default:
+		}
+		return syscall.ENOSPC
+	})
+	clock.pass(2 * time.Hour)
+	d.queue.signal()
+	for late := time.After(4 * starvedWait); late != nil; {
+		select {
+		case <-late:
+			late = nil
+		case <-d.Failed():
+			t.Fatal(d.Err())
+		}
+	}
+	if n := len(tries); n == 0 || n > 100 {
+		t.Errorf("%d tries to make a segment, while a few fit into the time", n)
+	}
+	free()
+	mustClose(t, d)
+}
+
 func TestWaitsEndWithoutAnyRoom(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	r := LockRequest{Key: Key{"a", "lock"}, Owner: "holder", Dur: time.Hour}

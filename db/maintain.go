@@ -40,7 +40,9 @@ func (d *DB) grow() {
 			err := d.checkRoom(d.log.Prepare())
 			d.growLogMu.Unlock()
 			d.noteFull(err)
-			d.queue.signal() // for the writer, which may wait for this
+			if err == nil {
+				d.queue.signal() // for the writer, which may wait for this
+			}
 		}
 		if class := d.lowTable(); class >= 0 {
 			d.growMu[class].Lock()
