@@ -20,7 +20,8 @@ type generator struct {
 	epoll int
 	wires []*wire
 	idle  []*wire // have no request on their way; the first has been idle for the longest
-	now   func() time.Duration
+	clock func() time.Time
+	began time.Time
 	p     pace
 	sent  int
 	took  []time.Duration // of each answer, from when its request was to be sent
@@ -32,7 +33,7 @@ func newGenerator(addr string, conns int, p protocol) (_ *generator, err error) 
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{protocol: p, epoll: -1}
+	g := &generator{protocol: p, epoll: -1, clock: time.Now}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -76,8 +77,7 @@ func (g *generator) run(ctx context.Context, p pace, id func(i int) int) (load, 
 	}
 	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default; never fails
 
-	began := time.Now()
-	g.now = func() time.Duration { return time.Since(began) }
+	g.began = g.clock()
 	g.p, g.sent, g.took = p, 0, nil
 	g.idle = append(g.idle[:0], g.wires...)
 	events := make([]unix.EpollEvent, 256)
@@ -109,6 +109,9 @@ func (g *generator) run(ctx context.Context, p pace, id func(i int) int) (load, 
 	return load{answers: len(g.took), took: g.now(),
 		p50: percentile(g.took, 50), p99: percentile(g.took, 99), p999: percentile(g.took, 99.9)}, nil
 }
+
+// now is the time since the load began.
+func (g *generator) now() time.Duration { return g.clock().Sub(g.began) }
 
 // send sends all that is due, as far as there are idle connections. What finds
 // none is late, and its time counts from when it was due.

@@ -42,6 +42,8 @@ func (c *call) patience() {
 	c.writeUntil(time.Time{})
 }
 
+// A deadline is refused where the connection is closed, of which the next read or
+// write tells, and by the recorders of tests, which have none.
 func (c *call) readUntil(t time.Time) {
 	if c.conn != nil {
 		_ = c.conn.SetReadDeadline(t)

@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,9 +86,16 @@ func (c *client) close() {
 	if c.conn == nil {
 		return
 	}
-	// Nothing hangs on how a connection that is given up ends.
-	_ = c.conn.Close()
+	closed(c.conn)
 	c.conn = nil
+}
+
+// closed closes a connection, which may be closed already. Nothing else makes it
+// fail, so anything else is a fault of the test's own.
+func closed(c net.Conn) {
+	if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		panic(err)
+	}
 }
 
 // gauge reads a whole number from /metrics.

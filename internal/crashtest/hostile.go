@@ -2,13 +2,15 @@ package crashtest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
-	"strings"
+	"syscall"
 	"time"
 )
 
@@ -73,17 +75,28 @@ func say(addr, text string, end bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
+	said := make(chan error, 1)
 	go func() {
-		if _, err := io.WriteString(c, text); err == nil && end {
-			_ = c.Conn.(*net.TCPConn).CloseWrite()
+		_, err := io.WriteString(c, text)
+		if err == nil && end {
+			err = c.Conn.(*net.TCPConn).CloseWrite()
 		}
+		said <- err
 	}()
 	b, err := io.ReadAll(c)
-	if err != nil && (strings.Contains(err.Error(), "reset") || strings.Contains(err.Error(), "broken pipe")) {
-		err = nil
+	closed(c) // ends the sending too
+	for _, err := range []error{err, <-said} {
+		if err != nil && !gaveUp(err) {
+			return string(b), err
+		}
 	}
-	return string(b), err
+	return string(b), nil
+}
+
+// gaveUp says whether an error only tells that an end of a connection is closed.
+func gaveUp(err error) bool {
+	return slices.ContainsFunc([]error{syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN, net.ErrClosed},
+		func(e error) bool { return errors.Is(err, e) })
 }
 
 var statusPattern = regexp.MustCompile(`(?m)^HTTP/1\.[01] (\d\d\d)`)
@@ -129,6 +142,6 @@ func crowdOf(addr string, n int, text func(i int) string) ([]raw, error) {
 
 func hangUp(open []raw) {
 	for _, c := range open {
-		_ = c.Close() // there is nobody to tell
+		closed(c)
 	}
 }
