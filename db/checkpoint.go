@@ -128,7 +128,10 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 }
 
 // checkpointFile is the open CHECKPOINT. It belongs to whoever holds DB.ckptMu.
-type checkpointFile struct{ f disk.File }
+type checkpointFile struct {
+	f     disk.File
+	fault error // what was wrong with one of the copies when it was opened
+}
 
 // createCheckpoint makes the file with its first record. It is the last file
 // that a new data directory gets: with it the directory counts.
@@ -175,25 +178,26 @@ func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error
 	if err != nil {
 		return nil, nil, err
 	}
-	best, err := readCheckpoint(f)
+	best, fault, err := readCheckpoint(f)
 	if err != nil {
 		err = &DamageError{Damage{File: checkpointName, What: err.Error()}}
 		return nil, nil, errors.Join(err, f.Close())
 	}
-	return &checkpointFile{f}, best, nil
+	return &checkpointFile{f, fault}, best, nil
 }
 
-func readCheckpoint(f disk.File) (best *checkpoint, err error) {
+// readCheckpoint returns the newest good record, and what is wrong with the other copy.
+func readCheckpoint(f disk.File) (best *checkpoint, fault, err error) {
 	size, err := f.Size()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	half := size / 2
 	var faults []error
 	for _, off := range []int64{0, half} {
 		b := make([]byte, half)
 		if _, err := f.ReadAt(b, off); err != nil && err != io.EOF {
-			return nil, err
+			return nil, nil, err
 		}
 		c, err := decodeCheckpoint(b)
 		if err != nil {
@@ -203,12 +207,12 @@ func readCheckpoint(f disk.File) (best *checkpoint, err error) {
 		}
 	}
 	if best == nil {
-		return nil, fmt.Errorf("neither of its two copies is good (%w; %w)", faults[0], faults[1])
+		return nil, nil, fmt.Errorf("neither of its two copies is good (%w; %w)", faults[0], faults[1])
 	}
 	if size != 2*best.Room {
-		return nil, fmt.Errorf("it has %d bytes, want %d", size, 2*best.Room)
+		return nil, nil, fmt.Errorf("it has %d bytes, want %d", size, 2*best.Room)
 	}
-	return best, nil
+	return best, errors.Join(faults...), nil
 }
 
 // write makes c the newest record, both copies of it, each synced before the next is touched.

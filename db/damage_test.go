@@ -165,7 +165,12 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) *memdisk.FS
 	} else {
 		b, err := fs.ReadFile(name)
 		wantDone(d.T, what, err)
-		wantDone(d.T, what, fs.WriteFile(name, change(bytes.Clone(b))))
+		bad := change(bytes.Clone(b))
+		wantDone(d.T, what, fs.WriteFile(name, bad))
+		// A start does without it, and says nothing of it but in its log.
+		if path.Base(name) == "index" && !bytes.Equal(b, bad) && d.verifies(fs) == nil {
+			d.Errorf("%s, %s: verify does not see it", name, what)
+		}
 	}
 	spoiled := fs.Clone()
 	o := d.o

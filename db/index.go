@@ -20,13 +20,13 @@ type snapshots struct {
 	at       kvlog.Pos // its place in the log
 	size     int64     // bytes
 	appended uint64    // bytes ever logged when it was taken
-	none     bool      // there is none
+	none     error     // why there is none; nil: there is one
 }
 
 // dueFor says whether a snapshot is worth its while.
 func (s *snapshots) dueFor(at kvlog.Pos, appended uint64, segment int64, closing bool) bool {
-	if closing || s.none {
-		return at != s.at || s.none
+	if closing || s.none != nil {
+		return at != s.at || s.none != nil
 	}
 	return appended-s.appended > uint64(max(snapshotSegments*segment, snapshotShare*s.size))
 }
@@ -52,9 +52,11 @@ func (r *directory) loadIndex(o *Options) error {
 		r.snapshot = snapshots{at: from, size: size}
 		return r.log.ScanBefore(from, r.replayValues)
 	}
-	r.snapshot.none = true
-	if errors.Is(err, fs.ErrNotExist) && r.state.Log.Seq == 0 {
-		return nil // a new directory
+	if r.snapshot.none = err; errors.Is(err, fs.ErrNotExist) {
+		if r.state.Log.Seq == 0 {
+			return nil // a new directory
+		}
+		err = errors.New("none was saved yet")
 	}
 	o.Log.Info("the index is rebuilt from the log", "why", err)
 	return r.log.ScanBefore(kvlog.Pos{}, r.replayValues)

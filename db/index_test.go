@@ -123,7 +123,7 @@ func TestASnapshotIsOfUseWithoutTheSegmentItEndsWith(t *testing.T) {
 		change(60)
 		fillSegments(t, d, 1)
 		change(10)
-		d.snapshot.none = true // one is due
+		d.snapshot.none = errors.New("one is due") // one is due
 		fillSegments(t, d, 0)
 		at := d.snapshot.at
 		change(10)

@@ -185,7 +185,7 @@ func recoverValues(o Options, fs *memdisk.FS, l *valueLedger) (rebuilt int, err 
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", what, err)
 		}
-		if what == "recovered" && d.snapshot.none {
+		if what == "recovered" && d.snapshot.none != nil {
 			rebuilt++
 		}
 		err = now.check(d)

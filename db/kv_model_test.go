@@ -32,11 +32,12 @@ type modelValue struct {
 
 // kvModel drives a database and a plain map side by side.
 type kvModel struct {
-	fs     *memdisk.FS
-	clock  handClock
-	db     *DB
-	values map[string]modelValue
-	newest int64 // version
+	fs      *memdisk.FS
+	clock   handClock
+	db      *DB // nil: closed
+	values  map[string]modelValue
+	newest  int64 // version
+	spoiled bool  // the index was, and may be yet
 }
 
 func (m *kvModel) open(t *rapid.T) {
@@ -160,7 +161,7 @@ func (m *kvModel) crash(t *rapid.T) {
 	m.fs.Freeze()
 	after := m.fs.Crash(m.fs.Len(), rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)))
 	_ = m.db.Close() // on a dead disk
-	m.fs = after
+	m.db, m.fs = nil, after
 }
 
 func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
@@ -168,7 +169,11 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 		m := &kvModel{fs: memdisk.New(), values: map[string]modelValue{}}
 		m.clock.ns.Store(int64(time.Hour))
 		m.open(t)
-		defer func() { _ = m.db.Close() }()
+		defer func() {
+			if m.db != nil {
+				_ = m.db.Close() // it may have failed already
+			}
+		}()
 		t.Repeat(map[string]func(*rapid.T){
 			"set":    m.set,
 			"set2":   m.set,
@@ -200,11 +205,14 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 			},
 			"crash": func(t *rapid.T) {
 				m.crash(t)
-				m.spoilIndex(t)
-				o := tinyKV(m.fs, m.clock.now)
-				if err := verifies(m.fs, o); err != nil {
+				fs := m.fs.Clone()
+				if m.spoiled {
+					dropIndex(fs)
+				}
+				if err := verifies(fs, tinyKV(fs, m.clock.now)); err != nil {
 					t.Fatal(err)
 				}
+				m.spoilIndex(t)
 				m.open(t)
 				m.compare(t, m.db, "crashed")
 			},
@@ -244,6 +252,7 @@ func (m *kvModel) spoilIndex(t *rapid.T) {
 	case 0:
 		dropIndex(m.fs)
 	case 1:
+		m.spoiled = true
 		b, err := m.fs.ReadFile("data/index")
 		if err != nil {
 			t.Fatal(err)

@@ -16,13 +16,14 @@ type Report struct {
 	Values   int    // with those whose time is over
 	Segments int
 	Torn     string // what of an unacknowledged write the next start cuts off the log's end; empty: nothing
+	Copy     error  // what is wrong with one of CHECKPOINT's two copies, as after a crash between them; nil: nothing
 }
 
 // Verify reads every slot and every record of a data directory and reports all
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
 func Verify(fsys disk.FS, dir string, report func(Damage)) (Report, error) {
-	o := &Options{FS: fsys, Dir: dir}
+	o := &Options{FS: fsys, Dir: dir, Segment: kvlog.MinSegment} // the segments that are there may be larger
 	o.defaults()
 	lock, err := lockDir(o)
 	if err != nil && !isNotExist(err) {
@@ -55,6 +56,7 @@ func verify(o *Options, rep *Report, report func(Damage)) error {
 	if err := ckpt.f.Close(); err != nil {
 		return err
 	}
+	rep.Copy = ckpt.fault
 	bad := 0
 	tail, err := kvlog.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *kvlog.DamageError) {
 		bad++
@@ -95,6 +97,9 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(Damage)) (er
 	r.tables.Load(r.state.Used, r.images, func(d slots.Damage) { report(Damage(d)) })
 	for _, c := range r.tables.Stats().Classes {
 		rep.Slots += c.Used
+	}
+	if err := r.snapshot.none; errors.Is(err, kvlog.ErrSnapshot) {
+		report(Damage{File: "index", What: err.Error() + "; lost: nothing, since the next start makes it anew"})
 	}
 	rep.Values = r.values.Check(func(d *kvlog.DamageError) { report(logDamage(d)) })
 	return nil

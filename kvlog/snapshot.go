@@ -179,8 +179,8 @@ func (v *Values) clear() {
 	v.holders, v.byNumber, v.last = nil, make(map[uint64]*holder), 0
 }
 
-// errSnapshot is returned for a snapshot that does not check.
-var errSnapshot = errors.New("the index snapshot is damaged")
+// ErrSnapshot is returned for a snapshot that is not, or cannot be read, as it was written.
+var ErrSnapshot = errors.New("the index snapshot is damaged")
 
 // snapshotReader reads a snapshot from front to back.
 type snapshotReader struct {
@@ -193,8 +193,11 @@ type snapshotReader struct {
 // next returns the next n bytes, valid until the next call.
 func (r *snapshotReader) next(n int) ([]byte, error) {
 	p, err := r.w.at(r.off, n)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
+	}
 	r.off += int64(n)
-	return p, err
+	return p, nil
 }
 
 func (r *snapshotReader) load() (Pos, error) {
@@ -211,11 +214,11 @@ func (r *snapshotReader) load() (Pos, error) {
 			return Pos{}, err
 		}
 		if err := r.v.index.LoadShard(i, entries); err != nil {
-			return Pos{}, fmt.Errorf("%w: %w", errSnapshot, err)
+			return Pos{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
 		}
 	}
 	if r.off != r.w.s.size {
-		return Pos{}, fmt.Errorf("%w: it has %d bytes, want %d", errSnapshot, r.w.s.size, r.off)
+		return Pos{}, fmt.Errorf("%w: it has %d bytes, want %d", ErrSnapshot, r.w.s.size, r.off)
 	}
 	return r.from, nil
 }
@@ -230,20 +233,20 @@ func (r *snapshotReader) head() (shards int, err error) {
 	length := int64(le.Uint32(b[16:]))
 	switch {
 	case string(b[:8]) != snapshotMagic:
-		return 0, fmt.Errorf("%w: no magic", errSnapshot)
+		return 0, fmt.Errorf("%w: no magic", ErrSnapshot)
 	case le.Uint32(b[8:]) != snapshotVersion:
-		return 0, fmt.Errorf("the index snapshot has format version %d, this program reads version %d", le.Uint32(b[8:]), snapshotVersion)
+		return 0, fmt.Errorf("%w: it has format version %d, this program reads version %d", ErrSnapshot, le.Uint32(b[8:]), snapshotVersion)
 	case string(b[24:40]) != string(v.log.o.ID[:]):
-		return 0, fmt.Errorf("the index snapshot belongs to the data directory with ID %x, this one has %x", b[24:40], v.log.o.ID)
+		return 0, fmt.Errorf("%w: it belongs to the data directory with ID %x, this one has %x", ErrSnapshot, b[24:40], v.log.o.ID)
 	case length < snapshotHead || length > r.w.s.size:
-		return 0, fmt.Errorf("%w: its head has %d bytes, the file %d", errSnapshot, length, r.w.s.size)
+		return 0, fmt.Errorf("%w: its head has %d bytes, the file %d", ErrSnapshot, length, r.w.s.size)
 	}
 	r.off = 0
 	if b, err = r.next(int(length)); err != nil {
 		return 0, err
 	}
 	if got, want := crc32.Update(v.log.codec.seed, castagnoli, b[16:]), le.Uint32(b[12:]); got != want {
-		return 0, fmt.Errorf("%w: its head has checksum %08x, its bytes have %08x", errSnapshot, want, got)
+		return 0, fmt.Errorf("%w: its head has checksum %08x, its bytes have %08x", ErrSnapshot, want, got)
 	}
 	r.from = Pos{Segment: le.Uint64(b[40:]), Offset: int64(le.Uint64(b[48:])), Seq: le.Uint64(b[56:]), Sum: le.Uint32(b[64:])}
 	offsetBits, shards := int(le.Uint32(b[20:])), int(le.Uint32(b[68:]))
@@ -261,14 +264,14 @@ func (r *snapshotReader) holders(b []byte, count int) error {
 	le, v := binary.LittleEndian, r.v
 	for range count {
 		if len(b) < snapshotHolder {
-			return fmt.Errorf("%w: its list of segments is cut off", errSnapshot)
+			return fmt.Errorf("%w: its list of segments is cut off", ErrSnapshot)
 		}
 		h := &holder{seg: v.log.segment(le.Uint64(b)), ordinal: int(le.Uint32(b[8:]))}
 		number, ends := le.Uint64(b), int(le.Uint32(b[12:]))
 		h.live, h.total, h.marks = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), int64(le.Uint64(b[32:]))
 		b = b[snapshotHolder:]
 		if ends > maxEnds || len(b) < 16*ends || h.ordinal >= v.maxHolders() {
-			return fmt.Errorf("%w: segment %d has ordinal %d and %d ends", errSnapshot, number, h.ordinal, ends)
+			return fmt.Errorf("%w: segment %d has ordinal %d and %d ends", ErrSnapshot, number, h.ordinal, ends)
 		}
 		for i := range ends {
 			h.ends = append(h.ends, end{int64(le.Uint64(b[16*i:])), int64(le.Uint64(b[16*i+8:]))})
@@ -281,12 +284,12 @@ func (r *snapshotReader) holders(b []byte, count int) error {
 			v.holders = append(v.holders, make([]*holder, h.ordinal+1-len(v.holders))...)
 		}
 		if v.holders[h.ordinal] != nil || v.byNumber[number] != nil {
-			return fmt.Errorf("%w: segment %d, or its ordinal %d, is there twice", errSnapshot, number, h.ordinal)
+			return fmt.Errorf("%w: segment %d, or its ordinal %d, is there twice", ErrSnapshot, number, h.ordinal)
 		}
 		v.put(h)
 	}
 	if v.last < 0 || v.last >= v.maxHolders() || len(b) != 0 {
-		return fmt.Errorf("%w: its last ordinal is %d, %d bytes follow", errSnapshot, v.last, len(b))
+		return fmt.Errorf("%w: its last ordinal is %d, %d bytes follow", ErrSnapshot, v.last, len(b))
 	}
 	return nil
 }
@@ -300,13 +303,13 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 	}
 	count, want := int64(le.Uint32(b)), le.Uint32(b[4:])
 	if count*8 > r.w.s.size-r.off {
-		return nil, fmt.Errorf("%w: shard %d has %d entries, %d bytes are left", errSnapshot, i, count, r.w.s.size-r.off)
+		return nil, fmt.Errorf("%w: shard %d has %d entries, %d bytes are left", ErrSnapshot, i, count, r.w.s.size-r.off)
 	}
 	if b, err = r.next(int(count * 8)); err != nil {
 		return nil, err
 	}
 	if got := v.log.codec.shardSum(r.from.Seq, i, b); got != want {
-		return nil, fmt.Errorf("%w: shard %d has checksum %08x, its bytes have %08x", errSnapshot, i, want, got)
+		return nil, fmt.Errorf("%w: shard %d has checksum %08x, its bytes have %08x", ErrSnapshot, i, want, got)
 	}
 	for ; len(b) > 0; b = b[8:] {
 		e := le.Uint64(b)

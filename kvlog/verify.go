@@ -16,7 +16,13 @@ func Verify(o Options, from Pos, segments []uint64, report func(*DamageError)) (
 		return Tail{}, err
 	}
 	all, _, err := o.openAll(from, segments)
-	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: report}
+	told := map[*DamageError]bool{} // what is wrong with a segment may speak for one before it too
+	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: func(d *DamageError) {
+		if !told[d] {
+			told[d] = true
+			report(d)
+		}
+	}}
 	if err == nil {
 		v.verify()
 	}

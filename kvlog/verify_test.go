@@ -41,6 +41,23 @@ func TestVerifyReportsEveryDamage(t *testing.T) {
 	}
 }
 
+// What is wrong with the segment that follows also says why the log does not end
+// before it: that is one damage.
+func TestVerifyReportsEachDamageOnce(t *testing.T) {
+	x := newLongLog(t)
+	x.files[seg2][20]++ // its header
+	clear(x.at(x.seal)) // what would say that it follows
+	clear(x.files[seg2][pageSize:])
+	x.store(t)
+	var got []string
+	if _, err := Verify(x.o, x.starts[1], nil, func(d *DamageError) { got = append(got, d.Error()) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 1 || !strings.Contains(got[0], seg2) {
+		t.Errorf("got %q, want one, of %s", got, seg2)
+	}
+}
+
 // Before the place that CHECKPOINT says there is no torn tail: all of it was
 // durable, and may hold what is needed.
 func TestVerifyReadsWhatIsBeforeCheckpoint(t *testing.T) {

@@ -146,15 +146,31 @@ func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 	p.stop()
 	check(0, dir+": no damage: 1 slot in use", "")
 
-	table := filepath.Join(dir, "slots-64")
-	b, err := os.ReadFile(table)
-	if err != nil {
-		t.Fatal(err)
+	flip := func(name string, at int) {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[at] ^= 1
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b[4096+20] ^= 1 // within the first slot
-	if err := os.WriteFile(table, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	// As after a crash: no damage, but worth a line.
+	flip("CHECKPOINT", 40)
+	check(0, dir+": one of the two copies in CHECKPOINT is not whole (checksum ", "")
+	check(0, dir+": no damage: 1 slot in use", "")
+	flip("CHECKPOINT", 40)
+	// The start does without it.
+	flip("index", 90)
+	check(1, "index at byte 0: the index snapshot is damaged: ", "")
+	check(1, dir+": damaged in 1 place\n", "")
+	flip("index", 90)
+	check(0, dir+": no damage: 1 slot in use", "")
+
+	flip("slots-64", 4096+20) // within the first slot
 	check(1, "slots-64 at byte 4096: ", "")
 	check(1, dir+": damaged in 1 place\n", "")
 

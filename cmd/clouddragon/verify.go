@@ -29,6 +29,9 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "clouddragon verify: %v\n", err)
 		return exitFailed
 	}
+	if r.Copy != nil {
+		fmt.Fprintf(stdout, "%s: one of the two copies in CHECKPOINT is not whole (%v): the other one is, and the next start writes both\n", *dir, r.Copy)
+	}
 	if damaged > 0 {
 		fmt.Fprintf(stdout, "%s: damaged in %s\n", *dir, plural(uint64(damaged), "place"))
 		return exitFailed
