@@ -275,9 +275,51 @@ func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	clock.pass(2 * time.Hour)
+	triesNowAndThen(t, d, fs, func(op memdisk.Op) bool { return op.Kind == memdisk.Create })
+	free()
+	mustClose(t, d)
+}
+
+// Nor does compaction, for which there is something to do, but no room to do it.
+func TestCompactionThatFindsNoRoomKeepsNobodyBusy(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tinyKV(fs, clock.read)
+	o.Segment, o.CompactRatio = 64<<10, 1000
+	mustClose(t, mustOpen(t, o))
+	fs.SetRoom(fs.Used() + 6*o.Segment)
+	d := mustOpen(t, o)
+	_, err := d.Lock(context.Background(), LockRequest{Key: Key{"a", "lock"}, Dur: time.Hour})
+	wantDone(t, "a lock", err)
+	for i := range 200 {
+		wantDone(t, "a counter", addN(d, fmt.Sprint(i), 1))
+	}
+	n := 0
+	for ; err == nil; n++ {
+		_, err = d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 1000), Check: AnyVersion})
+	}
+	wantFull(t, d, "a value", err)
+	// What is held back is used up for what gives room back.
+	for i, err := 0, error(nil); err == nil && i < 200; i++ {
+		err = d.ResetCounter(Key{"a", fmt.Sprint(i)})
+	}
+	for i, err := 0, error(nil); err == nil && i < n; i += 3 {
+		err = d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion)
+	}
+	clock.pass(2 * time.Hour)
+	triesNowAndThen(t, d, fs, func(op memdisk.Op) bool { return op.Kind == memdisk.Create || op.Kind == memdisk.Allocate })
+	fs.Fail(nil)
+	fs.SetRoom(1 << 30)
+	mustClose(t, d)
+}
+
+// triesNowAndThen wants that a database on a full disk, with a hold that is over,
+// tries to get room with pauses between.
+func triesNowAndThen(t *testing.T, d *DB, fs *memdisk.FS, isTry func(memdisk.Op) bool) {
+	t.Helper()
 	tries, enough := make(chan struct{}), make(chan struct{})
 	fs.Fail(func(op memdisk.Op) error {
-		if op.Kind != memdisk.Create {
+		if !isTry(op) {
 			return nil
 		}
 		select {
@@ -287,9 +329,8 @@ func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
 		return syscall.ENOSPC
 	})
 	began := time.Now()
-	clock.pass(2 * time.Hour)
 	d.queue.signal()
-	for range 6 {
+	for range 12 {
 		select {
 		case <-tries:
 		case <-d.Failed():
@@ -297,11 +338,9 @@ func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
 		}
 	}
 	close(enough)
-	if took := time.Since(began); took < 2*starvedWait { // the first two may come at once
-		t.Errorf("6 tries to make a segment took %v", took)
+	if took := time.Since(began); took < 3*starvedWait { // some of them come in pairs
+		t.Errorf("12 tries to get room took %v", took)
 	}
-	free()
-	mustClose(t, d)
 }
 
 func TestWaitsEndWithoutAnyRoom(t *testing.T) {

@@ -53,14 +53,13 @@ func (d *DB) grow() {
 	}
 }
 
-// noteFull says once that the disk is full, until it no longer is.
+// noteFull says once that the disk is full, until it no longer is. Compaction
+// looks once too: each refusal for want of room makes it look again.
 func (d *DB) noteFull(err error) {
 	full := err != nil && d.Err() == nil
 	was := d.full.Swap(full)
-	if full {
-		wake(d.compactWake)
-	}
 	if full && !was {
+		wake(d.compactWake)
 		d.logger.Warn("disk full: growing ahead of need failed, writes that need more room will be refused", "err", err)
 	}
 }
