@@ -315,7 +315,6 @@ func TestOnlyCallsThatMayWaitAreWatched(t *testing.T) {
 	for _, request := range []string{
 		"POST /db/1/sequence/a HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST /db/1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-		"GET /db/1/kv/a HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST /db/1/lock/a?id=1 HTTP/1.1\r\nHost: a\r\n\r\n",
 	} {
 		n := 0

@@ -190,7 +190,7 @@ func TestParametersInAFormAreRefused(t *testing.T) {
 		{"DELETE", "/db/1/lock/a?force=1"},
 		{"DELETE", "/db/1/kv/a"},
 	} {
-		for _, typ := range []string{form, "Application/X-WWW-Form-Urlencoded; charset=utf-8"} {
+		for _, typ := range []string{form, "Application/X-WWW-Form-Urlencoded; charset=utf-8", multipart + "; boundary=a"} {
 			a := r.raw(c.method, request(c.method, c.target, "dur=60", "Content-Type: "+typ))
 			r.checkRefusal(a, 400, "form in the body", c.method+" "+c.target)
 		}
@@ -204,6 +204,7 @@ func TestParametersInAFormAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", target, a)
 		}
 	}
+	r.checkRefusal(r.do("GET", "/db/1/lock/a"), 404, "is not locked", "the lock")
 	if a := r.do("GET", "/db/1/kv/a"); a.body != "v=1" {
 		t.Errorf("the value: %v", a)
 	}
