@@ -29,7 +29,7 @@ import (
 //
 // Whoever asks while it is nobody's turn writes a batch himself, so that one who
 // is alone need not wait until another wakes up, twice. Then it is the turn of
-// this goroutine if anything is left, until nothing is.
+// this goroutine, the standby, if anything is left, until nothing is.
 func (d *DB) write() {
 	defer close(d.writerDone)
 	for rang := false; ; {
@@ -38,7 +38,7 @@ func (d *DB) write() {
 			continue
 		}
 		if rang {
-			rang, d.armed = false, time.Time{}
+			rang = false
 			d.markQuiet()
 		}
 		for over := false; !over; over = d.queue.end() {
@@ -52,7 +52,8 @@ func (d *DB) write() {
 	}
 }
 
-// lead is a caller's turn: one batch, in which its operation is the first.
+// lead is a caller's turn: one batch. What does not fit into it is left to the
+// standby.
 func (d *DB) lead() {
 	defer func() {
 		if p := recover(); p != nil {
@@ -264,7 +265,7 @@ func (d *DB) decide(o *op) {
 	}
 }
 
-// idle waits until there is something to do, and says whether it was time for it.
+// idle waits until there is something to do, and says whether the timer rang.
 func (d *DB) idle() (rang bool) {
 	select {
 	case <-d.queue.wake:
@@ -275,8 +276,7 @@ func (d *DB) idle() (rang bool) {
 }
 
 // arm sets the timer to what comes by itself, at the end of a turn: a mark, or
-// the end of a hold or a wait. If that comes later than what the timer is set to,
-// it is left for then.
+// the end of a hold or a wait.
 func (d *DB) arm() {
 	wait := time.Duration(math.MaxInt64)
 	if !d.marked {
@@ -294,13 +294,7 @@ func (d *DB) arm() {
 		d.starved = false
 		wake(d.growWake) // there may be room again
 	}
-	if wait == math.MaxInt64 {
-		return
-	}
-	if at := time.Now().Add(wait); d.armed.IsZero() || at.Before(d.armed) {
-		d.armed = at
-		d.timer.Reset(wait)
-	}
+	d.timer.Reset(wait)
 }
 
 // markQuiet puts a mark behind the last batch after a moment of quiet: a batch

@@ -44,7 +44,7 @@ type Options struct {
 	Clock   Clock // nil: the machine's
 
 	Log      *slog.Logger // nil: none
-	OnCommit func(Commit) // called by the writer after each batch; nil: none
+	OnCommit func(Commit) // called by whoever writes, after each batch; nil: none
 	// Called by whoever waited for a mutex, many at once, once it no longer
 	// waits; and by the next holder, with the time from the end of the hold before.
 	OnMutexWait, OnMutexHandOver func(time.Duration)
@@ -116,7 +116,6 @@ type DB struct {
 	marked     bool      // a mark stands behind it
 	starved    bool      // the log has no room to end a hold
 	timer      *time.Timer
-	armed      time.Time // what the timer is set to; zero: it rang
 	locks      *lockq.Table
 	now, wall  int64 // of this batch
 

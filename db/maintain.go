@@ -41,7 +41,7 @@ func (d *DB) grow() {
 			d.growLogMu.Unlock()
 			d.noteFull(err)
 			if err == nil {
-				d.queue.signal() // for the writer, which may wait for this
+				d.queue.signal() // for the standby, which may wait for this
 			}
 		}
 		if class := d.lowTable(); class >= 0 {

@@ -100,10 +100,10 @@ type queue struct {
 	ops    []*op
 	closed error // why nothing more is taken
 	taken  bool  // it is somebody's turn
-	wanted bool  // the writer has asked for the next turn
-	passed bool  // it is the writer's turn: the last one left it to him
+	wanted bool  // the standby has asked for the next turn
+	passed bool  // it is the standby's turn: the last one left it to him
 
-	wake chan struct{} // has a token if the writer should look
+	wake chan struct{} // has a token if the standby should look
 }
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
@@ -131,8 +131,8 @@ func (q *queue) take(spare []*op) (ops []*op, closed bool) {
 	return ops, q.closed != nil
 }
 
-// begin asks for the writer's turn. If it is somebody else's, that one wakes the
-// writer when it is over.
+// begin asks for the standby's turn. If it is somebody else's, that one wakes the
+// standby when it is over.
 func (q *queue) begin() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -144,7 +144,7 @@ func (q *queue) begin() bool {
 	return true
 }
 
-// end ends the writer's turn, unless something waits.
+// end ends the standby's turn, unless something waits.
 func (q *queue) end() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -152,7 +152,7 @@ func (q *queue) end() bool {
 	return !q.taken
 }
 
-// yield ends a caller's turn. With more, or if something waits, it is the writer's.
+// yield ends a caller's turn. With more, or if something waits, it is the standby's.
 func (q *queue) yield(more bool) {
 	q.mu.Lock()
 	q.passed = more || q.wanted || len(q.ops) > 0

@@ -27,11 +27,11 @@ func takeTurn(t *testing.T, d *DB) *op {
 		if lead {
 			return o
 		}
-		<-o.done // the writer was looking whether there is anything to do
+		<-o.done // the standby was looking whether there is anything to do
 	}
 }
 
-// The writer finds that a hold is over while a caller writes, and comes back to it.
+// The standby finds that a hold is over while a caller writes, and comes back to it.
 func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
@@ -57,9 +57,72 @@ func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A caller writes one batch, whatever else waits: what is left of it is the writer's.
-func TestACallersTurnIsOneBatch(t *testing.T) {
+// soon waits for what has to come.
+func soon[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(10 * time.Second):
+		t.Fatal(what, "does not come")
+		panic("not reached")
+	}
+}
+
+// What comes by itself comes also where nobody asks after a caller's turn.
+func TestAHoldEndsAfterACallersTurn(t *testing.T) {
 	options := tiny(memdisk.New(), newTestClock())
+	options.Clock = nil // the machine's
+	d := mustOpen(t, options)
+	unlock(t, d, hold(t, d, "first", time.Hour))
+	for d.log.NeedsPrepare() {
+		runtime.Gosched() // until the standby has no reason to look but the timer
+	}
+	o := takeTurn(t, d)
+	var locks []*op
+	for _, owner := range []string{"holder", "next"} {
+		l := newOp(verbLock, kindLock, door)
+		l.owner, l.dur, l.wait, l.ctx = owner, int64(10*time.Millisecond), int64(time.Hour), context.Background()
+		if lead, err := d.queue.put(l); err != nil || lead {
+			t.Fatalf("two lead: %v", err)
+		}
+		locks = append(locks, l)
+	}
+	d.lead()
+	<-o.done
+	<-locks[0].done
+	soon(t, "the end of the hold", locks[1].done)
+	for _, l := range locks {
+		if l.err != nil {
+			t.Error(l.err)
+		}
+	}
+	mustClose(t, d)
+}
+
+// A mark is for a log that is quiet, and a log that is written to is not.
+func TestNoMarksBetweenWrites(t *testing.T) {
+	options := tiny(memdisk.New(), newTestClock())
+	options.Segment = 1 << 20 // all of it in one, without a seal
+	d := mustOpen(t, options)
+	wantDone(t, "an increment", addN(d, "a", 1))
+	before := d.log.Stats().Appended
+	wantDone(t, "an increment", addN(d, "a", 1))
+	one := d.log.Stats().Appended - before
+	for range 1000 {
+		wantDone(t, "an increment", addN(d, "a", 1))
+		d.timer.Reset(0) // it rings, since something else was due
+	}
+	if got := d.log.Stats().Appended - before; got != 1001*one {
+		t.Errorf("%d bytes logged, want 1001 times %d", got, one)
+	}
+	mustClose(t, d)
+}
+
+// A caller writes one batch, whatever else waits: what is left of it is the standby's.
+func TestACallersTurnIsOneBatch(t *testing.T) {
+	fs := memdisk.New()
+	options := tiny(fs, newTestClock())
 	options.Segment = 4 * maxBatch
 	d := mustOpen(t, options)
 	o := takeTurn(t, d)
@@ -74,7 +137,17 @@ func TestACallersTurnIsOneBatch(t *testing.T) {
 		}
 		others = append(others, v)
 	}
-	d.lead()
+	first, led := barrierAt(fs), make(chan struct{})
+	go func() {
+		d.lead()
+		close(led)
+	}()
+	<-first.reached
+	second := barrierAt(fs)
+	first.open()
+	soon(t, "the second batch", second.reached)
+	soon(t, "the end of the turn", led)
+	second.open()
 	<-o.done
 	for _, v := range others {
 		<-v.done
@@ -101,7 +174,7 @@ func TestAPanicInACallersTurnEndsTheProcess(t *testing.T) {
 		}
 		return
 	}
-	o := small(t)
+	o := tiny(memdisk.New(), newTestClock())
 	o.OnCommit = func(Commit) { panic("out of tokens") }
 	d := mustOpen(t, o)
 	defer func() {
