@@ -52,6 +52,13 @@ type script struct {
 
 func runScript(t *testing.T, p *process, dir, name string, args ...string) *script {
 	t.Helper()
+	s := newScript(t, p, dir, name, args...)
+	s.begin()
+	return s
+}
+
+func newScript(t *testing.T, p *process, dir, name string, args ...string) *script {
+	t.Helper()
 	s := &script{Cmd: exec.Command("bash", append([]string{name}, args...)...), t: t}
 	s.Dir = dir
 	s.Env = append(os.Environ(), "no_proxy=*", "SERVER="+p.addr, "DUR=3")
@@ -61,10 +68,14 @@ func runScript(t *testing.T, p *process, dir, name string, args ...string) *scri
 		t.Fatal(err)
 	}
 	s.lines = bufio.NewScanner(out)
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
 	return s
+}
+
+func (s *script) begin() {
+	s.t.Helper()
+	if err := s.Start(); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // says waits for the script's next line.
@@ -119,7 +130,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 
 	// Killed, it gives the lock back, and takes the job along.
-	third := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; exec cat hold")
+	third := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; cat hold")
 	third.says("begun")
 	if err := third.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -128,10 +139,79 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 
 	// With the lock gone to another, the job is stopped.
-	fourth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; exec cat hold")
+	fourth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; cat hold")
 	fourth.says("begun")
 	want(t, http.DefaultClient, "DELETE", lock+"?force=true", http.StatusNoContent, "")
 	fourth.ends(143)
+	p.stop()
+}
+
+// A job goes on while its server is away for less time than its lock lasts.
+func TestRecipeOnceOutlivesARestart(t *testing.T) {
+	t.Parallel()
+	dir := recipes(t, "once.sh")
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An address that nobody else is given, so that the second server can have it too.
+	config := small(t, "listen: 127.66.0.1:0\n")
+	p := start(t, config)
+	// Time passes when the test says so; and it is told when a renewal begins.
+	for name, text := range map[string]string{
+		"sleep": "echo asleep >&3; read <tick",
+		"curl":  `case "$*" in *token=*dur=*) echo renewal >&3 ;; esac; exec ` + curl + ` "$@"`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/usr/bin/env bash\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"tick", "hold"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tick := func(name string) {
+		t.Helper()
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString("\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told, tell, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer told.Close()
+	s := newScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "read <hold; exit 7")
+	s.Env = append(s.Env, "DUR=30", "PATH="+dir+":"+os.Getenv("PATH"))
+	s.ExtraFiles = []*os.File{tell}
+	s.begin()
+	if err := tell.Close(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(told)
+	tells := func(want string) {
+		t.Helper()
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("it tells %q (%v), want %q; %s", lines.Text(), lines.Err(), want, s.stderr.String())
+		}
+	}
+	tells("asleep")
+	p.stop()
+	tick("tick")
+	tells("renewal")
+	p = start(t, strings.Replace(config, "127.66.0.1:0", p.addr, 1))
+	tells("asleep") // it was renewed
+	tick("hold")
+	s.ends(7)
+	want(t, http.DefaultClient, "GET", "http://"+p.addr+"/db/cron/lock/nightly", http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 	p.stop()
 }
 
@@ -162,6 +242,20 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 		s.ends(0)
 	}
 	if order, err := os.ReadFile(filepath.Join(dir, "order")); string(order) != "0\n1\n2\n3\n" {
+		t.Errorf("they ran in the order %q (%v)", order, err)
+	}
+
+	// Killed, it takes the job along before it gives the mutex back.
+	killed := runScript(t, p, dir, "queue.sh", "printer", "bash", "-c", "trap 'echo cleared >>order; exit' TERM; echo begun; while :; do read <hold; done")
+	killed.says("begun")
+	next := runScript(t, p, dir, "queue.sh", "printer", "bash", "-c", "echo next >>order")
+	p.waits("mlock", 1)
+	if err := killed.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	killed.ends(-1)
+	next.ends(0)
+	if order, err := os.ReadFile(filepath.Join(dir, "order")); string(order) != "0\n1\n2\n3\ncleared\nnext\n" {
 		t.Errorf("they ran in the order %q (%v)", order, err)
 	}
 	p.stop()
