@@ -21,8 +21,9 @@ type OS struct {
 // OS; a Store, which returns nothing, panics with it.
 var ErrReadOnly = errors.New("opened for reading only")
 
-// zeros is what Allocate writes, a piece at a time.
-var zeros [1 << 20]byte
+// zeros is what Allocate writes, a piece at a time: with larger ones the syncs of
+// others wait longer, with smaller ones large values are written more slowly.
+var zeros [512 << 10]byte
 
 func (o OS) MkdirAll(dir string) error {
 	if o.ReadOnly {
@@ -138,12 +139,36 @@ func (o *osFile) Allocate(off, n int64) error {
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
 		return o.fail("allocate", err)
 	}
-	for end := off + n; off < end; {
+	return o.zero(off, off+n)
+}
+
+// zero writes zeros to [off, end), and keeps no more than two pieces of them on
+// their way to the disk: the syncs of others would queue behind all of them.
+//
+// For that it waits through a descriptor of its own: the kernel tells each one of
+// a page that could not be written, and a Sync of this file must be told too
+// (errseq_t in the kernel's documentation). Without one they go all at once.
+func (o *osFile) zero(off, end int64) (err error) {
+	side, openErr := os.OpenFile(o.f.Name(), os.O_WRONLY, 0)
+	if openErr == nil {
+		defer func() { err = errors.Join(err, side.Close()) }()
+	}
+	for from := off; off < end; {
 		w, err := o.f.WriteAt(zeros[:min(end-off, int64(len(zeros)))], off)
 		if err != nil {
 			return err
 		}
 		off += int64(w)
+		if openErr != nil {
+			continue
+		}
+		last := max(from, off-2*int64(len(zeros)))
+		err = call(side, func(fd int) error {
+			return unix.SyncFileRange(fd, last, off-last, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE)
+		})
+		if err != nil && !errors.Is(err, unix.ENOSYS) {
+			return o.fail("sync_file_range", err)
+		}
 	}
 	return nil
 }
@@ -155,11 +180,13 @@ func (o *osFile) Sync() error {
 	return nil
 }
 
+func (o *osFile) call(f func(fd int) error) error { return call(o.f, f) }
+
 // call makes a system call and repeats it where a signal interrupted it. The
 // descriptor is asked for each time: that of a file that was closed may be another's.
-func (o *osFile) call(f func(fd int) error) error {
-	defer runtime.KeepAlive(o.f)
-	fd := o.f.Fd()
+func call(file *os.File, f func(fd int) error) error {
+	defer runtime.KeepAlive(file)
+	fd := file.Fd()
 	if fd == ^uintptr(0) {
 		return os.ErrClosed
 	}
