@@ -163,6 +163,8 @@ func (d *DB) decideUnlock(o *op) {
 // notHolder tells whoever may not unlock why.
 func notHolder(what, id, owner string, token int64) string {
 	switch {
+	case token != 0 && owner != "":
+		return fmt.Sprintf("%s %q is held, but not by id=%q with token=%d", what, id, owner, token)
 	case token != 0:
 		return fmt.Sprintf("%s %q is held, but not by token=%d", what, id, token)
 	case owner != "":
