@@ -151,6 +151,8 @@ func TestMutex(t *testing.T) {
 	}
 	r.held(r.do("POST", unlock), "me%2Fyou", 100*time.Second)
 	r.held(r.do("POST", unlock+"?id=other"), "me%2Fyou", 100*time.Second)
+	both := fmt.Sprintf("?id=other&token=%d", one)
+	r.checkRefusal(r.do("POST", unlock+both), 409, fmt.Sprintf(`is held, but not by id="other" with token=%d`, one), "another's id")
 	r.want(204, "", "POST", unlock+fmt.Sprintf("?token=%d", one))
 	r.want(204, "", "POST", unlock)
 	two := r.granted(r.do("POST", lock+"?id=me"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -43,7 +44,7 @@ func listen(address string) (net.Listener, error) {
 func bind(address string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
-		l, err := net.Listen("tcp", address)
+		l, err := net.Listen(network(address), address)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("%w: stop whoever has it, or set listen to another port", err)
 		}
@@ -69,6 +70,15 @@ func bind(address string) (net.Listener, error) {
 		return nil, err
 	}
 	return net.Listen("unix", path)
+}
+
+// network is that of an address: 0.0.0.0 means all of IPv4, and nothing else.
+func network(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // bound is the address that a listener really has, as config.yml would say it.

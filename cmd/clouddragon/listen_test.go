@@ -46,6 +46,21 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "s")
 }
 
+func TestIPv4AddressListensOnNothingElse(t *testing.T) {
+	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0:", "127.0.0.1:0": "127.0.0.1:"} {
+		l, err := bind(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bound(l); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: bound to %s", address, got)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestStaleSocketIsReplacedAndALiveOneRefused(t *testing.T) {
 	t.Parallel()
 	path := socketPath(t)
