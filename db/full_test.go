@@ -331,13 +331,10 @@ func triesNowAndThen(t *testing.T, d *DB, fs *memdisk.FS, isTry func(memdisk.Op)
 	began := time.Now()
 	d.queue.signal()
 	for range 12 {
-		select {
-		case <-tries:
-		case <-d.Failed():
-			t.Fatal(d.Err())
-		}
+		soon(t, "a try to get room", tries)
 	}
 	close(enough)
+	wantDone(t, "what goes on", d.Err())
 	if took := time.Since(began); took < 3*starvedWait { // some of them come in pairs
 		t.Errorf("12 tries to get room took %v", took)
 	}

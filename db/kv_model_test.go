@@ -196,7 +196,8 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 				m.rebuild(t, "compacted")
 			},
 			"restart": func(t *rapid.T) {
-				if err := m.db.Close(); err != nil {
+				err := m.db.Close()
+				if m.db = nil; err != nil {
 					t.Fatal(err)
 				}
 				m.spoilIndex(t)

@@ -145,9 +145,10 @@ func (o *osFile) Allocate(off, n int64) error {
 // zero writes zeros to [off, end), and keeps no more than two pieces of them on
 // their way to the disk: the syncs of others would queue behind all of them.
 //
-// For that it waits through a descriptor of its own: the kernel tells each one of
-// a page that could not be written, and a Sync of this file must be told too
-// (errseq_t in the kernel's documentation). Without one they go all at once.
+// For that it waits through a descriptor of its own: that a page could not be
+// written the kernel tells each descriptor once (its documentation calls this
+// errseq_t), and a Sync of this file must be told too. Where no descriptor is to
+// be had, the zeros go all at once.
 func (o *osFile) zero(off, end int64) (err error) {
 	side, openErr := os.OpenFile(o.f.Name(), os.O_WRONLY, 0)
 	if openErr == nil {
