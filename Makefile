@@ -42,10 +42,10 @@ crash: ## for long: power cuts, kills and failing disks, simulated and (as root)
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)
 	go test -count=1 -timeout 24h -v -run 'DamageIsRefused|EveryDiskCall' ./db -args -damage $(DAMAGE)
 	go test -count=1 -timeout 24h -v -run PowerCutKeeps ./db -args -states $(STATES)
-	go test -count=1 -timeout 24h -v ./internal/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
+	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
 
 planted: ## show that the tests catch bugs: plants one at a time, PLANT is a regexp of their names
-	go test -count=1 -timeout 24h -v -run Planted ./internal/planted -args -plant '$(PLANT)'
+	go test -count=1 -timeout 24h -v -run Planted ./internal/test/planted -args -plant '$(PLANT)'
 
 soak: ## write, delete, expire and compact values for SOAK (10m), with restarts, checking every one
 	go test -count=1 -timeout 24h -v -run TestSoak ./db -args -soak $(SOAK)

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 func TestAThousandAtOnceAreOneCommit(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // A caller whom the writer has sent back for room may find the files closed

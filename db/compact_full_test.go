@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // crowd is a database on a disk with room for so many segments beside what a new

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // damaged is a data directory that is damaged in one place at a time.

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // A fault is how a call of the disk fails in a test.

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // lines is a log that a test reads.

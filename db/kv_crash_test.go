@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // valueNote is a note in a disk's journal: a key is about to get this value, ""

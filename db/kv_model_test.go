@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 
 	"pgregory.net/rapid"
 )

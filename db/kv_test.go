@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 func TestValuesSurviveARestart(t *testing.T) {

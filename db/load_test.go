@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // load is what several clients do at once: hot things that all of them add to,

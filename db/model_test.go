@@ -12,7 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // model is a database in a few maps, and the database that has to agree with it.

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // A power cut during a start must not leave slots of a batch that only the page

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // testClock is a Clock that stands still until a test moves it.

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog"
 )
 

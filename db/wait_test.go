@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // A wait that was over before the hold is refused with 409, also where the

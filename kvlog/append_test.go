@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 func TestEachBatchIsOneWriteAndOneSync(t *testing.T) {

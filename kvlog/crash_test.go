@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // The notes in a disk's journal: what the log had promised at that moment.

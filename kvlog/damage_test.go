@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // longLog is a log of two segments, the first one sealed, and a third one ready.

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 var testID = [16]byte([]byte("the directory ID"))

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 
 	"pgregory.net/rapid"
 )

@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 func TestPrepareMakesASmallerSegmentOnANearlyFullDisk(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // image is a file that counts what is read of it.

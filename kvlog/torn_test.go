@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 const segmentOne = "log/00000001.seg"

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // valuesRig is a log with values, written to as db does it.

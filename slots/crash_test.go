@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // durable is what the checkpoint and the log tell at some moment, and what has

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 
 	"pgregory.net/rapid"
 )

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 const testExtent = 4096

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/disk/memdisk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // logLines passes each line of a log on.

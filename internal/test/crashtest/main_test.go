@@ -56,7 +56,7 @@ func run(m *testing.M) int {
 // the files it looks at are the same. The program is not imported, so its files are looked at.
 func TestResultHangsOnTheProgram(t *testing.T) {
 	sources := 0
-	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir("../../..", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -78,7 +78,7 @@ func begin(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("repeat it with: go test ./internal/crashtest -run '^%s$' -args -seed %d", t.Name(), *seed)
+			t.Logf("repeat it with: go test ./internal/test/crashtest -run '^%s$' -args -seed %d", t.Name(), *seed)
 		}
 	})
 }
