@@ -2,6 +2,7 @@ package db
 
 import (
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -58,7 +59,7 @@ type pending struct {
 	byValue  map[uint64]int32 // the newest of values with the hash, plus one
 	versions uint64           // the newest version given
 
-	records kvlog.Batch
+	records wal.Batch
 	images  []slots.Change
 	steps   []kvlog.Step
 }
@@ -81,7 +82,7 @@ func (p *pending) reset() {
 func (p *pending) bytes() int {
 	n := p.size + p.records.Len()
 	if p.tokens != 0 {
-		n += kvlog.RecordSize(8)
+		n += wal.RecordSize(8)
 	}
 	return n
 }

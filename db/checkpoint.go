@@ -9,7 +9,7 @@ import (
 	"path"
 
 	"clouddragon/internal/disk"
-	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -51,7 +51,7 @@ type checkpoint struct {
 	ID       [16]byte
 	Room     int64
 	Number   uint64
-	Log      kvlog.Pos
+	Log      wal.Pos
 	Tokens   uint64
 	Version  uint64
 	Sizes    [len(slots.Classes)]int64
@@ -107,7 +107,7 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 		ID:      [16]byte(b[24:40]),
 		Room:    int64(le.Uint32(b[76:])),
 		Number:  le.Uint64(b[40:]),
-		Log:     kvlog.Pos{Segment: le.Uint64(b[48:]), Offset: int64(le.Uint64(b[56:])), Seq: le.Uint64(b[64:]), Sum: le.Uint32(b[72:])},
+		Log:     wal.Pos{Segment: le.Uint64(b[48:]), Offset: int64(le.Uint64(b[56:])), Seq: le.Uint64(b[64:]), Sum: le.Uint32(b[72:])},
 		Tokens:  le.Uint64(b[80:]),
 		Version: le.Uint64(b[88:]),
 	}

@@ -11,7 +11,7 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/lockq"
-	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -153,7 +153,7 @@ func (d *DB) commit(todo []*op) int {
 		}
 	} else {
 		// Values whose time is over can go without a trace: nothing shows them.
-		d.values.Apply(kvlog.Pos{}, d.batch.steps)
+		d.values.Apply(wal.Pos{}, d.batch.steps)
 	}
 	if locks := d.locks.Stats(); locks != d.lockStats {
 		d.stateMu.Lock()

@@ -15,6 +15,7 @@ import (
 	"clouddragon/internal/disk"
 	"clouddragon/internal/lockq"
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -102,7 +103,7 @@ type DB struct {
 	lock                       io.Closer // keeps other processes out; nil where the FS has no locks
 
 	tables  *slots.Tables
-	log     *kvlog.Log
+	log     *wal.Log
 	values  *kvlog.Values
 	queue   *queue
 	mutexes *Mutexes
@@ -282,7 +283,7 @@ type Stats struct {
 	Queue          int // operations that the writer has not yet taken
 	Commits        uint64
 	Tables         slots.Stats
-	Log            kvlog.Stats
+	Log            wal.Stats
 	Values         kvlog.ValueStats
 	Compaction     CompactionStats
 	Locks, Mutexes lockq.Stats

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"clouddragon/internal/test/memdisk"
-	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 )
 
 var goldenID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
@@ -36,7 +36,7 @@ func wantBytes(t *testing.T, what string, got []byte, want string) {
 func goldenCheckpoint() checkpoint {
 	return checkpoint{
 		ID: goldenID, Room: 0x1000, Number: 0x1122334455667788,
-		Log:    kvlog.Pos{Segment: 0x0102030405060708, Offset: 0x1112131415161718, Seq: 0x2122232425262728, Sum: 0x31323334},
+		Log:    wal.Pos{Segment: 0x0102030405060708, Offset: 0x1112131415161718, Seq: 0x2122232425262728, Sum: 0x31323334},
 		Tokens: 0x4142434445464748, Version: 0x5152535455565758,
 		Sizes:    [4]int64{0x1001, 0x1002, 0x1003, 0x1004},
 		Used:     [4]uint64{1, 2, 3, 4},

@@ -6,6 +6,7 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 )
 
 // snapshotSegments and snapshotShare bound how much of the log a start reads
@@ -17,14 +18,14 @@ const (
 
 // snapshots is what is known of the index snapshot. DB.ckptMu guards it.
 type snapshots struct {
-	at       kvlog.Pos // its place in the log
-	size     int64     // bytes
-	appended uint64    // bytes ever logged when it was taken
-	none     error     // why there is none; nil: there is one
+	at       wal.Pos // its place in the log
+	size     int64   // bytes
+	appended uint64  // bytes ever logged when it was taken
+	none     error   // why there is none; nil: there is one
 }
 
 // dueFor says whether a snapshot is worth its while.
-func (s *snapshots) dueFor(at kvlog.Pos, appended uint64, segment int64, closing bool) bool {
+func (s *snapshots) dueFor(at wal.Pos, appended uint64, segment int64, closing bool) bool {
 	if closing || s.none != nil {
 		return at != s.at || s.none != nil
 	}
@@ -32,7 +33,7 @@ func (s *snapshots) dueFor(at kvlog.Pos, appended uint64, segment int64, closing
 }
 
 // saveIndex writes a snapshot. It is a cache, so that a failure is only logged.
-func (d *DB) saveIndex(s *kvlog.Snapshot, at kvlog.Pos, appended uint64) {
+func (d *DB) saveIndex(s *kvlog.Snapshot, at wal.Pos, appended uint64) {
 	size, err := s.Write(d.fs, d.dir)
 	switch {
 	case disk.IsFull(err):
@@ -50,7 +51,7 @@ func (r *directory) loadIndex(o *Options) error {
 	from, size, err := r.values.Load(o.FS, o.Dir)
 	if err == nil {
 		r.snapshot = snapshots{at: from, size: size}
-		return r.log.ScanBefore(from, r.replayValues)
+		return r.log.ScanBefore(from, r.replayValues, r.values.Salvage)
 	}
 	if r.snapshot.none = err; errors.Is(err, fs.ErrNotExist) {
 		if r.state.Log.Seq == 0 {
@@ -59,5 +60,5 @@ func (r *directory) loadIndex(o *Options) error {
 		err = errors.New("none was saved yet")
 	}
 	o.Log.Info("the index is rebuilt from the log", "why", err)
-	return r.log.ScanBefore(kvlog.Pos{}, r.replayValues)
+	return r.log.ScanBefore(wal.Pos{}, r.replayValues, r.values.Salvage)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -27,7 +28,7 @@ type valueOp struct {
 
 // room is the most that the operation adds to a batch.
 func (v *valueOp) room(k slots.Key) int {
-	return kvlog.RecordSize(kvlog.ValueSize(k.Acc, k.ID, v.typ, len(v.data)))
+	return wal.RecordSize(kvlog.ValueSize(k.Acc, k.ID, v.typ, len(v.data)))
 }
 
 // valueChange is what a batch has decided about one key so far.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -128,7 +129,7 @@ func (d *DB) checkpointAs(last bool) error {
 
 // needed returns the segments that a checkpoint at a place in the log needs:
 // the one it lies in, and those before it that hold values.
-func needed(l *kvlog.Log, v *kvlog.Values, at kvlog.Pos) []uint64 {
+func needed(l *wal.Log, v *kvlog.Values, at wal.Pos) []uint64 {
 	held := v.Segments()
 	return slices.DeleteFunc(l.Segments(), func(n uint64) bool {
 		return n > at.Segment || n < at.Segment && !held[n]

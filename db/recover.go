@@ -15,6 +15,7 @@ import (
 	"clouddragon/internal/disk"
 	"clouddragon/internal/lockq"
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -50,12 +51,12 @@ func (e *DamageError) Error() string {
 type directory struct {
 	ckpt     *checkpointFile
 	state    checkpoint
-	log      *kvlog.Log
+	log      *wal.Log
 	values   *kvlog.Values
 	snapshot snapshots
 	tables   *slots.Tables
 	images   map[slots.Ref][]byte // the last one that the log holds of each slot
-	tail     kvlog.Tail
+	tail     wal.Tail
 }
 
 func open(o *Options) (*DB, error) {
@@ -140,7 +141,7 @@ func read(o *Options) (*directory, error) {
 	if r.tables, err = slots.Open(slotOptions(o, state.ID), state.Sizes); err != nil {
 		return r, err
 	}
-	if r.log, err = kvlog.Open(logOptions(o, state.ID), state.Log, state.Segments); err != nil {
+	if r.log, err = wal.Open(logOptions(o, state.ID), state.Log, state.Segments); err != nil {
 		return r, err
 	}
 	r.values = kvlog.NewValues(r.log)
@@ -158,12 +159,12 @@ func slotOptions(o *Options, id [16]byte) slots.Options {
 	return slots.Options{FS: o.FS, Dir: o.Dir, ID: id, Extent: o.Extent}
 }
 
-func logOptions(o *Options, id [16]byte) kvlog.Options {
-	return kvlog.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Log: o.Log}
+func logOptions(o *Options, id [16]byte) wal.Options {
+	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Log: o.Log}
 }
 
 // replay takes the records of one batch.
-func (r *directory) replay(seq uint64, recs kvlog.Records) error {
+func (r *directory) replay(seq uint64, recs wal.Records) error {
 	for rec := range recs.All() {
 		typ, body := rec.Type, rec.Body
 		switch {
@@ -191,7 +192,7 @@ func (r *directory) replay(seq uint64, recs kvlog.Records) error {
 }
 
 // replayValues takes the values of a batch that the tables hold already.
-func (r *directory) replayValues(recs kvlog.Records) error {
+func (r *directory) replayValues(recs wal.Records) error {
 	for rec := range recs.All() {
 		if rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeMark {
 			if err := r.replayValue(recs, rec); err != nil {
@@ -202,7 +203,7 @@ func (r *directory) replayValues(recs kvlog.Records) error {
 	return nil
 }
 
-func (r *directory) replayValue(recs kvlog.Records, rec kvlog.Record) error {
+func (r *directory) replayValue(recs wal.Records, rec wal.Record) error {
 	version, err := r.values.Replay(recs, rec)
 	if err != nil {
 		return fmt.Errorf("segment %d at offset %d: %w", recs.Segment, rec.Offset, err)
@@ -270,7 +271,7 @@ func create(o *Options) error {
 	if err := slots.Create(slotOptions(o, c.ID)); err != nil {
 		return err
 	}
-	if c.Log, err = kvlog.Create(logOptions(o, c.ID)); err != nil {
+	if c.Log, err = wal.Create(logOptions(o, c.ID)); err != nil {
 		return err
 	}
 	c.Segments = []uint64{c.Log.Segment}

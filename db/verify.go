@@ -7,6 +7,7 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -23,7 +24,7 @@ type Report struct {
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
 func Verify(fsys disk.FS, dir string, report func(Damage)) (Report, error) {
-	o := &Options{FS: fsys, Dir: dir, Segment: kvlog.MinSegment} // the segments that are there may be larger
+	o := &Options{FS: fsys, Dir: dir, Segment: wal.MinSegment} // the segments that are there may be larger
 	o.defaults()
 	lock, err := lockDir(o)
 	if err != nil && !isNotExist(err) {
@@ -58,7 +59,7 @@ func verify(o *Options, rep *Report, report func(Damage)) error {
 	}
 	rep.Copy = ckpt.fault
 	bad := 0
-	tail, err := kvlog.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *kvlog.DamageError) {
+	tail, err := wal.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *wal.DamageError) {
 		bad++
 		report(logDamage(d))
 	})
@@ -69,7 +70,7 @@ func verify(o *Options, rep *Report, report func(Damage)) error {
 	return verifyTables(o, rep, bad > 0, report)
 }
 
-func logDamage(d *kvlog.DamageError) Damage {
+func logDamage(d *wal.DamageError) Damage {
 	return Damage{File: path.Join("log", path.Base(d.File)), Offset: d.Offset, What: fmt.Sprintf("%s; lost: %s", d.What, d.Lost)}
 }
 
@@ -86,7 +87,7 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(Damage)) (er
 	case badLog:
 		return nil
 	default:
-		var damage *kvlog.DamageError
+		var damage *wal.DamageError
 		if errors.As(err, &damage) {
 			report(Damage{File: damage.File, Offset: damage.Offset, What: damage.What})
 			return nil
@@ -101,6 +102,6 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(Damage)) (er
 	if err := r.snapshot.none; errors.Is(err, kvlog.ErrSnapshot) {
 		report(Damage{File: "index", What: err.Error() + "; lost: nothing, since the next start makes it anew"})
 	}
-	rep.Values = r.values.Check(func(d *kvlog.DamageError) { report(logDamage(d)) })
+	rep.Values = r.values.Check(func(d *wal.DamageError) { report(logDamage(d)) })
 	return nil
 }

@@ -1,5 +1,7 @@
 package kvlog
 
+import "clouddragon/kvlog/wal"
+
 // Step is one change of the values that a batch made durable.
 type Step struct {
 	Hash uint64
@@ -20,12 +22,12 @@ type Step struct {
 
 // Put fills in a value record's body, of ValueSize bytes. sum is SumValue of data.
 func (v *Values) Put(p []byte, acc, id, typ string, version uint64, expires int64, data []byte, sum uint32) {
-	v.log.codec.putValue(p, acc, id, typ, version, expires, data, sum)
+	v.codec.putValue(p, acc, id, typ, version, expires, data, sum)
 }
 
 // Apply takes over what a durable batch changed; start is where it begins.
 // Only the writer calls it, and recovery.
-func (v *Values) Apply(start Pos, steps []Step) {
+func (v *Values) Apply(start wal.Pos, steps []Step) {
 	var here *holder
 	for i := range steps {
 		s := &steps[i]
@@ -74,8 +76,8 @@ func (v *Values) account(here *holder, s *Step, old uint64) {
 // Replay takes over a record of type TypeValue or TypeMark, from the log. What
 // came earlier in the log must have been replayed before. An error is also that
 // an older record of its key cannot be read now: it might be there again later.
-func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
-	start := Pos{Segment: recs.Segment}
+func (v *Values) Replay(recs wal.Records, rec wal.Record) (version uint64, err error) {
+	start := wal.Pos{Segment: recs.Segment}
 	step := Step{At: -1}
 	if rec.Type == TypeMark {
 		m, err := DecodeMark(rec.Body)
@@ -84,7 +86,7 @@ func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
 		}
 		acc, id := string(m.Acc), string(m.ID)
 		step.Hash = v.Hash(acc, id)
-		step.Mark = RecordSize(len(rec.Body))
+		step.Mark = wal.RecordSize(len(rec.Body))
 		step.Old, err = v.Find(acc, id, step.Hash)
 		if err != nil && !IsBad(err) {
 			return 0, err
@@ -92,13 +94,13 @@ func (v *Values) Replay(recs Records, rec Record) (version uint64, err error) {
 		v.Apply(start, []Step{step})
 		return 0, nil
 	}
-	val, _, err := v.log.codec.head(rec.Body)
+	val, _, err := v.codec.head(rec.Body)
 	if err != nil {
 		return 0, err
 	}
 	acc, id := string(val.Acc), string(val.ID)
 	step.Hash = v.Hash(acc, id)
-	step.At, step.Size, step.Expires = int(rec.Offset), RecordSize(len(rec.Body)), val.Expires
+	step.At, step.Size, step.Expires = int(rec.Offset), wal.RecordSize(len(rec.Body)), val.Expires
 	step.Old, err = v.Find(acc, id, step.Hash)
 	if err != nil && !IsBad(err) {
 		return 0, err

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"clouddragon/internal/hashindex"
+	"clouddragon/kvlog/wal"
 )
 
 // Compaction, by whoever submits what it finds to the writer:
@@ -53,12 +54,12 @@ func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 		if n > oldest {
 			c.Live += h.marks
 		}
-		c.Gain = h.seg.size - c.Live
+		c.Gain = h.seg.Size() - c.Live
 		if first.Segment == 0 || n < first.Segment {
 			first = c
 		}
 		if best.Segment == 0 || c.Gain > best.Gain || c.Gain == best.Gain && n < best.Segment {
-			best, size = c, h.seg.size
+			best, size = c, h.seg.Size()
 		}
 	}
 	if best.Gain < size/4 {
@@ -79,7 +80,7 @@ func (v *Values) Excess(before uint64, ratio float64, now int64) int64 {
 		}
 		live += h.live - h.ends.over(now)
 		if n < before {
-			size += h.seg.size
+			size += h.seg.Size()
 		}
 	}
 	return size - int64(ratio*float64(live))
@@ -116,7 +117,7 @@ func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, dam
 		v.hold(h)
 		damage(err)
 	}}
-	err := v.log.scanSegment(h.seg, Pos{Segment: number, Offset: pageSize}, h.seg.size, s.records, func(d *DamageError) { s.damage(d) })
+	err := v.log.ScanSegment(h.seg, s.records, v.Salvage, func(d *wal.DamageError) { s.damage(d) })
 	if err == nil {
 		err = s.flush()
 	}
@@ -142,11 +143,11 @@ type survey struct {
 	buf   []byte // bodies of moves
 }
 
-func (s *survey) records(recs Records) error {
+func (s *survey) records(recs wal.Records) error {
 	for rec := range recs.All() {
 		m, err := s.look(rec)
 		if err != nil {
-			s.damage(fmt.Errorf("%s at offset %d: %w", s.h.seg.path, rec.Offset, err))
+			s.damage(fmt.Errorf("%s at offset %d: %w", s.h.seg.Path(), rec.Offset, err))
 			continue
 		}
 		if m.Type == 0 {
@@ -186,12 +187,12 @@ func (s *survey) flush() error {
 }
 
 // look returns what of a record must be moved; nothing if its Type is 0.
-func (s *survey) look(rec Record) (Move, error) {
+func (s *survey) look(rec wal.Record) (Move, error) {
 	v := s.v
-	m := Move{From: s.h.seg.number, Size: RecordSize(len(rec.Body))}
+	m := Move{From: s.h.seg.Number(), Size: wal.RecordSize(len(rec.Body))}
 	switch rec.Type {
 	case TypeValue:
-		val, _, err := v.log.codec.head(rec.Body)
+		val, _, err := v.codec.head(rec.Body)
 		if err != nil {
 			return Move{}, err
 		}
@@ -200,7 +201,7 @@ func (s *survey) look(rec Record) (Move, error) {
 		if !v.Points(m.Hash, m.Loc) {
 			return Move{}, nil
 		}
-		if _, err := v.log.codec.decodeValue(rec.Body); err != nil {
+		if _, err := v.codec.decodeValue(rec.Body); err != nil {
 			return Move{}, err
 		}
 		m.Type, m.Acc, m.ID, m.Body = TypeValue, string(val.Acc), string(val.ID), rec.Body

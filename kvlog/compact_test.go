@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"clouddragon/kvlog/wal"
 )
 
 // fill sets new keys until the log goes on in the next segment.
@@ -82,10 +84,10 @@ func TestAMarkIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 		t.Fatalf("of segment 2 marks that are as old as %d are handed over, want one that is as old as 2", got)
 	}
 	at := r.end.Segment
-	var b Batch
+	var b wal.Batch
 	p := b.Add(TypeMark, MarkSize("acc", "a"))
 	PutMark(p, "acc", "a", 2)
-	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Mark: RecordSize(len(p))})
+	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Mark: wal.RecordSize(len(p))})
 	r.fill("third ")
 	if got := marks(at); !slices.Equal(got, []uint64{2}) {
 		t.Fatalf("of segment %d marks that are as old as %d are handed over, want one that is as old as 2", at, got)

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"clouddragon/kvlog/wal"
 )
 
 // holder is a segment that holds values or marks. Its figures only help to choose
 // what to compact, so they may be a little off after a crash; see Values.Release.
 type holder struct {
-	seg     *segment
+	seg     *wal.Segment
 	ordinal int
 	live    int64 // bytes of records that the index points to
 	total   int64 // bytes of all value records and marks
@@ -107,7 +109,7 @@ func (v *Values) holder(number uint64) *holder {
 	if h := v.byNumber[number]; h != nil {
 		return h
 	}
-	h := &holder{seg: v.log.segment(number)}
+	h := &holder{seg: v.log.Segment(number)}
 	most := v.maxHolders()
 	for range most {
 		v.last = (v.last + 1) % most
@@ -130,7 +132,7 @@ func (v *Values) maxHolders() int { return 1 << (maxLocationBits - v.offsetBits)
 // put makes a holder known under its ordinal. It wants v.mu held.
 func (v *Values) put(h *holder) {
 	v.holders[h.ordinal] = h
-	v.byNumber[h.seg.number] = h
+	v.byNumber[h.seg.Number()] = h
 }
 
 // Segments returns the numbers of the segments that hold values or marks that

@@ -14,6 +14,7 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/hashindex"
+	"clouddragon/kvlog/wal"
 )
 
 // The index snapshot, the file "index", is a cache: with it only the end of the
@@ -52,6 +53,9 @@ const (
 	snapshotShard   = 8
 )
 
+// snapshotPiece is how much of a snapshot is written at a time, in bytes.
+const snapshotPiece = 256 << 10
+
 // Snapshot is a snapshot that is about to be written.
 type Snapshot struct {
 	v    *Values
@@ -61,7 +65,7 @@ type Snapshot struct {
 
 // Freeze begins a snapshot that is whole up to a place that was applied. Any
 // goroutine may call it.
-func (v *Values) Freeze(at Pos) *Snapshot {
+func (v *Values) Freeze(at wal.Pos) *Snapshot {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	le := binary.LittleEndian
@@ -69,7 +73,8 @@ func (v *Values) Freeze(at Pos) *Snapshot {
 	copy(b, snapshotMagic)
 	le.PutUint32(b[8:], snapshotVersion)
 	le.PutUint32(b[20:], uint32(v.offsetBits))
-	copy(b[24:], v.log.o.ID[:])
+	id := v.log.ID()
+	copy(b[24:], id[:])
 	le.PutUint64(b[40:], at.Segment)
 	le.PutUint64(b[48:], uint64(at.Offset))
 	le.PutUint64(b[56:], at.Seq)
@@ -91,7 +96,7 @@ func (v *Values) Freeze(at Pos) *Snapshot {
 		}
 	}
 	le.PutUint32(b[16:], uint32(len(b)))
-	le.PutUint32(b[12:], crc32.Update(v.log.codec.seed, castagnoli, b[16:]))
+	le.PutUint32(b[12:], crc32.Update(v.codec.seed, castagnoli, b[16:]))
 	return &Snapshot{v: v, head: b, seq: at.Seq}
 }
 
@@ -121,7 +126,7 @@ func (s *Snapshot) Write(fsys disk.FS, dir string) (size int64, err error) {
 	return size, fsys.SyncDir(dir)
 }
 
-// write writes it in pieces of about a window.
+// write writes it in pieces of about snapshotPiece bytes.
 func (s *Snapshot) write(f disk.File) (size int64, err error) {
 	le := binary.LittleEndian
 	buf := s.head
@@ -134,8 +139,8 @@ func (s *Snapshot) write(f disk.File) (size int64, err error) {
 			buf = le.AppendUint64(buf, e)
 		}
 		le.PutUint32(buf[at:], uint32(len(entries)))
-		le.PutUint32(buf[at+4:], s.v.log.codec.shardSum(s.seq, i, buf[at+snapshotShard:]))
-		if len(buf) >= windowSize || i == s.v.index.Shards()-1 {
+		le.PutUint32(buf[at+4:], s.v.codec.shardSum(s.seq, i, buf[at+snapshotShard:]))
+		if len(buf) >= snapshotPiece || i == s.v.index.Shards()-1 {
 			if _, err := f.WriteAt(buf, size); err != nil {
 				return 0, err
 			}
@@ -157,19 +162,19 @@ func (c codec) shardSum(seq uint64, shard int, entries []byte) uint32 {
 // dir, and returns the place from which the log has to be read, and the size of
 // the snapshot in bytes. An error says why it is of no use; nothing is taken from
 // it then.
-func (v *Values) Load(fsys disk.FS, dir string) (from Pos, size int64, err error) {
+func (v *Values) Load(fsys disk.FS, dir string) (from wal.Pos, size int64, err error) {
 	f, err := fsys.Open(path.Join(dir, snapshotName))
 	if err != nil {
-		return Pos{}, 0, err
+		return wal.Pos{}, 0, err
 	}
 	size, err = f.Size()
 	if err == nil {
-		r := &snapshotReader{v: v, w: window{s: &segment{path: path.Join(dir, snapshotName), file: f, size: size}}}
+		r := &snapshotReader{v: v, file: f, size: size}
 		from, err = r.load()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		v.clear()
-		return Pos{}, 0, err
+		return wal.Pos{}, 0, err
 	}
 	return from, size, nil
 }
@@ -185,47 +190,55 @@ var ErrSnapshot = errors.New("the index snapshot is damaged")
 // snapshotReader reads a snapshot from front to back.
 type snapshotReader struct {
 	v    *Values
-	w    window
+	file disk.File
+	size int64 // of the file
 	off  int64
-	from Pos
+	buf  []byte
+	from wal.Pos
 }
 
 // next returns the next n bytes, valid until the next call.
 func (r *snapshotReader) next(n int) ([]byte, error) {
-	p, err := r.w.at(r.off, n)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
+	if int64(n) > r.size-r.off {
+		return nil, fmt.Errorf("%w: read %d bytes at offset %d: it has %d", ErrSnapshot, n, r.off, r.size)
+	}
+	if cap(r.buf) < n {
+		r.buf = make([]byte, n)
+	}
+	p := r.buf[:n]
+	if got, err := r.file.ReadAt(p, r.off); got < n {
+		return nil, fmt.Errorf("%w: read %d bytes at offset %d: got %d: %w", ErrSnapshot, n, r.off, got, err)
 	}
 	r.off += int64(n)
 	return p, nil
 }
 
-func (r *snapshotReader) load() (Pos, error) {
+func (r *snapshotReader) load() (wal.Pos, error) {
 	shards, err := r.head()
 	if err != nil {
-		return Pos{}, err
+		return wal.Pos{}, err
 	}
 	if err := r.v.continues(r.from); err != nil {
-		return Pos{}, err
+		return wal.Pos{}, err
 	}
 	var entries []uint64
 	for i := range shards {
 		if entries, err = r.shard(i, entries[:0]); err != nil {
-			return Pos{}, err
+			return wal.Pos{}, err
 		}
 		if err := r.v.index.LoadShard(i, entries); err != nil {
-			return Pos{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
+			return wal.Pos{}, fmt.Errorf("%w: %w", ErrSnapshot, err)
 		}
 	}
-	if r.off != r.w.s.size {
-		return Pos{}, fmt.Errorf("%w: it has %d bytes, want %d", ErrSnapshot, r.w.s.size, r.off)
+	if r.off != r.size {
+		return wal.Pos{}, fmt.Errorf("%w: it has %d bytes, want %d", ErrSnapshot, r.size, r.off)
 	}
 	return r.from, nil
 }
 
 // head reads the head.
 func (r *snapshotReader) head() (shards int, err error) {
-	le, v := binary.LittleEndian, r.v
+	le, v, id := binary.LittleEndian, r.v, r.v.log.ID()
 	b, err := r.next(snapshotHead)
 	if err != nil {
 		return 0, err
@@ -236,21 +249,21 @@ func (r *snapshotReader) head() (shards int, err error) {
 		return 0, fmt.Errorf("%w: no magic", ErrSnapshot)
 	case le.Uint32(b[8:]) != snapshotVersion:
 		return 0, fmt.Errorf("%w: it has format version %d, this program reads version %d", ErrSnapshot, le.Uint32(b[8:]), snapshotVersion)
-	case string(b[24:40]) != string(v.log.o.ID[:]):
-		return 0, fmt.Errorf("%w: it belongs to the data directory with ID %x, this one has %x", ErrSnapshot, b[24:40], v.log.o.ID)
-	case length < snapshotHead || length > r.w.s.size:
-		return 0, fmt.Errorf("%w: its head has %d bytes, the file %d", ErrSnapshot, length, r.w.s.size)
+	case string(b[24:40]) != string(id[:]):
+		return 0, fmt.Errorf("%w: it belongs to the data directory with ID %x, this one has %x", ErrSnapshot, b[24:40], id)
+	case length < snapshotHead || length > r.size:
+		return 0, fmt.Errorf("%w: its head has %d bytes, the file %d", ErrSnapshot, length, r.size)
 	}
 	r.off = 0
 	if b, err = r.next(int(length)); err != nil {
 		return 0, err
 	}
-	if got, want := crc32.Update(v.log.codec.seed, castagnoli, b[16:]), le.Uint32(b[12:]); got != want {
+	if got, want := crc32.Update(v.codec.seed, castagnoli, b[16:]), le.Uint32(b[12:]); got != want {
 		return 0, fmt.Errorf("%w: its head has checksum %08x, its bytes have %08x", ErrSnapshot, want, got)
 	}
-	r.from = Pos{Segment: le.Uint64(b[40:]), Offset: int64(le.Uint64(b[48:])), Seq: le.Uint64(b[56:]), Sum: le.Uint32(b[64:])}
+	r.from = wal.Pos{Segment: le.Uint64(b[40:]), Offset: int64(le.Uint64(b[48:])), Seq: le.Uint64(b[56:]), Sum: le.Uint32(b[64:])}
 	offsetBits, shards := int(le.Uint32(b[20:])), int(le.Uint32(b[68:]))
-	if shards != v.index.Shards() || offsetBits < v.offsetBits || offsetBits > bits.Len(MaxSegment/8) {
+	if shards != v.index.Shards() || offsetBits < v.offsetBits || offsetBits > bits.Len(wal.MaxSegment/8) {
 		return 0, fmt.Errorf("the index snapshot has %d shards and %d bits for a place, want %d and %d", shards, offsetBits, v.index.Shards(), v.offsetBits)
 	}
 	v.offsetBits = offsetBits
@@ -266,7 +279,7 @@ func (r *snapshotReader) holders(b []byte, count int) error {
 		if len(b) < snapshotHolder {
 			return fmt.Errorf("%w: its list of segments is cut off", ErrSnapshot)
 		}
-		h := &holder{seg: v.log.segment(le.Uint64(b)), ordinal: int(le.Uint32(b[8:]))}
+		h := &holder{seg: v.log.Segment(le.Uint64(b)), ordinal: int(le.Uint32(b[8:]))}
 		number, ends := le.Uint64(b), int(le.Uint32(b[12:]))
 		h.live, h.total, h.marks = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), int64(le.Uint64(b[32:]))
 		b = b[snapshotHolder:]
@@ -302,13 +315,13 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 		return nil, err
 	}
 	count, want := int64(le.Uint32(b)), le.Uint32(b[4:])
-	if count*8 > r.w.s.size-r.off {
-		return nil, fmt.Errorf("%w: shard %d has %d entries, %d bytes are left", ErrSnapshot, i, count, r.w.s.size-r.off)
+	if count*8 > r.size-r.off {
+		return nil, fmt.Errorf("%w: shard %d has %d entries, %d bytes are left", ErrSnapshot, i, count, r.size-r.off)
 	}
 	if b, err = r.next(int(count * 8)); err != nil {
 		return nil, err
 	}
-	if got := v.log.codec.shardSum(r.from.Seq, i, b); got != want {
+	if got := v.codec.shardSum(r.from.Seq, i, b); got != want {
 		return nil, fmt.Errorf("%w: shard %d has checksum %08x, its bytes have %08x", ErrSnapshot, i, want, got)
 	}
 	for ; len(b) > 0; b = b[8:] {
@@ -318,7 +331,7 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 		if ordinal >= len(v.holders) || v.holders[ordinal] == nil {
 			continue
 		}
-		if s := v.holders[ordinal].seg; s.number < r.from.Segment || v.offset(loc) < r.from.Offset {
+		if s := v.holders[ordinal].seg; s.Number() < r.from.Segment || v.offset(loc) < r.from.Offset {
 			entries = append(entries, e)
 		}
 	}
@@ -330,9 +343,9 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 // on with the next one that is there: what compaction moved away, or left since
 // something later decides on it, stands in those, as for any freed segment
 // behind the place.
-func (v *Values) continues(at Pos) error {
-	durable := v.log.from
-	s := v.log.segment(at.Segment)
+func (v *Values) continues(at wal.Pos) error {
+	durable := v.log.Checkpoint()
+	s := v.log.Segment(at.Segment)
 	switch order := cmp.Or(cmp.Compare(at.Segment, durable.Segment), cmp.Compare(at.Offset, durable.Offset)); {
 	case order > 0:
 		return fmt.Errorf("the index snapshot is newer than CHECKPOINT: it ends with batch %d, CHECKPOINT with %d", at.Seq, durable.Seq)
@@ -345,8 +358,8 @@ func (v *Values) continues(at Pos) error {
 	case order == 0:
 		return nil
 	}
-	if at.Offset >= pageSize && at.Offset < s.size && at.Offset%8 == 0 {
-		if _, f, err := v.log.codec.batch(&window{s: s}, at); err != nil || f == nil {
+	{
+		if ok, err := v.log.Follows(at); err != nil || ok {
 			return err
 		}
 	}

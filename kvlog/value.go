@@ -37,6 +37,17 @@ const (
 	markHead  = 10 // part of the file format, never changed
 )
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// codec writes and checks the records of values of one data directory.
+type codec struct {
+	seed uint32 // the checksum of the directory's ID, with which every other starts
+}
+
+func newCodec(id [16]byte) codec {
+	return codec{seed: crc32.Checksum(id[:], castagnoli)}
+}
+
 // Value is one value record, in memory.
 type Value struct {
 	Acc, ID, Type []byte

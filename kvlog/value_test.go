@@ -2,13 +2,28 @@ package kvlog
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"math"
+	"strings"
 	"testing"
+
+	"clouddragon/kvlog/wal"
 )
 
 // The bytes below are the format: if one of these tests fails, data that was
 // written before cannot be read any more.
+
+func wantBytes(t *testing.T, got []byte, want string) {
+	t.Helper()
+	w, err := hex.DecodeString(strings.Join(strings.Fields(want), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, w) {
+		t.Errorf("got\n%swant\n%s", hex.Dump(got), hex.Dump(w))
+	}
+}
 
 func goldenValue() []byte {
 	p := make([]byte, ValueSize("ac", "id", "t/x", 5))
@@ -42,7 +57,7 @@ func TestGoldenMark(t *testing.T) {
 func TestGoldenIndexSnapshotHead(t *testing.T) {
 	r := newValuesRig(t)
 	r.set("key", "value", 0x1000_0000_0000)
-	at := Pos{Segment: 1, Offset: 4096 + 8, Seq: 3, Sum: 4}
+	at := wal.Pos{Segment: 1, Offset: 4096 + 8, Seq: 3, Sum: 4}
 	wantBytes(t, r.v.Freeze(at).head, `
 		6364696e6465780a  01000000  2f223448
 		90000000  0d000000  746865206469726563746f7279204944

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"clouddragon/internal/hashindex"
+	"clouddragon/kvlog/wal"
 )
 
 // Values are the live values of a log: an index of 8 bytes a key, and the
@@ -23,7 +24,8 @@ import (
 // number that it has while it holds values, and the record's offset in it, in
 // units of 8 bytes.
 type Values struct {
-	log        *Log
+	log        *wal.Log
+	codec      codec
 	index      *hashindex.Index
 	offsetBits int
 
@@ -48,21 +50,41 @@ var ErrDamaged = errors.New("the stored value is damaged")
 func IsBad(err error) bool { return errors.Is(err, errValue) }
 
 // NewValues returns the values of a log that was opened, none yet.
-func NewValues(l *Log) *Values {
-	largest := l.o.Segment
-	for _, s := range l.segments {
-		largest = max(largest, s.size)
+func NewValues(l *wal.Log) *Values {
+	return &Values{
+		log:        l,
+		codec:      newCodec(l.ID()),
+		index:      hashindex.New(),
+		offsetBits: bits.Len64(uint64(l.LargestSegment()-1) / 8),
+		byNumber:   make(map[uint64]*holder),
 	}
-	return &Values{log: l, index: hashindex.New(), offsetBits: bits.Len64(uint64(largest-1) / 8), byNumber: make(map[uint64]*holder)}
+}
+
+// Salvage accepts a batch whose checksum is bad only because the data of some of
+// its values is: whatever else it holds is good then, and each value is checked
+// again when it is read.
+func (v *Values) Salvage(recs wal.Records) bool {
+	bad := false
+	for r := range recs.All() {
+		if r.Type != TypeValue {
+			continue
+		}
+		val, end, err := v.codec.head(r.Body)
+		if err != nil || len(r.Body)-end != val.Length {
+			return false
+		}
+		bad = bad || SumValue(r.Body[end:]) != val.Sum
+	}
+	return bad
 }
 
 // Hash returns a key's hash. It is keyed by the directory's ID, so nobody
 // outside can choose keys that collide, and stays the same over restarts.
-func (v *Values) Hash(acc, id string) uint64 { return hashKey(&v.log.o.ID, acc, id) }
+func (v *Values) Hash(acc, id string) uint64 { return hashKey(v.log.ID(), acc, id) }
 
-func (v *Values) hash(acc, id []byte) uint64 { return hashKey(&v.log.o.ID, acc, id) }
+func (v *Values) hash(acc, id []byte) uint64 { return hashKey(v.log.ID(), acc, id) }
 
-func hashKey[T string | []byte](dir *[16]byte, acc, id T) uint64 {
+func hashKey[T string | []byte](dir [16]byte, acc, id T) uint64 {
 	var room [16 + 1 + 255 + 255]byte
 	b := append(room[:0], dir[:]...)
 	b = append(b, uint8(len(acc)))
@@ -145,7 +167,7 @@ func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Foun
 				continue
 			}
 			if err == nil && data {
-				val, err = r.value(v.log.codec)
+				val, err = r.value(v.codec)
 			}
 			if err != nil {
 				if bad == nil || !IsBad(err) {
@@ -153,7 +175,7 @@ func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Foun
 				}
 				continue
 			}
-			f.OK, f.Loc, f.Version, f.Expires, f.Size = true, loc, r.head.Version, r.head.Expires, RecordSize(r.body)
+			f.OK, f.Loc, f.Version, f.Expires, f.Size = true, loc, r.head.Version, r.head.Expires, wal.RecordSize(r.body)
 			return val, f, nil
 		}
 		var again [8]uint64
@@ -176,7 +198,7 @@ var firsts = sync.Pool{New: func() any { return new([firstRead]byte) }}
 
 // reading is a record of which the head was read.
 type reading struct {
-	seg  *segment
+	seg  *wal.Segment
 	off  int64  // of the body
 	body int    // its length in bytes
 	read []byte // of the body so far
@@ -184,7 +206,7 @@ type reading struct {
 }
 
 func (r *reading) fail(err error) error {
-	return fmt.Errorf("%s at offset %d: %w", r.seg.path, r.off-recordHeader, err)
+	return fmt.Errorf("%s at offset %d: %w", r.seg.Path(), r.off-wal.RecordHeader, err)
 }
 
 // read reads the head of the record at a location, and what follows as far as
@@ -194,22 +216,22 @@ func (v *Values) read(loc uint64, buf []byte) (reading, error) {
 	if err != nil {
 		return reading{}, err
 	}
-	r := reading{seg: s, off: off + recordHeader}
-	buf = buf[:max(0, min(int64(len(buf)), s.size-off))]
-	if n, err := s.file.ReadAt(buf, off); err != nil && (err != io.EOF || n < len(buf)) {
+	r := reading{seg: s, off: off + wal.RecordHeader}
+	buf = buf[:max(0, min(int64(len(buf)), s.Size()-off))]
+	if n, err := s.ReadAt(buf, off); err != nil && (err != io.EOF || n < len(buf)) {
 		return r, r.fail(err)
 	}
-	if len(buf) < recordHeader || buf[4] != TypeValue {
+	if len(buf) < wal.RecordHeader {
 		return r, r.fail(errValue)
 	}
-	body := int64(binary.LittleEndian.Uint32(buf))
-	if body > s.size-r.off {
+	typ, body := wal.ParseRecordHeader(buf)
+	if typ != TypeValue || body > s.Size()-r.off {
 		return r, r.fail(errValue)
 	}
 	r.body = int(body)
-	r.read = buf[recordHeader:][:min(r.body, len(buf)-recordHeader)]
+	r.read = buf[wal.RecordHeader:][:min(r.body, len(buf)-wal.RecordHeader)]
 	var end int
-	if r.head, end, err = v.log.codec.head(r.read); err != nil {
+	if r.head, end, err = v.codec.head(r.read); err != nil {
 		return r, r.fail(err)
 	}
 	if end+r.head.Length != r.body {
@@ -223,7 +245,7 @@ func (r *reading) value(c codec) (Value, error) {
 	whole := make([]byte, r.body)
 	n := copy(whole, r.read)
 	if n < len(whole) {
-		if _, err := r.seg.file.ReadAt(whole[n:], r.off+int64(n)); err != nil {
+		if _, err := r.seg.ReadAt(whole[n:], r.off+int64(n)); err != nil {
 			return Value{}, r.fail(err)
 		}
 	}
@@ -234,7 +256,7 @@ func (r *reading) value(c codec) (Value, error) {
 	return val, nil
 }
 
-func (v *Values) place(loc uint64) (*segment, int64, error) {
+func (v *Values) place(loc uint64) (*wal.Segment, int64, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	ordinal := int(loc >> v.offsetBits)
@@ -254,7 +276,7 @@ func (v *Values) offset(loc uint64) int64 { return int64(loc&(1<<v.offsetBits-1)
 // Check reads every value that the index points to, in the order of the log, and
 // reports those that cannot be read, or are not found by their key. It returns how
 // many there are.
-func (v *Values) Check(report func(*DamageError)) int {
+func (v *Values) Check(report func(*wal.DamageError)) int {
 	locs := make([]uint64, 0, v.index.Len())
 	var entries []uint64
 	for i := range v.index.Shards() {
@@ -271,14 +293,14 @@ func (v *Values) Check(report func(*DamageError)) int {
 			err = r.fail(errors.New("the index points here for another key"))
 		}
 		if err == nil {
-			_, err = r.value(v.log.codec)
+			_, err = r.value(v.codec)
 		}
 		if err == nil {
 			continue
 		}
-		d := &DamageError{What: err.Error(), Lost: "a value"}
+		d := &wal.DamageError{What: err.Error(), Lost: "a value"}
 		if r.seg != nil {
-			d.File, d.Offset = r.seg.path, r.off-recordHeader
+			d.File, d.Offset = r.seg.Path(), r.off-wal.RecordHeader
 		}
 		if len(r.head.ID) > 0 {
 			d.Lost = fmt.Sprintf("the value %q of account %q", r.head.ID, r.head.Acc)

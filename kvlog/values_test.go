@@ -11,35 +11,60 @@ import (
 	"testing"
 
 	"clouddragon/internal/test/memdisk"
+	"clouddragon/kvlog/wal"
 )
+
+var testID = [16]byte([]byte("the directory ID"))
 
 // valuesRig is a log with values, written to as db does it.
 type valuesRig struct {
 	t       testing.TB
 	disk    *memdisk.FS
-	o       Options
-	l       *Log
+	o       wal.Options
+	l       *wal.Log
 	v       *Values
-	first   Pos
-	end     Pos
+	first   wal.Pos
+	end     wal.Pos
 	version uint64
 }
 
 func newValuesRig(t testing.TB) *valuesRig {
 	r := &valuesRig{t: t, disk: memdisk.New()}
-	r.o = testOptions(r.disk)
-	r.o.Segment = 64 << 10
-	r.l, r.first = newLog(t, r.o)
+	r.o = wal.Options{FS: r.disk, Dir: "log", ID: testID, Segment: 64 << 10}
+	var err error
+	if r.first, err = wal.Create(r.o); err != nil {
+		t.Fatal(err)
+	}
+	if r.l, err = wal.Open(r.o, r.first, []uint64{r.first.Segment}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	tail, err := r.l.Replay(func(uint64, wal.Records) error { return nil })
+	if err == nil {
+		err = r.l.Repair(tail)
+	}
+	if err == nil {
+		err = r.l.Start(tail)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.end = r.first
 	r.v = NewValues(r.l)
 	return r
 }
 
 // apply appends a batch and takes its steps over.
-func (r *valuesRig) apply(b *Batch, steps ...Step) {
+func (r *valuesRig) apply(b *wal.Batch, steps ...Step) {
 	r.t.Helper()
 	if b.Len() > r.l.Room(true) {
-		prepare(r.t, r.l)
+		if err := r.l.Prepare(); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 	end, err := r.l.Append(b)
 	if err != nil {
@@ -65,19 +90,19 @@ func (r *valuesRig) set(id, data string, expires int64) {
 	r.t.Helper()
 	r.version++
 	hash, old := r.find(id)
-	var b Batch
+	var b wal.Batch
 	p := b.AddDirty(TypeValue, ValueSize("acc", id, "", len(data)))
 	r.v.Put(p, "acc", id, "", r.version, expires, []byte(data), SumValue([]byte(data)))
-	r.apply(&b, Step{Hash: hash, At: batchHeader, Size: RecordSize(len(p)), Expires: expires, Old: old})
+	r.apply(&b, Step{Hash: hash, At: b.Len() - wal.RecordSize(len(p)), Size: wal.RecordSize(len(p)), Expires: expires, Old: old})
 }
 
 func (r *valuesRig) delete(id string) {
 	r.t.Helper()
 	hash, old := r.find(id)
-	var b Batch
+	var b wal.Batch
 	p := b.Add(TypeMark, MarkSize("acc", id))
 	PutMark(p, "acc", id, 0)
-	r.apply(&b, Step{Hash: hash, At: -1, Old: old, Mark: RecordSize(len(p))})
+	r.apply(&b, Step{Hash: hash, At: -1, Old: old, Mark: wal.RecordSize(len(p))})
 }
 
 // want checks what a key has; "" is no value.
@@ -90,11 +115,11 @@ func (r *valuesRig) want(v *Values, id, data string) {
 }
 
 // reopen opens what is on the disk, with the snapshot if it is good.
-func (r *valuesRig) reopen(disk *memdisk.FS, checkpoint Pos) (*Values, error) {
+func (r *valuesRig) reopen(disk *memdisk.FS, checkpoint wal.Pos) (*Values, error) {
 	r.t.Helper()
 	o := r.o
 	o.FS = disk
-	l, err := Open(o, checkpoint, r.l.Segments())
+	l, err := wal.Open(o, checkpoint, r.l.Segments())
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -105,7 +130,7 @@ func (r *valuesRig) reopen(disk *memdisk.FS, checkpoint Pos) (*Values, error) {
 	})
 	v := NewValues(l)
 	from, _, bad := v.Load(disk, ".")
-	take := func(recs Records) error {
+	take := func(recs wal.Records) error {
 		for rec := range recs.All() {
 			if _, err := v.Replay(recs, rec); err != nil {
 				return err
@@ -113,16 +138,16 @@ func (r *valuesRig) reopen(disk *memdisk.FS, checkpoint Pos) (*Values, error) {
 		}
 		return nil
 	}
-	if err := l.ScanBefore(from, take); err != nil {
+	if err := l.ScanBefore(from, take, v.Salvage); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := l.Replay(func(_ uint64, recs Records) error { return take(recs) }); err != nil {
+	if _, err := l.Replay(func(_ uint64, recs wal.Records) error { return take(recs) }); err != nil {
 		r.t.Fatal(err)
 	}
 	return v, bad
 }
 
-func (r *valuesRig) save(at Pos) []byte {
+func (r *valuesRig) save(at wal.Pos) []byte {
 	r.t.Helper()
 	if _, err := r.v.Freeze(at).Write(r.disk, "."); err != nil {
 		r.t.Fatal(err)
@@ -215,7 +240,7 @@ func TestASnapshotThatTheLogDoesNotFollowIsRefused(t *testing.T) {
 	r.set("a", "1", 0)
 	early := r.end
 	r.set("b", "2", 0)
-	cases := map[string]Pos{
+	cases := map[string]wal.Pos{
 		"newer than CHECKPOINT": {Segment: 1, Offset: r.end.Offset + 8, Seq: 9},
 		"is freed, CHECKPOINT":  {Segment: 0, Offset: 4096, Seq: r.end.Seq},
 		"CHECKPOINT with":       {Segment: 1, Offset: r.end.Offset, Seq: r.end.Seq, Sum: r.end.Sum + 1},
@@ -254,7 +279,7 @@ func TestEntriesOfSegmentsThatAreGoneAreDropped(t *testing.T) {
 	r.save(r.end)
 	moved := 0
 	err := r.v.Survey(1, 4096, func(moves []Move) error {
-		var b Batch
+		var b wal.Batch
 		var steps []Step
 		for _, m := range moves {
 			at := b.Len()
@@ -380,7 +405,7 @@ func FuzzSnapshot(f *testing.F) {
 	f.Add(good[:snapshotHead])
 	f.Add([]byte(snapshotMagic))
 	o := r.o
-	l, err := Open(o, r.end, []uint64{1})
+	l, err := wal.Open(o, r.end, []uint64{1})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -412,7 +437,7 @@ func TestCheckFindsEntriesThatPointElsewhere(t *testing.T) {
 	var found []string
 	check := func() int {
 		found = nil
-		return r.v.Check(func(d *DamageError) { found = append(found, d.What) })
+		return r.v.Check(func(d *wal.DamageError) { found = append(found, d.What) })
 	}
 	if n := check(); n != 20 || len(found) > 0 {
 		t.Fatal(n, found)

@@ -3,7 +3,7 @@
 //
 //	what it breaks in the real world, in one line
 //
-//	kvlog/log.go
+//	kvlog/wal/log.go
 //	 	a line that stays
 //	-	a line that goes
 //	+	a line that comes

@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"encoding/binary"
@@ -29,8 +29,8 @@ const (
 	DefaultSegment = 64 << 20
 )
 
-// segment is one file of the log.
-type segment struct {
+// Segment is one file of the log. Its methods may be called by any goroutine.
+type Segment struct {
 	number uint64
 	path   string
 	file   disk.File
@@ -40,6 +40,20 @@ type segment struct {
 	// short, or without a header, which is there or not since it is one sector.
 	unmade bool
 }
+
+// Number returns the segment's number: 1, 2, 3…
+func (s *Segment) Number() uint64 { return s.number }
+
+// Path returns the name of the segment's file.
+func (s *Segment) Path() string { return s.path }
+
+// Size returns the bytes of the segment, its header page included. No record
+// reaches beyond it.
+func (s *Segment) Size() int64 { return s.size }
+
+// ReadAt reads from the segment's file. Once Free has removed the segment it
+// returns os.ErrClosed.
+func (s *Segment) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadAt(p, off) }
 
 // putSegmentHeader fills in the first page of a segment.
 func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
@@ -114,8 +128,8 @@ func (o Options) list() ([]uint64, error) {
 
 // openSegment opens a segment and checks its header and its size; see segment.bad.
 // A segment that is missing is bad and has no file.
-func (o Options) openSegment(number uint64) (*segment, error) {
-	s := &segment{number: number, path: o.path(number)}
+func (o Options) openSegment(number uint64) (*Segment, error) {
+	s := &Segment{number: number, path: o.path(number)}
 	f, err := o.FS.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.bad = s.damage(0, "is missing", "every batch in it")
@@ -149,8 +163,8 @@ func (o Options) openSegment(number uint64) (*segment, error) {
 
 // createSegment makes a segment of size bytes, durable when it returns. What a
 // crash left under its name is removed. After an error nothing is left of it.
-func (o Options) createSegment(number uint64, size int64) (*segment, error) {
-	s := &segment{number: number, path: o.path(number), size: size}
+func (o Options) createSegment(number uint64, size int64) (*Segment, error) {
+	s := &Segment{number: number, path: o.path(number), size: size}
 	f, err := o.FS.Create(s.path)
 	if errors.Is(err, fs.ErrExist) {
 		if err := o.FS.Remove(s.path); err != nil {
@@ -168,7 +182,7 @@ func (o Options) createSegment(number uint64, size int64) (*segment, error) {
 	return s, nil
 }
 
-func (o Options) fill(s *segment) error {
+func (o Options) fill(s *Segment) error {
 	if err := s.file.Allocate(0, s.size); err != nil {
 		return err
 	}
@@ -181,7 +195,7 @@ func (o Options) fill(s *segment) error {
 	return o.FS.SyncDir(o.Dir)
 }
 
-func (o Options) writeHeader(s *segment) error {
+func (o Options) writeHeader(s *Segment) error {
 	page := make([]byte, pageSize)
 	putSegmentHeader(page, s.number, s.size, o.ID)
 	_, err := s.file.WriteAt(page, 0)
@@ -190,11 +204,11 @@ func (o Options) writeHeader(s *segment) error {
 
 // room is the largest batch, in bytes, that fits behind offset with the seal
 // still behind it.
-func (s *segment) room(offset int64) int64 { return max(0, s.size-offset-sealSize) }
+func (s *Segment) room(offset int64) int64 { return max(0, s.size-offset-sealSize) }
 
 // reserve is what of a segment is held back for deletes, in bytes.
-func (s *segment) reserve() int64 { return min(s.size/4, 1<<20) }
+func (s *Segment) reserve() int64 { return min(s.size/4, 1<<20) }
 
-func (s *segment) damage(offset int64, what, lost string) *DamageError {
+func (s *Segment) damage(offset int64, what, lost string) *DamageError {
 	return &DamageError{File: s.path, Offset: offset, What: what, Lost: lost}
 }

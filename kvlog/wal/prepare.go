@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"errors"
@@ -50,7 +50,7 @@ func (l *Log) Prepare() error {
 	return nil
 }
 
-func (o Options) createAnySize(number uint64) (*segment, error) {
+func (o Options) createAnySize(number uint64) (*Segment, error) {
 	least := min(o.Segment, max(o.Segment/8, leastSegment))
 	for size := o.Segment; ; {
 		s, err := o.createSegment(number, size)
@@ -81,7 +81,7 @@ func (l *Log) Withdraw() bool {
 
 // enlarge makes the withdrawn segment as large as a new one, and ready. Nobody
 // else writes to it. It wants dir held.
-func (l *Log) enlarge(small *segment) error {
+func (l *Log) enlarge(small *Segment) error {
 	s := *small
 	s.size = l.o.Segment
 	err := s.file.Allocate(small.size, s.size-small.size)
@@ -120,7 +120,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	defer l.dir.Unlock()
 	l.mu.Lock()
 	err := l.failed
-	var doomed []*segment
+	var doomed []*Segment
 	for _, s := range l.segments {
 		if err == nil && s.number < min(before, l.active.number) {
 			doomed = append(doomed, s)
@@ -128,7 +128,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	}
 	l.mu.Unlock()
 	if keep != nil {
-		doomed = slices.DeleteFunc(doomed, func(s *segment) bool { return keep(s.number) })
+		doomed = slices.DeleteFunc(doomed, func(s *Segment) bool { return keep(s.number) })
 	}
 	if err != nil || len(doomed) == 0 {
 		return err
@@ -140,7 +140,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 			break
 		}
 		l.mu.Lock()
-		l.segments = slices.DeleteFunc(l.segments, func(o *segment) bool { return o == s })
+		l.segments = slices.DeleteFunc(l.segments, func(o *Segment) bool { return o == s })
 		l.bytes -= s.size
 		l.mu.Unlock()
 		errs = append(errs, s.file.Close())

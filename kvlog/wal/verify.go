@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"errors"
@@ -73,7 +73,7 @@ func (v *verifier) verify() {
 
 // walk checks the batches of a segment; behind a bad one it goes on with the
 // next that has a good header.
-func (v *verifier) walk(s *segment, follows bool) {
+func (v *verifier) walk(s *Segment, follows bool) {
 	pos := Pos{Segment: s.number, Offset: pageSize, Seq: v.end.Seq, Sum: v.end.Sum}
 	w := window{s: s}
 	if !follows {
@@ -114,7 +114,7 @@ func (v *verifier) walk(s *segment, follows bool) {
 
 // resync judges a place where no good batch stands, and returns the next place
 // where one may stand. It is not ok if there is none in this segment.
-func (v *verifier) resync(s *segment, pos Pos, f *fault) (next Pos, ok bool, err error) {
+func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err error) {
 	later, err := v.codec.scan(s, pos.Offset, pos.Seq+1, true)
 	if err != nil {
 		return Pos{}, false, err
@@ -142,7 +142,7 @@ func (v *verifier) resync(s *segment, pos Pos, f *fault) (next Pos, ok bool, err
 
 // checkFrom makes sure that the walk, when it comes to from, has met the batch
 // that CHECKPOINT says ends there.
-func (v *verifier) checkFrom(s *segment, pos Pos) {
+func (v *verifier) checkFrom(s *Segment, pos Pos) {
 	if v.passed || s.number != v.from.Segment || pos.Offset < v.from.Offset {
 		return
 	}
@@ -152,14 +152,14 @@ func (v *verifier) checkFrom(s *segment, pos Pos) {
 	}
 }
 
-func (v *verifier) reportFrom(s *segment, pos Pos) {
+func (v *verifier) reportFrom(s *Segment, pos Pos) {
 	v.report(s.damage(v.from.Offset, fmt.Sprintf("CHECKPOINT says that batch %d with checksum %08x ends here, but batch %d with checksum %08x ends at offset %d of segment %d",
 		v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset, pos.Segment), "every batch from there on"))
 }
 
 // reportAt reports an error: as it is if it is damage, or as a place that cannot
 // be read.
-func (v *verifier) reportAt(s *segment, pos Pos, err error) {
+func (v *verifier) reportAt(s *Segment, pos Pos, err error) {
 	var damage *DamageError
 	switch {
 	case err == nil:

@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"encoding/binary"
@@ -8,11 +8,21 @@ import (
 
 // Part of the file format, never changed.
 const (
+	// RecordHeader is the size of a record's header in bytes.
+	RecordHeader = recordHeader
+
 	recordHeader = 8
 	typeSeal     = 255
 	sealBody     = 8
 	sealSize     = batchHeader + recordHeader + sealBody // a seal's whole batch
 )
+
+// ParseRecordHeader returns what the header of a record says: its type, and the
+// bytes of its body. p has at least RecordHeader bytes. A record header has no
+// checksum of its own: outside of a batch that was checked, trust neither.
+func ParseRecordHeader(p []byte) (typ uint8, body int64) {
+	return p[4], int64(binary.LittleEndian.Uint32(p))
+}
 
 // A buffer larger than keepBuffer, in bytes, is kept for keepBatches more batches
 // that need none of that size: new memory costs a large value as much as its write.
@@ -53,7 +63,7 @@ func (b *Batch) Add(typ uint8, n int) []byte {
 // filled in.
 func (b *Batch) AddDirty(typ uint8, n int) []byte {
 	if typ == 0 || typ == typeSeal || n < 0 || n > MaxSegment {
-		panic(fmt.Sprintf("kvlog: record of type %d with %d bytes; types are 1 to 254, sizes 0 to %d", typ, n, MaxSegment))
+		panic(fmt.Sprintf("wal: record of type %d with %d bytes; types are 1 to 254, sizes 0 to %d", typ, n, MaxSegment))
 	}
 	return b.add(typ, n)
 }

@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ type Tail struct {
 }
 
 // errNotStarted is returned when a log is written to before Start.
-var errNotStarted = errors.New("kvlog: the log is not started")
+var errNotStarted = errors.New("wal: the log is not started")
 
 // The steps of recovery, for Log.recovered.
 const (
@@ -66,7 +66,7 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 // openAll opens the named segments, the one that from lies in, and all that are
 // in the directory behind that. The outdated ones are those before it that
 // nobody names. After an error it returns what is open, to be closed.
-func (o Options) openAll(from Pos, named []uint64) (all []*segment, outdated []uint64, err error) {
+func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []uint64, err error) {
 	found, err := o.list()
 	if err != nil {
 		return nil, nil, err
@@ -132,10 +132,10 @@ func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 }
 
 // successor returns the segment in which a sealed one goes on.
-func (l *Log) successor(sealed uint64) (*segment, error) {
+func (l *Log) successor(sealed uint64) (*Segment, error) {
 	s := l.find(sealed + 1)
 	if s == nil {
-		s = &segment{number: sealed + 1, path: l.o.path(sealed + 1)}
+		s = &Segment{number: sealed + 1, path: l.o.path(sealed + 1)}
 		s.bad = s.damage(0, fmt.Sprintf("segment %d is missing, though segment %d says that the log goes on there", sealed+1, sealed), "every batch in it")
 	}
 	if s.bad != nil {
@@ -146,13 +146,13 @@ func (l *Log) successor(sealed uint64) (*segment, error) {
 
 // missing is the damage that a segment is not there, though a later one is.
 func (l *Log) missing(number, later uint64) *DamageError {
-	s := segment{path: l.o.path(number)}
+	s := Segment{path: l.o.path(number)}
 	return s.damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
 }
 
 // judge decides whether the log may end at t.End, in s, where f stands in place
 // of a batch, or whether that is damage; and it notes the garbage there.
-func (l *Log) judge(t *Tail, s *segment, f *fault) error {
+func (l *Log) judge(t *Tail, s *Segment, f *fault) error {
 	end := t.End
 	here, err := l.codec.scan(s, end.Offset, end.Seq+1, false) // that batch itself proves nothing
 	if err != nil {
@@ -205,7 +205,7 @@ func (l *Log) judge(t *Tail, s *segment, f *fault) error {
 // the next Replay finds.
 func (l *Log) Repair(t Tail) error {
 	if l.recovered < replayed {
-		return errors.New("kvlog: Repair before Replay")
+		return errors.New("wal: Repair before Replay")
 	}
 	if err := l.rewrite(t); err != nil {
 		return err
@@ -277,7 +277,7 @@ func (l *Log) repairNext(number uint64) error {
 		return nil
 	}
 	if s.bad != nil {
-		l.segments = slices.DeleteFunc(l.segments, func(o *segment) bool { return o == s })
+		l.segments = slices.DeleteFunc(l.segments, func(o *Segment) bool { return o == s })
 		return errors.Join(s.file.Close(), l.o.FS.Remove(s.path))
 	}
 	left, err := l.codec.scan(s, pageSize, 0, false)
@@ -295,7 +295,7 @@ func (l *Log) repairNext(number uint64) error {
 }
 
 // zero overwrites [from, to) of a segment with zeros.
-func zero(s *segment, from, to int64) error {
+func zero(s *Segment, from, to int64) error {
 	for from < to {
 		n := min(to-from, int64(len(zeros)))
 		if _, err := s.file.WriteAt(zeros[:n], from); err != nil {
@@ -313,7 +313,7 @@ var zeros [64 << 10]byte
 // only, and the one on disk still need the segments that are removed here.
 func (l *Log) Start(t Tail) error {
 	if l.recovered != repaired {
-		return errors.New("kvlog: Start before Repair, or twice")
+		return errors.New("wal: Start before Repair, or twice")
 	}
 	if err := l.removeOutdated(); err != nil {
 		return err

@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"encoding/binary"

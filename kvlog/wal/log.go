@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"cmp"
@@ -91,10 +91,10 @@ type Log struct {
 	dir sync.Mutex
 	// mu guards what follows; held for a moment, never during I/O.
 	mu       sync.Mutex
-	segments []*segment // ascending by number
-	active   *segment   // takes the next batch; changed only by the writer
-	next     *segment   // ready to follow active, or nil
-	small    *segment   // to follow active, withdrawn to be made larger by Prepare; nil if there is none
+	segments []*Segment // ascending by number
+	active   *Segment   // takes the next batch; changed only by the writer
+	next     *Segment   // ready to follow active, or nil
+	small    *Segment   // to follow active, withdrawn to be made larger by Prepare; nil if there is none
 	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool
@@ -169,7 +169,7 @@ func (l *Log) Room(reserve bool) int {
 }
 
 // ready returns the segment that follows the active one, nil if there is none.
-func (l *Log) ready() *segment {
+func (l *Log) ready() *Segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.next
@@ -257,6 +257,31 @@ func (l *Log) Segments() []uint64 {
 	return numbers
 }
 
+// Segment returns a segment by its number, nil if there is none.
+func (l *Log) Segment(number uint64) *Segment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.find(number)
+}
+
+// LargestSegment returns the size in bytes that no segment of the log exceeds,
+// neither one that is there nor one that Prepare will make.
+func (l *Log) LargestSegment() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	largest := l.o.Segment
+	for _, s := range l.segments {
+		largest = max(largest, s.size)
+	}
+	return largest
+}
+
+// ID returns the ID of the data directory that the log belongs to.
+func (l *Log) ID() [16]byte { return l.o.ID }
+
+// Checkpoint returns the position that Open was given: Replay begins there.
+func (l *Log) Checkpoint() Pos { return l.from }
+
 // Stats are numbers about a log.
 type Stats struct {
 	Segments int
@@ -294,8 +319,8 @@ func (l *Log) Close() error {
 
 // find returns a segment by its number, nil if there is none. It wants mu held,
 // but for recovery.
-func (l *Log) find(number uint64) *segment {
-	i, ok := slices.BinarySearchFunc(l.segments, number, func(s *segment, n uint64) int { return cmp.Compare(s.number, n) })
+func (l *Log) find(number uint64) *Segment {
+	i, ok := slices.BinarySearchFunc(l.segments, number, func(s *Segment, n uint64) int { return cmp.Compare(s.number, n) })
 	if !ok {
 		return nil
 	}

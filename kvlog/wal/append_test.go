@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"bytes"
@@ -102,7 +102,7 @@ func TestRoomForDeletesIsHeldBack(t *testing.T) {
 	if got := l.Room(true) - l.Room(false); got != held {
 		t.Errorf("%d bytes are held back in the next segment, want %d", got, held)
 	}
-	if s := (segment{size: 64 << 20}); s.reserve() != 1<<20 {
+	if s := (Segment{size: 64 << 20}); s.reserve() != 1<<20 {
 		t.Errorf("of a large segment %d bytes are held back, want 1 MiB", s.reserve())
 	}
 }

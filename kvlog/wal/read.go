@@ -1,4 +1,4 @@
-package kvlog
+package wal
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ const windowSize = 256 << 10
 // window reads a segment from front to back. It holds 256 KiB, or as much as the
 // largest batch so far.
 type window struct {
-	s   *segment
+	s   *Segment
 	off int64
 	buf []byte
 }
@@ -132,7 +132,7 @@ type leftover struct {
 // the headers of batches later than seq; with one set it stops at the first of
 // these. Each byte is looked at once, and a header counts by its own checksum,
 // so that no garbage makes this slow. from is a multiple of 8.
-func (c codec) scan(s *segment, from int64, seq uint64, one bool) (leftover, error) {
+func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, error) {
 	var l leftover
 	w := window{s: s}
 	for off := from; off < s.size; {
