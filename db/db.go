@@ -292,6 +292,7 @@ type Stats struct {
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // when the last ended
 	Stopped        bool          // the disk failed
+	DiskFull       bool          // the last attempt to make files larger found no room
 }
 
 // Stats returns the numbers of now.
@@ -313,6 +314,7 @@ func (d *DB) Stats() Stats {
 		CheckpointTook: time.Duration(d.ckptTook.Load()),
 		CheckpointAt:   time.Unix(0, d.ckptAt.Load()),
 		Stopped:        d.Err() != nil,
+		DiskFull:       d.full.Load(),
 	}
 }
 

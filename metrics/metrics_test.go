@@ -27,7 +27,7 @@ func everything() *Metrics {
 	m.Watch(Sources{
 		Storage: func() Storage {
 			return Storage{Queue: 3, Slots: []Slots{{"64", 5, 100}, {"128", 6, 50}}, TableBytes: 11, IndexBytes: 12, LogBytes: 13,
-				Segments: 4, Pending: 14, Checkpoints: 7, CheckpointTook: 1500 * time.Millisecond, CheckpointAt: time.Unix(1000, 5e8), Stopped: true}
+				Segments: 4, Pending: 14, Checkpoints: 7, CheckpointTook: 1500 * time.Millisecond, CheckpointAt: time.Unix(1000, 5e8), Stopped: true, DiskFull: true}
 		},
 		Disk:  func() (Disk, error) { return Disk{21, 22}, nil },
 		Locks: func() []Locks { return []Locks{{"mlock", 1, 2, 3}, {"lock", 4, 5, 6}} },
@@ -75,6 +75,7 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_last_checkpoint_duration_seconds 1.5`,
 		`clouddragon_last_checkpoint_timestamp_seconds 1000.5`,
 		`clouddragon_writes_stopped 1`,
+		`clouddragon_disk_full 1`,
 		`clouddragon_disk_free_bytes 21`,
 		`clouddragon_disk_size_bytes 22`,
 		`clouddragon_locks_held{api="mlock"} 1`,

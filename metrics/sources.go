@@ -29,6 +29,7 @@ type Storage struct {
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // zero: none yet
 	Stopped        bool
+	DiskFull       bool
 }
 
 // Slots are those of one size class.
@@ -98,6 +99,8 @@ var storageSeries = []series[Storage]{
 		func(s Storage) float64 { return unix(s.CheckpointAt) }),
 	gauge("writes_stopped", "1 once the disk failed and writes are stopped, else 0.",
 		func(s Storage) float64 { return one(s.Stopped) }),
+	gauge("disk_full", "1 while the disk has no room for files to grow: writes that need more room are refused with 507.",
+		func(s Storage) float64 { return one(s.DiskFull) }),
 }
 
 var diskSeries = []series[Disk]{

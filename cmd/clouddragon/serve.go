@@ -211,6 +211,7 @@ func sources(dir string, d *db.DB) metrics.Sources {
 				CheckpointTook: s.CheckpointTook,
 				CheckpointAt:   s.CheckpointAt,
 				Stopped:        s.Stopped,
+				DiskFull:       s.DiskFull,
 				Pending:        s.Pending,
 			}
 			for i, c := range s.Tables.Classes {
