@@ -61,7 +61,7 @@ func newScript(t *testing.T, p *process, dir, name string, args ...string) *scri
 	t.Helper()
 	s := &script{Cmd: exec.Command("bash", append([]string{name}, args...)...), t: t}
 	s.Dir = dir
-	s.Env = append(os.Environ(), "no_proxy=*", "SERVER="+p.addr, "DUR=3")
+	s.Env = append(os.Environ(), "no_proxy=*", "SERVER="+p.addr, "DUR=6")
 	s.Stderr = &s.stderr
 	out, err := s.StdoutPipe()
 	if err != nil {
@@ -83,6 +83,15 @@ func (s *script) says(want string) {
 	s.t.Helper()
 	if !s.lines.Scan() || s.lines.Text() != want {
 		s.t.Errorf("%v says %q (%v, %s), want %q", s.Args, s.lines.Text(), s.lines.Err(), s.stderr.String(), want)
+	}
+}
+
+// endsQuietly waits for the script's end and wants nothing on stderr.
+func (s *script) endsQuietly(code int) {
+	s.t.Helper()
+	s.ends(code)
+	if s.stderr.Len() > 0 {
+		s.t.Errorf("%v prints on stderr: %s", s.Args, s.stderr.String())
 	}
 }
 
@@ -126,7 +135,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	if err := end.Close(); err != nil {
 		t.Fatal(err)
 	}
-	first.ends(7)
+	first.endsQuietly(7)
 	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 
 	// Killed, it gives the lock back, and takes the job along.
@@ -135,15 +144,34 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	if err := third.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	third.ends(-1)
+	third.endsQuietly(-1)
 	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 
 	// With the lock gone to another, the job is stopped.
 	fourth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; cat hold")
 	fourth.says("begun")
 	want(t, http.DefaultClient, "DELETE", lock+"?force=true", http.StatusNoContent, "")
-	fourth.ends(143)
+	fourth.endsQuietly(143)
+
+	// Killed without a chance to clear up, it still takes the job along and renews no more.
+	fifth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "trap 'echo stopped; exit' TERM; echo begun; while :; do read <hold; done")
+	fifth.says("begun")
+	if err := fifth.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	fifth.says("stopped")
+	fifth.ends(-1)
+	if code, body := ask(t, http.DefaultClient, "POST", lock+"?id=other&wait=20"); code != http.StatusOK {
+		t.Errorf("the lock of a script that was killed is still renewed: %d %s", code, body)
+	}
 	p.stop()
+
+	for _, dur := range []string{"60s", "5", "1e3", "-7"} {
+		s := newScript(t, p, dir, "once.sh", "nightly", "echo", "run")
+		s.Env = append(s.Env, "DUR="+dur)
+		s.begin()
+		s.ends(64)
+	}
 }
 
 // A job goes on while its server is away for less time than its lock lasts.
@@ -157,32 +185,13 @@ func TestRecipeOnceOutlivesARestart(t *testing.T) {
 	// An address that nobody else is given, so that the second server can have it too.
 	config := small(t, "listen: 127.66.0.1:0\n")
 	p := start(t, config)
-	// Time passes when the test says so; and it is told when a renewal begins.
-	for name, text := range map[string]string{
-		"sleep": "echo asleep >&3; read <tick",
-		"curl":  `case "$*" in *token=*dur=*) echo renewal >&3 ;; esac; exec ` + curl + ` "$@"`,
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/usr/bin/env bash\n"+text+"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	// The test is told when a renewal begins.
+	shim := `case "$*" in *token=*dur=*) echo renewal >&3 ;; esac; exec ` + curl + ` "$@"`
+	if err := os.WriteFile(filepath.Join(dir, "curl"), []byte("#!/usr/bin/env bash\n"+shim+"\n"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"tick", "hold"} {
-		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tick := func(name string) {
-		t.Helper()
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteString("\n"); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
+	if err := syscall.Mkfifo(filepath.Join(dir, "hold"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	told, tell, err := os.Pipe()
 	if err != nil {
@@ -190,7 +199,7 @@ func TestRecipeOnceOutlivesARestart(t *testing.T) {
 	}
 	defer told.Close()
 	s := newScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "read <hold; exit 7")
-	s.Env = append(s.Env, "DUR=30", "PATH="+dir+":"+os.Getenv("PATH"))
+	s.Env = append(s.Env, "DUR=18", "PATH="+dir+":"+os.Getenv("PATH"))
 	s.ExtraFiles = []*os.File{tell}
 	s.begin()
 	if err := tell.Close(); err != nil {
@@ -203,14 +212,16 @@ func TestRecipeOnceOutlivesARestart(t *testing.T) {
 			t.Fatalf("it tells %q (%v), want %q; %s", lines.Text(), lines.Err(), want, s.stderr.String())
 		}
 	}
-	tells("asleep")
+	tells("renewal")
 	p.stop()
-	tick("tick")
 	tells("renewal")
 	p = start(t, strings.Replace(config, "127.66.0.1:0", p.addr, 1))
-	tells("asleep") // it was renewed
-	tick("hold")
-	s.ends(7)
+	tells("renewal")
+	tells("renewal") // the one before is answered
+	if err := os.WriteFile(filepath.Join(dir, "hold"), []byte("\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s.endsQuietly(7)
 	want(t, http.DefaultClient, "GET", "http://"+p.addr+"/db/cron/lock/nightly", http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 	p.stop()
 }
@@ -237,9 +248,9 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 	if err := end.Close(); err != nil {
 		t.Fatal(err)
 	}
-	first.ends(0)
+	first.endsQuietly(0)
 	for _, s := range queued {
-		s.ends(0)
+		s.endsQuietly(0)
 	}
 	if order, err := os.ReadFile(filepath.Join(dir, "order")); string(order) != "0\n1\n2\n3\n" {
 		t.Errorf("they ran in the order %q (%v)", order, err)
@@ -253,8 +264,8 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 	if err := killed.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	killed.ends(-1)
-	next.ends(0)
+	killed.endsQuietly(-1)
+	next.endsQuietly(0)
 	if order, err := os.ReadFile(filepath.Join(dir, "order")); string(order) != "0\n1\n2\n3\ncleared\nnext\n" {
 		t.Errorf("they ran in the order %q (%v)", order, err)
 	}
@@ -297,6 +308,9 @@ func TestRecipePublishRefusesAStaleToken(t *testing.T) {
 		{"43", "second", 0, "second"},
 		{"42", "stale", 1, "second"},
 		{"43", "again", 0, "again"},
+		{"", "no token", 64, "again"},
+		{"4x", "no token", 64, "again"},
+		{"99999999999999999999", "no token", 64, "again"},
 	} {
 		if code := publish(step.token, step.text); code != step.code {
 			t.Errorf("token %s: exit code %d, want %d", step.token, code, step.code)
@@ -304,5 +318,15 @@ func TestRecipePublishRefusesAStaleToken(t *testing.T) {
 		if got, err := os.ReadFile(filepath.Join(dir, "report")); string(got) != step.want {
 			t.Errorf("after token %s: %q (%v), want %q", step.token, got, err, step.want)
 		}
+	}
+
+	// The token counts even if the move fails or is cut off.
+	cmd := exec.Command("bash", "publish.sh", "50", "missing", "report")
+	cmd.Dir = dir
+	if err := cmd.Run(); err == nil {
+		t.Error("a file that is not there was published")
+	}
+	if code := publish("49", "older"); code != 1 {
+		t.Errorf("after token 50 was refused by mv, token 49: exit code %d, want 1", code)
 	}
 }
