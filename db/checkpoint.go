@@ -180,7 +180,7 @@ func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error
 	}
 	best, fault, err := readCheckpoint(f)
 	if err != nil {
-		err = &DamageError{Damage{File: checkpointName, What: err.Error()}}
+		err = &Damage{File: checkpointName, What: err.Error()}
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	return &checkpointFile{f, fault}, best, nil

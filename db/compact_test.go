@@ -359,7 +359,7 @@ func TestADamagedRecordKeepsItsSegmentAndHarmsNoOther(t *testing.T) {
 	copied := o
 	copied.FS = fs.Clone()
 	copied.defaults()
-	if err := verify(&copied, new(Report), func(d Damage) { named = named || strings.Contains(d.What, `the value "bad" of account "1"`) }); err != nil || !named {
+	if err := verify(&copied, new(Report), func(d *Damage) { named = named || strings.Contains(d.Error(), `the value "bad" of account "1"`) }); err != nil || !named {
 		t.Errorf("verify does not name the damaged value: %v", err)
 	}
 	if !d.values.Segments()[1] {

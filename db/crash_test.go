@@ -173,9 +173,9 @@ func verifies(fs *memdisk.FS, o Options) error {
 		return nil
 	}
 	before := fs.Len()
-	var all []Damage
+	var all []*Damage
 	o.defaults()
-	err := verify(&o, new(Report), func(d Damage) { all = append(all, d) })
+	err := verify(&o, new(Report), func(d *Damage) { all = append(all, d) })
 	if err != nil || len(all) > 0 {
 		return fmt.Errorf("verify: %v, %v", all, err)
 	}

@@ -181,6 +181,9 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) *memdisk.FS
 		if !strings.Contains(err.Error(), path.Base(name)) {
 			d.Errorf("%s, %s: the error does not name it: %v", name, what, err)
 		}
+		if x := (*Damage)(nil); !errors.As(err, &x) || !strings.HasSuffix(name, x.File) || !strings.Contains(err.Error(), "clouddragon verify") {
+			d.Errorf("%s, %s: the error is no *Damage of that file with advice: %v", name, what, err)
+		}
 		if d.verifies(spoiled) == nil && path.Base(name) != checkpointName {
 			d.Errorf("%s, %s: verify finds nothing, but a start says: %v", name, what, err)
 		}

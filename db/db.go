@@ -172,7 +172,7 @@ type DB struct {
 
 // Open makes or recovers a data directory and starts to take operations. The
 // error is a *disk.LockedError where another process has the directory, and a
-// *DamageError where something that was durable is not there any more.
+// *Damage where something that was durable is not there any more.
 func Open(o Options) (*DB, error) {
 	o.defaults()
 	if err := o.FS.MkdirAll(o.Dir); err != nil {

@@ -32,19 +32,14 @@ import (
 // table must never hold what the log does not.
 
 // Damage is one thing found wrong in a data directory.
-type Damage struct {
-	File   string // within the data directory
-	Offset int64  // bytes
-	What   string // what is wrong and what it means
-}
+type Damage = disk.Damage
 
-func (d Damage) String() string { return fmt.Sprintf("%s at byte %d: %s", d.File, d.Offset, d.What) }
-
-// DamageError is returned by Open when the files are not as they were left.
-type DamageError struct{ Damage }
-
-func (e *DamageError) Error() string {
-	return "damaged: " + e.String() + "; run `clouddragon verify` for all of it, and restore a copy of the data directory"
+// advise adds to an error that is a *Damage what to do about it.
+func advise(err error) error {
+	if d := (*Damage)(nil); errors.As(err, &d) {
+		return fmt.Errorf("damaged: %w; run `clouddragon verify` for all of it, and restore a copy of the data directory", err)
+	}
+	return err
 }
 
 // directory is what the files of a data directory say, read without changing them.
@@ -62,16 +57,16 @@ type directory struct {
 func open(o *Options) (*DB, error) {
 	began := time.Now()
 	if err := create(o); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
+		return nil, advise(fmt.Errorf("make the data directory: %w", err))
 	}
 	r, err := read(o)
 	if err != nil {
-		return nil, errors.Join(err, r.close())
+		return nil, errors.Join(advise(err), r.close())
 	}
-	var damage []Damage
-	r.tables.Load(r.state.Used, r.images, func(x slots.Damage) { damage = append(damage, Damage(x)) })
+	var damage []*Damage
+	r.tables.Load(r.state.Used, r.images, func(d *Damage) { damage = append(damage, d) })
 	if len(damage) > 0 {
-		return nil, errors.Join(&DamageError{damage[0]}, r.close())
+		return nil, errors.Join(advise(damage[0]), r.close())
 	}
 	if err := syncDirs(o.FS, o.Dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("sync the directories: %w", err), r.close())
@@ -170,8 +165,8 @@ func (r *directory) replay(seq uint64, recs wal.Records) error {
 		switch {
 		case typ == recordSlot && len(body) > 8:
 			ref := slots.Ref(le.Uint64(body))
-			if len(body) != 8+ref.Size() || !r.tables.Has(ref) {
-				return fmt.Errorf("batch %d: an image for slot %d of %s, which the file does not have: the file was cut", seq, ref.Number(), slots.FileName(ref.Class()))
+			if len(body) != 8+ref.Size() {
+				return fmt.Errorf("batch %d: an image of %d bytes for slot %d of %s", seq, len(body)-8, ref.Number(), slots.FileName(ref.Class()))
 			}
 			if _, err := r.tables.Decode(ref, body[8:]); err != nil {
 				return fmt.Errorf("batch %d: image of slot %d of %s: %w", seq, ref.Number(), slots.FileName(ref.Class()), err)
@@ -326,7 +321,7 @@ func neverUsed(o *Options) error {
 			return err
 		}
 		if used {
-			return &DamageError{Damage{File: checkpointName, What: "the file is missing, but " + name + " holds data"}}
+			return &Damage{File: checkpointName, What: "the file is missing, but " + name + " holds data"}
 		}
 	}
 	return nil

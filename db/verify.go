@@ -3,12 +3,11 @@ package db
 import (
 	"errors"
 	"fmt"
-	"path"
+	"strings"
 
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
-	"clouddragon/slots"
 )
 
 // Report is what Verify read.
@@ -23,7 +22,7 @@ type Report struct {
 // Verify reads every slot and every record of a data directory and reports all
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
-func Verify(fsys disk.FS, dir string, report func(Damage)) (Report, error) {
+func Verify(fsys disk.FS, dir string, report func(*Damage)) (Report, error) {
 	o := &Options{FS: fsys, Dir: dir, Segment: wal.MinSegment} // the segments that are there may be larger
 	o.defaults()
 	lock, err := lockDir(o)
@@ -38,18 +37,18 @@ func Verify(fsys disk.FS, dir string, report func(Damage)) (Report, error) {
 	return rep, err
 }
 
-func verify(o *Options, rep *Report, report func(Damage)) error {
+func verify(o *Options, rep *Report, report func(*Damage)) error {
 	ckpt, state, err := openCheckpoint(o.FS, o.Dir)
-	var damage *DamageError
+	var damage *Damage
 	switch {
 	case isNotExist(err):
 		if err := neverUsed(o); !errors.As(err, &damage) {
 			return errors.Join(fmt.Errorf("%s is no data directory: it has no %s", o.Dir, checkpointName), err)
 		}
-		report(damage.Damage)
+		report(damage)
 		return nil
 	case errors.As(err, &damage):
-		report(damage.Damage)
+		report(damage)
 		return nil
 	case err != nil:
 		return err
@@ -59,9 +58,9 @@ func verify(o *Options, rep *Report, report func(Damage)) error {
 	}
 	rep.Copy = ckpt.fault
 	bad := 0
-	tail, err := wal.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *wal.DamageError) {
+	tail, err := wal.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *Damage) {
 		bad++
-		report(logDamage(d))
+		report(d)
 	})
 	if err != nil {
 		return err
@@ -70,38 +69,28 @@ func verify(o *Options, rep *Report, report func(Damage)) error {
 	return verifyTables(o, rep, bad > 0, report)
 }
 
-func logDamage(d *wal.DamageError) Damage {
-	return Damage{File: path.Join("log", path.Base(d.File)), Offset: d.Offset, What: fmt.Sprintf("%s; lost: %s", d.What, d.Lost)}
-}
-
 // verifyTables checks the tables as a start would find them. With a damaged log
 // the images that it holds are not known, and only the files' own faults count.
-func verifyTables(o *Options, rep *Report, badLog bool, report func(Damage)) (err error) {
+func verifyTables(o *Options, rep *Report, badLog bool, report func(*Damage)) (err error) {
 	r, err := read(o)
 	defer func() { err = errors.Join(err, r.close()) }()
-	switch {
-	case err == nil:
-	case errors.Is(err, slots.ErrBadTable):
-		report(Damage{File: "slots", What: err.Error()})
-		return nil
-	case badLog:
-		return nil
-	default:
-		var damage *wal.DamageError
-		if errors.As(err, &damage) {
-			report(Damage{File: damage.File, Offset: damage.Offset, What: damage.What})
-			return nil
+	if err != nil {
+		var damage *Damage
+		if !errors.As(err, &damage) {
+			damage = &Damage{File: "log", What: err.Error()}
 		}
-		report(Damage{File: "log", What: err.Error()})
+		if !badLog || !strings.HasPrefix(damage.File, "log") { // that of the log was reported
+			report(damage)
+		}
 		return nil
 	}
-	r.tables.Load(r.state.Used, r.images, func(d slots.Damage) { report(Damage(d)) })
+	r.tables.Load(r.state.Used, r.images, report)
 	for _, c := range r.tables.Stats().Classes {
 		rep.Slots += c.Used
 	}
 	if err := r.snapshot.none; errors.Is(err, kvlog.ErrSnapshot) {
-		report(Damage{File: "index", What: err.Error() + "; lost: nothing, since the next start makes it anew"})
+		report(&Damage{File: "index", What: err.Error(), Lost: "nothing, since the next start makes it anew"})
 	}
-	rep.Values = r.values.Check(func(d *wal.DamageError) { report(logDamage(d)) })
+	rep.Values = r.values.Check(func(d *Damage) { report(d) })
 	return nil
 }

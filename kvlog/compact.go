@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/hashindex"
 	"clouddragon/kvlog/wal"
 )
@@ -117,7 +118,7 @@ func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, dam
 		v.hold(h)
 		damage(err)
 	}}
-	err := v.log.ScanSegment(h.seg, s.records, v.Salvage, func(d *wal.DamageError) { s.damage(d) })
+	err := v.log.ScanSegment(h.seg, s.records, v.Salvage, func(d *disk.Damage) { s.damage(d) })
 	if err == nil {
 		err = s.flush()
 	}

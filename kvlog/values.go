@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/hashindex"
 	"clouddragon/kvlog/wal"
 )
@@ -276,7 +277,7 @@ func (v *Values) offset(loc uint64) int64 { return int64(loc&(1<<v.offsetBits-1)
 // Check reads every value that the index points to, in the order of the log, and
 // reports those that cannot be read, or are not found by their key. It returns how
 // many there are.
-func (v *Values) Check(report func(*wal.DamageError)) int {
+func (v *Values) Check(report func(*disk.Damage)) int {
 	locs := make([]uint64, 0, v.index.Len())
 	var entries []uint64
 	for i := range v.index.Shards() {
@@ -298,14 +299,15 @@ func (v *Values) Check(report func(*wal.DamageError)) int {
 		if err == nil {
 			continue
 		}
-		d := &wal.DamageError{What: err.Error(), Lost: "a value"}
-		if r.seg != nil {
-			d.File, d.Offset = r.seg.Path(), r.off-wal.RecordHeader
-		}
+		lost := "a value"
 		if len(r.head.ID) > 0 {
-			d.Lost = fmt.Sprintf("the value %q of account %q", r.head.ID, r.head.Acc)
+			lost = fmt.Sprintf("the value %q of account %q", r.head.ID, r.head.Acc)
 		}
-		report(d)
+		if r.seg == nil {
+			report(&disk.Damage{File: "index", What: "it points to a segment that is not there: " + err.Error(), Lost: lost})
+			continue
+		}
+		report(r.seg.Damage(r.off-wal.RecordHeader, err.Error(), lost))
 	}
 	return len(locs)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog/wal"
 )
@@ -437,7 +438,7 @@ func TestCheckFindsEntriesThatPointElsewhere(t *testing.T) {
 	var found []string
 	check := func() int {
 		found = nil
-		return r.v.Check(func(d *wal.DamageError) { found = append(found, d.What) })
+		return r.v.Check(func(d *disk.Damage) { found = append(found, d.What) })
 	}
 	if n := check(); n != 20 || len(found) > 0 {
 		t.Fatal(n, found)

@@ -18,7 +18,7 @@ func onDisk(tb testing.TB, n int) (*writer, []Key) {
 	tables, err := Open(o, [4]int64{size, size, size, size})
 	must(tb, err)
 	tb.Cleanup(func() { must(tb, tables.Close()) })
-	tables.Load([4]uint64{}, nil, func(d Damage) { tb.Fatal(d) })
+	tables.Load([4]uint64{}, nil, func(d *disk.Damage) { tb.Fatal(d) })
 	w := newWriter(tables)
 	keys := make([]Key, n)
 	for i := range keys {
@@ -137,7 +137,7 @@ func BenchmarkLoad(b *testing.B) {
 		for i, from := range w.tables {
 			t.tables[i] = &table{name: from.name, size: from.size, extent: from.extent, perEach: from.perEach, extents: from.extents}
 		}
-		t.Load(w.Used(), nil, func(d Damage) { b.Fatal(d) })
+		t.Load(w.Used(), nil, func(d *disk.Damage) { b.Fatal(d) })
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/slot")
 }

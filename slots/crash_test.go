@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -240,7 +241,7 @@ func TestASlotThatIsNotItsOwnIsDamage(t *testing.T) {
 				t.Fatalf("the damage is %v, wanted one", damage)
 			}
 			d := damage[0]
-			if d.File != "slots-64" || d.Offset != int64(at(1)) || !strings.Contains(d.String(), c.says) {
+			if d.File != "slots-64" || d.Offset != int64(at(1)) || !strings.Contains(d.Error(), c.says) {
 				t.Errorf("the damage is %q, wanted slots-64 at %d and %q", d, at(1), c.says)
 			}
 			if _, ok := tables.Get(keys[0], keys[0].Hash(), nil); !ok {
@@ -275,7 +276,7 @@ func TestASlotBeyondTheFileIsDamage(t *testing.T) {
 		"the checkpoint's": {used: [4]uint64{2: 17}},
 	} {
 		tables, damage := load(t, fs, checkpoint{initial, c.used}, c.log)
-		n := slices.IndexFunc(damage, func(d Damage) bool { return d.File == "slots-256" && d.Offset == 8192 })
+		n := slices.IndexFunc(damage, func(d *disk.Damage) bool { return d.File == "slots-256" && d.Offset == 8192 })
 		if n < 0 {
 			t.Errorf("%s: the damage is %v, wanted some at the end of slots-256", name, damage)
 		}

@@ -1,17 +1,10 @@
 package slots
 
-import "fmt"
+import (
+	"fmt"
 
-// Damage is a place of a table file that does not hold what it has to.
-type Damage struct {
-	File   string
-	Offset int64 // of the slot, in bytes
-	What   string
-}
-
-func (d Damage) String() string {
-	return fmt.Sprintf("%s: the slot at offset %d: %s", d.File, d.Offset, d.What)
-}
+	"clouddragon/internal/disk"
+)
 
 // Load reads every slot below the high-water marks once, and builds the index
 // and the free lists. used are the marks of the checkpoint; replayed are the
@@ -19,7 +12,7 @@ func (d Damage) String() string {
 // holds and lift the marks where they lie above. It calls damage for every slot
 // that does not check, for a key that is there twice, and for a slot beyond the
 // end of its file. It changes nothing on disk.
-func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(Damage)) {
+func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(*disk.Damage)) {
 	l := loader{Tables: t, replayed: replayed, damage: damage}
 	marks := used
 	for r := range replayed {
@@ -46,11 +39,11 @@ func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(Damag
 type loader struct {
 	*Tables
 	replayed map[Ref][]byte
-	damage   func(Damage)
+	damage   func(*disk.Damage)
 }
 
 func (l *loader) report(r Ref, what string) {
-	l.damage(Damage{File: FileName(r.Class()), Offset: r.offset(), What: what})
+	l.damage(&disk.Damage{File: FileName(r.Class()), Offset: r.offset(), What: what})
 }
 
 // image returns what a slot holds once Rewrite is done.

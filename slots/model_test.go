@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 
 	"pgregory.net/rapid"
@@ -25,12 +26,12 @@ type reporter interface {
 }
 
 // load opens and loads the tables, and returns the damage too.
-func load(t reporter, fs *memdisk.FS, c checkpoint, log map[Ref][]byte) (*Tables, []Damage) {
+func load(t reporter, fs *memdisk.FS, c checkpoint, log map[Ref][]byte) (*Tables, []*disk.Damage) {
 	t.Helper()
 	tables, err := Open(options(fs), c.sizes)
 	must(t, err)
-	var damage []Damage
-	tables.Load(c.used, log, func(d Damage) { damage = append(damage, d) })
+	var damage []*disk.Damage
+	tables.Load(c.used, log, func(d *disk.Damage) { damage = append(damage, d) })
 	return tables, damage
 }
 

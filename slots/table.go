@@ -32,10 +32,6 @@ const (
 	headerSum     = headerSize - 4
 )
 
-// ErrBadTable is returned when a table file is missing, is shorter than it has
-// to be, or has no header of this directory and class.
-var ErrBadTable = errors.New("bad slot table")
-
 // table is one size class.
 type table struct {
 	name    string // of the file, with its directory
@@ -98,25 +94,26 @@ func (c Codec) header(class int) []byte {
 	return page
 }
 
-// checkHeader says what is wrong with the header page of a class's file.
-func (c Codec) checkHeader(class int, page []byte) error {
+// checkHeader returns what is wrong with the header page of a class's file, "" if
+// nothing is.
+func (c Codec) checkHeader(class int, page []byte) string {
 	if string(page[:len(headerMagic)]) != headerMagic {
-		return fmt.Errorf("it starts with %q, a slot table starts with %q", page[:len(headerMagic)], headerMagic)
+		return fmt.Sprintf("it starts with %q, a slot table starts with %q", page[:len(headerMagic)], headerMagic)
 	}
 	if v := binary.LittleEndian.Uint32(page[8:]); v != headerVersion {
-		return fmt.Errorf("its format version is %d, this program reads version %d", v, headerVersion)
+		return fmt.Sprintf("its format version is %d, this program reads version %d", v, headerVersion)
 	}
 	got, want := binary.LittleEndian.Uint32(page[headerSum:]), crc32.Checksum(page[:headerSum], castagnoli)
 	if got != want {
-		return fmt.Errorf("its header has the checksum %08x, wanted %08x: the header is damaged", got, want)
+		return fmt.Sprintf("its header has the checksum %08x, wanted %08x: the header is damaged", got, want)
 	}
 	if size := binary.LittleEndian.Uint32(page[12:]); size != uint32(Classes[class]) {
-		return fmt.Errorf("it has slots of %d bytes, wanted %d: it was put in another table's place", size, Classes[class])
+		return fmt.Sprintf("it has slots of %d bytes, wanted %d: it was put in another table's place", size, Classes[class])
 	}
 	if id := page[16:32]; string(id) != string(c.ID[:]) {
-		return fmt.Errorf("it belongs to the data directory with the ID %x, this one has %x", id, c.ID)
+		return fmt.Sprintf("it belongs to the data directory with the ID %x, this one has %x", id, c.ID)
 	}
-	return nil
+	return ""
 }
 
 // createTable makes a class's file with one extent.
@@ -149,8 +146,7 @@ func openTable(o Options, class int, want int64) (_ *table, err error) {
 	}
 	t.file, err = o.FS.Open(t.name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is missing, wanted a file of %d bytes: put it back, or restore the data directory from a backup",
-			ErrBadTable, t.name, want)
+		return nil, t.damage(0, fmt.Sprintf("is missing, wanted a file of %d bytes", want))
 	} else if err != nil {
 		return nil, err
 	}
@@ -167,19 +163,23 @@ func openTable(o Options, class int, want int64) (_ *table, err error) {
 	// What a growth that was cut off left beyond whole extents does not count.
 	extents := int((size - headerSize) / t.extent)
 	if least := max(want, headerSize); size < headerSize || t.fileSize(extents) < least {
-		return nil, fmt.Errorf("%w: %s has %d bytes, wanted %d or more: it was cut short, restore the data directory from a backup",
-			ErrBadTable, t.name, size, least)
+		return nil, t.damage(size, fmt.Sprintf("the file has %d bytes, wanted %d or more: it was cut short", size, least))
 	}
 	page := make([]byte, headerSize)
 	if _, err := t.file.ReadAt(page, 0); err != nil {
 		return nil, fmt.Errorf("read the header of %s: %w", t.name, err)
 	}
-	if err := (Codec{o.ID}).checkHeader(class, page); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrBadTable, t.name, err)
+	if bad := (Codec{o.ID}).checkHeader(class, page); bad != "" {
+		return nil, t.damage(0, bad)
 	}
 	t.extents, err = t.mapExtents(0, extents)
 	t.known = int((max(want, headerSize) - headerSize) / t.extent)
 	return t, err
+}
+
+// damage returns a damage of the whole table.
+func (t *table) damage(offset int64, what string) *disk.Damage {
+	return &disk.Damage{File: path.Base(t.name), Offset: offset, What: what, Lost: "every slot from there on"}
 }
 
 // mapExtents maps n extents, from number first on: all or none.

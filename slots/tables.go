@@ -63,7 +63,7 @@ type Tables struct {
 
 // Open opens and maps the table files. want is the least size of each in bytes,
 // as the last checkpoint gives it. A file that is missing, shorter, or has a bad
-// header is ErrBadTable, with the file's name and what was wanted. Nothing may
+// header is a *disk.Damage, which says what was found and what was wanted. Nothing may
 // be asked of the tables before Load, and nothing changed before Rewrite.
 func Open(o Options, want [4]int64) (*Tables, error) {
 	if err := o.check(); err != nil {

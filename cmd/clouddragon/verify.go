@@ -21,7 +21,7 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	damaged := 0
-	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d db.Damage) {
+	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d *db.Damage) {
 		damaged++
 		fmt.Fprintln(stdout, d)
 	})

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -64,18 +65,18 @@ type driver struct {
 }
 
 // recover starts the log on a disk and makes sure that it holds what it must.
-func (h history) recover(disk *memdisk.FS, run string) (*driver, error) {
-	d := &driver{disk: disk, o: testOptions(disk), run: run}
+func (h history) recover(fs *memdisk.FS, run string) (*driver, error) {
+	d := &driver{disk: fs, o: testOptions(fs), run: run}
 	if h.segments == nil {
 		from, err := Create(d.o)
 		if err != nil {
 			return nil, fmt.Errorf("create once more: %w", err)
 		}
 		h.from, h.segments = from, []uint64{from.Segment}
-		disk.Mark(checkpointed{from: from, segments: h.segments})
+		fs.Mark(checkpointed{from: from, segments: h.segments})
 	}
 	var damages []error
-	end, err := Verify(d.o, h.from, h.segments, func(e *DamageError) { damages = append(damages, e) })
+	end, err := Verify(d.o, h.from, h.segments, func(e *disk.Damage) { damages = append(damages, e) })
 	if err := errors.Join(append(damages, err)...); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
@@ -94,7 +95,7 @@ func (h history) recover(disk *memdisk.FS, run string) (*driver, error) {
 	if !slices.Equal(d.all, h.acked) && !(h.begun != "" && slices.Equal(d.all, append(slices.Clip(h.acked), h.begun))) {
 		return d, fmt.Errorf("recovered %q, want %q and maybe %q", d.all, h.acked, h.begun)
 	}
-	disk.Mark(served{slices.Clone(d.all)})
+	fs.Mark(served{slices.Clone(d.all)})
 	return d, nil
 }
 

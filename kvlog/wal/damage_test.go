@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -217,9 +218,9 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 			before := x.disk.Len()
 			offset := tc.offset(x)
 			_, _, err := restart(x.o, x.from, x.named)
-			var d *DamageError
+			var d *disk.Damage
 			if !errors.As(err, &d) {
-				t.Fatalf("got %v, want a *DamageError", err)
+				t.Fatalf("got %v, want a *disk.Damage", err)
 			}
 			if d.File != tc.file || d.Offset != offset || !strings.Contains(d.What, tc.what) || !strings.Contains(d.Lost, tc.lost) || d.Lost == "" {
 				t.Errorf("got %s at %d: %q, lost %q;\nwant %s at %d: %q, lost %q", d.File, d.Offset, d.What, d.Lost, tc.file, offset, tc.what, tc.lost)
@@ -233,7 +234,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 				t.Errorf("a start that is refused wrote: %v", x.disk.Journal()[before:])
 			}
 			var found []string
-			if _, err := Verify(x.o, x.from, x.named, func(d *DamageError) { found = append(found, fmt.Sprintf("%s at %d", d.File, d.Offset)) }); err != nil {
+			if _, err := Verify(x.o, x.from, x.named, func(d *disk.Damage) { found = append(found, fmt.Sprintf("%s at %d", d.File, d.Offset)) }); err != nil {
 				t.Fatal(err)
 			}
 			if !slices.Contains(found, fmt.Sprintf("%s at %d", tc.file, offset)) {
@@ -275,7 +276,7 @@ func TestReadErrorIsNoTornTail(t *testing.T) {
 			}
 			break
 		}
-		var d *DamageError
+		var d *disk.Damage
 		if !errors.Is(err, syscall.EIO) || errors.As(err, &d) {
 			t.Errorf("read %d failed and the start says %v", fail, err)
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"clouddragon/internal/disk"
 )
 
 // FuzzBatch reads anything as a batch, and once more with good checksums, so
@@ -136,14 +138,14 @@ func FuzzTail(f *testing.F) {
 			p[i] = data[i]
 		}
 		y.store(t)
-		var damages []*DamageError
-		end, err := Verify(y.o, x.from, x.named, func(d *DamageError) { damages = append(damages, d) })
+		var damages []*disk.Damage
+		end, err := Verify(y.o, x.from, x.named, func(d *disk.Damage) { damages = append(damages, d) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		l, r, err := restart(y.o, x.from, x.named)
 		if err != nil {
-			if d := new(DamageError); !errors.As(err, &d) || len(damages) == 0 {
+			if d := new(disk.Damage); !errors.As(err, &d) || len(damages) == 0 {
 				t.Errorf("refused with %v, verify found %v", err, damages)
 			}
 			return

@@ -27,18 +27,6 @@ var (
 	ErrClosed = errors.New("the log is closed")
 )
 
-// DamageError is returned when what was durable once is bad now.
-type DamageError struct {
-	File   string
-	Offset int64  // in bytes
-	What   string // is wrong there
-	Lost   string // what would be lost if the log were cut there
-}
-
-func (e *DamageError) Error() string {
-	return fmt.Sprintf("%s is damaged at offset %d: %s; going on without it would lose %s", e.File, e.Offset, e.What, e.Lost)
-}
-
 // Pos is a place behind a batch, where the next one starts.
 type Pos struct {
 	Segment uint64

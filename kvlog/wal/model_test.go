@@ -29,7 +29,7 @@ type model struct {
 func (m *model) start(t *rapid.T, fs *memdisk.FS) {
 	m.disk, m.o.FS = fs, fs
 	named := append(slices.Clone(m.kept), m.from.Segment)
-	tail, err := Verify(m.o, m.from, named, func(d *DamageError) { t.Errorf("verify: %v", d) })
+	tail, err := Verify(m.o, m.from, named, func(d *disk.Damage) { t.Errorf("verify: %v", d) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"clouddragon/internal/disk"
 )
 
 // Range is a part of a segment in bytes: [From, To), empty if both are 0.
@@ -35,7 +37,7 @@ const (
 
 // Open opens the log. CHECKPOINT says from where to replay it and which segments
 // there must be; one of these that is missing, has a bad header or is too short
-// is a *DamageError. Nothing is written, so that it may be a read-only FS.
+// is a *disk.Damage. Nothing is written, so that it may be a read-only FS.
 func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -53,7 +55,7 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	}
 	if err == nil {
 		if s := l.find(from.Segment); from.Offset < pageSize || from.Offset > s.size || from.Offset%8 != 0 {
-			err = s.damage(from.Offset, fmt.Sprintf("the log should go on here, but the segment has %d bytes", s.size), "every batch from there on")
+			err = s.Damage(from.Offset, fmt.Sprintf("the log should go on here, but the segment has %d bytes", s.size), "every batch from there on")
 		}
 	}
 	if err != nil {
@@ -92,7 +94,7 @@ func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []u
 
 // Replay calls fn for each batch from the place that Open was given, in order,
 // and returns where the log ends. A torn tail is cut, see Tail; what was durable
-// once and is bad now is a *DamageError. An error of fn ends it. It holds one
+// once and is bad now is a *disk.Damage. An error of fn ends it. It holds one
 // batch in memory, or 256 KiB if that is more.
 func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 	pos := l.from
@@ -136,7 +138,7 @@ func (l *Log) successor(sealed uint64) (*Segment, error) {
 	s := l.find(sealed + 1)
 	if s == nil {
 		s = &Segment{number: sealed + 1, path: l.o.path(sealed + 1)}
-		s.bad = s.damage(0, fmt.Sprintf("segment %d is missing, though segment %d says that the log goes on there", sealed+1, sealed), "every batch in it")
+		s.bad = s.Damage(0, fmt.Sprintf("segment %d is missing, though segment %d says that the log goes on there", sealed+1, sealed), "every batch in it")
 	}
 	if s.bad != nil {
 		return nil, s.bad
@@ -145,9 +147,9 @@ func (l *Log) successor(sealed uint64) (*Segment, error) {
 }
 
 // missing is the damage that a segment is not there, though a later one is.
-func (l *Log) missing(number, later uint64) *DamageError {
+func (l *Log) missing(number, later uint64) *disk.Damage {
 	s := Segment{path: l.o.path(number)}
-	return s.damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
+	return s.Damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
 }
 
 // judge decides whether the log may end at t.End, in s, where f stands in place
@@ -184,10 +186,10 @@ func (l *Log) judge(t *Tail, s *Segment, f *fault) error {
 	}
 	switch {
 	case f.written:
-		return s.damage(end.Offset, f.what, lost)
+		return s.Damage(end.Offset, f.what, lost)
 	case proof:
 		what := fmt.Sprintf("%s, though a later batch, %d, stands at offset %d of %s", f.what, first.seq, first.offset, l.o.path(first.segment))
-		return s.damage(end.Offset, what, lost)
+		return s.Damage(end.Offset, what, lost)
 	case bad != nil:
 		return bad
 	}
@@ -249,7 +251,7 @@ func (l *Log) rewrite(t Tail) error {
 		// Checked once more: what was read before need not be what is read now.
 		b, f, err := l.codec.batch(&w, pos)
 		if err == nil && f != nil {
-			err = s.damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all behind it", pos.Seq+1))
+			err = s.Damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all behind it", pos.Seq+1))
 		}
 		if err != nil {
 			return err

@@ -1,6 +1,10 @@
 package wal
 
-import "fmt"
+import (
+	"fmt"
+
+	"clouddragon/internal/disk"
+)
 
 // Salvage decides about a batch that fails its checksum although its header is
 // good and its records are well-formed. It returns whether the records can be used
@@ -10,7 +14,7 @@ type Salvage func(Records) bool
 
 // ScanBefore calls fn for each batch that lies between two positions: from, which
 // is the zero Pos or the end of a batch, and the one that Open was given. Any batch
-// that is bad and that salvage does not accept is a *DamageError. An error of fn
+// that is bad and that salvage does not accept is a *disk.Damage. An error of fn
 // ends the scan and is returned.
 func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) error {
 	l.mu.Lock()
@@ -37,7 +41,7 @@ func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) erro
 // ScanSegment calls fn for each batch of a segment that was sealed. A bad batch
 // that salvage does not accept is reported to skip, and the scan goes on with the
 // next batch that has a good header. An error of fn ends the scan and is returned.
-func (l *Log) ScanSegment(s *Segment, fn func(Records) error, salvage Salvage, skip func(*DamageError)) error {
+func (l *Log) ScanSegment(s *Segment, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	return l.scanSegment(s, Pos{Segment: s.number, Offset: pageSize}, s.size, fn, salvage, skip)
 }
 
@@ -56,7 +60,7 @@ func (l *Log) Follows(pos Pos) (bool, error) {
 // What stood before the segment may be freed: its first batch says what it
 // follows. Without skip a bad batch ends it; with skip that is called, and the
 // walk goes on with the next batch that has a good header.
-func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error, salvage Salvage, skip func(*DamageError)) error {
+func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	w := window{s: s}
 	for pos.Offset < end {
 		if pos.Offset == pageSize {
@@ -76,7 +80,7 @@ func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error
 			return err
 		}
 		if f != nil {
-			damage := s.damage(pos.Offset, f.what, fmt.Sprintf("batch %d and what followed it in this segment", pos.Seq+1))
+			damage := s.Damage(pos.Offset, f.what, fmt.Sprintf("batch %d and what followed it in this segment", pos.Seq+1))
 			if skip == nil {
 				return damage
 			}

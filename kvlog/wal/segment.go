@@ -35,7 +35,7 @@ type Segment struct {
 	path   string
 	file   disk.File
 	size   int64        // bytes that may be used: what the header says, or all there is if that is bad
-	bad    *DamageError // says why the segment cannot be used, nil if it can
+	bad    *disk.Damage // says why the segment cannot be used, nil if it can
 	// unmade is set where it is bad as a crash while it was made leaves it: too
 	// short, or without a header, which is there or not since it is one sector.
 	unmade bool
@@ -132,7 +132,7 @@ func (o Options) openSegment(number uint64) (*Segment, error) {
 	s := &Segment{number: number, path: o.path(number)}
 	f, err := o.FS.Open(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.bad = s.damage(0, "is missing", "every batch in it")
+		s.bad = s.Damage(0, "is missing", "every batch in it")
 		return s, nil
 	}
 	if err != nil {
@@ -151,10 +151,10 @@ func (o Options) openSegment(number uint64) (*Segment, error) {
 	size, bad := parseSegmentHeader(page, number, o.ID)
 	switch {
 	case bad != "":
-		s.bad = s.damage(0, bad, "every batch in it")
+		s.bad = s.Damage(0, bad, "every batch in it")
 	case length < size:
 		s.unmade = true
-		s.bad = s.damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood behind its end")
+		s.bad = s.Damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood behind its end")
 	default:
 		s.size = size
 	}
@@ -209,6 +209,9 @@ func (s *Segment) room(offset int64) int64 { return max(0, s.size-offset-sealSiz
 // reserve is what of a segment is held back for deletes, in bytes.
 func (s *Segment) reserve() int64 { return min(s.size/4, 1<<20) }
 
-func (s *Segment) damage(offset int64, what, lost string) *DamageError {
-	return &DamageError{File: s.path, Offset: offset, What: what, Lost: lost}
+// Damage returns a damage at an offset in bytes of the segment. Its File is named
+// within the data directory, which the log's directory lies in.
+func (s *Segment) Damage(offset int64, what, lost string) *disk.Damage {
+	dir, name := path.Split(s.path)
+	return &disk.Damage{File: path.Join(path.Base(dir), name), Offset: offset, What: what, Lost: lost}
 }

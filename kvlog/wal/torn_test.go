@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -155,7 +156,7 @@ func fixHead(p []byte) {
 // wantClean makes sure that Verify finds no damage.
 func wantClean(t testing.TB, o Options, from Pos, segments ...uint64) Tail {
 	t.Helper()
-	tail, err := Verify(o, from, segments, func(d *DamageError) { t.Errorf("verify: %v", d) })
+	tail, err := Verify(o, from, segments, func(d *disk.Damage) { t.Errorf("verify: %v", d) })
 	if err != nil {
 		t.Fatal(err)
 	}

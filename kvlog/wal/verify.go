@@ -4,20 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"clouddragon/internal/disk"
 )
 
 // Verify reads every batch of every segment that CHECKPOINT knows (from and
 // segments are as for Open) or that follows, and reports each damage. It writes
 // nothing. It returns where the log ends: a torn tail there is no damage, see
 // Tail.Torn. It holds one batch in memory, or 256 KiB if that is more.
-func Verify(o Options, from Pos, segments []uint64, report func(*DamageError)) (Tail, error) {
+func Verify(o Options, from Pos, segments []uint64, report func(*disk.Damage)) (Tail, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return Tail{}, err
 	}
 	all, _, err := o.openAll(from, segments)
-	told := map[*DamageError]bool{} // what is wrong with a segment may speak for one before it too
-	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: func(d *DamageError) {
+	told := map[*disk.Damage]bool{} // what is wrong with a segment may speak for one before it too
+	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: func(d *disk.Damage) {
 		if !told[d] {
 			told[d] = true
 			report(d)
@@ -32,7 +34,7 @@ func Verify(o Options, from Pos, segments []uint64, report func(*DamageError)) (
 type verifier struct {
 	*Log
 	named  []uint64
-	report func(*DamageError)
+	report func(*disk.Damage)
 
 	end    Pos  // behind the last good batch
 	sealed bool // that batch is a seal
@@ -136,7 +138,7 @@ func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err
 		lost = fmt.Sprintf("batches %d to %d", pos.Seq+1, v.from.Seq)
 		next, ok = v.from, true
 	}
-	v.report(s.damage(pos.Offset, f.what, lost))
+	v.report(s.Damage(pos.Offset, f.what, lost))
 	return next, ok, nil
 }
 
@@ -153,19 +155,19 @@ func (v *verifier) checkFrom(s *Segment, pos Pos) {
 }
 
 func (v *verifier) reportFrom(s *Segment, pos Pos) {
-	v.report(s.damage(v.from.Offset, fmt.Sprintf("CHECKPOINT says that batch %d with checksum %08x ends here, but batch %d with checksum %08x ends at offset %d of segment %d",
+	v.report(s.Damage(v.from.Offset, fmt.Sprintf("CHECKPOINT says that batch %d with checksum %08x ends here, but batch %d with checksum %08x ends at offset %d of segment %d",
 		v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset, pos.Segment), "every batch from there on"))
 }
 
 // reportAt reports an error: as it is if it is damage, or as a place that cannot
 // be read.
 func (v *verifier) reportAt(s *Segment, pos Pos, err error) {
-	var damage *DamageError
+	var damage *disk.Damage
 	switch {
 	case err == nil:
 	case errors.As(err, &damage):
 		v.report(damage)
 	default:
-		v.report(s.damage(pos.Offset, err.Error(), fmt.Sprintf("batch %d and what followed it in this segment", pos.Seq+1)))
+		v.report(s.Damage(pos.Offset, err.Error(), fmt.Sprintf("batch %d and what followed it in this segment", pos.Seq+1)))
 	}
 }

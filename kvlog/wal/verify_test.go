@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -22,7 +23,7 @@ func TestVerifyReportsEveryDamage(t *testing.T) {
 	clear(x.at(len(x.starts) - 1)[:100]) // a torn tail: no damage
 	x.store(t)
 	var got []string
-	tail, err := Verify(x.o, x.from, x.named, func(d *DamageError) { got = append(got, fmt.Sprintf("%s %d lost %s", d.File, d.Offset, d.Lost)) })
+	tail, err := Verify(x.o, x.from, x.named, func(d *disk.Damage) { got = append(got, fmt.Sprintf("%s %d lost %s", d.File, d.Offset, d.Lost)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func TestVerifyReportsEachDamageOnce(t *testing.T) {
 	clear(x.files[seg2][pageSize:])
 	x.store(t)
 	var got []string
-	if _, err := Verify(x.o, x.starts[1], nil, func(d *DamageError) { got = append(got, d.Error()) }); err != nil {
+	if _, err := Verify(x.o, x.starts[1], nil, func(d *disk.Damage) { got = append(got, d.Error()) }); err != nil {
 		t.Fatal(err)
 	}
 	if len(got) != 1 || !strings.Contains(got[0], seg2) {
@@ -112,7 +113,7 @@ func TestVerifyReadsWhatIsBeforeCheckpoint(t *testing.T) {
 			tc.harm(x)
 			x.store(t)
 			var got []string
-			tail, err := Verify(x.o, x.end, []uint64{1, 2}, func(d *DamageError) { got = append(got, fmt.Sprintf("%s %d", d.File, d.Offset)) })
+			tail, err := Verify(x.o, x.end, []uint64{1, 2}, func(d *disk.Damage) { got = append(got, fmt.Sprintf("%s %d", d.File, d.Offset)) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +136,7 @@ func TestVerifyTakesWhatIsLeftOfFreedSegments(t *testing.T) {
 	x.files[seg2][pageSize+100]++
 	x.store(t)
 	var got []string
-	if _, err := Verify(x.o, x.end, []uint64{2, 3}, func(d *DamageError) { got = append(got, fmt.Sprintf("%s %d", d.File, d.Offset)) }); err != nil {
+	if _, err := Verify(x.o, x.end, []uint64{2, 3}, func(d *disk.Damage) { got = append(got, fmt.Sprintf("%s %d", d.File, d.Offset)) }); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{fmt.Sprintf("%s %d", seg2, pageSize)}; !slices.Equal(got, want) {
@@ -151,8 +152,8 @@ func TestVerifyReportsWhatCannotBeRead(t *testing.T) {
 		}
 		return nil
 	})
-	var got []*DamageError
-	if _, err := Verify(x.o, x.from, x.named, func(d *DamageError) { got = append(got, d) }); err != nil {
+	var got []*disk.Damage
+	if _, err := Verify(x.o, x.from, x.named, func(d *disk.Damage) { got = append(got, d) }); err != nil {
 		t.Fatal(err)
 	}
 	if len(got) != 1 || got[0].File != seg1 || got[0].Offset != pageSize || !strings.Contains(got[0].What, syscall.EIO.Error()) {
@@ -169,14 +170,14 @@ func TestVerifyTakesFilesOfAnyLength(t *testing.T) {
 			x.files[seg2] = x.files[seg2][:length]
 			x.store(t)
 			n := 0
-			if _, err := Verify(x.o, x.end, []uint64{1, 2, 3}, func(*DamageError) { n++ }); err != nil {
+			if _, err := Verify(x.o, x.end, []uint64{1, 2, 3}, func(*disk.Damage) { n++ }); err != nil {
 				t.Fatal(err)
 			}
 			if n < 2 {
 				t.Errorf("found %d damages, want that of the seal and of the file", n)
 			}
 			_, _, err := restart(x.o, x.from, []uint64{1, 2, 3})
-			if d := new(DamageError); !errors.As(err, &d) || d.File != seg2 {
+			if d := new(disk.Damage); !errors.As(err, &d) || d.File != seg2 {
 				t.Errorf("the start says %v", err)
 			}
 		})
