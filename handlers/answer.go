@@ -21,7 +21,9 @@ var (
 	applicationJSON = []string{"application/json"}
 	octetStream     = []string{"application/octet-stream"}
 	noSniff         = []string{"nosniff"}
-	bearer          = []string{"Bearer"}
+	challenges      = []string{"Bearer", `Basic realm="clouddragon", charset="UTF-8"`}
+	vary            = []string{"Accept"}
+	noStore         = []string{"no-store"}
 	oneSecond       = []string{"1"}
 )
 
@@ -43,12 +45,22 @@ func badRequest(format string, args ...any) error {
 // errInternal is what a client learns of a fault of ours.
 var errInternal = &refusal{http.StatusInternalServerError, "internal error: see the server's log"}
 
-// sayNumber says a number and a newline, or the same as JSON.
+// maxExact is the largest number up to which a float64, and so the numbers of
+// JavaScript, tells each whole number from the next.
+const maxExact = 1 << 53
+
+// sayNumber says a number and a newline, or the same as JSON. As JSON a number
+// that JavaScript cannot hold is said as text too.
 func (c *call) sayNumber(n int64) error {
 	b := c.buf[:0]
 	if c.wantsJSON() {
 		b = append(b, `{"value":`...)
 		b = strconv.AppendInt(b, n, 10)
+		if n > maxExact || n < -maxExact {
+			b = append(b, `,"text":"`...)
+			b = strconv.AppendInt(b, n, 10)
+			b = append(b, '"')
+		}
 		b = append(b, '}')
 		c.ctype = applicationJSON
 	} else {
@@ -103,7 +115,7 @@ func (s *server) refuse(c *call, err error) {
 		status = refused.status
 		switch status {
 		case http.StatusUnauthorized:
-			h["WWW-Authenticate"] = bearer
+			h["WWW-Authenticate"] = challenges
 		case http.StatusServiceUnavailable:
 			h["Retry-After"] = oneSecond
 		}
@@ -156,18 +168,24 @@ func unavailable(err error) error {
 	return nil
 }
 
-// holder says in headers who holds a lock, since curl -f hides the body. The
-// zero Holder holds nothing.
+// holder says in headers who holds a lock, since curl -f hides the body, and when
+// to try again. The zero Holder holds nothing.
 func holder(h http.Header, by db.Holder) {
 	if by.Token == 0 {
 		return
 	}
-	if by.Owner != "" {
-		h["Lock-Id"] = []string{percentEncode(by.Owner)}
-	}
+	holderID(h, by)
 	h["Lock-Expires"] = []string{by.Expires.UTC().Format(timeFormat)}
 	seconds := max(1, (by.TTL+time.Second-1)/time.Second)
 	h["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
+}
+
+// holderID says in a header the id of a lock's holder, if it has one. A client
+// that puts it into a URL as it is asks with just that id, whatever its bytes are.
+func holderID(h http.Header, by db.Holder) {
+	if by.Owner != "" {
+		h["Lock-Id"] = []string{percentEncode(by.Owner)}
+	}
 }
 
 // percentEncode leaves only letters, digits and -._~ as they are.
@@ -185,33 +203,17 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// wantsJSON says whether the client accepts application/json by that name.
-func (c *call) wantsJSON() bool {
-	for _, list := range c.r.Header["Accept"] {
-		for list != "" {
-			var media string
-			media, list, _ = strings.Cut(list, ",")
-			media, attributes, _ := strings.Cut(media, ";")
-			if strings.EqualFold(strings.TrimSpace(media), "application/json") && !refusedByQ(attributes) {
-				return true
-			}
-		}
-	}
-	return false
+// isValue says whether the answer is a stored value, or that it has not changed.
+func (c *call) isValue() bool {
+	get := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
+	return c.api == KV && get && c.status < http.StatusBadRequest
 }
 
-// refusedByQ says whether the attributes of a media range hold q=0.
-func refusedByQ(attributes string) bool {
-	for attributes != "" {
-		var a string
-		a, attributes, _ = strings.Cut(attributes, ";")
-		name, value, _ := strings.Cut(a, "=")
-		if strings.EqualFold(strings.TrimSpace(name), "q") {
-			q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			return err == nil && q == 0
-		}
-	}
-	return false
+// notStored tells proxies and browsers to keep no copy of the answer, and that
+// another Accept may have another.
+func (c *call) notStored() {
+	h := c.w.Header()
+	h["Cache-Control"], h["Vary"] = noStore, vary
 }
 
 // send writes what the call said. It is the one place where an answer is written.
@@ -222,6 +224,9 @@ func (s *server) send(c *call) {
 	c.sent = true
 	if c.ctype != nil {
 		c.w.Header()["Content-Type"] = c.ctype
+	}
+	if !c.isValue() {
+		c.notStored()
 	}
 	if len(c.body) > largeBody {
 		s.pace.write(c, len(c.body))

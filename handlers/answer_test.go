@@ -44,7 +44,7 @@ func TestJSONOnRequest(t *testing.T) {
 		{404, "GET", "/db/1/sequence/%FF%22%5C%0A", `{"error":"there is no sequence \"\\xff\\\"\\\\\\n\" of account \"1\"","status":404}`},
 		{400, "POST", "/db/1/sequence/a?n=x", `{"error":"n must be a whole number from 1 to 1000000, not \"x\"","status":400}`},
 		{409, "POST", "/db/1/counter/a?min=5", `{"error":"counter \"a\" is at -5: adding 1 gives -4, under min=5","status":409}`},
-		{405, "PUT", "/db/1/counter/a", `{"error":"counter does not know the method \"PUT\": use GET, HEAD, POST, DELETE","status":405}`},
+		{405, "PUT", "/db/1/counter/a", `{"error":"method \"PUT\" is not allowed on counter: use GET, HEAD, POST, DELETE","status":405}`},
 	} {
 		a := r.do(call.method, call.target, accept)
 		var got, want any
@@ -61,10 +61,84 @@ func TestJSONOnRequest(t *testing.T) {
 	r.want(204, "", "DELETE", "/db/1/sequence/a", accept)
 }
 
+// JavaScript reads numbers as float64.
+func TestNumbersTooLargeForJavaScriptComeAsTextToo(t *testing.T) {
+	r := newRig(t, nil)
+	accept := "Accept: application/json"
+	for _, c := range []struct{ add, body string }{
+		{"9007199254740992", `{"value":9007199254740992}`},
+		{"1", `{"value":9007199254740993,"text":"9007199254740993"}`},
+		{"-9007199254740993", `{"value":0}`},
+		{"-9007199254740992", `{"value":-9007199254740992}`},
+		{"-1", `{"value":-9007199254740993,"text":"-9007199254740993"}`},
+	} {
+		r.want(200, c.body+"\n", "POST", "/db/1/counter/a?add="+c.add, accept)
+	}
+	r.want(200, `{"value":-9007199254740993,"text":"-9007199254740993"}`+"\n", "GET", "/db/1/counter/a", accept)
+	r.want(200, "-9007199254740993\n", "GET", "/db/1/counter/a")
+}
+
+// No proxy or browser keeps an answer that may be another a moment later.
+func TestAnswersAreNotStored(t *testing.T) {
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Metrics = http.NotFoundHandler() })
+	r.stored(r.put("/db/1/kv/a", "v"))
+	for _, c := range []struct {
+		method, target string
+		value          bool
+	}{
+		{"POST", "/db/1/sequence/a", false},
+		{"GET", "/db/1/sequence/a", false},
+		{"GET", "/db/1/sequence/b", false},
+		{"DELETE", "/db/1/sequence/a", false},
+		{"POST", "/db/1/lock/a", false},
+		{"GET", "/db/1/lock/a", false},
+		{"POST", "/db/1/lock/a?x=1", false},
+		{"GET", "/healthz", false},
+		{"GET", "/metrics", false},
+		{"GET", "/nothing", false},
+		{"PUT", "/db/1/sequence/a", false},
+		{"GET", "/db/1/kv/b", false},
+		{"GET", "/db/1/kv/a", true},
+		{"HEAD", "/db/1/kv/a", true},
+		{"DELETE", "/db/1/kv/a", false},
+	} {
+		a := r.do(c.method, c.target)
+		if stored := a.header.Get("Cache-Control") != "no-store" || a.header.Get("Vary") != "Accept"; stored != c.value {
+			t.Errorf("%s %s: %v", c.method, c.target, a)
+		}
+	}
+}
+
+func FuzzAccept(f *testing.F) {
+	for _, s := range []string{"*/*", "application/json", "application/json;q=0.5, text/plain", "text/plain;q=0", ";q=1,,", "application/json; q = 0.001"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, accept string) {
+		r := &http.Request{Header: http.Header{"Accept": {accept}}}
+		got := (&call{r: r}).wantsJSON()
+		lower := strings.ToLower(accept)
+		if got && !strings.Contains(lower, "application/json") {
+			t.Fatalf("%q is answered with JSON", accept)
+		}
+		if !got && strings.HasPrefix(lower, "application/json,") {
+			t.Fatalf("%q is answered with text", accept)
+		}
+		// What follows with a lower q, or none of both, changes nothing.
+		r.Header["Accept"] = []string{accept, "text/html", "text/plain;q=0"}
+		if (&call{r: r}).wantsJSON() != got {
+			t.Fatalf("%q is another with more behind it", accept)
+		}
+	})
+}
+
 func TestAccept(t *testing.T) {
 	for accept, want := range map[string]bool{
 		"": false, "*/*": false, "text/plain": false, "application/*": false, "application/jsonx": false, "x/application/json": false,
-		"application/json": true, "Application/JSON": true, "text/html, application/json;q=0.1": true, "application/json ; charset=utf-8": true,
+		"application/json": true, "Application/JSON": true, "text/html, application/json;q=0.1": true,
+		"application/json, text/plain, */*": true, "text/plain, application/json": false, "text/plain;q=0.9, application/json": true,
+		"application/json;q=0.5, text/plain": false, "application/json;q=0.51,text/plain;q=0.5": true, "application/json;q=0.001": true,
+		"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": false, "text/plain;q=0, application/json;q=0.1": true,
+		"application/json;q=1.000, text/plain": true, "application/json;q=0.5, text/plain;q=0.500": true, "application/json ; charset=utf-8": true,
 		"application/json;q=0": false, "application/json; q=0.000": false, "application/json;v=1;Q=0": false, "application/json;q=x": true,
 		"application/json;q=0, application/json": true, ", ,application/json,": true, ";": false, "application/problem+json": false,
 	} {
@@ -77,7 +151,7 @@ func TestAccept(t *testing.T) {
 		}
 	}
 	two := httptest.NewRequest("GET", "/", nil)
-	two.Header["Accept"] = []string{"text/plain", "application/json"}
+	two.Header["Accept"] = []string{"text/plain;q=0.5", "application/json"}
 	if !(&call{r: two}).wantsJSON() {
 		t.Error("a second line of Accept is not read")
 	}
@@ -121,7 +195,12 @@ func TestStatusOfEachDatabaseError(t *testing.T) {
 		if w.Code != c.status || w.Body.String() != c.line+"\n" {
 			t.Errorf("%v: got %d %q", c.err, w.Code, w.Body)
 		}
-		w.Header().Del("Content-Type")
+		for _, always := range []string{"Content-Type", "Vary", "Cache-Control"} {
+			if w.Header().Get(always) == "" {
+				t.Errorf("%v: there is no header %s", c.err, always)
+			}
+			w.Header().Del(always)
+		}
 		if len(w.Header())+len(c.header) > 0 && !reflect.DeepEqual(w.Header(), c.header) {
 			t.Errorf("%v: the headers are %v, want %v", c.err, w.Header(), c.header)
 		}

@@ -313,9 +313,9 @@ func TestOnlyCallsThatMayWaitAreWatched(t *testing.T) {
 	}
 	const times = 50
 	for _, request := range []string{
-		"POST /db/1/sequence/a HTTP/1.1\r\nHost: a\r\n\r\n",
-		"POST /db/1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-		"POST /db/1/lock/a?id=1 HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /db/1/sequence/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"POST /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
+		"POST /db/1/lock/a?id=1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		n := 0
 		for range times {

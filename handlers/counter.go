@@ -10,6 +10,9 @@ func addCounter(s *server, c *call) error {
 	if c.params.bad != nil {
 		return c.params.bad
 	}
+	if low > high {
+		return badRequest("min=%d is over max=%d", low, high)
+	}
 	n, err := s.db.AddCounter(c.key, add, low, high)
 	if err != nil {
 		return err

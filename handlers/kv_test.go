@@ -339,7 +339,7 @@ func TestValueOverTheLimitIs413(t *testing.T) {
 	chunks := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(s), s) }
 	r.checkRefusal(r.raw("PUT", request("PUT", "/db/1/kv/a", chunks(over), "Transfer-Encoding: chunked")), 413, part, "in chunks")
 	// The length alone is enough: nobody is asked to go on.
-	ask := "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 9223372036854775807\r\nExpect: 100-continue\r\n\r\n"
+	ask := "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775807\r\nExpect: 100-continue\r\n\r\n"
 	r.checkRefusal(r.raw("PUT", ask), 413, "9223372036854775807 bytes, "+part, "a huge length")
 	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", full)
 	v = r.stored(r.raw("PUT", request("PUT", "/db/1/kv/a", chunks(full), "Transfer-Encoding: chunked")))
@@ -350,11 +350,11 @@ func TestCutBodyStoresNothing(t *testing.T) {
 	r := newRig(t, nil)
 	v := r.stored(r.put("/db/1/kv/a", "whole"))
 	for _, req := range []string{
-		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nonly",
-		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
-		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n",
-		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nonly",
-		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nonly\r\n0\r\n\r\n",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nonly",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nonly",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nonly\r\n0\r\n\r\n",
 	} {
 		c := r.dial()
 		if _, err := io.WriteString(c, req); err != nil {
@@ -372,7 +372,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.pace.idle = 50 * time.Millisecond
 	c := r.dial()
-	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
+	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
 		t.Fatal(err)
 	}
 	b := bufio.NewReader(c)
@@ -382,7 +382,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 	}
 	for _, wait := range []string{"lock/a?wait=5m", "mlock/a?id=1"} {
 		c := r.dial()
-		if _, err := io.WriteString(c, "POST /db/1/"+wait+" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
+		if _, err := io.WriteString(c, "POST /db/1/"+wait+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
 			t.Fatal(err)
 		}
 		r.checkRefusal(r.read(bufio.NewReader(c), "POST"), 400, "stopped after 4 bytes", wait)
@@ -390,7 +390,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 	// Nor does one wait for a body that means nothing.
 	for _, target := range []string{"/db/1/sequence/a", "/nothing", "/healthz"} {
 		c := r.dial()
-		if _, err := io.WriteString(c, "POST "+target+" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
+		if _, err := io.WriteString(c, "POST "+target+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nonly"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadAll(c); err != nil {
@@ -408,7 +408,7 @@ func TestSlowBodyIsStored(t *testing.T) {
 	})
 	r.server.pace.idle = 500 * time.Millisecond
 	c := r.dial()
-	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	tick := time.NewTicker(100 * time.Millisecond)

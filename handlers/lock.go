@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"time"
+	"unicode/utf8"
 
 	"clouddragon/db"
 )
@@ -31,14 +32,23 @@ func getLock(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
+	holderID(c.w.Header(), h)
+	held := heldJSON{h.Owner, nil, h.Token, float64(h.TTL.Milliseconds()) / 1000, h.Expires.UTC().Format(timeFormat), h.Waiters}
+	if !utf8.ValidString(h.Owner) {
+		held.ID64 = []byte(h.Owner)
+	}
 	c.status = http.StatusOK
-	return c.sayJSON(struct {
-		ID      string  `json:"id"`
-		Token   int64   `json:"token"`
-		TTL     float64 `json:"ttl"` // seconds, to the millisecond
-		Expires string  `json:"expires"`
-		Waiters int     `json:"waiters"`
-	}{h.Owner, h.Token, float64(h.TTL.Milliseconds()) / 1000, h.Expires.UTC().Format(timeFormat), h.Waiters})
+	return c.sayJSON(held)
+}
+
+// heldJSON is who holds a lock.
+type heldJSON struct {
+	ID      string  `json:"id"`             // with U+FFFD for what is no UTF-8
+	ID64    []byte  `json:"id64,omitempty"` // the same in base64, if it is no UTF-8
+	Token   int64   `json:"token"`
+	TTL     float64 `json:"ttl"` // seconds, to the millisecond
+	Expires string  `json:"expires"`
+	Waiters int     `json:"waiters"`
 }
 
 // DELETE /db/:acc/lock/:id?id=&token=&force=

@@ -18,6 +18,7 @@ import (
 
 type holding struct {
 	ID      *string
+	ID64    []byte
 	Token   int64
 	TTL     float64
 	Expires string
@@ -138,6 +139,29 @@ func TestLock(t *testing.T) {
 	}
 }
 
+// JSON cannot hold every id: what GET tells unlocks all the same.
+func TestHolderWhoseIDIsNotUTF8CanBeUnlocked(t *testing.T) {
+	r := newRig(t, nil)
+	const lock = "/db/1/lock/a"
+	const id = "a%FF%2Fb%00"
+	r.granted(r.do("POST", lock+"?id="+id))
+	a := r.do("GET", lock)
+	if got := a.header.Get("Lock-Id"); got != id {
+		t.Errorf("Lock-Id is %q, want %q", got, id)
+	}
+	h := r.holder(lock)
+	if string(h.ID64) != "a\xff/b\x00" {
+		t.Errorf("the holder is %+v", h)
+	}
+	r.want(204, "", "DELETE", lock+"?id="+a.header.Get("Lock-Id"))
+	r.granted(r.do("POST", lock+"?id="+id))
+	r.want(204, "", "DELETE", fmt.Sprintf("%s?token=%d", lock, r.holder(lock).Token))
+	r.granted(r.do("POST", lock+"?id=%C3%A9"))
+	if h := r.holder(lock); h.ID64 != nil || *h.ID != "é" {
+		t.Errorf("the holder is %+v", h)
+	}
+}
+
 func TestMutex(t *testing.T) {
 	r := newRig(t, nil)
 	const lock, unlock = "/db/1/mlock/a", "/db/1/munlock/a"
@@ -200,7 +224,7 @@ func TestHungUpWaiterLeavesTheQueue(t *testing.T) {
 	r.granted(r.do("POST", lock+"?dur=1h"))
 	r.observe()
 	for name, req := range map[string]string{
-		"no body":  "POST " + lock + "?wait=5m HTTP/1.1\r\nHost: x\r\n\r\n",
+		"no body":  "POST " + lock + "?wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n",
 		"a body":   request("POST", lock+"?wait=5m", strings.Repeat("x", 64<<10)),
 		"chunks":   request("POST", lock+"?wait=5m", "3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
 		"continue": request("POST", lock+"?wait=5m", "abc", "Expect: 100-continue"),

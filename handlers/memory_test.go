@@ -30,7 +30,7 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 		t.Fatalf("an answered call keeps memory: %v", err)
 	}
 	c := r.dial()
-	if _, err := fmt.Fprintf(c, "PUT /db/1/kv/b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(value), value); err != nil {
+	if _, err := fmt.Fprintf(c, "PUT /db/1/kv/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(value), value); err != nil {
 		t.Fatal(err)
 	}
 	answer := r.read(bufio.NewReader(c), "PUT")
@@ -121,7 +121,7 @@ func TestLargeBodiesSideBySideDoNotWaitForEachOther(t *testing.T) {
 	const part = memoryUnit * 3 / 4
 	a, b := r.dial(), r.dial()
 	for i, c := range []net.Conn{a, b} {
-		if _, err := fmt.Fprintf(c, "PUT /db/1/kv/%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", i, len(value), value[:part]); err != nil {
+		if _, err := fmt.Fprintf(c, "PUT /db/1/kv/%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", i, len(value), value[:part]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestHangUpIsNoticedWhileALargeValueWaitsForMemory(t *testing.T) {
 	r.observe()
 	r.server.memory = &memory{}
 	c := r.dial()
-	if _, err := io.WriteString(c, "GET /db/1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "GET /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Close(); err != nil {

@@ -2,7 +2,9 @@ package handlers
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"clouddragon/db"
@@ -82,6 +84,23 @@ func name(what, segment string, escaped bool, limit int) (string, error) {
 		return segment, badRequest("the %s in the path holds a NUL byte: %s", what, quote(segment))
 	}
 	return segment, nil
+}
+
+// noRoute refuses a path that is no route. An id or an account that is missing, as
+// when a variable of a script is empty, is named.
+func (c *call) noRoute() error {
+	const want = "want /db/ACCOUNT/API/ID, with an API out of sequence, counter, kv, mlock, munlock and lock"
+	line := "no such route: " + want
+	parts := strings.Split(c.r.URL.EscapedPath(), "/")
+	if len(parts) == 5 && parts[0] == "" && parts[1] == "db" && slices.Contains(apiNames[Sequence:Lock+1], parts[3]) {
+		switch {
+		case parts[2] == "":
+			line = "no such route: the account is empty: " + want
+		case parts[4] == "":
+			line = "no such route: the id is empty: " + want
+		}
+	}
+	return &refusal{http.StatusNotFound, line}
 }
 
 // thing names what the path is about, for an error line.

@@ -22,9 +22,10 @@ type rig struct {
 	db     *db.DB
 	server *server
 	http   *http.Server
-	addr   string
-	log    *syncBuffer
-	seen   chan observed
+	// network and addr are where clients connect to.
+	network, addr string
+	log           *syncBuffer
+	seen          chan observed
 }
 
 type observed struct {
@@ -65,7 +66,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.addr = l.Addr().String()
+	r.network, r.addr = "tcp", l.Addr().String()
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -116,7 +117,7 @@ func (a reply) String() string { return fmt.Sprintf("%d %q %v", a.status, a.body
 // dial connects; the test ends the connection.
 func (r *rig) dial() net.Conn {
 	r.t.Helper()
-	c, err := net.Dial("tcp", r.addr)
+	c, err := net.Dial(r.network, r.addr)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -155,7 +156,7 @@ func (r *rig) raw(method, request string) reply {
 // request is a request in bytes. Headers are "Name: value"; a body gets a Content-Length.
 func request(method, target, body string, headers ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: x\r\n", method, target)
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: localhost\r\n", method, target)
 	for _, h := range headers {
 		b.WriteString(h + "\r\n")
 	}

@@ -96,6 +96,7 @@ var endpoints = []endpoint{
 	{Lock, "DELETE", []string{"id", "token", "force"}, releaseLock, false},
 
 	{Healthz, "GET", nil, getHealth, false},
+	{Healthz, "OPTIONS", nil, getHealth, false},
 	{Metrics, "GET", nil, getMetrics, false},
 }
 
@@ -189,21 +190,29 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // handle finds the call that the request is for and lets it speak.
 func (s *server) handle(c *call) error {
 	c.locate(c.r.URL)
+	if err := s.checkOrigin(c); err != nil {
+		return err
+	}
 	if err := s.authorize(c); err != nil {
 		return err
 	}
 	e := find(c.api, c.r.Method)
 	switch {
+	case c.r.ProtoMajor == 2:
+		// The preface of HTTP/2, which net/http passes on.
+		return &refusal{http.StatusHTTPVersionNotSupported, "HTTP/2 is not supported here: use HTTP/1.1"}
 	case c.api == Other || c.api == Metrics && s.metrics == nil:
-		return &refusal{http.StatusNotFound, "no such route: want /db/ACCOUNT/API/ID, with an API out of sequence, counter, kv, mlock, munlock and lock"}
+		return c.noRoute()
 	case e == nil:
 		c.w.Header()["Allow"] = []string{allowed(c.api)}
-		return &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("%s does not know the method %s: use %s", c.api, quote(c.r.Method), allowed(c.api))}
+		return &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed on %s: use %s", quote(c.r.Method), c.api, allowed(c.api))}
 	case c.fault != nil:
 		return c.fault
 	}
-	if err := c.params.parse(c.r.URL.RawQuery, e.params); err != nil {
-		return err
+	if c.api != Healthz { // whose query is nobody's business
+		if err := c.params.parse(c.r.URL.RawQuery, e.params); err != nil {
+			return err
+		}
 	}
 	if c.hasForm() && !e.takesBody() {
 		return badRequest("the parameters go into the address, after a question mark: a form in the body is not read, and nothing was done")

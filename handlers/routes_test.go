@@ -98,7 +98,7 @@ func TestWhatIsNotExactlyARouteIs404(t *testing.T) {
 		"/db/1/Sequence/a", "/db/1/seq%75ence/a", "/DB/1/sequence/a", "/%64b/1/sequence/a",
 		"/db/1/nothing/a", "/db/1/../sequence/a", "/x/../db/1/sequence/a",
 		"/healthz/", "/healthz/x", "/%68ealthz", "/metrics/", "/metrics", "/db/1/healthz/a",
-		"/db%2F1%2Fsequence%2Fa", "*", "http:", "http://x", "http:opaque",
+		"/db%2F1%2Fsequence%2Fa", "*", "http:", "http://localhost", "http:opaque",
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			a := r.refused(404, "no such route", method, target)
@@ -107,12 +107,15 @@ func TestWhatIsNotExactlyARouteIs404(t *testing.T) {
 			}
 		}
 	}
-	r.refused(404, "no such route", "CONNECT", "x:80")
+	r.refused(404, "no such route", "CONNECT", "localhost:80")
+	r.refused(404, "the id is empty", "POST", "/db/1/sequence/")
+	r.refused(404, "the account is empty", "POST", "/db//lock/a")
+	r.checkRefusal(r.raw("PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505, "HTTP/2 is not supported", "the preface of HTTP/2")
 }
 
 func TestAbsoluteFormIsServed(t *testing.T) {
 	r := newRig(t, nil)
-	r.want(200, "1\n", "POST", "http://elsewhere/db/1/sequence/a%2Fb")
+	r.want(200, "1\n", "POST", "http://localhost/db/1/sequence/a%2Fb")
 	r.want(200, "1\n", "GET", "/db/1/sequence/a%2Fb")
 }
 
@@ -140,7 +143,7 @@ func TestWrongMethodNamesTheRightOnes(t *testing.T) {
 		{"/db/1/mlock/a", "POST", "GET PUT DELETE"},
 		{"/db/1/munlock/a", "POST", "GET PUT DELETE"},
 		{"/db/1/lock/a", "GET, HEAD, POST, DELETE", "PUT PATCH"},
-		{"/healthz", "GET, HEAD", "POST PUT DELETE"},
+		{"/healthz", "GET, HEAD, OPTIONS", "POST PUT DELETE"},
 		{"/metrics", "GET, HEAD", "POST PUT DELETE"},
 	} {
 		for _, method := range strings.Fields(route.wrong) {
@@ -174,6 +177,20 @@ func TestHeadIsGetWithoutTheBody(t *testing.T) {
 	}
 }
 
+// Balancers ask in their own ways.
+func TestHealthTakesWhateverBalancersSend(t *testing.T) {
+	r := newRig(t, nil)
+	for _, target := range []string{"/healthz?", "/healthz?x", "/healthz?x=1&x=1&%zz", "/healthz?now=12;3"} {
+		for _, method := range []string{"GET", "OPTIONS"} {
+			r.want(200, "ok\n", method, target)
+		}
+		r.want(200, "", "HEAD", target)
+	}
+	if a := r.do("OPTIONS", "/healthz"); a.header.Get("Allow") != "GET, HEAD, OPTIONS" {
+		t.Errorf("OPTIONS: %v", a)
+	}
+}
+
 func TestRefusedCallsChangeNothing(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "1\n", "POST", "/db/1/sequence/a")
@@ -197,7 +214,6 @@ func TestRefusedCallsChangeNothing(t *testing.T) {
 		{"GET", "/db/1/counter/a?x"},
 		{"HEAD", "/db/1/counter/a?x"},
 		{"GET", "/db/1/lock/a?id=x"},
-		{"GET", "/healthz?x=1"},
 	} {
 		if a := r.do(call.method, call.target); a.status != 400 {
 			t.Errorf("%v: got %v", call, a)
@@ -218,6 +234,7 @@ func TestRefusalsNameTheParameter(t *testing.T) {
 		{"GET", "/db/1/sequence/a?n=1", `unknown parameter "n"`},
 		{"POST", "/db/1/counter/a?min=x", "min must"},
 		{"POST", "/db/1/counter/a?max=x", "max must"},
+		{"POST", "/db/1/counter/a?min=5&max=3", "min=5 is over max=3"},
 		{"POST", "/db/1/counter/a?add=x", "add must"},
 		{"POST", "/db/1/counter/a?add=%zz", "add has a bad percent escape"},
 		{"POST", "/db/1/lock/a?dru=5", `unknown parameter "dru"`},

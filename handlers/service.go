@@ -6,8 +6,11 @@ import (
 	"clouddragon/db"
 )
 
-// GET /healthz
+// GET and OPTIONS /healthz: some balancers ask with OPTIONS.
 func getHealth(s *server, c *call) error {
+	if c.r.Method == http.MethodOptions {
+		c.w.Header()["Allow"] = []string{"GET, HEAD, OPTIONS"}
+	}
 	if err := s.db.Err(); err != nil {
 		return err
 	}
@@ -23,6 +26,7 @@ func getHealth(s *server, c *call) error {
 func getMetrics(s *server, c *call) error {
 	w := &statusWriter{c.w, http.StatusOK}
 	c.sent = true
+	c.notStored()
 	s.metrics.ServeHTTP(w, c.r)
 	c.status = w.status
 	return nil

@@ -35,7 +35,7 @@ func TestNothingButHealthWithoutTheToken(t *testing.T) {
 			{"GET", "/nothing"}, {"GET", "/metrics"}, {"GET", "*"}, {"GET", "/db/./sequence/a"}, {"POST", "/db/shop/sequence/a?x=1"},
 		} {
 			a := r.refused(401, "token", call.method, call.target, auth)
-			if got := a.header["Www-Authenticate"]; len(got) != 1 || got[0] != "Bearer" {
+			if got := a.header["Www-Authenticate"]; len(got) != 2 || got[0] != "Bearer" || !strings.HasPrefix(got[1], `Basic realm="`) {
 				t.Errorf("%s %s: WWW-Authenticate is %q", call.method, call.target, got)
 			}
 			if strings.Contains(a.body, "all") {

@@ -60,7 +60,7 @@ func (c *client) exchange(method, target, body string) (answer, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return answer{}, err
 	}
-	request := method + " " + target + " HTTP/1.1\r\nHost: x\r\n"
+	request := method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n"
 	if body != "" || method == "PUT" {
 		request += "Content-Length: " + strconv.Itoa(len(body)) + "\r\n"
 	}

@@ -18,7 +18,7 @@ func TestMoreConnectionsThanDescriptors(t *testing.T) {
 	defer c.close()
 	mustBe(t, c, 200, "PUT", "/db/1/kv/a", "first")
 	crowd, err := crowdOf(s.addr, 400, func(i int) string {
-		return fmt.Sprintf("POST /db/1/sequence/crowd-%d HTTP/1.1\r\nHost: x\r\n\r\n", i)
+		return fmt.Sprintf("POST /db/1/sequence/crowd-%d HTTP/1.1\r\nHost: localhost\r\n\r\n", i)
 	})
 	defer hangUp(crowd)
 	if err != nil {

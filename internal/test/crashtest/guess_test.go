@@ -34,7 +34,7 @@ func TestGuessedTokensLetNobodyIn(t *testing.T) {
 			if scheme == "" && try == "" {
 				continue
 			}
-			got, err := say(s.addr, "POST /db/1/sequence/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: "+scheme+try+"\r\n\r\n", false)
+			got, err := say(s.addr, "POST /db/1/sequence/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: "+scheme+try+"\r\n\r\n", false)
 			if all := statuses(got); err != nil || !slices.Equal(all, []int{401}) {
 				t.Fatalf("%q is answered %v, %v: %s", brief(scheme+try), all, err, brief(got))
 			}
@@ -43,7 +43,7 @@ func TestGuessedTokensLetNobodyIn(t *testing.T) {
 			}
 		}
 	}
-	got, err := say(s.addr, "POST /db/1/sequence/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer "+token+"\r\n\r\n", false)
+	got, err := say(s.addr, "POST /db/1/sequence/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer "+token+"\r\n\r\n", false)
 	if err != nil || !strings.HasSuffix(got, "\r\n\r\n1\n") {
 		t.Errorf("the token lets in: %v, %s", err, got)
 	}

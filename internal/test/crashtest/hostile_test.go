@@ -69,13 +69,13 @@ func TestHostileClientsHarmNobodyElse(t *testing.T) {
 	honest := watch(s.addr)
 
 	crowd := atMost(1500, 200)
-	slowHeads, err := crowdOf(s.addr, crowd, func(i int) string { return "POST /db/1/sequence/slow HTTP/1.1\r\nHost: x\r\nA: b"[:20+i%28] })
+	slowHeads, err := crowdOf(s.addr, crowd, func(i int) string { return "POST /db/1/sequence/slow HTTP/1.1\r\nHost: localhost\r\nA: b"[:20+i%28] })
 	defer hangUp(slowHeads)
 	if err != nil {
 		t.Fatal(err)
 	}
 	slowBodies, err := crowdOf(s.addr, crowd, func(i int) string {
-		return fmt.Sprintf("PUT /db/1/kv/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n%0*d", 1+i%1000, 7)
+		return fmt.Sprintf("PUT /db/1/kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n%0*d", 1+i%1000, 7)
 	})
 	defer hangUp(slowBodies)
 	if err != nil {
@@ -85,7 +85,7 @@ func TestHostileClientsHarmNobodyElse(t *testing.T) {
 	c := &client{addr: s.addr}
 	mustBe(t, c, 200, "PUT", "/db/1/kv/unread", strings.Repeat("u", 64<<10))
 	unread, err := crowdOf(s.addr, atMost(100, 20), func(int) string {
-		return strings.Repeat("GET /db/1/kv/unread HTTP/1.1\r\nHost: x\r\n\r\n", 200)
+		return strings.Repeat("GET /db/1/kv/unread HTTP/1.1\r\nHost: localhost\r\n\r\n", 200)
 	})
 	defer hangUp(unread)
 	if err != nil {
@@ -136,14 +136,14 @@ func TestHostileClientsHarmNobodyElse(t *testing.T) {
 
 func headerBombs(t *testing.T, s *server) {
 	for name, head := range map[string]string{
-		"one long line":    "GET /healthz HTTP/1.1\r\nHost: x\r\nA: " + strings.Repeat("a", 1<<20) + "\r\n\r\n",
-		"many lines":       "GET /healthz HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 100_000) + "\r\n",
-		"many names":       "GET /healthz HTTP/1.1\r\nHost: x\r\n" + lines(50_000) + "\r\n",
-		"a long target":    "GET /db/1/kv/" + strings.Repeat("a", 1<<20) + " HTTP/1.1\r\nHost: x\r\n\r\n",
-		"a long method":    strings.Repeat("A", 1<<20) + " / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"one long line":    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nA: " + strings.Repeat("a", 1<<20) + "\r\n\r\n",
+		"many lines":       "GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("A: b\r\n", 100_000) + "\r\n",
+		"many names":       "GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + lines(50_000) + "\r\n",
+		"a long target":    "GET /db/1/kv/" + strings.Repeat("a", 1<<20) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"a long method":    strings.Repeat("A", 1<<20) + " / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 		"never a line end": strings.Repeat("A", 1<<20),
-		"long trailers":    "PUT /db/1/kv/bomb HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n1\r\na\r\n0\r\n" + strings.Repeat("A: b\r\n", 100_000) + "\r\n",
-		"long chunk lines": "PUT /db/1/kv/bomb HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;" + strings.Repeat("a", 1<<20) + "\r\na\r\n0\r\n\r\n",
+		"long trailers":    "PUT /db/1/kv/bomb HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n1\r\na\r\n0\r\n" + strings.Repeat("A: b\r\n", 100_000) + "\r\n",
+		"long chunk lines": "PUT /db/1/kv/bomb HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1;" + strings.Repeat("a", 1<<20) + "\r\na\r\n0\r\n\r\n",
 	} {
 		got, err := say(s.addr, head, true)
 		if err == nil {
@@ -194,7 +194,7 @@ func lyingBodies(t *testing.T, s *server) {
 		"expects anything":       "Expect: a miracle\r\nContent-Length: 100\r\n\r\n12345",
 	} {
 		target := "/db/lies/kv/" + url.PathEscape(name)
-		got, err := say(s.addr, "PUT "+target+" HTTP/1.1\r\nHost: x\r\n"+rest, true)
+		got, err := say(s.addr, "PUT "+target+" HTTP/1.1\r\nHost: localhost\r\n"+rest, true)
 		if err == nil {
 			err = serverError(got)
 		}
@@ -215,8 +215,8 @@ func lyingBodies(t *testing.T, s *server) {
 // pipelining sends many requests before it reads an answer, and then also hangs up without reading any.
 func pipelining(t *testing.T, s *server) {
 	const n = 1000
-	request := "POST /db/1/sequence/pipe HTTP/1.1\r\nHost: x\r\n\r\n"
-	got, err := say(s.addr, strings.Repeat(request, n)+"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", false)
+	request := "POST /db/1/sequence/pipe HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	got, err := say(s.addr, strings.Repeat(request, n)+"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func earlyHangUps(t *testing.T, s *server) {
 	defer c.close()
 	for i := range 400 {
 		target := fmt.Sprintf("/db/1/kv/hangup-%d", i)
-		request := "PUT " + target + " HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n12345678901234567890"
+		request := "PUT " + target + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n12345678901234567890"
 		if i >= 2*len(request) {
 			break
 		}
@@ -274,7 +274,7 @@ func earlyHangUps(t *testing.T, s *server) {
 func noise(t *testing.T, s *server) {
 	rng := rand.New(rand.NewPCG(*seed, 4))
 	for n := range atMost(600, 100) {
-		b := []byte("PUT /db/noise/kv/a?ttl=5 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\n12345")
+		b := []byte("PUT /db/noise/kv/a?ttl=5 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nConnection: close\r\n\r\n12345")
 		if n%2 == 0 {
 			b = make([]byte, rng.IntN(2000))
 			for i := range b {
@@ -301,7 +301,7 @@ func oddTargets(t *testing.T, s *server) {
 			"/db/1/sequence/..", "/db/../healthz", "/db/1/sequence/%2e%2e", "/db/1/sequence/%", "/db/1/sequence/%zz", "/db/1/sequence/%00", "/db/1/sequence/a\x00", "/db/1/sequence/odd?n=",
 			"/db/1/sequence/odd?n=1&n=1", "/db/1/sequence/odd?%zz", "/db/1/sequence/odd?;", "/db/1/sequence/odd?n=9999999999999999999999", "/DB/1/sequence/a", "/db/1/Sequence/a",
 			"http://", "http://elsewhere/db/1/sequence/odd?x", "elsewhere:443", "?", "#", "/db/1/sequence/odd#x?n=0", strings.Repeat("/", 5000), "/metrics/", "/healthz/.", "/healthz?x=1", "\xff\xfe"} {
-			got, err := say(s.addr, method+" "+target+" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", true)
+			got, err := say(s.addr, method+" "+target+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", true)
 			if err == nil {
 				err = serverError(got)
 			}

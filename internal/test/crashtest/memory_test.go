@@ -34,7 +34,7 @@ func TestKillForWantOfMemoryLosesNothingAcknowledged(t *testing.T) {
 		// Values of which the last byte does not come stay in memory. The server
 		// ends amid this, so that an error tells nothing.
 		hungry, _ := crowdOf(s.addr, 100, func(i int) string {
-			return fmt.Sprintf("PUT /db/1/kv/hungry-%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", i, 2<<20) + strings.Repeat("h", 2<<20-1)
+			return fmt.Sprintf("PUT /db/1/kv/hungry-%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", i, 2<<20) + strings.Repeat("h", 2<<20-1)
 		})
 		if _, err := s.wait(patience); err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ func await(t *testing.T, addr, target, name string) *waiter {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if _, err := io.WriteString(c, "POST "+target+"?dur=1h&wait=5m&id="+name+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "POST "+target+"?dur=1h&wait=5m&id="+name+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	return &waiter{c, name}
@@ -204,8 +204,8 @@ func TestStopDoesNotWaitForSlowClients(t *testing.T) {
 	for _, text := range []string{
 		"",
 		"POST /db/1/sequence/a HTTP/1.1\r\nHo",
-		"PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc",
-		"GET /db/1/kv/large HTTP/1.1\r\nHost: x\r\n\r\n",
+		"PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc",
+		"GET /db/1/kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		slow, err := crowdOf(s.addr, 20, func(int) string { return text })
 		defer hangUp(slow)

@@ -1,0 +1,55 @@
+package handlers
+
+import "strings"
+
+// wantsJSON says whether the client prefers application/json to text/plain: the
+// one of them with the higher q in Accept is chosen, and of two with the same q
+// the first. Only these two names count, so that a browser's list and curl's */*
+// are answered with text.
+func (c *call) wantsJSON() bool {
+	json, best := false, 0
+	for _, list := range c.r.Header["Accept"] {
+		for list != "" {
+			var media string
+			media, list, _ = strings.Cut(list, ",")
+			media, attributes, _ := strings.Cut(media, ";")
+			media = strings.TrimSpace(media)
+			isJSON := strings.EqualFold(media, "application/json")
+			if !isJSON && !strings.EqualFold(media, "text/plain") {
+				continue
+			}
+			if q := quality(attributes); q > best {
+				json, best = isJSON, q
+			}
+		}
+	}
+	return json
+}
+
+// quality returns the q among the attributes of a media range, in thousandths.
+// Without a q, or with a malformed one, it is 1000.
+//
+//	q = "0" [ "." 0*3 digit ] | "1" [ "." 0*3 "0" ]
+func quality(attributes string) int {
+	for attributes != "" {
+		var a string
+		a, attributes, _ = strings.Cut(attributes, ";")
+		name, value, _ := strings.Cut(a, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "q") {
+			continue
+		}
+		whole, fraction, _ := strings.Cut(strings.TrimSpace(value), ".")
+		if whole != "0" || len(fraction) > 3 || fraction != "" && !digits(fraction) {
+			return 1000
+		}
+		q := 0
+		for i := range 3 {
+			q *= 10
+			if i < len(fraction) {
+				q += int(fraction[i] - '0')
+			}
+		}
+		return q
+	}
+	return 1000
+}
