@@ -29,6 +29,12 @@ var (
 	ErrStopping = errors.New("the server is shutting down: try again shortly")
 	// ErrWaiters is returned when too many callers wait for locks already.
 	ErrWaiters = errors.New("too many callers are waiting for locks: try again later")
+	// ErrReads is returned when too many reads of values have waited for the disk
+	// for too long; nothing changed.
+	ErrReads = errors.New("too many reads are waiting for the disk: nothing was done, try again later")
+	// ErrTokens is returned when the disk is too slow to make the next fencing
+	// tokens durable; nothing changed.
+	ErrTokens = errors.New("the disk is too slow for more fencing tokens: nothing was changed, try again shortly")
 	// ErrStopped is returned when writes are stopped since the disk failed
 	// earlier; nothing changed.
 	ErrStopped = errors.New("writes are stopped: the disk failed")
@@ -82,7 +88,8 @@ type UnlockRequest struct {
 
 // Value is what a key holds.
 type Value struct {
-	Data    []byte
+	Data    []byte // nil where it was not read
+	Size    int    // bytes of Data
 	Type    string // Content-Type
 	Version int64
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -302,7 +303,7 @@ func moveOf(t *testing.T, d *DB, k Key) kvlog.Move {
 	t.Helper()
 	hash := d.values.Hash(k.Acc, k.ID)
 	f, err := d.values.Find(k.Acc, k.ID, hash)
-	v, ok, err2 := d.values.Get(k.Acc, k.ID, hash)
+	v, ok, err2 := d.values.Get(k.Acc, k.ID, hash, math.MaxInt)
 	if !f.OK || !ok || err != nil || err2 != nil {
 		t.Fatal(f, ok, err, err2)
 	}

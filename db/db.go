@@ -105,6 +105,7 @@ type DB struct {
 	tables  *slots.Tables
 	log     *wal.Log
 	values  *kvlog.Values
+	reads   reads
 	queue   *queue
 	mutexes *Mutexes
 
@@ -124,6 +125,7 @@ type DB struct {
 	epoch     int64 // wall time at the zero of the monotonic clock, as of Open
 	tokens    tokens
 	reserving atomic.Bool // a block of tokens is on its way
+	noTokens  atomic.Bool // the disk was full when the last block was asked for
 	draining  atomic.Bool
 
 	stateMu   sync.Mutex  // guards state and lockStats

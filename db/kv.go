@@ -1,7 +1,9 @@
 package db
 
 import (
+	"context"
 	"fmt"
+	"math"
 
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
@@ -44,7 +46,10 @@ type valueChange struct {
 // version is another than the one asked for.
 func (d *DB) Set(r SetRequest) (version int64, err error) {
 	v := valueOp{data: r.Data, typ: r.Type, sum: kvlog.SumValue(r.Data), ttl: int64(r.TTL), check: r.Check}
-	o := d.newValueOp(verbSet, r.Key, &v)
+	o, err := d.lookUp(verbSet, r.Key, &v)
+	if err != nil {
+		return 0, err
+	}
 	defer o.free()
 	err = d.do(o)
 	return o.value, err
@@ -55,14 +60,30 @@ func (d *DB) Set(r SetRequest) (version int64, err error) {
 // none is no error.
 func (d *DB) DeleteValue(k Key, check int64) error {
 	v := valueOp{check: check}
-	o := d.newValueOp(verbDelete, k, &v)
+	o, err := d.lookUp(verbDelete, k, &v)
+	if err != nil {
+		return err
+	}
 	defer o.free()
 	return d.do(o)
 }
 
-// Get returns the value of a key, or ErrNotFound, or ErrDamaged.
-func (d *DB) Get(k Key) (Value, error) {
-	val, ok, err := d.values.Get(k.Acc, k.ID, d.values.Hash(k.Acc, k.ID))
+// Get returns the value of a key, or ErrNotFound, or ErrDamaged, however large
+// the value is.
+func (d *DB) Get(k Key) (Value, error) { return d.Read(context.Background(), k, math.MaxInt) }
+
+// Head is Get without the value's Data, of which nothing is read. The error may
+// also be ErrReads, or that of the context.
+func (d *DB) Head(ctx context.Context, k Key) (Value, error) { return d.Read(ctx, k, -1) }
+
+// Read is Get for a caller that has memory for so many bytes: a value of more than
+// most bytes comes without its Data, as from Head.
+func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
+	if err := d.reads.begin(ctx); err != nil {
+		return Value{}, err
+	}
+	defer d.reads.end()
+	val, ok, err := d.values.Get(k.Acc, k.ID, d.values.Hash(k.Acc, k.ID), most)
 	if err != nil {
 		d.logger.Error("a value cannot be read", "err", err)
 		return Value{}, err
@@ -74,7 +95,16 @@ func (d *DB) Get(k Key) (Value, error) {
 	if !ok {
 		return Value{}, ErrNotFound
 	}
-	return Value{Data: val.Data, Type: string(val.Type), Version: int64(val.Version)}, nil
+	return Value{Data: val.Data, Size: val.Length, Type: string(val.Type), Version: int64(val.Version)}, nil
+}
+
+// lookUp is newValueOp as one of the reads that may be under way.
+func (d *DB) lookUp(verb verb, k Key, v *valueOp) (*op, error) {
+	if err := d.reads.begin(context.Background()); err != nil {
+		return nil, err
+	}
+	defer d.reads.end()
+	return d.newValueOp(verb, k, v), nil
 }
 
 func (d *DB) newValueOp(verb verb, k Key, v *valueOp) *op {

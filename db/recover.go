@@ -85,6 +85,7 @@ func open(o *Options) (*DB, error) {
 		tables:          r.tables,
 		log:             r.log,
 		values:          r.values,
+		reads:           make(reads, maxReads),
 		queue:           newQueue(),
 		batch:           newPending(r.tables),
 		marked:          true, // what was accepted was just written anew, and a checkpoint stands behind it

@@ -1,6 +1,9 @@
 package db
 
-import "sync/atomic"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 // tokenBlock is how many tokens are made durable at once. A crash skips what is
 // left of a block.
@@ -34,10 +37,14 @@ func (d *DB) mutexToken() (int64, error) {
 	switch {
 	case left > 0:
 		return t, nil
-	case d.draining.Load() && d.Err() == nil:
+	case d.Err() != nil:
+		return 0, ErrStopped
+	case d.draining.Load():
 		return 0, ErrStopping
+	case d.noTokens.Load():
+		return 0, ErrFull
 	}
-	return 0, d.noRoom()
+	return 0, ErrTokens
 }
 
 // reserve asks for the next block.
@@ -46,7 +53,9 @@ func (d *DB) reserve() {
 	defer d.reserving.Store(false)
 	o := newOp(verbReserve, kindLock, Key{})
 	defer o.free()
-	if err := d.do(o); err != nil {
+	err := d.do(o)
+	d.noTokens.Store(errors.Is(err, ErrFull))
+	if err != nil {
 		d.logger.Warn("no new block of tokens", "err", err)
 	}
 }

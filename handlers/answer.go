@@ -160,7 +160,7 @@ type problem struct {
 // unavailable returns which of the reasons for a 503 err is, or nil. What err
 // says beyond that is for the log: it may name files.
 func unavailable(err error) error {
-	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrStopped, db.ErrUnknown} {
+	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrReads, db.ErrTokens, db.ErrStopped, db.ErrUnknown} {
 		if errors.Is(err, reason) {
 			return reason
 		}
@@ -228,15 +228,12 @@ func (s *server) send(c *call) {
 	if !c.isValue() {
 		c.notStored()
 	}
-	if len(c.body) > largeBody {
-		s.pace.write(c, len(c.body))
-	}
 	if c.status != http.StatusOK {
 		c.w.WriteHeader(c.status)
 	}
 	if len(c.body) > 0 {
 		// After an error the connection is gone, and nobody is there to be told.
-		if _, err := c.w.Write(c.body); err != nil {
+		if err := s.pace.write(c, c.body); err != nil {
 			c.status = codeGone
 		}
 	}

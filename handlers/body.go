@@ -11,8 +11,8 @@ import (
 
 // pace is how slow a client may be before its connection is cut.
 type pace struct {
-	idle time.Duration // from one piece of a request's body to the next
-	rate int           // bytes a second in which an answer is read, after a time of idle
+	idle time.Duration // from one piece to the next, and for the first of them
+	rate int           // bytes a second, on average, in which a body comes and an answer is read, after a time of idle
 }
 
 var defaultPace = pace{idle: 30 * time.Second, rate: 16 << 10}
@@ -29,10 +29,42 @@ func (p pace) read(c *call) {
 	c.readUntil(time.Now().Add(p.idle))
 }
 
-// write gives the client time to read an answer of n bytes.
-func (p pace) write(c *call, n int) {
-	d := p.idle + time.Duration(n)*time.Second/time.Duration(p.rate)
-	c.writeUntil(time.Now().Add(d))
+// readOn is read where n bytes have come since a time: it ends when they are too
+// few for the rate.
+func (p pace) readOn(c *call, since time.Time, n int) {
+	next, least := time.Now().Add(p.idle), since.Add(p.timeFor(n))
+	if least.Before(next) {
+		next = least
+	}
+	c.readUntil(next)
+}
+
+// timeFor is how long n bytes may take.
+func (p pace) timeFor(n int) time.Duration {
+	return p.idle + time.Duration(n)*time.Second/time.Duration(p.rate)
+}
+
+// pieceSize is how much of an answer is written at a time, in bytes.
+const pieceSize = 256 << 10
+
+// write writes an answer. A client that reads it too slowly is not waited for
+// beyond the piece at which that shows.
+func (p pace) write(c *call, b []byte) error {
+	if len(b) <= largeBody {
+		_, err := c.w.Write(b)
+		return err
+	}
+	began := time.Now()
+	for at := 0; at < len(b); {
+		end := min(at+pieceSize, len(b))
+		c.writeUntil(began.Add(p.timeFor(end)))
+		n, err := c.w.Write(b[at:end])
+		if err != nil {
+			return err
+		}
+		at += n
+	}
+	return nil
 }
 
 // patience takes the deadlines away, those of the http.Server too: once the body
@@ -68,13 +100,16 @@ func (c *call) brief() {
 	}
 }
 
-// firstRead is how much memory a body gets before any of it is there: what a
-// Content-Length promises may never come.
-const firstRead = 16 << 10
+// memoryPatience is how often the idle time of its pace a call waits for memory:
+// longer than slow bodies can hold it.
+const memoryPatience = 2
 
 // readBody reads the request's body to its end. One of more than limit bytes is
-// 413, without being read where its length is told; one that ends early is 400.
-// setting names what sets the limit.
+// 413, without being read where its length is told; one that ends early, or comes
+// too slowly, is 400. setting names what sets the limit.
+//
+// What a Content-Length promises may never come: a body gets no memory but
+// uncounted bytes before it has filled those.
 func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) {
 	length := c.r.ContentLength
 	if length > limit {
@@ -87,18 +122,25 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 	if length == 0 {
 		return nil, nil
 	}
-	b := make([]byte, 0, min(most, firstRead))
+	began := time.Now()
+	b := make([]byte, 0, min(most, uncounted))
 	for {
 		if len(b) == cap(b) {
-			size := int(min(most, 2*int64(cap(b))))
-			if size >= memoryUnit && c.held == 0 {
-				if err := s.memory.hold(c, int(most), s.pace.idle); err != nil {
+			// All at once if the length is told; else in steps, which leave as much garbage at most.
+			size, need := most, most
+			if length < 0 {
+				size, need = min(most, 2*int64(cap(b))), 2*most
+			}
+			if c.held == 0 {
+				asked := time.Now()
+				if err := s.memory.hold(c, need, memoryPatience*s.pace.idle); err != nil {
 					return nil, err
 				}
+				began = began.Add(time.Since(asked)) // nothing was read meanwhile
 			}
 			b = append(make([]byte, 0, size), b...)
 		}
-		s.pace.read(c)
+		s.pace.readOn(c, began, len(b))
 		n, err := c.r.Body.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
 		switch {
@@ -107,7 +149,8 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 		case err == io.EOF:
 			return b, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, badRequest("the body stopped after %d bytes and did not go on for %s: nothing was done", len(b), s.pace.idle)
+			return nil, badRequest("the body stopped after %d bytes, or is too slow: a part of it every %s is wanted, and %d bytes a second on average: nothing was done",
+				len(b), s.pace.idle, s.pace.rate)
 		case err != nil:
 			return nil, badRequest("the body ended too early, after %d bytes: nothing was done", len(b))
 		}

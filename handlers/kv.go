@@ -15,48 +15,77 @@ import (
 const maxTTL = 100 * 365 * 24 * time.Hour
 
 // GET /db/:acc/kv/:id
+//
+// A value is read only once memory for all of it is granted: of a large one, at
+// first just the head is read, and so it is where the answer may need no more.
 func getValue(s *server, c *call) error {
 	q, err := c.conditions(db.AnyVersion)
 	if err != nil {
 		return err
 	}
-	v, err := s.readValue(c)
-	if err != nil {
-		return err
-	}
-	h := c.w.Header()
-	h["ETag"] = []string{etag(v.Version)}
-	h["Version"] = []string{strconv.FormatInt(v.Version, 10)}
 	nonMatch := q.nonMatch
 	q.nonMatch = etags{} // which is no failure here
-	if err := q.check(c, v.Version); err != nil {
-		return err
+	head := c.r.Method == http.MethodHead
+	most := uncounted
+	if head || q.match.given || nonMatch.given {
+		most = -1
 	}
-	if nonMatch.has(v.Version) {
-		c.status = http.StatusNotModified
-		return nil
+	for race := 1; ; race++ {
+		v, err := s.db.Read(c.r.Context(), c.key, most)
+		if err != nil {
+			return err
+		}
+		h := c.w.Header()
+		h["ETag"] = []string{etag(v.Version)}
+		h["Version"] = []string{strconv.FormatInt(v.Version, 10)}
+		if err := q.check(c, v.Version); err != nil {
+			return err
+		}
+		if nonMatch.has(v.Version) {
+			c.status = http.StatusNotModified
+			return nil
+		}
+		if head || len(v.Data) == v.Size {
+			return c.sayValue(v)
+		}
+		if race == maxRaces {
+			return errCrowded
+		}
+		// It may be larger by now than what was granted for it.
+		s.memory.free(c.held)
+		c.held = 0
+		if err := s.memory.hold(c, int64(v.Size), memoryPatience*s.pace.idle); err != nil {
+			return err
+		}
+		most = max(v.Size, uncounted)
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(v.Data))}
-	h["X-Content-Type-Options"] = noSniff
+}
+
+// sayValue says a value, or the part of it that a Range asks for.
+func (c *call) sayValue(v db.Value) error {
+	h := c.w.Header()
 	c.status, c.ctype, c.body = http.StatusOK, []string{v.Type}, v.Data
 	if v.Type == "" {
 		c.ctype = octetStream
 	}
-	return nil
-}
-
-// readValue reads the value of a call. A large one for which there is no memory
-// is let go, and read again once there is.
-func (s *server) readValue(c *call) (db.Value, error) {
-	v, err := s.db.Get(c.key)
-	if n := len(v.Data); !s.memory.try(c, n) {
-		v = db.Value{}
-		if err := s.memory.hold(c, n, s.pace.idle); err != nil {
-			return v, err
+	size := v.Size
+	if c.r.Method == http.MethodGet {
+		part, ok, err := c.byteRange(v)
+		if err != nil {
+			c.ctype, c.body = nil, nil
+			return err
 		}
-		v, err = s.db.Get(c.key)
+		if ok {
+			c.status, c.body = http.StatusPartialContent, v.Data[part.from:part.to]
+			h["Content-Range"] = []string{part.of(v.Size)}
+			size = len(c.body)
+		}
 	}
-	return v, err
+	h["Accept-Ranges"] = bytesUnit
+	h["Content-Length"] = []string{strconv.Itoa(size)}
+	h["Content-Security-Policy"] = sandbox
+	h["X-Content-Type-Options"] = noSniff
+	return nil
 }
 
 // POST and PUT /db/:acc/kv/:id?ver=&ttl=
@@ -126,7 +155,7 @@ func (s *server) changeIf(c *call, q *conditions, change func(check int64) error
 		return change(q.ver)
 	}
 	for race := 1; ; race++ {
-		v, err := s.db.Get(c.key) // Version 0 if there is none
+		v, err := s.db.Head(c.r.Context(), c.key) // Version 0 if there is none
 		if err != nil && !errors.Is(err, db.ErrNotFound) {
 			return err
 		}

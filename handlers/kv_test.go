@@ -400,13 +400,41 @@ func TestStalledBodyIsCut(t *testing.T) {
 	r.refused(404, "kv", "GET", "/db/1/kv/a")
 }
 
+// A byte now and then keeps a connection, and the memory for the whole body, no
+// longer than the least rate allows.
+func TestTricklingBodyIsCut(t *testing.T) {
+	r := newRig(t, nil)
+	r.server.pace = pace{idle: 300 * time.Millisecond, rate: 1 << 20}
+	c := r.dial()
+	if _, err := fmt.Fprintf(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-answered:
+				return
+			case <-tick.C:
+				if _, err := io.WriteString(c, "x"); err != nil {
+					return
+				}
+			}
+		}
+	}()
+	r.checkRefusal(r.read(bufio.NewReader(c), "PUT"), 400, "too slow", "a trickling body")
+	close(answered)
+}
+
 // A server-wide deadline is for the others: a value may take its time as long
 // as some of it comes.
 func TestSlowBodyIsStored(t *testing.T) {
 	r := newRig(t, func(_ *Options, h *http.Server) {
 		h.ReadTimeout, h.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
 	})
-	r.server.pace.idle = 500 * time.Millisecond
+	r.server.pace = pace{idle: 500 * time.Millisecond, rate: 10}
 	c := r.dial()
 	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -428,11 +456,12 @@ func TestClientThatDoesNotReadIsCut(t *testing.T) {
 	// The value is made up, since no segment of this test would hold one that
 	// the buffers of the connection do not swallow.
 	swap(t, KV, "GET", func(_ *server, c *call) error {
-		c.w.Header()["Content-Length"] = []string{strconv.Itoa(32 << 20)}
-		c.status, c.ctype, c.body = 200, octetStream, make([]byte, 32<<20)
+		c.w.Header()["Content-Length"] = []string{strconv.Itoa(64 << 20)}
+		c.status, c.ctype, c.body = 200, octetStream, make([]byte, 64<<20)
 		return nil
 	})
-	r.server.pace = pace{idle: 50 * time.Millisecond, rate: 1 << 30}
+	// Reading all of it might take a minute, but to begin must not.
+	r.server.pace = pace{idle: 50 * time.Millisecond, rate: 1 << 20}
 	c := r.dial()
 	if _, err := io.WriteString(c, request("GET", "/db/1/kv/a", "")); err != nil {
 		t.Fatal(err)

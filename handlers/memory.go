@@ -3,73 +3,79 @@ package handlers
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
 )
 
-// memory bounds what large values take of it while they are sent and received,
-// all together, so that a crowd of clients cannot use it up. It is counted in
-// units of memoryUnit; what is smaller than that is not counted.
+// memory bounds the bytes that bodies and values take while they are received
+// and sent, all of them together, so that no crowd of clients uses up the
+// machine's. Every call gets what it needs in one piece, in the order of asking:
+// calls that each held a part and waited for the rest would wait for each other.
 //
-// A call takes all that it needs at once, in the order of asking: calls that
-// each held a part and waited for the rest would wait for each other.
+// What a call gives back is garbage until the collector has run, and counts until
+// then. So the process holds at most memoryBytes of bodies and values (or four of
+// the largest values, if that is more), and besides, for each connection, what is
+// not counted: a body or value of at most uncounted bytes, and the request's
+// headers of at most 64 KiB. The database adds one batch: 4 MiB, or one value if
+// that is larger.
 type memory struct {
-	mu    sync.Mutex
-	spare int // units
-	queue []*memoryWait
+	total int64 // bytes
+
+	mu         sync.Mutex // guards what follows
+	spare      int64      // bytes that can be given away
+	garbage    int64      // bytes that were given back since the last collection began
+	collecting bool       // a goroutine collects
+	queue      []*memoryWait
 }
 
 // memoryWait is a call that waits for memory.
 type memoryWait struct {
-	units int
-	got   chan struct{} // closed when it has it
+	size int64         // bytes
+	got  chan struct{} // closed when it has it
 }
 
 const (
-	memoryUnit = 1 << 20
-	// memoryUnits is how much there is, unless a few of the largest values need more.
-	memoryUnits = 256
+	memoryBytes = 256 << 20
+	// uncounted is the size in bytes up to which a body or a value is not counted.
+	// It is as much as a body gets before any of it is there.
+	uncounted = 16 << 10
 )
 
 func newMemory(value int64) *memory {
-	return &memory{spare: int(max(memoryUnits, 4*(value/memoryUnit+1)))}
+	total := max(memoryBytes, 4*(value+1))
+	return &memory{total: total, spare: total}
 }
 
-// errCrowded is returned when there was no memory for a large value for too long.
+// errCrowded is returned when there was no memory for a body or a value for too long.
 var errCrowded = &refusal{http.StatusServiceUnavailable, "too many large values are on their way: nothing was done, try again later"}
 
-// try takes memory for n bytes for a call that holds none yet, if it is there.
-func (m *memory) try(c *call, n int) bool {
-	if n < memoryUnit {
-		return true
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.queue) > 0 || m.spare < n/memoryUnit {
-		return false
-	}
-	c.held = n / memoryUnit
-	m.spare -= c.held
-	return true
-}
-
 // hold takes memory for n bytes for a call that holds none yet, and waits for it
-// while others have it.
-func (m *memory) hold(c *call, n int, patience time.Duration) error {
-	if m.try(c, n) {
+// while others have it. More than there is in all is refused at once.
+func (m *memory) hold(c *call, n int64, patience time.Duration) error {
+	if n <= uncounted {
 		return nil
 	}
-	w := &memoryWait{n / memoryUnit, make(chan struct{})}
+	if n > m.total {
+		return errCrowded
+	}
 	m.mu.Lock()
+	w := &memoryWait{n, make(chan struct{})}
 	m.queue = append(m.queue, w)
-	m.grant() // what was given back since try
+	m.grant()
 	m.mu.Unlock()
+	select {
+	case <-w.got:
+		c.held = n
+		return nil
+	default:
+	}
 	late := time.NewTimer(patience)
 	defer late.Stop()
 	select {
 	case <-w.got:
-		c.held = w.units
+		c.held = n
 		return nil
 	case <-late.C:
 		m.leave(w)
@@ -87,28 +93,47 @@ func (m *memory) leave(w *memoryWait) {
 	if i := slices.Index(m.queue, w); i >= 0 {
 		m.queue = slices.Delete(m.queue, i, i+1)
 	} else {
-		m.spare += w.units // it came just now
+		m.spare += w.size // granted a moment ago, and not used
 	}
 	m.grant()
 }
 
-// grant gives what there is to those who wait, the first one first.
+// grant gives what there is to those who wait, the first one first, and collects
+// garbage if that is what the first one needs. It wants mu held.
 func (m *memory) grant() {
-	for len(m.queue) > 0 && m.queue[0].units <= m.spare {
-		m.spare -= m.queue[0].units
+	for len(m.queue) > 0 && m.queue[0].size <= m.spare {
+		m.spare -= m.queue[0].size
 		close(m.queue[0].got)
 		m.queue = slices.Delete(m.queue, 0, 1)
 	}
+	needed := m.garbage >= m.total/4 || len(m.queue) > 0 && m.garbage > 0 && m.queue[0].size <= m.spare+m.garbage
+	if needed && !m.collecting {
+		m.collecting = true
+		go m.collect()
+	}
 }
 
-// free gives back what a call holds.
-func (m *memory) free(c *call) {
-	if c.held == 0 {
+// collect makes garbage spare memory, until grant has no use for more.
+func (m *memory) collect() {
+	m.mu.Lock()
+	n := m.garbage
+	m.garbage = 0
+	m.mu.Unlock()
+	runtime.GC() // a whole cycle: it finds all that was given back before it began
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spare += n
+	m.collecting = false
+	m.grant()
+}
+
+// free takes n bytes back from a call that no longer refers to them.
+func (m *memory) free(n int64) {
+	if n == 0 {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.spare += c.held
-	c.held = 0
+	m.garbage += n
 	m.grant()
 }

@@ -8,25 +8,32 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"clouddragon/db"
+	"clouddragon/internal/test/memdisk"
 )
+
+func memoryOf(bytes int64) *memory { return &memory{total: bytes, spare: bytes} }
 
 // Large values on their way take no more memory than there is: who finds none is
 // refused after a while, and nothing is left taken.
 func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	r := newRig(t, nil)
-	r.server.memory = &memory{spare: 2}
+	r.server.memory = memoryOf(2 << 20)
 	r.server.pace.idle = 200 * time.Millisecond
-	value := strings.Repeat("v", memoryUnit)
+	value := strings.Repeat("v", 1<<20-1)
 
 	v := r.stored(r.put("/db/1/kv/a", value))
 	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", value)
 
 	// Others hold it all.
 	others := call{r: httptest.NewRequest("GET", "/", nil)}
-	if err := r.server.memory.hold(&others, 2*memoryUnit, time.Minute); err != nil {
+	if err := r.server.memory.hold(&others, 2<<20, time.Minute); err != nil {
 		t.Fatalf("an answered call keeps memory: %v", err)
 	}
 	c := r.dial()
@@ -49,9 +56,9 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	if _, err := io.WriteString(c, request("GET", "/db/1/kv/a", "")); err != nil {
 		t.Fatal(err)
 	}
-	r.server.memory.free(&others)
+	r.server.memory.free(others.held)
 	r.value(r.read(bufio.NewReader(c), "GET"), v, "application/octet-stream", value)
-	if err := r.server.memory.hold(&others, 2*memoryUnit, time.Minute); err != nil {
+	if err := r.server.memory.hold(&others, 2<<20, time.Minute); err != nil {
 		t.Errorf("an answered call keeps memory: %v", err)
 	}
 }
@@ -60,30 +67,30 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 // would be of use to none.
 func TestWhoWaitsForMemoryGetsAllOfItAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &memory{spare: 4}
+		m := memoryOf(4 << 20)
 		newCall := func() *call { return &call{r: httptest.NewRequest("GET", "/", nil)} }
 		others := newCall()
-		if err := m.hold(others, 4*memoryUnit, time.Minute); err != nil {
+		if err := m.hold(others, 4<<20, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		answers := make(chan error, 3)
 		for range cap(answers) {
 			go func() {
 				c := newCall()
-				err := m.hold(c, 3*memoryUnit, time.Minute)
-				m.free(c)
+				err := m.hold(c, 3<<20, time.Minute)
+				m.free(c.held)
 				answers <- err
 			}()
 		}
 		synctest.Wait()
-		m.free(others)
+		m.free(others.held)
 		for range cap(answers) {
 			if err := <-answers; err != nil {
 				t.Error(err)
 			}
 		}
-		if m.spare != 4 || len(m.queue) != 0 {
-			t.Errorf("%d units are spare and %d calls wait, want 4 and none", m.spare, len(m.queue))
+		if free := m.spare + m.garbage; free != 4<<20 || len(m.queue) != 0 {
+			t.Errorf("%d bytes are free and %d calls wait, want all and none", free, len(m.queue))
 		}
 	})
 }
@@ -91,18 +98,18 @@ func TestWhoWaitsForMemoryGetsAllOfItAtOnce(t *testing.T) {
 // One that gives up, or hangs up, is not in the way of those behind it.
 func TestWhoStopsWaitingForMemoryLeavesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &memory{spare: 4}
+		m := memoryOf(4 << 20)
 		others, big, small := new(call), new(call), new(call)
 		for _, c := range []*call{others, big, small} {
 			c.r = httptest.NewRequest("GET", "/", nil)
 		}
-		if err := m.hold(others, 2*memoryUnit, time.Minute); err != nil {
+		if err := m.hold(others, 2<<20, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		late := make(chan error)
-		go func() { late <- m.hold(big, 3*memoryUnit, time.Second) }()
+		go func() { late <- m.hold(big, 3<<20, time.Second) }()
 		synctest.Wait()
-		if err := m.hold(small, memoryUnit, time.Minute); err != nil {
+		if err := m.hold(small, 1<<20, time.Minute); err != nil {
 			t.Errorf("behind one that gives up: %v", err)
 		}
 		if err := <-late; err != errCrowded {
@@ -114,11 +121,11 @@ func TestWhoStopsWaitingForMemoryLeavesTheQueue(t *testing.T) {
 // Two large bodies that come side by side, where there is memory for one, are
 // both stored, one after the other.
 func TestLargeBodiesSideBySideDoNotWaitForEachOther(t *testing.T) {
-	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 2 * memoryUnit })
-	r.server.memory = &memory{spare: 2}
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 2 << 20 })
+	r.server.memory = memoryOf(2 << 20)
 	r.server.pace.idle = 10 * time.Second
-	value := strings.Repeat("v", 2*memoryUnit)
-	const part = memoryUnit * 3 / 4
+	value := strings.Repeat("v", 2<<20-1)
+	const part = 3 << 18
 	a, b := r.dial(), r.dial()
 	for i, c := range []net.Conn{a, b} {
 		if _, err := fmt.Fprintf(c, "PUT /db/1/kv/%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", i, len(value), value[:part]); err != nil {
@@ -134,10 +141,10 @@ func TestLargeBodiesSideBySideDoNotWaitForEachOther(t *testing.T) {
 }
 
 func TestHangUpIsNoticedWhileALargeValueWaitsForMemory(t *testing.T) {
-	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 2 * memoryUnit })
-	r.stored(r.put("/db/1/kv/a", strings.Repeat("v", 2*memoryUnit)))
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 2 << 20 })
+	r.stored(r.put("/db/1/kv/a", strings.Repeat("v", 2<<20-1)))
 	r.observe()
-	r.server.memory = &memory{}
+	r.server.memory = &memory{total: 2 << 20}
 	c := r.dial()
 	if _, err := io.WriteString(c, "GET /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -147,5 +154,92 @@ func TestHangUpIsNoticedWhileALargeValueWaitsForMemory(t *testing.T) {
 	}
 	if got, want := r.observe(), (observed{KV, "GET", codeGone}); got != want {
 		t.Errorf("observed %v, want %v", got, want)
+	}
+}
+
+// What the answer does not hold is not read: a HEAD, a condition that fails, a
+// value that has not changed.
+func TestOnlyAGetReadsAValue(t *testing.T) {
+	fs := memdisk.New()
+	r := newRigOn(t, db.Options{FS: fs}, nil)
+	value := strings.Repeat("v", 1<<20)
+	v := r.stored(r.put("/db/1/kv/a", value))
+	r.server.memory = memoryOf(0) // so that nothing is granted either
+	var read atomic.Int64
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Read {
+			read.Add(op.Len)
+		}
+		return nil
+	})
+	match, other := fmt.Sprintf(`"%d"`, v), fmt.Sprintf(`"%d"`, v+1)
+	if a := r.want(200, "", "HEAD", "/db/1/kv/a"); a.length != int64(len(value)) {
+		t.Errorf("HEAD: Content-Length is %d, want %d", a.length, len(value))
+	}
+	r.want(304, "", "GET", "/db/1/kv/a", "If-None-Match: "+match)
+	r.want(304, "", "HEAD", "/db/1/kv/a", "If-None-Match: "+match)
+	r.want(412, "*", "GET", "/db/1/kv/a", "If-Match: "+other)
+	r.want(412, "*", "DELETE", "/db/1/kv/a", "If-Match: "+other)
+	r.want(409, "*", "DELETE", fmt.Sprintf("/db/1/kv/a?ver=%d", v+1))
+	for _, header := range []string{"If-Match: " + other, "If-None-Match: *"} {
+		if a := r.put("/db/1/kv/a", "new", header); a.status != 412 {
+			t.Errorf("POST with %s: %v", header, a)
+		}
+	}
+	r.refused(503, "too many large values", "GET", "/db/1/kv/a")
+	r.want(204, "", "DELETE", "/db/1/kv/a", "If-Match: "+match)
+	if n := read.Load(); n > 64<<10 {
+		t.Errorf("%d bytes were read of a value that nobody was sent", n)
+	}
+}
+
+// Bodies and values count from the first bytes on that they take beyond what
+// every connection may.
+func TestBodiesBelowAMebibyteCount(t *testing.T) {
+	r := newRig(t, nil)
+	r.server.memory = memoryOf(20_000)
+	r.server.pace.idle = 50 * time.Millisecond
+	value := strings.Repeat("v", 19_000)
+	r.stored(r.put("/db/1/kv/a", value))
+	r.stored(r.put("/db/1/kv/a", value))
+	others := call{r: httptest.NewRequest("GET", "/", nil)}
+	if err := r.server.memory.hold(&others, 17_000, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	r.checkRefusal(r.put("/db/1/kv/b", value), 503, "too many large values", "a body that finds no memory")
+	r.refused(503, "too many large values", "GET", "/db/1/kv/a")
+	r.want(200, "", "HEAD", "/db/1/kv/a")
+	r.server.memory.free(others.held)
+	r.want(200, value, "GET", "/db/1/kv/a")
+}
+
+// What is held and what the collector may not have found yet stay within the
+// total, whoever comes and goes.
+func TestGarbageCountsUntilItIsCollected(t *testing.T) {
+	m := memoryOf(8 << 20)
+	var held, most atomic.Int64
+	var clients sync.WaitGroup
+	for i := range 16 {
+		clients.Go(func() {
+			for round := range 20 {
+				c := &call{r: httptest.NewRequest("GET", "/", nil)}
+				n := int64(17_000 + (i*7919+round*104_729)%(4<<20))
+				if err := m.hold(c, n, time.Minute); err != nil {
+					t.Error(err)
+					return
+				}
+				now := held.Add(n)
+				for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() {
+				}
+				held.Add(-n)
+				m.free(c.held)
+			}
+		})
+	}
+	clients.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if most.Load() > m.total || len(m.queue) > 0 {
+		t.Errorf("%d bytes were held of %d, %d calls wait still", most.Load(), m.total, len(m.queue))
 	}
 }

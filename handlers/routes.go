@@ -159,7 +159,7 @@ type call struct {
 	ctype  []string // Content-Type
 	body   []byte
 	sent   bool
-	held   int    // units of the server's memory for large values
+	held   int64  // bytes of the server's memory
 	buf    []byte // memory for small bodies, kept from call to call
 }
 
@@ -275,8 +275,9 @@ func (s *server) finish(c *call) {
 	if s.observe != nil {
 		s.observe(c.api, methodLabel(c.r.Method), c.status, time.Since(c.began))
 	}
-	s.memory.free(c)
+	held := c.held
 	*c = call{buf: c.buf}
+	s.memory.free(held)
 	calls.Put(c)
 	if p != nil {
 		panic(p)

@@ -1,11 +1,13 @@
 package kvlog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 	"slices"
@@ -110,7 +112,7 @@ type Found struct {
 // Find looks a key up, reading the heads of the records that may be its own. A
 // record that cannot be read is ErrDamaged, unless another one is the key's.
 func (v *Values) Find(acc, id string, hash uint64) (Found, error) {
-	_, f, err := v.look(acc, id, hash, false)
+	_, f, err := v.look(acc, id, hash, false, 0)
 	return f, err
 }
 
@@ -138,10 +140,12 @@ func (v *Values) Points(hash, loc uint64) bool {
 	return slices.Contains(v.index.Candidates(hash, room[:0]), loc)
 }
 
-// Get reads a key's value, checked. OK is false if there is none. The value may be over.
-func (v *Values) Get(acc, id string, hash uint64) (val Value, ok bool, err error) {
+// Get reads a key's value, checked. OK is false if there is none. The value may
+// be over. A value of more than most bytes comes without its Data, of which
+// nothing was read: Length says how large it is.
+func (v *Values) Get(acc, id string, hash uint64, most int) (val Value, ok bool, err error) {
 	v.reads.Add(1)
-	val, f, err := v.look(acc, id, hash, true)
+	val, f, err := v.look(acc, id, hash, true, most)
 	return val, f.OK, err
 }
 
@@ -149,8 +153,9 @@ func (v *Values) Get(acc, id string, hash uint64) (val Value, ok bool, err error
 // being moved, begins anew.
 const maxLooks = 100
 
-// look finds a key's record. With data it reads all of it, else only its head.
-func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Found, err error) {
+// look finds a key's record. With data it returns the value, as Get does, else
+// only what stands in Found.
+func (v *Values) look(acc, id string, hash uint64, data bool, most int) (val Value, f Found, err error) {
 	first := firsts.Get().(*[firstRead]byte)
 	defer firsts.Put(first)
 	var room [8]uint64
@@ -168,7 +173,7 @@ func (v *Values) look(acc, id string, hash uint64, data bool) (val Value, f Foun
 				continue
 			}
 			if err == nil && data {
-				val, err = r.value(v.codec)
+				val, err = r.value(v.codec, most)
 			}
 			if err != nil {
 				if bad == nil || !IsBad(err) {
@@ -241,8 +246,14 @@ func (v *Values) read(loc uint64, buf []byte) (reading, error) {
 	return r, nil
 }
 
-// value reads the rest and returns the whole, in memory of its own.
-func (r *reading) value(c codec) (Value, error) {
+// value reads the rest and returns the whole, in memory of its own. Of a value of
+// more than most bytes it returns only what its head says.
+func (r *reading) value(c codec, most int) (Value, error) {
+	if r.head.Length > most {
+		head := r.head
+		head.Acc, head.ID, head.Type = nil, nil, bytes.Clone(head.Type)
+		return head, nil
+	}
 	whole := make([]byte, r.body)
 	n := copy(whole, r.read)
 	if n < len(whole) {
@@ -294,7 +305,7 @@ func (v *Values) Check(report func(*disk.Damage)) int {
 			err = r.fail(errors.New("the index points here for another key"))
 		}
 		if err == nil {
-			_, err = r.value(v.codec)
+			_, err = r.value(v.codec, math.MaxInt)
 		}
 		if err == nil {
 			continue

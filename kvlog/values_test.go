@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -109,7 +110,7 @@ func (r *valuesRig) delete(id string) {
 // want checks what a key has; "" is no value.
 func (r *valuesRig) want(v *Values, id, data string) {
 	r.t.Helper()
-	val, ok, err := v.Get("acc", id, v.Hash("acc", id))
+	val, ok, err := v.Get("acc", id, v.Hash("acc", id), math.MaxInt)
 	if err != nil || ok != (data != "") || string(val.Data) != data {
 		r.t.Errorf("%s is %q, %v, %v; want %q", id, val.Data, ok, err, data)
 	}

@@ -80,9 +80,13 @@ func New(version string, apis []string) *Metrics {
 	return m
 }
 
+// maxScrapes is how many scrapes are answered at a time; a further one is a 503.
+// Each takes some hundred KiB, and a thread if the disk is slow to tell its size.
+const maxScrapes = 8
+
 // Handler answers a scrape.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
 // methods and codes have places of their own; another method counts as other,
