@@ -406,7 +406,7 @@ func TestTricklingBodyIsCut(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.pace = pace{idle: 300 * time.Millisecond, rate: 1 << 20}
 	c := r.dial()
-	if _, err := fmt.Fprintf(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<20); err != nil {
+	if _, err := fmt.Fprintf(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", 1<<20); err != nil {
 		t.Fatal(err)
 	}
 	answered := make(chan struct{})
