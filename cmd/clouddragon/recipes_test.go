@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 var recipe = regexp.MustCompile("(?s)```bash\n(#!.*?\n# ([a-z]+\\.sh) .*?)```")
@@ -276,13 +277,13 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 func (p *process) waits(api string, n int) {
 	p.t.Helper()
 	text := fmt.Sprintf("clouddragon_lock_waiters{api=%q} %d\n", api, n)
-	for {
+	for deadline := time.Now().Add(patience); ; {
 		_, body := ask(p.t, http.DefaultClient, "GET", "http://"+p.addr+"/metrics")
 		if strings.Contains(body, text) {
 			return
 		}
-		if p.t.Context().Err() != nil {
-			p.t.Fatalf("nobody waits: no line %q", text)
+		if time.Now().After(deadline) {
+			p.t.Fatalf("/metrics has no line %q after %v", text, patience)
 		}
 	}
 }
