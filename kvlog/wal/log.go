@@ -86,6 +86,9 @@ type Log struct {
 	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool
+	durable  Pos           // behind the last durable batch
+	progress chan struct{} // closed when one of the three above changes; nil if no reader waits
+	pins     map[*Pin]bool
 }
 
 // Create makes the directory and an empty log in it, all of it durable when it
@@ -183,6 +186,9 @@ func (l *Log) Append(b *Batch) (Pos, error) {
 	if err := l.write(b); err != nil {
 		return Pos{}, err
 	}
+	l.mu.Lock()
+	l.publish(l.end)
+	l.mu.Unlock()
 	return l.end, nil
 }
 
@@ -202,10 +208,11 @@ func (l *Log) roll(n int64) error {
 	if err := l.write(&l.seal); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.active, l.next = next, nil
-	l.mu.Unlock()
 	l.end.Segment, l.end.Offset = next.number, pageSize
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.active, l.next = next, nil
+	l.publish(l.end)
 	return nil
 }
 
@@ -223,6 +230,7 @@ func (l *Log) write(b *Batch) error {
 		l.err = fmt.Errorf("%w: batch %d at offset %d of %s: %w", ErrFailed, l.end.Seq+1, l.end.Offset, l.active.path, err)
 		l.mu.Lock()
 		l.failed = l.err
+		l.wakeReaders()
 		l.mu.Unlock()
 		return l.err
 	}
@@ -296,6 +304,7 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	l.err, l.failed = ErrClosed, ErrClosed
+	l.wakeReaders()
 	var errs []error
 	for _, s := range l.segments {
 		if s.file != nil {

@@ -113,8 +113,9 @@ func (l *Log) enlarge(small *Segment) error {
 }
 
 // Free removes the segments with a number less than before, but for those that
-// keep (nil: none) wants kept and the one that is written to. Their removal is
-// durable when it returns. Any goroutine may call it; a segment must no longer be read.
+// keep (nil: none) wants kept, those that a Pin keeps, and the one that is
+// written to. Their removal is durable when it returns. Any goroutine may call
+// it; a segment that no Pin keeps must no longer be read.
 func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -122,7 +123,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	err := l.failed
 	var doomed []*Segment
 	for _, s := range l.segments {
-		if err == nil && s.number < min(before, l.active.number) {
+		if err == nil && s.number < min(before, l.active.number, l.firstPinned()) {
 			doomed = append(doomed, s)
 		}
 	}

@@ -15,6 +15,7 @@ type window struct {
 	s   *Segment
 	off int64
 	buf []byte
+	end int64 // it does not read ahead beyond this offset; 0: beyond the segment's end
 }
 
 // at returns the n bytes at off, valid until the next call.
@@ -23,7 +24,11 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 		return nil, fmt.Errorf("%s: read %d bytes at offset %d: the segment has %d", w.s.path, n, off, w.s.size)
 	}
 	if off < w.off || off+int64(n) > w.off+int64(len(w.buf)) {
-		want := int(min(int64(max(n, windowSize)), w.s.size-off))
+		end := w.s.size
+		if w.end > 0 {
+			end = w.end
+		}
+		want := int(max(int64(n), min(windowSize, end-off)))
 		if cap(w.buf) < want {
 			w.buf = make([]byte, want)
 		}

@@ -44,7 +44,7 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 		return nil, err
 	}
 	all, outdated, err := o.openAll(from, segments)
-	l := &Log{o: o, codec: newCodec(o.ID), from: from, segments: all, outdated: outdated}
+	l := &Log{o: o, codec: newCodec(o.ID), from: from, segments: all, outdated: outdated, pins: make(map[*Pin]bool)}
 	for i, s := range all {
 		if err == nil && s.number > from.Segment && s.number != all[i-1].number+1 {
 			err = l.missing(all[i-1].number+1, s.number)
@@ -322,7 +322,7 @@ func (l *Log) Start(t Tail) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.end = t.End
+	l.end, l.durable = t.End, t.End
 	for _, s := range l.segments {
 		l.bytes += s.size
 	}

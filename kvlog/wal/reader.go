@@ -1,0 +1,222 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// ErrNoPosition is returned when the log cannot be read from a position: its
+// segment, or one behind it, was freed, or the log went another way from there.
+var ErrNoPosition = errors.New("the log does not continue at this position")
+
+// Pin keeps segments from being freed.
+type Pin struct {
+	log   *Log
+	first uint64 // guarded by log.mu; segments from this number on are kept
+}
+
+// Pin keeps the segments from that number on until Release: Free passes them
+// over. It returns ErrNoPosition if the log does not have the segment any more.
+// Any goroutine may call it; it may wait for a Free or a Prepare that is running.
+func (l *Log) Pin(segment uint64) (*Pin, error) {
+	// Free decides what to remove, and removes it, with dir held.
+	l.dir.Lock()
+	defer l.dir.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, ErrClosed
+	}
+	if l.find(segment) == nil {
+		return nil, fmt.Errorf("segment %d is not there: %w", segment, ErrNoPosition)
+	}
+	p := &Pin{log: l, first: segment}
+	l.pins[p] = true
+	return p, nil
+}
+
+// Release lets the next Free remove the segments. It may be called more than once,
+// by any goroutine.
+func (p *Pin) Release() {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	delete(p.log.pins, p)
+}
+
+// moveTo gives up the segments before that one.
+func (p *Pin) moveTo(segment uint64) {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	p.first = segment
+}
+
+// firstPinned returns the lowest segment that a Pin keeps. It wants mu held.
+func (l *Log) firstPinned() uint64 {
+	first := uint64(math.MaxUint64)
+	for p := range l.pins {
+		first = min(first, p.first)
+	}
+	return first
+}
+
+// Durable returns the end of the last batch that is durable. Any goroutine may
+// call it.
+func (l *Log) Durable() Pos {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
+// publish tells readers that everything up to end is durable. It wants mu held.
+func (l *Log) publish(end Pos) {
+	l.durable = end
+	l.wakeReaders()
+}
+
+// wakeReaders lets readers that wait look at durable, failed and closed again. It
+// wants mu held.
+func (l *Log) wakeReaders() {
+	if l.progress != nil {
+		close(l.progress)
+		l.progress = nil
+	}
+}
+
+// Reader reads the batches of an open log in order and follows it as it grows.
+// It sees a batch once that is durable, and never before. One goroutine at a
+// time uses it; there may be many readers.
+type Reader struct {
+	log   *Log
+	pin   *Pin
+	pos   Pos // behind the last batch that was read
+	limit Pos // up to here the log is known to be durable
+	w     window
+}
+
+// NewReader returns a reader of the batches behind from, the end of a batch. It
+// pins the segments that it has still to read, and wants to be closed. It returns
+// ErrNoPosition if the log does not continue at from, and what Append would return
+// if the log is not started, failed or closed.
+func (l *Log) NewReader(from Pos) (*Reader, error) {
+	pin, err := l.Pin(from.Segment)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{log: l, pin: pin, pos: from, limit: from, w: window{s: l.Segment(from.Segment)}}
+	if err := r.checkStart(); err != nil {
+		pin.Release()
+		return nil, err
+	}
+	return r, nil
+}
+
+// checkStart returns an error unless the log can be read from r.pos to its end.
+func (r *Reader) checkStart() error {
+	l := r.log
+	l.mu.Lock()
+	end, err := l.durable, l.failed
+	// Compaction can have freed segments between those that hold values.
+	for n := r.pos.Segment; err == nil && n <= end.Segment; n++ {
+		if l.find(n) == nil {
+			err = fmt.Errorf("segment %d is not there: %w", n, ErrNoPosition)
+		}
+	}
+	l.mu.Unlock()
+	if err != nil || r.pos == end {
+		return err
+	}
+	ok := r.pos.Seq < end.Seq
+	if ok {
+		ok, err = l.Follows(r.pos)
+	}
+	if err == nil && !ok {
+		err = fmt.Errorf("batch %d does not follow at offset %d of segment %d: %w", r.pos.Seq+1, r.pos.Offset, r.pos.Segment, ErrNoPosition)
+	}
+	return err
+}
+
+// Next returns the next batch, its number and its records, which are valid until
+// the following call. Where no further batch is durable yet it waits for one, or
+// returns the error of ctx; with a ctx that is done it never waits. It returns a
+// *disk.Damage for a batch that is bad now, ErrFailed behind the last durable
+// batch of a log that failed, and ErrClosed once the log or the reader is closed.
+func (r *Reader) Next(ctx context.Context) (seq uint64, recs Records, err error) {
+	for {
+		if err := r.wait(ctx); err != nil {
+			return 0, Records{}, err
+		}
+		b, f, err := r.log.codec.batch(&r.w, r.pos)
+		if err == nil && f != nil {
+			err = r.w.s.Damage(r.pos.Offset, f.what, fmt.Sprintf("batch %d and all behind it", r.pos.Seq+1))
+		}
+		if err != nil {
+			return 0, Records{}, r.log.closedOr(err)
+		}
+		r.pos = b.end()
+		if !b.isSeal() {
+			return b.seq, b.records(), nil
+		}
+		r.pos.Segment, r.pos.Offset = b.segment+1, pageSize
+		r.w = window{s: r.log.Segment(r.pos.Segment), end: r.bound()}
+		r.pin.moveTo(r.pos.Segment)
+	}
+}
+
+// wait returns once the batch behind r.pos is durable.
+func (r *Reader) wait(ctx context.Context) error {
+	l := r.log
+	for {
+		l.mu.Lock()
+		end, failed, closed := l.durable, l.failed, l.closed || !l.pins[r.pin]
+		if l.progress == nil && r.pos.Seq == end.Seq {
+			l.progress = make(chan struct{})
+		}
+		progress := l.progress
+		l.mu.Unlock()
+		switch {
+		case closed:
+			return ErrClosed
+		case r.pos.Seq < end.Seq:
+			if r.pos.Seq == r.limit.Seq {
+				r.limit = end
+				r.w.end = r.bound()
+			}
+			return nil
+		case failed != nil:
+			return failed
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// bound returns the offset up to which the window may read ahead: what stands
+// behind the durable end may change yet. 0 means to the end of the segment.
+func (r *Reader) bound() int64 {
+	if r.pos.Segment == r.limit.Segment {
+		return r.limit.Offset
+	}
+	return 0
+}
+
+// Pos returns the end of the last batch that Next returned, or where the reader
+// began: another reader can go on from there.
+func (r *Reader) Pos() Pos { return r.pos }
+
+// Close lets go of the segments. It may be called more than once.
+func (r *Reader) Close() { r.pin.Release() }
+
+// closedOr returns ErrClosed if the log is closed, as its files are then, else err.
+func (l *Log) closedOr(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	return err
+}
