@@ -9,13 +9,16 @@ import (
 // Types of records in the log; part of the file format, never changed.
 //
 //	recordSlot    u64 slot, then the slot's new image
-//	recordMark    nothing: the batch before was durable
+//	recordMoment  i64 database time, i64 wall time: the batch was decided at that
+//	              moment. Alone in its batch it is a durability mark
 //	recordTokens  u64 every token handed out from now on, until the next such record, is below
 const (
 	recordSlot   uint8 = 1
 	recordTokens uint8 = 2
-	recordMark   uint8 = 3
+	recordMoment uint8 = 3
 )
+
+const momentSize = 16 // part of the file format, never changed
 
 // Room that records take in the log, in bytes, with the log's own framing.
 const (
@@ -54,6 +57,8 @@ type pending struct {
 	byHash  map[uint64]int32 // the newest change with the hash, plus one
 	tokens  int64            // a new limit of tokens, if not 0
 	size    int              // upper bound of the bytes of the images' records
+	moment  moment           // at which the batch is decided
+	dated   bool             // it says so in the log
 
 	values   []valueChange
 	byValue  map[uint64]int32 // the newest of values with the hash, plus one
@@ -74,13 +79,13 @@ func (p *pending) reset() {
 	clear(p.values)
 	p.values, p.steps = p.values[:0], p.steps[:0]
 	clear(p.byValue)
-	p.tokens, p.size = 0, 0
+	p.tokens, p.size, p.dated = 0, 0, false
 	p.records.Reset()
 }
 
 // bytes is an upper bound of what the batch takes in the log.
 func (p *pending) bytes() int {
-	n := p.size + p.records.Len()
+	n := p.size + p.records.Len() + wal.RecordSize(momentSize)
 	if p.tokens != 0 {
 		n += wal.RecordSize(8)
 	}
@@ -199,7 +204,20 @@ func (p *pending) encode() bool {
 	if p.tokens != 0 {
 		le.PutUint64(p.records.Add(recordTokens, 8), uint64(p.tokens))
 	}
+	if p.dated {
+		b := p.records.Add(recordMoment, momentSize)
+		le.PutUint64(b, uint64(p.moment.now))
+		le.PutUint64(b[8:], uint64(p.moment.wall))
+	}
 	return p.records.Records() > 0
+}
+
+// isMark says whether the encoded batch says nothing but its moment.
+func (p *pending) isMark() bool { return p.dated && p.records.Records() == 1 }
+
+// decodeMoment reads the body of a recordMoment.
+func decodeMoment(b []byte) moment {
+	return moment{now: int64(le.Uint64(b)), wall: int64(le.Uint64(b[8:]))}
 }
 
 // record adds a slot's record and returns the room for its image.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"clouddragon/internal/test/memdisk"
+	"clouddragon/kvlog/wal"
 )
 
 func TestAThousandAtOnceAreOneCommit(t *testing.T) {
@@ -102,14 +103,14 @@ func TestABatchThatFillsASegmentFits(t *testing.T) {
 	d, err := open(&o) // without its writer
 	wantDone(t, "open", err)
 	wantDone(t, "a second segment", d.log.Prepare())
-	d.now, d.wall = d.clock()
+	d.moment = d.clock.read()
 	room := d.log.Room(true) - 48 // the header of a batch
 	lock := newOp(verbLock, kindLock, door)
 	lock.dur = int64(time.Hour)
 	d.tokens.last.Store(d.tokens.limit.Load()) // the lock's grant needs a block of tokens too
 	one, two := valueOp{check: AnyVersion}, valueOp{check: AnyVersion}
 	first, second := d.newValueOp(verbSet, Key{"a", "1"}, &one), d.newValueOp(verbSet, Key{"a", "2"}, &two)
-	room -= slotRecord + 256 + one.room(first.key) + two.room(second.key)
+	room -= slotRecord + 256 + wal.RecordSize(momentSize) + one.room(first.key) + two.room(second.key)
 	one.data, two.data = make([]byte, room/16*8), make([]byte, room/16*8)
 	todo := []*op{lock, first, second}
 	for _, want := range []int{2, 1} {

@@ -17,7 +17,8 @@ import (
 // in the middle of the file. Both are written at every checkpoint, one after the
 // other, so that a copy cut off by a crash, or damaged later, leaves the other.
 // The newest good one counts. It says: the tables are complete up to this
-// place in the log, and the log was durable up to it.
+// place in the log, and the log was durable up to it. It also says what time it
+// was: no process starts before that.
 //
 //	 0  magic "CDCHKPT\n"
 //	 8  u32 format version
@@ -30,13 +31,14 @@ import (
 //	76  u32 room for one copy in bytes: the file is twice as long
 //	80  u64 tokens: every token handed out is below
 //	88  u64 version: the newest version of a value
-//	96  4 tables: u64 size of the file in bytes, u64 slots in use (the high-water mark)
-//	160 the segments of the log that count, ascending: uvarint differences
+//	96  i64 database time, i64 wall time: one moment, see clock.go
+//	112 4 tables: u64 size of the file in bytes, u64 slots in use (the high-water mark)
+//	176 the segments of the log that count, ascending: uvarint differences
 const (
 	checkpointName    = "CHECKPOINT"
 	checkpointMagic   = "CDCHKPT\n" // part of the file format, never changed
-	checkpointVersion = 1
-	checkpointHead    = 160
+	checkpointVersion = 2
+	checkpointHead    = 176
 	// checkpointCopy is the room for one copy in bytes: enough for 100,000 segments.
 	checkpointCopy = 256 << 10
 )
@@ -46,6 +48,10 @@ var (
 	le         = binary.LittleEndian
 )
 
+// ErrFormat is returned when a data directory was written by another version of
+// the program, whose files this one does not read.
+var ErrFormat = errors.New("the data directory is another version's")
+
 // checkpoint is one record of the CHECKPOINT file.
 type checkpoint struct {
 	ID       [16]byte
@@ -54,6 +60,7 @@ type checkpoint struct {
 	Log      wal.Pos
 	Tokens   uint64
 	Version  uint64
+	Moment   moment
 	Sizes    [len(slots.Classes)]int64
 	Used     [len(slots.Classes)]uint64
 	Segments []uint64
@@ -73,9 +80,11 @@ func (c *checkpoint) encode() []byte {
 	le.PutUint32(b[76:], uint32(c.Room))
 	le.PutUint64(b[80:], c.Tokens)
 	le.PutUint64(b[88:], c.Version)
+	le.PutUint64(b[96:], uint64(c.Moment.now))
+	le.PutUint64(b[104:], uint64(c.Moment.wall))
 	for i := range c.Sizes {
-		le.PutUint64(b[96+16*i:], uint64(c.Sizes[i]))
-		le.PutUint64(b[104+16*i:], c.Used[i])
+		le.PutUint64(b[112+16*i:], uint64(c.Sizes[i]))
+		le.PutUint64(b[120+16*i:], c.Used[i])
 	}
 	last := uint64(0)
 	for _, s := range c.Segments {
@@ -93,7 +102,7 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 		return nil, errors.New("no checkpoint record")
 	}
 	if v := le.Uint32(b[8:]); v != checkpointVersion {
-		return nil, fmt.Errorf("format version %d, this program reads %d", v, checkpointVersion)
+		return nil, fmt.Errorf("%w: it has format %d, and this program reads format %d", ErrFormat, v, checkpointVersion)
 	}
 	n := le.Uint32(b[16:])
 	if n < checkpointHead || int64(n) > int64(len(b)) {
@@ -110,10 +119,11 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 		Log:     wal.Pos{Segment: le.Uint64(b[48:]), Offset: int64(le.Uint64(b[56:])), Seq: le.Uint64(b[64:]), Sum: le.Uint32(b[72:])},
 		Tokens:  le.Uint64(b[80:]),
 		Version: le.Uint64(b[88:]),
+		Moment:  decodeMoment(b[96:]),
 	}
 	for i := range c.Sizes {
-		c.Sizes[i] = int64(le.Uint64(b[96+16*i:]))
-		c.Used[i] = le.Uint64(b[104+16*i:])
+		c.Sizes[i] = int64(le.Uint64(b[112+16*i:]))
+		c.Used[i] = le.Uint64(b[120+16*i:])
 	}
 	last, rest := uint64(0), b[checkpointHead:]
 	for range le.Uint32(b[20:]) {
@@ -179,6 +189,9 @@ func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error
 		return nil, nil, err
 	}
 	best, fault, err := readCheckpoint(f)
+	if errors.Is(err, ErrFormat) {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w; start the version that wrote it, or begin with an empty directory", checkpointName, err), f.Close())
+	}
 	if err != nil {
 		err = &Damage{File: checkpointName, What: err.Error()}
 		return nil, nil, errors.Join(err, f.Close())
@@ -206,8 +219,11 @@ func readCheckpoint(f disk.File) (best *checkpoint, fault, err error) {
 			best = c
 		}
 	}
+	if best == nil && errors.Is(faults[0], ErrFormat) && errors.Is(faults[1], ErrFormat) {
+		return nil, nil, faults[0]
+	}
 	if best == nil {
-		return nil, nil, fmt.Errorf("neither of its two copies is good (%w; %w)", faults[0], faults[1])
+		return nil, nil, fmt.Errorf("neither of its two copies is good (%v; %v)", faults[0], faults[1])
 	}
 	if size != 2*best.Room {
 		return nil, nil, fmt.Errorf("it has %d bytes, want %d", size, 2*best.Room)

@@ -3,7 +3,6 @@ package db
 import (
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -11,7 +10,6 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/lockq"
-	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
 
@@ -75,7 +73,7 @@ func (d *DB) round() bool {
 		runtime.Gosched()
 		d.todo, d.closed = d.queue.take(d.todo)
 		d.rest = d.todo
-		d.now, d.wall = d.clock() // not before anything was asked that is decided now
+		d.moment = d.clock.read() // not before anything was asked that is decided now
 		if d.draining.Load() || d.closed {
 			d.refuseWaiters()
 		}
@@ -90,10 +88,17 @@ func (d *DB) round() bool {
 	return true
 }
 
-// due says whether a lock's hold or somebody's wait for one is over.
+// due says whether a lock's hold or somebody's wait for one is over, or the
+// moment is to be noted.
 func (d *DB) due() bool {
 	at, ok := d.locks.Next()
-	return ok && at <= d.now && !d.starved
+	return (ok && at <= d.now || d.noteDue()) && !d.starved
+}
+
+// noteDue says whether the moment goes into the log though nothing needs it: the
+// wall clock has stepped, or the last moment in the log is old.
+func (d *DB) noteDue() bool {
+	return d.noted.stepped(d.moment) != 0 || d.now-d.noted.now >= int64(clockNote)
 }
 
 // refuseWaiters answers whoever waits for a lock: there is no more time for that.
@@ -133,6 +138,7 @@ const maxBatch = 4 << 20
 // answers them and returns how many it took. What is over by itself goes first.
 func (d *DB) commit(todo []*op) int {
 	d.batch.reset()
+	d.batch.moment = d.moment
 	d.answers = d.answers[:0]
 	n := 0
 	if d.Err() != nil {
@@ -151,9 +157,6 @@ func (d *DB) commit(todo []*op) int {
 				o.err = ErrUnknown
 			}
 		}
-	} else {
-		// Values whose time is over can go without a trace: nothing shows them.
-		d.values.Apply(wal.Pos{}, d.batch.steps)
 	}
 	if locks := d.locks.Stats(); locks != d.lockStats {
 		d.stateMu.Lock()
@@ -178,6 +181,7 @@ func (d *DB) decideAll(todo []*op) int {
 	if d.starved && d.full.Load() { // else the next segment is only being made
 		d.locks.TimeOut(d.now, d.timedOutFull)
 	}
+	d.batch.dated = d.batch.dated || d.noteDue() && !d.starved
 	for n, o := range todo {
 		have := room
 		if o.frees() {
@@ -223,21 +227,34 @@ func (d *DB) append() error {
 	start := pos
 	start.Offset -= int64(d.batch.records.Len())
 	d.values.Apply(start, d.batch.steps)
+	d.note()
 	d.stateMu.Lock()
 	d.state.Log = pos
+	d.state.Moment = d.noted
 	d.state.Version = d.batch.versions
 	if d.batch.tokens != 0 {
 		d.state.Tokens = uint64(d.batch.tokens)
 		d.tokens.limit.Store(d.batch.tokens)
 	}
 	d.stateMu.Unlock()
-	d.marked, d.appended = false, began.Add(took)
+	d.marked, d.appended = d.batch.isMark(), began.Add(took)
 	d.commits.Add(1)
 	if d.onCommit != nil {
 		d.onCommit(Commit{Operations: len(d.answers), Bytes: d.batch.records.Len(), Sync: took})
 	}
 	d.wakeMaintenance()
 	return nil
+}
+
+// note takes over the moment that the batch has made durable.
+func (d *DB) note() {
+	if !d.batch.dated {
+		return
+	}
+	if step := d.noted.stepped(d.batch.moment); step != 0 {
+		d.logger.Warn("the wall clock was set; nothing that is held or stored ends earlier or later for it", "forward", step)
+	}
+	d.noted = d.batch.moment
 }
 
 func (d *DB) decide(o *op) {
@@ -275,16 +292,15 @@ func (d *DB) idle() (rang bool) {
 	}
 }
 
-// arm sets the timer to what comes by itself, at the end of a turn: a mark, or
-// the end of a hold or a wait.
+// arm sets the timer to what comes by itself, at the end of a turn: a mark, the
+// end of a hold or a wait, or the next look at the clocks.
 func (d *DB) arm() {
-	wait := time.Duration(math.MaxInt64)
+	wait := clockTick
 	if !d.marked {
-		wait = d.markAfter - time.Since(d.appended)
+		wait = min(wait, d.markAfter-time.Since(d.appended))
 	}
 	if at, ok := d.locks.Next(); ok {
-		now, _ := d.clock()
-		over := time.Duration(at - now)
+		over := time.Duration(at - d.clock.now())
 		if d.starved {
 			over = starvedWait
 		}
@@ -312,14 +328,16 @@ func (d *DB) mark() {
 		return
 	}
 	d.batch.reset()
-	d.batch.records.Add(recordMark, 0)
+	d.batch.moment, d.batch.dated = d.clock.read(), true
+	d.batch.encode()
 	pos, err := d.log.Append(&d.batch.records)
 	if err != nil {
 		d.fail(err)
 		return
 	}
+	d.note()
 	d.stateMu.Lock()
-	d.state.Log = pos
+	d.state.Log, d.state.Moment = pos, d.noted
 	d.stateMu.Unlock()
 }
 

@@ -60,7 +60,7 @@ func (d *DB) compact() {
 	defer d.compactMu.Unlock()
 	// Each at most once: the figures that say there is an excess are not exact.
 	for range d.log.Stats().Segments {
-		if d.values.Excess(d.ckptSegment.Load(), d.compactRatio, d.wallNow()) <= compactSlack*d.segment && !d.full.Load() {
+		if d.values.Excess(d.ckptSegment.Load(), d.compactRatio, d.clock.now()) <= compactSlack*d.segment && !d.full.Load() {
 			return
 		}
 		if !d.compactOne(d.full.Load()) {
@@ -72,7 +72,7 @@ func (d *DB) compact() {
 // compactOne compacts a segment and says whether it is worth going on. It wants
 // compactMu held. With full there is no room but what is held back.
 func (d *DB) compactOne(full bool) bool {
-	victim, ok := d.values.Victim(d.ckptSegment.Load(), d.wallNow())
+	victim, ok := d.values.Victim(d.ckptSegment.Load(), d.clock.now())
 	if !ok || full && victim.Gain < d.segment/8 {
 		return false
 	}
@@ -178,7 +178,8 @@ func (d *DB) moveValue(m *kvlog.Move) {
 	if !c.found.OK || c.after != 0 || c.found.Loc != m.Loc {
 		return
 	}
-	if !c.live(d.now + d.epoch) {
+	if !c.live(d.now) {
+		p.dated = true
 		// No older value of it lies behind this segment.
 		d.endValue(c, m.From, d.values.Needed(m.From, m.From))
 		return
@@ -204,11 +205,6 @@ func (d *DB) moveMark(o *op, m *kvlog.Move) {
 	if !found.OK {
 		p.steps = append(p.steps, kvlog.Step{Hash: m.Hash, At: -1, Mark: p.mark(key, m.Origin)})
 	}
-}
-
-func (d *DB) wallNow() int64 {
-	mono, _ := d.clock()
-	return mono + d.epoch
 }
 
 // makeRoom makes a segment ready for an operation that found no room in the log,

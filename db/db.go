@@ -119,10 +119,10 @@ type DB struct {
 	starved    bool      // the log has no room to end a hold
 	timer      *time.Timer
 	locks      *lockq.Table
-	now, wall  int64 // of this batch
+	moment            // of this batch
+	noted      moment // the last in the log
 
-	clock     Clock
-	epoch     int64 // wall time at the zero of the monotonic clock, as of Open
+	clock     databaseClock
 	tokens    tokens
 	reserving atomic.Bool // a block of tokens is on its way
 	noTokens  atomic.Bool // the disk was full when the last block was asked for
@@ -309,7 +309,7 @@ func (d *DB) Stats() Stats {
 		Commits:        d.commits.Load(),
 		Tables:         d.tables.Stats(),
 		Log:            d.log.Stats(),
-		Values:         d.values.Stats(d.wallNow()),
+		Values:         d.values.Stats(d.clock.now()),
 		Compaction:     CompactionStats{Runs: d.compactRuns.Load(), MovedBytes: d.compactMoved.Load(), Freed: d.compactFreed.Load()},
 		Pending:        d.pending(),
 		Checkpoints:    d.ckptCount.Load(),

@@ -38,6 +38,7 @@ func goldenCheckpoint() checkpoint {
 		ID: goldenID, Room: 0x1000, Number: 0x1122334455667788,
 		Log:    wal.Pos{Segment: 0x0102030405060708, Offset: 0x1112131415161718, Seq: 0x2122232425262728, Sum: 0x31323334},
 		Tokens: 0x4142434445464748, Version: 0x5152535455565758,
+		Moment:   moment{0x6162636465666768, 0x7172737475767778},
 		Sizes:    [4]int64{0x1001, 0x1002, 0x1003, 0x1004},
 		Used:     [4]uint64{1, 2, 3, 4},
 		Segments: []uint64{1, 3, 500},
@@ -45,12 +46,13 @@ func goldenCheckpoint() checkpoint {
 }
 
 const goldenCheckpointBytes = `
-	434443484b50540a 01000000 f2b92505 a4000000 03000000
+	434443484b50540a 02000000 db1f4f7b b4000000 03000000
 	000102030405060708090a0b0c0d0e0f
 	8877665544332211
 	0807060504030201 1817161514131211 2827262524232221 34333231
 	00100000
 	4847464544434241 5857565554535251
+	6867666564636261 7877767574737271
 	0110000000000000 0100000000000000
 	0210000000000000 0200000000000000
 	0310000000000000 0300000000000000
@@ -90,7 +92,7 @@ func TestLogRecordsAreAlwaysTheseBytes(t *testing.T) {
 	}
 	commit := func(ops ...*op) {
 		t.Helper()
-		d.now, d.wall = d.clock()
+		d.moment = d.clock.read()
 		if n := d.commit(ops); n != len(ops) {
 			t.Fatalf("%d of %d operations were taken", n, len(ops))
 		}
@@ -116,19 +118,21 @@ func TestLogRecordsAreAlwaysTheseBytes(t *testing.T) {
 	want("a slot that is free again", `48000000 01 000000 0000000000000000
 		bc28bd20 00 00 00 00`+zeros(56))
 
+	const now = `10000000 03 000000 0000b49376e2fa18 0000b49376e2fa18`
 	d.tokens.last.Store(0x41)
 	lock := newOp(verbLock, kindLock, Key{"acc", "l"})
 	lock.owner, lock.dur = "me", int64(time.Second)
 	commit(lock)
 	want("a lock", `08010000 01 000000 0000000000000080
-		d4302c9f 03 03 01 91 4200000000000000 00ca4ecf76e2fa18 02 6d65`+zeros(126)+`616363 6c`+zeros(99))
+		d4302c9f 03 03 01 91 4200000000000000 00ca4ecf76e2fa18 02 6d65`+zeros(126)+`616363 6c`+zeros(99)+now)
 
 	d.tokens.last.Store(0x7fff)
 	commit(newOp(verbReserve, kindLock, Key{}))
 	want("a block of tokens", `08000000 02 000000 ff7f100000000000`)
 
+	clock.step(-time.Second)
 	d.mark()
-	want("a mark", `00000000 03 000000`)
+	want("a mark", `10000000 03 000000 0000b49376e2fa18 0036195876e2fa18`)
 	wantDone(t, "close", (&directory{ckpt: d.ckpt, tables: d.tables, log: d.log}).close())
 }
 

@@ -89,8 +89,7 @@ func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
 		return Value{}, err
 	}
 	if ok && val.Expires != 0 {
-		mono, _ := d.clock()
-		ok = !val.Over(mono + d.epoch)
+		ok = !val.Over(d.clock.now())
 	}
 	if !ok {
 		return Value{}, ErrNotFound
@@ -158,7 +157,7 @@ func (p *pending) mark(k slots.Key, origin uint64) int {
 	return p.records.Len() - at
 }
 
-// live says whether the key has a value at now, wall time in ns.
+// live says whether the key has a value at now, in database time.
 func (c *valueChange) live(now int64) bool {
 	return c.found.OK && (c.found.Expires == 0 || c.found.Expires > now)
 }
@@ -180,9 +179,8 @@ func (c *valueChange) checkVersion(check, now int64) error {
 
 func (d *DB) decideSet(o *op) {
 	c, err := d.findValue(o)
-	now := d.now + d.epoch
 	if err == nil {
-		err = c.checkVersion(o.kv.check, now)
+		err = c.checkVersion(o.kv.check, d.now)
 	}
 	if err != nil {
 		o.err = err
@@ -192,7 +190,8 @@ func (d *DB) decideSet(o *op) {
 	p.versions++
 	var expires int64
 	if o.kv.ttl != 0 {
-		expires = now + o.kv.ttl
+		expires = d.now + o.kv.ttl
+		p.dated = true
 	}
 	at := p.records.Len()
 	body := p.records.AddDirty(kvlog.TypeValue, kvlog.ValueSize(c.key.Acc, c.key.ID, o.kv.typ, len(o.kv.data)))
@@ -206,15 +205,14 @@ func (d *DB) decideSet(o *op) {
 
 func (d *DB) decideDelete(o *op) {
 	c, err := d.findValue(o)
-	now := d.now + d.epoch
 	if err == nil {
-		err = c.checkVersion(o.kv.check, now)
+		err = c.checkVersion(o.kv.check, d.now)
 	}
 	if err != nil {
 		o.err = err
 		return
 	}
-	if c.live(now) {
+	if c.found.OK { // also if its time is over: it must not come back
 		d.endValue(c, 0, true)
 	}
 }

@@ -13,24 +13,12 @@ import (
 // hand-over from one holder to the next never needs another slot.
 //
 //	 0  u64 token
-//	 8  i64 end of the hold, wall time, ns since 1970
+//	 8  i64 end of the hold in database time, see clock.go
 //	16  u8 length of the owner's id, then the id, then zeros
 const (
 	lockHead = 17                  // part of the file format, never changed
 	lockSize = lockHead + MaxOwner // part of the file format, never changed
 )
-
-// Clock tells the time in nanoseconds. mono never steps: what the process
-// counts is counted on it. wall is since 1970.
-type Clock func() (mono, wall int64)
-
-func machineClock() Clock {
-	began := time.Now()
-	return func() (mono, wall int64) {
-		now := time.Now()
-		return int64(now.Sub(began)), now.UnixNano()
-	}
-}
 
 // Lock takes or renews the lock on disk and returns its token. With a wait it
 // queues; a caller whose ctx ends leaves the queue, and gives back what it was
@@ -40,7 +28,7 @@ func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
 	o := newOp(verbLock, kindLock, r.Key)
 	o.owner, o.token, o.dur, o.wait = r.Owner, r.Token, int64(r.Dur), int64(r.Wait)
 	o.ctx = ctx
-	began, _ := d.clock()
+	began := d.clock.now()
 	err = d.do(o)
 	d.observeWait(o, began)
 	token = o.value
@@ -53,7 +41,7 @@ func (d *DB) observeWait(o *op, began int64) {
 	if !o.queued || d.onLockWait == nil {
 		return
 	}
-	now, _ := d.clock()
+	now := d.clock.now()
 	d.onLockWait(time.Duration(now - began))
 	if o.err == nil && d.onLockHandOver != nil {
 		d.onLockHandOver(time.Duration(now - o.passedAt))
@@ -209,7 +197,7 @@ var errGone = errors.New("the caller is gone")
 
 // expire ends the holds and waits that are over, as far as the log has room.
 func (d *DB) expire(room int) {
-	for d.batch.size+opRoom <= room && d.batch.size < maxBatch {
+	for d.batch.bytes()+opRoom <= room && d.batch.size < maxBatch {
 		k, res, ok := d.locks.Expire(d.now)
 		if !ok {
 			return
@@ -256,9 +244,10 @@ func (d *DB) passed(k lockq.Key, res lockq.Result) {
 func (d *DB) setLock(c *change, h lockq.Hold) {
 	var b [lockSize]byte
 	le.PutUint64(b[:], uint64(h.Token))
-	le.PutUint64(b[8:], uint64(d.wall+h.Expires-d.now))
+	le.PutUint64(b[8:], uint64(h.Expires))
 	b[16] = uint8(len(h.Owner))
 	copy(b[lockHead:], h.Owner)
+	d.batch.dated = true
 	if _, err := d.batch.set(c, b[:]); err != nil {
 		panic("db: a lock's slot went away: " + err.Error())
 	}
@@ -272,7 +261,7 @@ func (d *DB) restoreLock(k lockq.Key, payload []byte) error {
 	d.locks.Restore(k, lockq.Hold{
 		Token:   int64(le.Uint64(payload)),
 		Owner:   string(payload[lockHead : lockHead+int(payload[16])]),
-		Expires: d.now + int64(le.Uint64(payload[8:])) - d.wall,
+		Expires: int64(le.Uint64(payload[8:])),
 	})
 	return nil
 }

@@ -99,6 +99,7 @@ func (d *DB) checkpointAs(last bool) error {
 		snapshot = d.values.Freeze(c.Log)
 	}
 	c.Number++
+	c.Moment = d.clock.read()
 	c.Sizes, c.Used = d.tables.Sizes(), d.tables.Used()
 	err := d.tables.Sync()
 	if err == nil {

@@ -24,14 +24,24 @@ type model struct {
 	numbers map[Key]int64 // sequences and counters: their accounts differ
 	locks   map[Key]modelHold
 	token   int64 // the last
+
+	zero    int64  // database time at the zero of the monotonic clock
+	granted int64  // the last grant or renewal of a lock, in database time
+	ended   moment // the end of the last process
+	closed  bool   // it was closed, not killed
 }
 
-// modelHold is a held lock. Its end is monotonic time while the process runs,
-// and the wall time of its grant says where that goes on after a restart.
+// modelHold is a held lock. Its end is in database time.
 type modelHold struct {
-	owner      string
-	token      int64
-	mono, wall int64
+	owner string
+	token int64
+	end   int64
+}
+
+// now returns database time.
+func (m *model) now() int64 {
+	mono, _ := m.clock.read()
+	return mono + m.zero
 }
 
 func (m *model) open(t *rapid.T) {
@@ -42,19 +52,33 @@ func (m *model) open(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.d = d
-	mono, wall := m.clock.read()
-	for k, h := range m.locks {
-		h.mono = mono + h.wall - wall
-		m.locks[k] = h
-	}
+	m.resume(t)
 	m.compare(t)
+}
+
+// resume checks the database time at which a process starts: the wall time since
+// the last one has passed. Where the wall clock went back, time goes on where it
+// was, and after a kill at most clockNote before that, but not before anything
+// that was granted.
+func (m *model) resume(t *rapid.T) {
+	mono, wall := m.clock.read()
+	now := m.d.clock.now()
+	least := m.ended.now
+	if !m.closed {
+		least = max(m.granted, least-int64(clockNote))
+	}
+	want := m.ended.now + wall - m.ended.wall
+	if now != want && (want >= m.ended.now || now < max(want, least) || now > m.ended.now) {
+		t.Fatalf("time starts at %d; the last process ended at %+v (closed: %t), the wall clock is at %d, the last grant was at %d",
+			now, m.ended, m.closed, wall, m.granted)
+	}
+	m.zero = now - mono
 }
 
 // held returns who has a lock now.
 func (m *model) held(k Key) (h modelHold, ok bool) {
-	mono, _ := m.clock.read()
 	h, ok = m.locks[k]
-	return h, ok && h.mono > mono
+	return h, ok && h.end > m.now()
 }
 
 func (m *model) compare(t *rapid.T) {
@@ -65,7 +89,6 @@ func (m *model) compare(t *rapid.T) {
 		}
 	}
 	_, wall := m.clock.read()
-	mono, _ := m.clock.read()
 	locks := 0
 	for k := range m.locks {
 		got, err := m.d.LockHolder(k)
@@ -77,7 +100,7 @@ func (m *model) compare(t *rapid.T) {
 			continue
 		}
 		locks++
-		want := Holder{Owner: h.owner, Token: h.token, TTL: time.Duration(h.mono - mono), Expires: time.Unix(0, wall+h.mono-mono)}
+		want := Holder{Owner: h.owner, Token: h.token, TTL: time.Duration(h.end - m.now()), Expires: time.Unix(0, wall+h.end-m.now())}
 		if err != nil || got != want {
 			t.Fatalf("the holder of %v is %+v, %v; want %+v", k, got, err, want)
 		}
@@ -183,8 +206,7 @@ func (m *model) lock(t *rapid.T) {
 	h, held := m.held(k)
 	r := LockRequest{Key: k, Owner: m.owner(t), Token: m.someToken(t, h), Dur: time.Duration(rapid.IntRange(1, 100).Draw(t, "dur")) * time.Second}
 	token, err := m.d.Lock(context.Background(), r)
-	mono, wall := m.clock.read()
-	next := modelHold{owner: r.Owner, token: token, mono: mono + int64(r.Dur), wall: wall + int64(r.Dur)}
+	next := modelHold{owner: r.Owner, token: token, end: m.now() + int64(r.Dur)}
 	switch {
 	case held && (r.Token == h.token || r.Token == 0 && r.Owner != "" && r.Owner == h.owner):
 		if err != nil || token != h.token {
@@ -203,6 +225,7 @@ func (m *model) lock(t *rapid.T) {
 		m.token = token
 	}
 	m.locks[k] = next
+	m.granted = m.now()
 }
 
 func (m *model) unlock(t *rapid.T) {
@@ -232,8 +255,12 @@ func (m *model) end(t *rapid.T) {
 			delete(m.locks, k)
 		}
 	}
+	m.notices(t)
 	old := m.fs
-	switch rapid.SampledFrom([]string{"close", "kill", "power cut"}).Draw(t, "how") {
+	how := rapid.SampledFrom([]string{"close", "kill", "power cut"}).Draw(t, "how")
+	_, wall := m.clock.read()
+	m.ended, m.closed = moment{m.now(), wall}, how == "close"
+	switch how {
 	case "kill":
 		m.fs = old.Reopen()
 	case "power cut":
@@ -243,6 +270,22 @@ func (m *model) end(t *rapid.T) {
 	m.close(t)
 	if n := old.OpenHandles(); n > 0 {
 		t.Fatalf("%d handles stay open", n)
+	}
+}
+
+// notices has the database notice a step of the wall clock, by reads alone. That
+// may wait until a segment is ready.
+func (m *model) notices(t *rapid.T) {
+	for {
+		if _, err := m.d.LockHolder(Key{"lock", "none"}); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		m.d.stateMu.Lock()
+		noted := m.d.state.Moment
+		m.d.stateMu.Unlock()
+		if noted.stepped(m.d.clock.read()) == 0 {
+			return
+		}
 	}
 }
 
@@ -257,6 +300,7 @@ func (m *model) close(t *rapid.T) {
 func TestDatabaseIsAsMapsOverRestartsAndCrashes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{clock: newTestClock(), fs: memdisk.New(), numbers: map[Key]int64{}, locks: map[Key]modelHold{}}
+		m.ended = moment{epoch, epoch}
 		m.open(t)
 		defer func() {
 			if m.d != nil {
@@ -280,6 +324,11 @@ func TestDatabaseIsAsMapsOverRestartsAndCrashes(t *testing.T) {
 			"compare":               m.compare,
 			"restart": func(t *rapid.T) {
 				m.end(t)
+				m.clock.restart()
+				m.clock.pass(seconds(t, 0))
+				if rapid.Bool().Draw(t, "the wall clock steps meanwhile") {
+					m.clock.step(seconds(t, -50))
+				}
 				m.open(t)
 			},
 		}

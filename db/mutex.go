@@ -279,8 +279,8 @@ func (s *mutexShard) arm(now int64) {
 	if !ok || at >= s.armed {
 		return
 	}
-	s.armed = at
-	s.timer.Reset(time.Duration(at - now))
+	s.armed = min(at, now+int64(clockTick)) // the timer stands still while the machine sleeps
+	s.timer.Reset(time.Duration(s.armed - now))
 }
 
 func (s *mutexShard) held(now, wall int64, k lockq.Key, h lockq.Hold, reason string) error {

@@ -19,7 +19,7 @@ var gate = Key{"acc", "gate"}
 func testMutexes(waiters int) *Mutexes {
 	var last atomic.Int64
 	return newMutexes(mutexOptions{
-		Clock: machineClock(),
+		Clock: bubbleClock(),
 		Token: func() (int64, error) { return last.Add(1), nil },
 		Limit: lockq.NewLimit(waiters),
 	})
@@ -188,7 +188,7 @@ func TestMutexWithoutATokenIsNotGranted(t *testing.T) {
 		var last int64
 		var fail error
 		m := newMutexes(mutexOptions{
-			Clock: machineClock(),
+			Clock: bubbleClock(),
 			Token: func() (int64, error) {
 				if fail != nil {
 					err := fail
@@ -262,7 +262,7 @@ func TestMutexHooksMeasureWaitsAndHandOvers(t *testing.T) {
 		}
 		var last int64
 		m := newMutexes(mutexOptions{
-			Clock:      machineClock(),
+			Clock:      bubbleClock(),
 			Token:      func() (int64, error) { last++; return last, nil },
 			Limit:      lockq.NewLimit(10),
 			OnWait:     note(&waits),

@@ -63,6 +63,8 @@ func open(o *Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(advise(err), r.close())
 	}
+	clock := resumeClock(o.Clock, r.state.Moment)
+	r.state.Moment = clock.read()
 	var damage []*Damage
 	r.tables.Load(r.state.Used, r.images, func(d *Damage) { damage = append(damage, d) })
 	if len(damage) > 0 {
@@ -90,7 +92,8 @@ func open(o *Options) (*DB, error) {
 		batch:           newPending(r.tables),
 		marked:          true, // what was accepted was just written anew, and a checkpoint stands behind it
 		timer:           time.NewTimer(0),
-		clock:           o.Clock,
+		clock:           clock,
+		noted:           r.state.Moment,
 		state:           r.state,
 		ckpt:            r.ckpt,
 		checkpointEvery: o.CheckpointEvery,
@@ -112,8 +115,7 @@ func open(o *Options) (*DB, error) {
 	waiters := lockq.NewLimit(o.Waiters)
 	d.locks = lockq.New(d.lockToken, waiters)
 	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, OnWait: o.OnMutexWait, OnHandOver: o.OnMutexHandOver})
-	d.now, d.wall = d.clock()
-	d.epoch = d.wall - d.now
+	d.moment = d.clock.read()
 	d.batch.versions = r.state.Version
 	if err := r.tables.Each(kindLock, func(acc, id string, payload []byte) error {
 		return d.restoreLock(lockq.Key{Acc: acc, ID: id}, payload)
@@ -175,7 +177,8 @@ func (r *directory) replay(seq uint64, recs wal.Records) error {
 			r.images[ref] = bytes.Clone(body[8:])
 		case typ == recordTokens && len(body) == 8:
 			r.state.Tokens = max(r.state.Tokens, le.Uint64(body))
-		case typ == recordMark && len(body) == 0:
+		case typ == recordMoment && len(body) == momentSize:
+			r.state.Moment = r.state.Moment.later(decodeMoment(body))
 		case typ == kvlog.TypeValue || typ == kvlog.TypeMark:
 			if err := r.replayValue(recs, rec); err != nil {
 				return err
@@ -261,6 +264,8 @@ func create(o *Options) error {
 		return err
 	}
 	c := checkpoint{Room: o.CheckpointRoom, Number: 1, Tokens: 1}
+	_, wall := o.Clock()
+	c.Moment = moment{now: wall, wall: wall}
 	if _, err := rand.Read(c.ID[:]); err != nil {
 		return err
 	}

@@ -48,6 +48,22 @@ func (c *testClock) step(t time.Duration) {
 	c.wall += int64(t)
 }
 
+// restart has the monotonic clock begin anew, as after a reboot.
+func (c *testClock) restart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mono = c.wall % 1e9
+}
+
+// bubbleClock is package time's clock, which a bubble of synctest owns.
+func bubbleClock() Clock {
+	began := time.Now()
+	return func() (mono, wall int64) {
+		now := time.Now()
+		return int64(now.Sub(began)), now.UnixNano()
+	}
+}
+
 // tiny are options with which rolls, growth and checkpoints happen all the time.
 // The data directory lies in directories that are not there yet.
 func tiny(fs disk.FS, clock *testClock) Options {

@@ -37,7 +37,7 @@ type Victim struct {
 
 // Victim picks one of the segments before that one: the one with most to gain,
 // or the oldest if that is less than a quarter of it, since only then old marks
-// can go. ok is false if there is none. now is wall time in ns.
+// can go. ok is false if there is none. now is in database time.
 func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()

@@ -40,7 +40,7 @@ func (h *holder) drop(size, expires int64) {
 type ends []end // ascending
 
 type end struct {
-	at   int64 // wall time in ns
+	at   int64 // in database time, ns
 	size int64 // bytes that are over by then, and are not over by the end before it
 }
 
@@ -157,7 +157,7 @@ type ValueStats struct {
 	Damaged    uint64 // records that were met and failed their checksum
 }
 
-// Stats returns the figures at now, wall time in ns.
+// Stats returns the figures at now, in database time.
 func (v *Values) Stats(now int64) ValueStats {
 	s := ValueStats{Keys: v.index.Len(), IndexBytes: v.index.Bytes(), Reads: v.reads.Load(), Damaged: v.damaged.Load()}
 	v.mu.RLock()

@@ -24,7 +24,7 @@ const (
 //	12  lengths  3  bytes of account, id and Content-Type
 //	15  zero     1
 //	16  version  8
-//	24  expires  8  wall time in ns since 1970; 0: never
+//	24  expires  8  in database time, ns; 0: never
 //	32  account, id, Content-Type, value
 //
 // The body of a mark, which is covered by the checksum of its batch:
@@ -52,7 +52,7 @@ func newCodec(id [16]byte) codec {
 type Value struct {
 	Acc, ID, Type []byte
 	Version       uint64
-	Expires       int64 // wall time in ns since 1970; 0: never
+	Expires       int64 // in database time, ns; 0: never
 	Length        int   // bytes of Data
 	Sum           uint32
 	Data          []byte // nil where only the head was read

@@ -1,0 +1,342 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"clouddragon/internal/test/memdisk"
+)
+
+func TestClockResumes(t *testing.T) {
+	const start = int64(1000 * time.Hour)
+	for _, c := range []struct {
+		name string
+		last moment
+		wall int64
+		want int64
+	}{
+		{"at once", moment{start, epoch}, epoch, start},
+		{"after a while", moment{start, epoch}, epoch + 5, start + 5},
+		{"the wall clock is behind what the directory has seen", moment{start, epoch}, epoch - int64(2*time.Hour), start},
+		{"the wall clock is at 1970", moment{start, epoch}, 0, start},
+		{"the wall clock was ahead", moment{start, epoch + int64(24*time.Hour)}, epoch + int64(24*time.Hour) + 7, start + 7},
+		{"centuries have passed", moment{start, 0}, math.MaxInt64, latestStart},
+		{"centuries have passed before", moment{latestStart + 1, 0}, math.MaxInt64, latestStart + 1},
+	} {
+		mono := int64(12345)
+		now := resumeClock(func() (int64, int64) { return mono, c.wall }, c.last)
+		if got := now.read(); got != (moment{c.want, c.wall}) {
+			t.Errorf("%s: %+v resumes at %+v, want %d", c.name, c.last, got, c.want)
+		}
+		mono++
+		if got := now.now(); got != c.want+1 {
+			t.Errorf("%s: 1 ns later it is %d, want %d", c.name, got, c.want+1)
+		}
+	}
+}
+
+func TestStepIsWhereTheClocksDiverge(t *testing.T) {
+	m := moment{100, epoch}
+	for _, c := range []struct {
+		passed, step, want time.Duration
+	}{
+		{time.Hour, 0, 0},
+		{time.Hour, clockStep - 1, 0},
+		{time.Hour, 1 - clockStep, 0},
+		{time.Hour, clockStep, clockStep},
+		{0, -clockStep, -clockStep},
+		{time.Second, 24 * time.Hour, 24 * time.Hour},
+		{time.Second, -24 * time.Hour, -24 * time.Hour},
+	} {
+		n := moment{m.now + int64(c.passed), m.wall + int64(c.passed+c.step)}
+		if got := m.stepped(n); got != c.want {
+			t.Errorf("a step of %v in %v counts as %v, want %v", c.step, c.passed, got, c.want)
+		}
+	}
+}
+
+func TestMachineClockGoesOnWhileTheMachineSleeps(t *testing.T) {
+	mono, wall := machineClock()()
+	if up := time.Duration(mono); up <= 0 {
+		t.Errorf("the machine has been up for %v", up)
+	}
+	if off := time.Since(time.Unix(0, wall)); off < -time.Minute || off > time.Minute {
+		t.Errorf("the wall clock is off by %v", off)
+	}
+}
+
+// restart ends a process, as it should or by a power cut, and starts the next
+// one, with another monotonic clock.
+func restart(t *testing.T, d *DB, fs *memdisk.FS, clock *testClock, how string, down time.Duration) (*DB, *memdisk.FS) {
+	t.Helper()
+	next := fs
+	if how == "power cut" {
+		next = fs.Cut(fs.Len()).Nothing()
+	}
+	mustClose(t, d)
+	clock.restart()
+	clock.step(down)
+	return mustOpen(t, tiny(next, clock)), next
+}
+
+var bothEnds = []string{"close", "power cut"}
+
+var valueKey = Key{"1", "v"}
+
+func store(t *testing.T, d *DB, ttl time.Duration) {
+	t.Helper()
+	_, err := d.Set(SetRequest{Key: valueKey, Data: []byte("x"), TTL: ttl, Check: AnyVersion})
+	wantDone(t, "store", err)
+}
+
+func wantValue(t *testing.T, d *DB, there bool, when string) {
+	t.Helper()
+	if _, err := d.Get(valueKey); err == nil != there || err != nil && !errors.Is(err, ErrNotFound) {
+		t.Errorf("%s: the value is there: %t (%v), want %t", when, err == nil, err, there)
+	}
+}
+
+// What is stored or held after a step of the wall clock, or before it, lives on
+// over a restart for as long as it was given, and no longer.
+func TestStepBeforeARestartEndsAndProlongsNothing(t *testing.T) {
+	for _, how := range bothEnds {
+		for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour, time.Second, -time.Second} {
+			for _, when := range []string{"before", "after"} {
+				fs, clock := memdisk.New(), newTestClock()
+				d := mustOpen(t, tiny(fs, clock))
+				name := how + ", a step of " + step.String() + " " + when
+				if when == "before" {
+					clock.step(step)
+				}
+				store(t, d, time.Hour)
+				token := hold(t, d, "me", time.Hour)
+				clock.pass(20 * time.Minute)
+				if when == "after" {
+					clock.step(step)
+					if _, err := d.LockHolder(Key{"1", "another"}); !errors.Is(err, ErrNotFound) {
+						t.Fatal(err)
+					}
+				}
+				d, fs = restart(t, d, fs, clock, how, 10*time.Minute)
+				wantValue(t, d, true, name)
+				_, wall := clock.read()
+				wantHolder(t, d, Holder{Owner: "me", Token: token, TTL: 30 * time.Minute, Expires: time.Unix(0, wall).Add(30 * time.Minute)})
+				clock.pass(30*time.Minute - 1)
+				wantValue(t, d, true, name+", just before its time")
+				clock.pass(1)
+				wantValue(t, d, false, name+", at its time")
+				if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+					t.Errorf("%s: the lock is held past its time: %v", name, err)
+				}
+				mustClose(t, d)
+			}
+		}
+	}
+}
+
+func TestNothingHasLongerLeftAfterARestartThanItWasGiven(t *testing.T) {
+	for _, how := range bothEnds {
+		fs, clock := memdisk.New(), newTestClock()
+		d := mustOpen(t, tiny(fs, clock))
+		clock.pass(50 * time.Second) // no moment of this is in the log but for what follows
+		store(t, d, time.Minute)
+		clock.pass(5 * time.Second)
+		token := hold(t, d, "me", time.Minute)
+		d, fs = restart(t, d, fs, clock, how, -2*time.Hour)
+		_, wall := clock.read()
+		wantHolder(t, d, Holder{Owner: "me", Token: token, TTL: time.Minute, Expires: time.Unix(0, wall).Add(time.Minute)})
+		clock.pass(55 * time.Second)
+		wantValue(t, d, false, how+", after its time")
+		clock.pass(5 * time.Second)
+		if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: the lock is held past its time: %v", how, err)
+		}
+		mustClose(t, d)
+	}
+}
+
+func TestExpiredValueThatWasDeletedStaysGone(t *testing.T) {
+	for _, how := range bothEnds {
+		fs, clock := memdisk.New(), newTestClock()
+		d := mustOpen(t, tiny(fs, clock))
+		store(t, d, time.Hour)
+		clock.pass(2 * time.Hour)
+		wantValue(t, d, false, "after its time")
+		wantDone(t, "delete", d.DeleteValue(valueKey, AnyVersion))
+		d, fs = restart(t, d, fs, clock, how, -90*time.Minute)
+		wantValue(t, d, false, how)
+		// The mark alone keeps it away, whatever time it is.
+		d.clock.zero -= int64(3 * time.Hour)
+		wantValue(t, d, false, how+", however early")
+		d.clock.zero += int64(3 * time.Hour)
+		mustClose(t, d)
+	}
+}
+
+// Nobody deletes what is over, and nobody writes. The time is in the log all the same.
+func TestExpiredValueStaysGoneThoughNobodyDeletedIt(t *testing.T) {
+	for _, how := range bothEnds {
+		for _, after := range []time.Duration{0, clockNote} {
+			fs, clock := memdisk.New(), newTestClock()
+			d := mustOpen(t, tiny(fs, clock))
+			store(t, d, time.Hour)
+			clock.pass(time.Hour)
+			clock.pass(after)
+			wantValue(t, d, false, "after its time")
+			if how == "power cut" {
+				awaitMoment(t, d, clock)
+			}
+			d, fs = restart(t, d, fs, clock, how, -90*time.Minute)
+			wantValue(t, d, false, how)
+			mustClose(t, d)
+		}
+	}
+}
+
+// awaitMoment waits until an idle database has the moment in the log by itself.
+func awaitMoment(t *testing.T, d *DB, clock *testClock) {
+	t.Helper()
+	_, wall := clock.read()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		d.stateMu.Lock()
+		noted := d.state.Moment
+		d.stateMu.Unlock()
+		if noted.wall == wall {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the last moment in the log is %+v, the wall clock is at %d", noted, wall)
+		}
+	}
+}
+
+func TestIdleDatabaseNotesAStep(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	var log bytes.Buffer
+	o := tiny(fs, clock)
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	d := mustOpen(t, o)
+	token := hold(t, d, "me", time.Hour)
+	clock.step(24 * time.Hour)
+	awaitMoment(t, d, clock)
+	d, _ = restart(t, d, fs, clock, "power cut", time.Minute)
+	_, wall := clock.read()
+	wantHolder(t, d, Holder{Owner: "me", Token: token, TTL: 59 * time.Minute, Expires: time.Unix(0, wall).Add(59 * time.Minute)})
+	mustClose(t, d)
+	if s := log.String(); !strings.Contains(s, "the wall clock was set") || !strings.Contains(s, "24h0m0s") {
+		t.Errorf("the log says nothing of the step: %s", s)
+	}
+}
+
+// A database in which nothing happens and no clock is set writes once in clockNote.
+func TestIdleDatabaseRarelyWrites(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	d := mustOpen(t, tiny(fs, clock))
+	before := d.log.Stats().Appended
+	for range 10 {
+		clock.pass(clockNote - 1)
+		if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		clock.pass(1)
+		if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	const batch = 48 + 24 // header and moment
+	if wrote := d.log.Stats().Appended - before; wrote != 10*batch {
+		t.Errorf("10 minutes of idleness wrote %d bytes, want %d", wrote, 10*batch)
+	}
+	mustClose(t, d)
+}
+
+// A value whose time is over leaves the index while its record is still in the
+// log. It must not come back if the time of that is lost.
+func TestCompactedExpiredValueStaysGone(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tiny(fs, clock)
+	o.CheckpointEvery = 1 << 30 // none but the test's, and the one that frees the segment
+	d := mustOpen(t, o)
+	store(t, d, 30*time.Second)
+	for i := range 30 {
+		_, err := d.Set(SetRequest{Key: Key{"1", "fill"}, Data: make([]byte, 3000+i), Check: AnyVersion})
+		wantDone(t, "fill", err)
+	}
+	wantDone(t, "checkpoint", d.checkpoint())
+	clock.pass(30 * time.Second)
+	from := fs.Len()
+	d.compactMu.Lock()
+	d.compactSegment(1, 0)
+	d.compactMu.Unlock()
+	mustClose(t, d)
+	clock.restart()
+	clock.step(-time.Hour)
+	for cut := range fs.Cuts() {
+		op := cut.Last()
+		if cut.At() <= from || op.Kind != memdisk.Write || !strings.HasSuffix(op.Name, checkpointName) {
+			continue
+		}
+		next := mustOpen(t, tiny(cut.Nothing(), clock))
+		wantValue(t, next, false, "the segment is compacted, and not yet freed")
+		mustClose(t, next)
+		return
+	}
+	t.Error("no checkpoint freed the segment")
+}
+
+// An old directory is refused by a line that says so, and is left as it is.
+func TestDirectoryOfAnotherFormatIsRefused(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tiny(fs, clock)
+	mustClose(t, mustOpen(t, o))
+	name := o.Dir + "/" + checkpointName
+	b, err := fs.ReadFile(name)
+	wantDone(t, "read", err)
+	le.PutUint32(b[8:], 1)
+	le.PutUint32(b[len(b)/2+8:], 1)
+	wantDone(t, "write", fs.WriteFile(name, b))
+	_, err = Open(o)
+	var damage *Damage
+	if !errors.Is(err, ErrFormat) || errors.As(err, &damage) || !strings.Contains(err.Error(), "format 1") {
+		t.Errorf("a directory of format 1: %v", err)
+	}
+	if n := fs.OpenHandles(); n > 0 {
+		t.Errorf("%d handles stay open", n)
+	}
+	_, err = Verify(fs, o.Dir, func(d *Damage) { t.Errorf("damage: %v", d) })
+	if !errors.Is(err, ErrFormat) {
+		t.Errorf("verify: %v", err)
+	}
+}
+
+// A waiter's turn comes while the machine sleeps, so the timer rings late.
+func TestMutexIsHandedOverThoughTheTimerStoodStill(t *testing.T) {
+	clock := newTestClock()
+	o := tiny(memdisk.New(), clock)
+	d := mustOpen(t, o)
+	if _, err := d.LockMutex(context.Background(), LockRequest{Key: door, Owner: "first", Dur: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		_, err := d.LockMutex(context.Background(), LockRequest{Key: door, Owner: "second", Dur: time.Hour, Wait: 2 * time.Hour})
+		got <- err
+	}()
+	for d.Stats().Mutexes.Waiting == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	clock.pass(time.Hour)
+	select {
+	case err := <-got:
+		wantDone(t, "the second", err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the second waits on")
+	}
+	mustClose(t, d)
+}
