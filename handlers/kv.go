@@ -182,19 +182,3 @@ func (c *call) contentType() (string, error) {
 	}
 	return t, nil
 }
-
-// form is the content type that curl gives to what it sends with --data.
-const form = "application/x-www-form-urlencoded"
-
-// multipart is the content type that curl gives to what it sends with --form.
-const multipart = "multipart/form-data"
-
-// hasForm says whether the request has a body that is a form: parameters, most likely.
-func (c *call) hasForm() bool {
-	if c.r.ContentLength == 0 {
-		return false
-	}
-	media, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
-	media = strings.TrimSpace(media)
-	return strings.EqualFold(media, form) || strings.EqualFold(media, multipart)
-}

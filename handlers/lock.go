@@ -64,8 +64,8 @@ func releaseLock(s *server, c *call) error {
 	return c.sayDone()
 }
 
-// lockRequest reads what a lock or a mutex is asked with. If it may wait, the
-// body is read to its end: only then net/http notices a client that hangs up.
+// lockRequest reads what a lock or a mutex is asked with. If it may wait, no
+// deadline ends the connection meanwhile.
 func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest, error) {
 	r := db.LockRequest{
 		Key:   c.key,
@@ -81,16 +81,9 @@ func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest
 		c.brief()
 		return r, nil
 	}
-	if _, err := s.readBody(c, maxLockBody, "a lock needs no body"); err != nil {
-		return r, err // with the deadline for what is left of the body
-	}
 	c.patience()
 	return r, nil
 }
-
-// maxLockBody is how many bytes of body a call that waits for a lock may have.
-// They mean nothing.
-const maxLockBody = 64 << 10
 
 // unlockRequest reads what a lock or a mutex is given back with.
 func (c *call) unlockRequest() db.UnlockRequest {

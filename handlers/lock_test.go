@@ -201,8 +201,9 @@ func TestWaitersGetTheLockInTheirOrder(t *testing.T) {
 	var queue []*bufio.Reader
 	for i, req := range []string{
 		request("POST", lock+"?wait=1m", ""),
-		request("POST", lock+"?wait=1m", "a body"),
-		request("POST", lock+"?wait=1m", "3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+		request("POST", lock, "wait=1m", asForm),
+		request("POST", lock, "7\r\nwait=1m\r\n0\r\n\r\n", asForm, "Transfer-Encoding: chunked"),
+		request("POST", lock, `{"wait":60}`, asJSON),
 	} {
 		_, b := r.start(req)
 		r.queued(lock, i+1)
@@ -225,9 +226,9 @@ func TestHungUpWaiterLeavesTheQueue(t *testing.T) {
 	r.observe()
 	for name, req := range map[string]string{
 		"no body":  "POST " + lock + "?wait=5m HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		"a body":   request("POST", lock+"?wait=5m", strings.Repeat("x", 64<<10)),
-		"chunks":   request("POST", lock+"?wait=5m", "3\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
-		"continue": request("POST", lock+"?wait=5m", "abc", "Expect: 100-continue"),
+		"a form":   request("POST", lock, "wait=5m"+strings.Repeat("&", 64<<10), asForm),
+		"chunks":   request("POST", lock, "7\r\nwait=5m\r\n0\r\n\r\n", asForm, "Transfer-Encoding: chunked"),
+		"continue": request("POST", lock, `{"wait":"5m"}`, asJSON, "Expect: 100-continue"),
 	} {
 		c, b := r.start(req)
 		r.queued(lock, 1)
@@ -245,14 +246,6 @@ func TestHungUpWaiterLeavesTheQueue(t *testing.T) {
 	}
 }
 
-func TestLongBodyOfALockIsRefused(t *testing.T) {
-	r := newRig(t, nil)
-	for _, target := range []string{"/db/1/lock/a?wait=1", "/db/1/mlock/a"} {
-		r.checkRefusal(r.put(target, strings.Repeat("x", 64<<10+1)), 413, "the limit is 65536 bytes", target)
-	}
-	r.refused(404, "lock", "GET", "/db/1/lock/a")
-}
-
 // The deadlines of the http.Server do not end a wait.
 func TestWaitOutlastsTheServersTimeouts(t *testing.T) {
 	r := newRig(t, func(_ *Options, h *http.Server) {
@@ -261,7 +254,7 @@ func TestWaitOutlastsTheServersTimeouts(t *testing.T) {
 	for _, target := range []string{"/db/1/lock/a", "/db/1/mlock/a"} {
 		r.granted(r.do("POST", target+"?wait=0&dur=100"))
 		r.held(r.do("POST", target+"?wait=0.3"), "", 100*time.Second)
-		r.held(r.put(target+"?wait=0.3", "a body"), "", 100*time.Second)
+		r.held(r.put(target, "wait=0.3", asForm), "", 100*time.Second)
 	}
 }
 
@@ -288,7 +281,8 @@ func TestDefaultsOfLocks(t *testing.T) {
 		t.Helper()
 		s := New(Options{Limits: l}).(*server)
 		c := &call{w: httptest.NewRecorder(), r: httptest.NewRequest("POST", "/", nil)}
-		if err := c.params.parse(query, []string{"id", "token", "dur", "wait"}); err != nil {
+		c.params.names = find(Lock, "POST").params
+		if err := c.params.parse(query); err != nil {
 			t.Fatal(err)
 		}
 		r, err := s.lockRequest(c, wait)

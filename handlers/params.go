@@ -9,18 +9,49 @@ import (
 	"time"
 )
 
-// params are the parameters of a query, checked strictly: a typo must not
+// kind is what a parameter is in JSON. In a query and a form all are text.
+type kind uint8
+
+const (
+	number kind = iota // or a duration, or a word such as none: a number or a string
+	text
+	flag
+)
+
+// String says what JSON may have for a parameter of the kind.
+func (k kind) String() string {
+	return [...]string{"a number or a string", "a string", "true or false"}[k]
+}
+
+// kinds are those of the parameters that are no numbers, of all endpoints.
+var kinds = map[string]kind{"id": text, "force": flag}
+
+func kindOf(name string) kind { return kinds[name] }
+
+// place is where a parameter is given.
+type place uint8
+
+const (
+	inQuery place = iota
+	inBody
+)
+
+// maxParams is how many parameters an endpoint may know.
+const maxParams = 12
+
+// params are the parameters of a call, checked strictly: a typo must not
 // silently mean the default. Reading one that is bad sets bad, and what is read
 // then is of no use: a handler looks at bad once, after it has read them all.
 type params struct {
-	names  []string  // what the endpoint knows
-	values [4]string // in the order of names; empty: not given
+	names  []string          // what the endpoint knows
+	values [maxParams]string // in the order of names; empty: not given
+	places [maxParams]place  // where each is given
+	place  place             // of what is taken now
 	bad    error
 }
 
-// parse takes a raw query apart.
-func (p *params) parse(query string, names []string) error {
-	p.names = names
+// parse takes a query or a form apart.
+func (p *params) parse(query string) error {
 	for query != "" {
 		var pair string
 		pair, query, _ = strings.Cut(query, "&")
@@ -32,21 +63,31 @@ func (p *params) parse(query string, names []string) error {
 		if err != nil {
 			return badRequest("a parameter's name has a bad percent escape: %s", quote(rawName))
 		}
-		i := slices.Index(names, name)
-		if i < 0 {
-			return badRequest("unknown parameter %s: %s", quote(name), known(names))
-		}
 		value, err := url.QueryUnescape(rawValue)
-		switch {
-		case err != nil:
+		if err != nil && slices.Contains(p.names, name) {
 			return badRequest("%s has a bad percent escape: %s", name, quote(rawValue))
-		case value == "":
-			return badRequest("%s is empty", name)
-		case p.values[i] != "":
-			return badRequest("%s is given twice", name)
 		}
-		p.values[i] = value
+		if err := p.take(name, value); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// take notes one parameter.
+func (p *params) take(name, value string) error {
+	i := slices.Index(p.names, name)
+	switch {
+	case i < 0:
+		return badRequest("unknown parameter %s: %s", quote(name), known(p.names))
+	case value == "":
+		return badRequest("%s is empty", name)
+	case p.values[i] != "" && p.places[i] == p.place:
+		return badRequest("%s is given twice", name)
+	case p.values[i] != "":
+		return badRequest("%s is given twice: in the query and in the body", name)
+	}
+	p.values[i], p.places[i] = value, p.place
 	return nil
 }
 

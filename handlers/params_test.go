@@ -74,8 +74,8 @@ func FuzzParams(f *testing.F) {
 	}
 	names := []string{"add", "min", "max"}
 	f.Fuzz(func(t *testing.T, query string) {
-		var p params
-		err := p.parse(query, names)
+		p := params{names: names}
+		err := p.parse(query)
 		if err != nil {
 			if line := err.Error(); oneLine(line) != line || len(line) > 600 {
 				t.Fatalf("the error line is %q", line)
@@ -173,39 +173,4 @@ func FuzzNames(f *testing.F) {
 			t.Fatalf("%q %q come back as %v %q", acc, id, c.api, c.key)
 		}
 	})
-}
-
-// curl -d dur=60 must not take a lock for the default time, nor curl -d ver=3 delete
-// whatever version there is.
-func TestParametersInAFormAreRefused(t *testing.T) {
-	r := newRig(t, nil)
-	r.stored(r.put("/db/1/kv/a", "v=1", "Content-Type: "+form))
-	for _, c := range []struct{ method, target string }{
-		{"POST", "/db/1/sequence/a"},
-		{"POST", "/db/1/counter/a"},
-		{"POST", "/db/1/lock/a"},
-		{"POST", "/db/1/lock/a?wait=5m"},
-		{"POST", "/db/1/mlock/a"},
-		{"POST", "/db/1/munlock/a?token=1"},
-		{"DELETE", "/db/1/lock/a?force=1"},
-		{"DELETE", "/db/1/kv/a"},
-	} {
-		for _, typ := range []string{form, "Application/X-WWW-Form-Urlencoded; charset=utf-8", multipart + "; boundary=a"} {
-			a := r.raw(c.method, request(c.method, c.target, "dur=60", "Content-Type: "+typ))
-			r.checkRefusal(a, 400, "form in the body", c.method+" "+c.target)
-		}
-	}
-	// Nothing was done, and what is no form, or empty, is no parameter.
-	for _, target := range []string{"/db/1/sequence/a", "/db/1/counter/a"} {
-		if a := r.raw("POST", request("POST", target, "x=1")); a.status != 200 || a.body != "1\n" {
-			t.Errorf("%s: %v", target, a)
-		}
-		if a := r.raw("POST", request("POST", target, "", "Content-Type: "+form)); a.status != 200 || a.body != "2\n" {
-			t.Errorf("%s: %v", target, a)
-		}
-	}
-	r.checkRefusal(r.do("GET", "/db/1/lock/a"), 404, "is not locked", "the lock")
-	if a := r.do("GET", "/db/1/kv/a"); a.body != "v=1" {
-		t.Errorf("the value: %v", a)
-	}
 }

@@ -2,8 +2,8 @@
 // which call, what its parameters may be, and how a result or a refusal reads.
 //
 // A request goes one way: locate reads the path, authorize the token, the table
-// below finds the call, params checks the query, the call asks db, and send
-// writes what it said. Nothing else writes an answer.
+// below finds the call, params checks the query and the body, the call asks db,
+// and send writes what it said. Nothing else writes an answer.
 package handlers
 
 import (
@@ -64,8 +64,8 @@ var apiNames = [...]string{"other", "sequence", "counter", "kv", "mlock", "munlo
 // String returns the API's name as it stands in the path, or "other".
 func (a API) String() string { return apiNames[a] }
 
-// endpoint is one call: what it answers to, the query parameters it knows, and
-// who serves it. HEAD is served as GET.
+// endpoint is one call: what it answers to, the parameters it knows, in the query
+// or the body, and who serves it. HEAD is served as GET.
 type endpoint struct {
 	api    API
 	method string
@@ -209,22 +209,25 @@ func (s *server) handle(c *call) error {
 	case c.fault != nil:
 		return c.fault
 	}
+	c.params.names, c.params.place = e.params, inQuery
 	if c.api != Healthz { // whose query is nobody's business
-		if err := c.params.parse(c.r.URL.RawQuery, e.params); err != nil {
+		if err := c.params.parse(c.r.URL.RawQuery); err != nil {
 			return err
 		}
 	}
-	if c.hasForm() && !e.takesBody() {
-		return badRequest("the parameters go into the address, after a question mark: a form in the body is not read, and nothing was done")
-	}
-	if !e.waits && c.r.Body == http.NoBody {
-		c.brief()
+	if !e.takesValue() {
+		if err := s.readParams(c); err != nil {
+			return err
+		}
+		if !e.waits {
+			c.brief()
+		}
 	}
 	return e.serve(s, c)
 }
 
-// takesBody says whether the body is a value.
-func (e *endpoint) takesBody() bool {
+// takesValue says whether the body is a value. Any other may be parameters.
+func (e *endpoint) takesValue() bool {
 	return e.api == KV && (e.method == http.MethodPost || e.method == http.MethodPut)
 }
 
