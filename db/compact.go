@@ -152,7 +152,7 @@ func (d *DB) decideMove(o *op) {
 	before := d.batch.records.Len()
 	for i := range o.move.moves {
 		m := &o.move.moves[i]
-		if m.Type == kvlog.TypeMark {
+		if m.Type == kvlog.TypeTombstone {
 			d.moveMark(o, m)
 		} else {
 			d.moveValue(m)
@@ -197,13 +197,13 @@ func (d *DB) moveMark(o *op, m *kvlog.Move) {
 	found := m.Found
 	if c := p.value(key, m.Hash); c != nil {
 		found = c.found
-	} else if !d.values.Still(&found, m.Hash) {
+	} else if !d.values.StillValid(&found, m.Hash) {
 		if found, o.err = d.values.Find(m.Acc, m.ID, m.Hash); o.err != nil {
 			return
 		}
 	}
 	if !found.OK {
-		p.steps = append(p.steps, kvlog.Step{Hash: m.Hash, At: -1, Mark: p.mark(key, m.Origin)})
+		p.steps = append(p.steps, kvlog.Step{Hash: m.Hash, At: -1, Tombstone: p.mark(key, m.Origin)})
 	}
 }
 

@@ -211,7 +211,7 @@ func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
 		for _, change := range []string{"before", "before, with a refusal in the batch", "in the batch"} {
 			o := tinyKV(memdisk.New(), nil)
 			d := mustOpen(t, o)
-			m := kvlog.Move{Type: kvlog.TypeMark, Acc: key.Acc, ID: key.ID, Hash: d.values.Hash(key.Acc, key.ID), Origin: 1}
+			m := kvlog.Move{Type: kvlog.TypeTombstone, Acc: key.Acc, ID: key.ID, Hash: d.values.Hash(key.Acc, key.ID), Origin: 1}
 			if what == "value" {
 				if _, err := d.Set(SetRequest{Key: key, Data: []byte("old"), Check: AnyVersion}); err != nil {
 					t.Fatal(err)

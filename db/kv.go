@@ -89,7 +89,7 @@ func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
 		return Value{}, err
 	}
 	if ok && val.Expires != 0 {
-		ok = !val.Over(d.clock.now())
+		ok = !val.Expired(d.clock.now())
 	}
 	if !ok {
 		return Value{}, ErrNotFound
@@ -122,7 +122,7 @@ func (d *DB) findValue(o *op) (*valueChange, error) {
 		return c, nil
 	}
 	found, err := o.kv.found, o.kv.err
-	if err != nil || !d.values.Still(&found, o.hash) {
+	if err != nil || !d.values.StillValid(&found, o.hash) {
 		found, err = d.values.Find(o.key.Acc, o.key.ID, o.hash)
 	}
 	// A damaged record can be replaced, but not compared. One that is only not to
@@ -153,7 +153,7 @@ func (p *pending) addValue(k slots.Key, hash uint64, found kvlog.Found) *valueCh
 // mark adds the record that a key has no value, and returns its size.
 func (p *pending) mark(k slots.Key, origin uint64) int {
 	at := p.records.Len()
-	kvlog.PutMark(p.records.Add(kvlog.TypeMark, kvlog.MarkSize(k.Acc, k.ID)), k.Acc, k.ID, origin)
+	kvlog.PutTombstone(p.records.Add(kvlog.TypeTombstone, kvlog.TombstoneSize(k.Acc, k.ID)), k.Acc, k.ID, origin)
 	return p.records.Len() - at
 }
 
@@ -222,7 +222,7 @@ func (d *DB) endValue(c *valueChange, origin uint64, mark bool) {
 	p := d.batch
 	step := kvlog.Step{Hash: c.hash, At: -1, Old: c.found, After: c.after}
 	if mark {
-		step.Mark = p.mark(c.key, origin)
+		step.Tombstone = p.mark(c.key, origin)
 	}
 	p.steps = append(p.steps, step)
 	c.found, c.after = kvlog.Found{}, 0

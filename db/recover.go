@@ -179,7 +179,7 @@ func (r *directory) replay(seq uint64, recs wal.Records) error {
 			r.state.Tokens = max(r.state.Tokens, le.Uint64(body))
 		case typ == recordMoment && len(body) == momentSize:
 			r.state.Moment = r.state.Moment.later(decodeMoment(body))
-		case typ == kvlog.TypeValue || typ == kvlog.TypeMark:
+		case typ == kvlog.TypeValue || typ == kvlog.TypeTombstone:
 			if err := r.replayValue(recs, rec); err != nil {
 				return err
 			}
@@ -193,7 +193,7 @@ func (r *directory) replay(seq uint64, recs wal.Records) error {
 // replayValues takes the values of a batch that the tables hold already.
 func (r *directory) replayValues(recs wal.Records) error {
 	for rec := range recs.All() {
-		if rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeMark {
+		if rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeTombstone {
 			if err := r.replayValue(recs, rec); err != nil {
 				return err
 			}

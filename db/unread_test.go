@@ -67,7 +67,7 @@ func TestAMarkThatCannotBeMovedEndsTheMove(t *testing.T) {
 		k := Key{"a", fmt.Sprint(i)}
 		_, err := d.Set(SetRequest{Key: k, Data: []byte("x"), Check: AnyVersion})
 		wantDone(t, "a value", err)
-		moves[i] = kvlog.Move{Type: kvlog.TypeMark, Acc: k.Acc, ID: k.ID, Hash: d.values.Hash(k.Acc, k.ID), Origin: 1, Size: 64}
+		moves[i] = kvlog.Move{Type: kvlog.TypeTombstone, Acc: k.Acc, ID: k.ID, Hash: d.values.Hash(k.Acc, k.ID), Origin: 1, Size: 64}
 	}
 	var reads atomic.Int32
 	fs.Fail(func(op memdisk.Op) error {

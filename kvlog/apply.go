@@ -14,8 +14,8 @@ type Step struct {
 	// earlier step of the batch, whose index After is, less one.
 	Old   Found
 	After int
-	// Mark is the size of a mark that the batch holds too.
-	Mark int
+	// Tombstone is the size of a tombstone that the batch holds too; 0: none.
+	Tombstone int
 
 	loc uint64
 }
@@ -35,7 +35,7 @@ func (v *Values) Apply(start wal.Pos, steps []Step) {
 		if s.After > 0 {
 			old = steps[s.After-1].loc
 		}
-		if here == nil && (s.At >= 0 || s.Mark > 0) {
+		if here == nil && (s.At >= 0 || s.Tombstone > 0) {
 			v.mu.Lock()
 			here = v.holder(start.Segment)
 			v.mu.Unlock()
@@ -67,26 +67,26 @@ func (v *Values) account(here *holder, s *Step, old uint64) {
 	if s.At >= 0 {
 		here.keep(int64(s.Size), s.Expires)
 	}
-	if s.Mark > 0 {
-		here.total += int64(s.Mark)
-		here.marks += int64(s.Mark)
+	if s.Tombstone > 0 {
+		here.total += int64(s.Tombstone)
+		here.marks += int64(s.Tombstone)
 	}
 }
 
-// Replay takes over a record of type TypeValue or TypeMark, from the log. What
+// Replay takes over a record of type TypeValue or TypeTombstone, from the log. What
 // came earlier in the log must have been replayed before. An error is also that
 // an older record of its key cannot be read now: it might be there again later.
 func (v *Values) Replay(recs wal.Records, rec wal.Record) (version uint64, err error) {
 	start := wal.Pos{Segment: recs.Segment}
 	step := Step{At: -1}
-	if rec.Type == TypeMark {
-		m, err := DecodeMark(rec.Body)
+	if rec.Type == TypeTombstone {
+		m, err := DecodeTombstone(rec.Body)
 		if err != nil {
 			return 0, err
 		}
 		acc, id := string(m.Acc), string(m.ID)
 		step.Hash = v.Hash(acc, id)
-		step.Mark = wal.RecordSize(len(rec.Body))
+		step.Tombstone = wal.RecordSize(len(rec.Body))
 		step.Old, err = v.Find(acc, id, step.Hash)
 		if err != nil && !IsBad(err) {
 			return 0, err

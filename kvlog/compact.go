@@ -26,7 +26,7 @@ import (
 // A mark may be dropped once no segment is left, but for the one that is
 // compacted, which is as old as the segment that the mark was first written in:
 // all older records of its key are in those. It may be dropped too if its key has
-// a value, which does the same as the mark.
+// a value, which does the same as the stone.
 
 // Victim is a segment that is worth compacting.
 type Victim struct {
@@ -89,7 +89,7 @@ func (v *Values) Excess(before uint64, ratio float64, now int64) int64 {
 
 // Move is a record that must not go with the segment that holds it.
 type Move struct {
-	Type    uint8 // TypeValue, TypeMark
+	Type    uint8 // TypeValue, TypeTombstone
 	Acc, ID string
 	Hash    uint64
 	From    uint64 // the segment that is compacted
@@ -207,25 +207,25 @@ func (s *survey) look(rec wal.Record) (Move, error) {
 		}
 		m.Type, m.Acc, m.ID, m.Body = TypeValue, string(val.Acc), string(val.ID), rec.Body
 		m.Version, m.Expires = val.Version, val.Expires
-	case TypeMark:
-		mark, err := DecodeMark(rec.Body)
+	case TypeTombstone:
+		stone, err := DecodeTombstone(rec.Body)
 		if err != nil {
 			return Move{}, err
 		}
-		m.Origin = mark.Origin
+		m.Origin = stone.Origin
 		if m.Origin == 0 {
 			m.Origin = m.From
 		}
 		if !v.Needed(m.Origin, m.From) {
 			return Move{}, nil
 		}
-		m.Acc, m.ID = string(mark.Acc), string(mark.ID)
+		m.Acc, m.ID = string(stone.Acc), string(stone.ID)
 		m.Hash = v.Hash(m.Acc, m.ID)
 		if m.Found, err = v.Find(m.Acc, m.ID, m.Hash); err != nil {
 			return Move{}, err
 		}
 		if !m.Found.OK {
-			m.Type = TypeMark
+			m.Type = TypeTombstone
 		}
 	}
 	return m, nil

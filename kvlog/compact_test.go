@@ -45,7 +45,7 @@ func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
 		size := 0
 		for _, m := range moves {
 			size += m.Size
-			if m.Type == TypeMark || strings.HasPrefix(m.ID, "rest ") {
+			if m.Type == TypeTombstone || strings.HasPrefix(m.ID, "rest ") {
 				continue
 			}
 			if !want[m.ID] {
@@ -73,7 +73,7 @@ func TestAMarkIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 	marks := func(segment uint64) (origins []uint64) {
 		for _, moves := range r.survey(segment) {
 			for _, m := range moves {
-				if m.Type == TypeMark && m.ID == "a" {
+				if m.Type == TypeTombstone && m.ID == "a" {
 					origins = append(origins, m.Origin)
 				}
 			}
@@ -85,9 +85,9 @@ func TestAMarkIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 	}
 	at := r.end.Segment
 	var b wal.Batch
-	p := b.Add(TypeMark, MarkSize("acc", "a"))
-	PutMark(p, "acc", "a", 2)
-	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Mark: wal.RecordSize(len(p))})
+	p := b.Add(TypeTombstone, TombstoneSize("acc", "a"))
+	PutTombstone(p, "acc", "a", 2)
+	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Tombstone: wal.RecordSize(len(p))})
 	r.fill("third ")
 	if got := marks(at); !slices.Equal(got, []uint64{2}) {
 		t.Fatalf("of segment %d marks that are as old as %d are handed over, want one that is as old as 2", at, got)

@@ -7,16 +7,52 @@ import (
 	"hash/crc32"
 )
 
-// Types of the records that hold values; part of the file format, never changed.
-const (
-	// TypeValue is a key's value.
-	TypeValue uint8 = 16
-	// TypeMark says that a key has no value any more. It outlives every older
-	// value of the key, so that an index built anew never brings one back.
-	TypeMark uint8 = 17
-)
+// TypeValue is the type of the record that holds a key's value. Part of the file
+// format, never changed.
+const TypeValue uint8 = 16
 
-// The body of a value record:
+// valueHead is what a value's body has before its names, in bytes; part of the
+// file format, never changed.
+const valueHead = 32
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// codec encodes and checks what belongs to one data directory. The checksums of a
+// value's head and of the index snapshot begin with the directory's ID, so that
+// nothing from another directory passes for its own.
+type codec struct {
+	seed uint32 // the checksum of the ID
+}
+
+func newCodec(id [16]byte) codec {
+	return codec{seed: crc32.Checksum(id[:], castagnoli)}
+}
+
+// Value is one value record, in memory.
+type Value struct {
+	Acc, ID, Type []byte // Type is the Content-Type
+	Version       uint64
+	Expires       int64  // in database time, ns; 0: never
+	Length        int    // bytes of the data
+	Sum           uint32 // checksum of the data
+	Data          []byte // nil where only the head was read
+}
+
+// Expired reports whether the value's time is over at now.
+func (v *Value) Expired(now int64) bool { return v.Expires != 0 && v.Expires <= now }
+
+// is reports whether the value belongs to the key.
+func (v *Value) is(acc, id string) bool { return string(v.ID) == id && string(v.Acc) == acc }
+
+// errValue is returned for a value record that fails its checksums.
+var errValue = errors.New("the value's record is damaged")
+
+// ValueSize returns the bytes of a value's body.
+func ValueSize(acc, id, typ string, data int) int {
+	return valueHead + len(acc) + len(id) + len(typ) + data
+}
+
+// putValue fills in a value's body, of ValueSize bytes:
 //
 //	 0  head     4  crc32c of the directory's ID and bytes 4 to the value
 //	 4  sum      4  crc32c of the value
@@ -26,53 +62,6 @@ const (
 //	16  version  8
 //	24  expires  8  in database time, ns; 0: never
 //	32  account, id, Content-Type, value
-//
-// The body of a mark, which is covered by the checksum of its batch:
-//
-//	 0  origin   8  the segment that it was first written in; 0: this one
-//	 8  lengths  2  bytes of account and id
-//	10  account, id
-const (
-	valueHead = 32 // part of the file format, never changed
-	markHead  = 10 // part of the file format, never changed
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// codec writes and checks the records of values of one data directory.
-type codec struct {
-	seed uint32 // the checksum of the directory's ID, with which every other starts
-}
-
-func newCodec(id [16]byte) codec {
-	return codec{seed: crc32.Checksum(id[:], castagnoli)}
-}
-
-// Value is one value record, in memory.
-type Value struct {
-	Acc, ID, Type []byte
-	Version       uint64
-	Expires       int64 // in database time, ns; 0: never
-	Length        int   // bytes of Data
-	Sum           uint32
-	Data          []byte // nil where only the head was read
-}
-
-// Over says whether the value's time is over at now.
-func (v *Value) Over(now int64) bool { return v.Expires != 0 && v.Expires <= now }
-
-// is says whether the value belongs to the key.
-func (v *Value) is(acc, id string) bool { return string(v.ID) == id && string(v.Acc) == acc }
-
-// errValue is returned for a value record that does not check.
-var errValue = errors.New("the value's record is damaged")
-
-// ValueSize returns the length of a value record's body.
-func ValueSize(acc, id, typ string, data int) int {
-	return valueHead + len(acc) + len(id) + len(typ) + data
-}
-
-// putValue fills in a value record's body, see Values.Put.
 func (c codec) putValue(p []byte, acc, id, typ string, version uint64, expires int64, data []byte, sum uint32) {
 	le := binary.LittleEndian
 	le.PutUint32(p[4:], sum)
@@ -88,18 +77,19 @@ func (c codec) putValue(p []byte, acc, id, typ string, version uint64, expires i
 	copy(p[n:], data)
 }
 
-// SumValue is the checksum of a value's data.
+// SumValue returns the checksum of a value's data, its CRC-32C.
 func SumValue(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
 
-// head reads the head of a value record from p, which may end behind it. need is
-// how many bytes p must have, if it has too few.
-func (c codec) head(p []byte) (v Value, need int, err error) {
+// head decodes the head of a value's body. p holds the body's start, as far as it
+// was read. end is where the data begins; if p is too short, it is an error and end
+// is how many bytes p must have.
+func (c codec) head(p []byte) (v Value, end int, err error) {
 	if len(p) < valueHead {
 		return Value{}, valueHead, errValue
 	}
 	le := binary.LittleEndian
 	acc, id, typ := int(p[12]), int(p[13]), int(p[14])
-	end := valueHead + acc + id + typ
+	end = valueHead + acc + id + typ
 	if len(p) < end {
 		return Value{}, end, errValue
 	}
@@ -116,7 +106,7 @@ func (c codec) head(p []byte) (v Value, need int, err error) {
 	}, end, nil
 }
 
-// decodeValue reads a whole body.
+// decodeValue decodes a whole body and checks the data too. The result aliases p.
 func (c codec) decodeValue(p []byte) (Value, error) {
 	v, end, err := c.head(p)
 	if err != nil {
@@ -130,31 +120,4 @@ func (c codec) decodeValue(p []byte) (Value, error) {
 		return Value{}, fmt.Errorf("%w: its data has checksum %08x, want %08x", errValue, got, v.Sum)
 	}
 	return v, nil
-}
-
-// MarkSize returns the length of a mark's body.
-func MarkSize(acc, id string) int { return markHead + len(acc) + len(id) }
-
-// PutMark fills in a mark's body, of MarkSize bytes. origin is the segment in
-// which it was first written; 0 for a new one.
-func PutMark(p []byte, acc, id string, origin uint64) {
-	binary.LittleEndian.PutUint64(p, origin)
-	p[8], p[9] = uint8(len(acc)), uint8(len(id))
-	copy(p[markHead:], acc)
-	copy(p[markHead+len(acc):], id)
-}
-
-// Mark is one mark, in memory.
-type Mark struct {
-	Acc, ID []byte
-	Origin  uint64
-}
-
-// DecodeMark reads a mark's body.
-func DecodeMark(p []byte) (Mark, error) {
-	if len(p) < markHead || len(p) != markHead+int(p[8])+int(p[9]) || p[8] == 0 || p[9] == 0 {
-		return Mark{}, fmt.Errorf("a mark of %d bytes that does not say what it marks", len(p))
-	}
-	acc := markHead + int(p[8])
-	return Mark{Acc: p[markHead:acc], ID: p[acc:], Origin: binary.LittleEndian.Uint64(p)}, nil
 }

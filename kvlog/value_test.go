@@ -44,11 +44,11 @@ func TestGoldenValue(t *testing.T) {
 	}
 }
 
-func TestGoldenMark(t *testing.T) {
-	p := make([]byte, MarkSize("ac", "id"))
-	PutMark(p, "ac", "id", 258)
+func TestGoldenTombstone(t *testing.T) {
+	p := make([]byte, TombstoneSize("ac", "id"))
+	PutTombstone(p, "ac", "id", 258)
 	wantBytes(t, p, `0201000000000000  02 02  6163 6964`)
-	m, err := DecodeMark(p)
+	m, err := DecodeTombstone(p)
 	if err != nil || string(m.Acc) != "ac" || string(m.ID) != "id" || m.Origin != 258 {
 		t.Errorf("read as %+v, %v", m, err)
 	}
@@ -108,18 +108,18 @@ func FuzzValue(f *testing.F) {
 	})
 }
 
-func FuzzMark(f *testing.F) {
-	p := make([]byte, MarkSize("ac", "id"))
-	PutMark(p, "ac", "id", 258)
+func FuzzTombstone(f *testing.F) {
+	p := make([]byte, TombstoneSize("ac", "id"))
+	PutTombstone(p, "ac", "id", 258)
 	f.Add(p)
-	f.Add(make([]byte, markHead))
+	f.Add(make([]byte, tombstoneHead))
 	f.Fuzz(func(t *testing.T, p []byte) {
-		m, err := DecodeMark(p)
+		m, err := DecodeTombstone(p)
 		if err != nil {
 			return
 		}
-		again := make([]byte, MarkSize(string(m.Acc), string(m.ID)))
-		if PutMark(again, string(m.Acc), string(m.ID), m.Origin); !bytes.Equal(again, p) {
+		again := make([]byte, TombstoneSize(string(m.Acc), string(m.ID)))
+		if PutTombstone(again, string(m.Acc), string(m.ID), m.Origin); !bytes.Equal(again, p) {
 			t.Errorf("%x reads as what is written as %x", p, again)
 		}
 	})

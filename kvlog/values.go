@@ -117,7 +117,7 @@ func (v *Values) Find(acc, id string, hash uint64) (Found, error) {
 }
 
 // Still says whether what was found of a key with that hash holds yet. It reads nothing.
-func (v *Values) Still(f *Found, hash uint64) bool {
+func (v *Values) StillValid(f *Found, hash uint64) bool {
 	var room [8]uint64
 	now := v.index.Candidates(hash, room[:0])
 	if f.OK {

@@ -102,9 +102,9 @@ func (r *valuesRig) delete(id string) {
 	r.t.Helper()
 	hash, old := r.find(id)
 	var b wal.Batch
-	p := b.Add(TypeMark, MarkSize("acc", id))
-	PutMark(p, "acc", id, 0)
-	r.apply(&b, Step{Hash: hash, At: -1, Old: old, Mark: wal.RecordSize(len(p))})
+	p := b.Add(TypeTombstone, TombstoneSize("acc", id))
+	PutTombstone(p, "acc", id, 0)
+	r.apply(&b, Step{Hash: hash, At: -1, Old: old, Tombstone: wal.RecordSize(len(p))})
 }
 
 // want checks what a key has; "" is no value.
