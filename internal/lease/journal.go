@@ -1,0 +1,288 @@
+package lease
+
+// changeKind names a primitive change of the table. Each has an inverse in revert.
+type changeKind uint8
+
+const (
+	lockAdded changeKind = iota
+	lockDropped
+	holderAdded
+	holderRemoved
+	holderChanged // old is the state before
+	claimAdded
+	claimRemoved
+	waiterAdded
+	waiterRemoved // from claim
+	dueSet
+	dueCleared // at is when it was due
+)
+
+// change is a primitive change that can be reverted.
+type change struct {
+	kind   changeKind
+	lock   *lock
+	holder *holder
+	claim  *claim
+	waiter *Waiter
+	old    state
+	at     int64
+}
+
+// journal is what was changed since the first mark, in order.
+type journal struct {
+	on      bool
+	changes []change
+}
+
+// A journal that has grown beyond this is not kept.
+const maxKeptChanges = 1024
+
+// add notes a change. Callers ask first whether the journal is on, which saves making the change.
+func (j *journal) add(c change) { j.changes = append(j.changes, c) }
+
+// Mark is a state of the table to which Undo goes back.
+type Mark struct {
+	changes int
+	stats   Stats
+}
+
+// Mark notes the present state of the table. From the first Mark on until Forget the table keeps a journal.
+func (t *Table) Mark() Mark {
+	t.restored()
+	t.journal.on = true
+	return Mark{len(t.journal.changes), t.stats}
+}
+
+// Undo takes back all that was done since the mark: holders, the queue and its order, what is due when, and the
+// counts. Waiters that queued since are in no queue, and those that were answered since are waiting again; neither
+// hears of it. Tokens and the events that were returned are the caller's. If another table that shares the limit on
+// waiters has taken the place of one that waits again, the limit is exceeded for that long.
+//
+// Marks that are older than m remain good; those that are newer do not.
+func (t *Table) Undo(m Mark) {
+	c := t.journal.changes
+	for i := len(c) - 1; i >= m.changes; i-- {
+		t.revert(&c[i])
+	}
+	clear(c[m.changes:])
+	t.journal.changes = c[:m.changes]
+	t.stats = m.stats
+}
+
+// Forget makes all that was done final, and ends the journal. No mark is good after it.
+func (t *Table) Forget() {
+	j := &t.journal
+	j.on = false
+	for i := range j.changes {
+		switch c := &j.changes[i]; c.kind {
+		case lockDropped:
+			t.locksSpare.put(c.lock)
+		case holderRemoved:
+			t.holdersSpare.put(c.holder)
+		case claimRemoved:
+			t.claimsSpare.put(c.claim)
+		case waiterRemoved:
+			c.waiter.in = item[Waiter]{}
+		}
+	}
+	clear(j.changes)
+	j.changes = j.changes[:0]
+	if cap(j.changes) > maxKeptChanges {
+		j.changes = nil
+	}
+}
+
+func (t *Table) revert(c *change) {
+	switch c.kind {
+	case lockAdded:
+		delete(t.locks, c.lock.key)
+		t.locksSpare.put(c.lock)
+	case lockDropped:
+		t.locks[c.lock.key] = c.lock
+	case holderAdded:
+		t.unlinkHolder(c.holder)
+		t.holdersSpare.put(c.holder)
+	case holderRemoved:
+		t.linkHolder(c.holder)
+	case holderChanged:
+		c.holder.lock.set(c.holder, c.old)
+		t.schedule.move(c.holder.place, c.holder.Expires)
+	case claimAdded:
+		t.unlinkClaim(c.claim)
+		t.limit.give()
+		t.claimsSpare.put(c.claim)
+	case claimRemoved:
+		t.limit.retake()
+		t.linkClaim(c.claim)
+	case waiterAdded:
+		t.unlinkWaiter(c.waiter)
+		c.waiter.in = item[Waiter]{}
+	case waiterRemoved:
+		t.linkWaiter(c.claim, c.waiter)
+	case dueSet:
+		t.schedule.remove(c.lock.place)
+		c.lock.due = false
+	case dueCleared:
+		t.scheduleLock(c.lock, c.at)
+	}
+}
+
+func (t *Table) addLock(k Key) *lock {
+	l := t.locksSpare.get()
+	l.key = k
+	t.locks[k] = l
+	if t.journal.on {
+		t.journal.add(change{kind: lockAdded, lock: l})
+	}
+	return l
+}
+
+func (t *Table) dropIfIdle(l *lock) {
+	if l.holders.n > 0 || l.queue.n > 0 {
+		return
+	}
+	delete(t.locks, l.key)
+	if t.journal.on {
+		t.journal.add(change{kind: lockDropped, lock: l})
+	} else {
+		t.locksSpare.put(l)
+	}
+}
+
+// addHolder makes h the newest holder of l. It was granted to so many callers.
+func (t *Table) addHolder(l *lock, h Holder, callers int) *holder {
+	x := t.holdersSpare.get()
+	x.Holder, x.callers, x.lock = h, callers, l
+	x.in = item[holder]{of: x, prev: l.holders.last}
+	t.linkHolder(x)
+	if l.holders.n == 1 {
+		t.stats.Held++
+	}
+	t.stats.Holders++
+	if t.journal.on {
+		t.journal.add(change{kind: holderAdded, holder: x})
+	}
+	return x
+}
+
+func (t *Table) removeHolder(h *holder) {
+	t.unlinkHolder(h)
+	if h.lock.holders.n == 0 {
+		t.stats.Held--
+	}
+	t.stats.Holders--
+	if t.journal.on {
+		t.journal.add(change{kind: holderRemoved, holder: h})
+	} else {
+		t.holdersSpare.put(h)
+	}
+}
+
+func (t *Table) changeHolder(h *holder, s state) {
+	if t.journal.on {
+		t.journal.add(change{kind: holderChanged, holder: h, old: h.state})
+	}
+	h.lock.set(h, s)
+	t.schedule.move(h.place, h.Expires)
+}
+
+func (t *Table) linkHolder(h *holder) {
+	h.lock.holders.putBack(&h.in)
+	h.lock.counted(h)
+	t.schedule.add(due{at: h.Expires, lock: h.lock, holder: h})
+}
+
+func (t *Table) unlinkHolder(h *holder) {
+	h.lock.holders.remove(&h.in)
+	h.lock.uncounted(h)
+	t.schedule.remove(h.place)
+}
+
+// addClaim puts a claim, for which a place has been taken from the limit, at the end of the queue of l.
+func (t *Table) addClaim(l *lock, owner string, limit int32) *claim {
+	c := t.claimsSpare.get()
+	c.owner, c.limit, c.lock = owner, limit, l
+	c.in = item[claim]{of: c, prev: l.queue.last}
+	t.linkClaim(c)
+	t.stats.Waiting++
+	if t.journal.on {
+		t.journal.add(change{kind: claimAdded, claim: c})
+	}
+	return c
+}
+
+// removeClaim removes a claim that has no waiters left.
+func (t *Table) removeClaim(c *claim) {
+	t.unlinkClaim(c)
+	t.limit.give()
+	t.stats.Waiting--
+	if t.journal.on {
+		t.journal.add(change{kind: claimRemoved, claim: c})
+	} else {
+		t.claimsSpare.put(c)
+	}
+}
+
+func (t *Table) linkClaim(c *claim) {
+	c.lock.queue.putBack(&c.in)
+	if c.owner != "" {
+		t.claims[claimKey{c.lock, c.owner}] = c
+	}
+}
+
+func (t *Table) unlinkClaim(c *claim) {
+	c.lock.queue.remove(&c.in)
+	if c.owner != "" {
+		delete(t.claims, claimKey{c.lock, c.owner})
+	}
+}
+
+func (t *Table) addWaiter(c *claim, w *Waiter) {
+	w.in = item[Waiter]{of: w, prev: c.waiters.last}
+	t.linkWaiter(c, w)
+	if t.journal.on {
+		t.journal.add(change{kind: waiterAdded, waiter: w})
+	}
+}
+
+func (t *Table) removeWaiter(w *Waiter) {
+	c := w.claim
+	t.unlinkWaiter(w)
+	if t.journal.on {
+		t.journal.add(change{kind: waiterRemoved, waiter: w, claim: c})
+	} else {
+		w.in = item[Waiter]{}
+	}
+}
+
+func (t *Table) linkWaiter(c *claim, w *Waiter) {
+	w.claim = c
+	c.waiters.putBack(&w.in)
+	t.schedule.add(due{at: w.deadline, lock: c.lock, waiter: w})
+}
+
+func (t *Table) unlinkWaiter(w *Waiter) {
+	w.claim.waiters.remove(&w.in)
+	w.claim = nil
+	t.schedule.remove(w.place)
+}
+
+func (t *Table) setDue(l *lock, at int64) {
+	t.scheduleLock(l, at)
+	if t.journal.on {
+		t.journal.add(change{kind: dueSet, lock: l})
+	}
+}
+
+func (t *Table) clearDue(l *lock) {
+	if t.journal.on {
+		t.journal.add(change{kind: dueCleared, lock: l, at: t.schedule[l.place].at})
+	}
+	t.schedule.remove(l.place)
+	l.due = false
+}
+
+func (t *Table) scheduleLock(l *lock, at int64) {
+	l.due = true
+	t.schedule.add(due{at: at, lock: l})
+}

@@ -1,0 +1,33 @@
+package lease
+
+import "sync/atomic"
+
+// Limit bounds the claims that wait in all tables that share it. It is safe for concurrent use.
+type Limit struct {
+	max     int64
+	waiting atomic.Int64
+}
+
+// NewLimit returns a limit of max claims.
+func NewLimit(max int) *Limit { return &Limit{max: int64(max)} }
+
+// Waiting returns how many claims wait now.
+func (l *Limit) Waiting() int { return int(l.waiting.Load()) }
+
+func (l *Limit) take() bool {
+	for {
+		n := l.waiting.Load()
+		if n >= l.max {
+			return false
+		}
+		if l.waiting.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// retake takes back a place whose giving is undone. Another table may have taken it meanwhile, so the limit may be
+// exceeded for as long as the claim waits.
+func (l *Limit) retake() { l.waiting.Add(1) }
+
+func (l *Limit) give() { l.waiting.Add(-1) }

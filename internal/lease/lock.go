@@ -1,0 +1,222 @@
+package lease
+
+// lock is a lock that has holders, or claims, or both; no other lock has an entry in the table.
+type lock struct {
+	key     Key
+	holders list[holder] // the oldest first
+	queue   list[claim]
+
+	limit   int32 // the least of the holders' limits
+	atLimit int   // how many holders have that limit; 0 if limit is not known
+
+	anonymous int    // holders without an owner that do not rest
+	index     *index // nil while there are few holders
+	due       bool   // the first claim may fit, and Expire has to see to it
+	place     int    // in the schedule, if due
+}
+
+// state is what changes of a holder while it holds.
+type state struct {
+	Holder
+	callers int  // those that were answered with the grant and have not given it back
+	renewed bool // since it was granted
+}
+
+type holder struct {
+	state
+	lock  *lock
+	in    item[holder]
+	place int // in the schedule
+}
+
+// claim is one place in the queue, for one waiter, or for all those that gave the same owner.
+type claim struct {
+	owner   string
+	limit   int32
+	lock    *lock
+	in      item[claim]
+	waiters list[Waiter] // in the order in which they came
+}
+
+// claimKey finds the claim of an owner.
+type claimKey struct {
+	lock  *lock
+	owner string
+}
+
+// index finds a holder among many.
+type index struct {
+	byToken map[int64]*holder
+	byOwner map[string]*holder // those that do not rest
+}
+
+// A lock with more holders than this has an index.
+const fewHolders = 8
+
+// counted updates what the lock knows of its holders for h, which is in the list now.
+func (l *lock) counted(h *holder) {
+	switch {
+	case l.holders.n == 1 || l.atLimit > 0 && h.Limit < l.limit:
+		l.limit, l.atLimit = h.Limit, 1
+	case l.atLimit > 0 && h.Limit == l.limit:
+		l.atLimit++
+	}
+	if l.index == nil && l.holders.n > fewHolders {
+		l.index = &index{map[int64]*holder{}, map[string]*holder{}}
+		for o := l.holders.head(); o != nil; o = o.in.after() {
+			l.index.add(o)
+		}
+	} else if l.index != nil {
+		l.index.add(h)
+	}
+	if h.Owner == "" && !h.Resting {
+		l.anonymous++
+	}
+}
+
+// uncounted is the opposite of counted, for h which has left the list.
+func (l *lock) uncounted(h *holder) {
+	if h.Limit == l.limit && l.atLimit > 0 {
+		l.atLimit--
+	}
+	if l.index != nil {
+		l.index.remove(h)
+	}
+	if h.Owner == "" && !h.Resting {
+		l.anonymous--
+	}
+}
+
+// set gives h another state, which may have made it rest or, if that is undone, hold again.
+func (l *lock) set(h *holder, s state) {
+	if s.Resting == h.Resting {
+		h.state = s
+		return
+	}
+	if l.index != nil {
+		l.index.remove(h)
+	}
+	h.state = s
+	if l.index != nil {
+		l.index.add(h)
+	}
+	if h.Owner == "" {
+		if h.Resting {
+			l.anonymous--
+		} else {
+			l.anonymous++
+		}
+	}
+}
+
+func (x *index) add(h *holder) {
+	x.byToken[h.Token] = h
+	if h.Owner != "" && !h.Resting {
+		x.byOwner[h.Owner] = h
+	}
+}
+
+func (x *index) remove(h *holder) {
+	delete(x.byToken, h.Token)
+	if x.byOwner[h.Owner] == h {
+		delete(x.byOwner, h.Owner)
+	}
+}
+
+// byToken returns the holder with a token, which may rest, or nil.
+func (l *lock) byToken(token int64) *holder {
+	if l.index != nil {
+		return l.index.byToken[token]
+	}
+	for h := l.holders.head(); h != nil; h = h.in.after() {
+		if h.Token == token {
+			return h
+		}
+	}
+	return nil
+}
+
+// byOwner returns the holder that has an owner and does not rest, or nil.
+func (l *lock) byOwner(owner string) *holder {
+	if l.index != nil && owner != "" {
+		return l.index.byOwner[owner]
+	}
+	return l.search(owner, false)
+}
+
+// search returns the oldest holder that has an owner, or has none if owner is "", and rests or not; else nil.
+func (l *lock) search(owner string, resting bool) *holder {
+	for h := l.holders.head(); h != nil; h = h.in.after() {
+		if h.Owner == owner && h.Resting == resting {
+			return h
+		}
+	}
+	return nil
+}
+
+// fits reports whether the rule allows one more holder that has a limit.
+func (l *lock) fits(limit int32) bool {
+	n := l.holders.n
+	if n == 0 {
+		return true
+	}
+	if l.atLimit == 0 {
+		l.limit = Shared
+		for h := l.holders.head(); h != nil; h = h.in.after() {
+			if h.Limit < l.limit {
+				l.limit, l.atLimit = h.Limit, 0
+			}
+			if h.Limit == l.limit {
+				l.atLimit++
+			}
+		}
+	}
+	return n < int(min(limit, l.limit))
+}
+
+// own returns the hold that a request renews, or nil.
+func (l *lock) own(r *Request) *holder {
+	var h *holder
+	switch {
+	case r.Token != 0:
+		h = l.byToken(r.Token)
+	case r.Owner != "":
+		h = l.byOwner(r.Owner)
+	}
+	if h == nil || h.Resting {
+		return nil
+	}
+	return h
+}
+
+// releases returns the hold that a release without force means, which may be at rest already. If there is none, it
+// returns the outcome of the release.
+func (l *lock) releases(owner string, token int64) (*holder, Outcome) {
+	var h *holder
+	switch {
+	case token != 0:
+		if h = l.byToken(token); h != nil && owner != "" && owner != h.Owner {
+			h = nil
+		}
+	case owner == "" && l.anonymous > 1:
+		return nil, Several
+	case owner == "" && l.anonymous == 0:
+		h = l.search("", true)
+	default:
+		if h = l.byOwner(owner); h == nil {
+			h = l.search(owner, true)
+		}
+	}
+	if h == nil {
+		return nil, NotHolder
+	}
+	return h, Released
+}
+
+// oldest returns the oldest holder, or the zero Holder. It takes a nil lock, for one that has no entry.
+func (l *lock) oldest() Holder {
+	if l == nil || l.holders.first == nil {
+		return Holder{}
+	}
+	return l.holders.head().Holder
+}

@@ -1,0 +1,105 @@
+package lease
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Holder returns the holder that has a token at now and does not rest: the token renews and fences. It reports false if
+// there is none.
+func (t *Table) Holder(now int64, k Key, token int64) (Holder, bool) {
+	t.restored()
+	l := t.locks[k]
+	if l == nil {
+		return Holder{}, false
+	}
+	h := l.byToken(token)
+	if h == nil || h.Resting || h.Expires <= now {
+		return Holder{}, false
+	}
+	return h.Holder, true
+}
+
+// Oldest returns the oldest of those that hold the lock at now, also at rest. It reports false if nobody does.
+func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
+	t.restored()
+	if l := t.locks[k]; l != nil {
+		for h := l.holders.head(); h != nil; h = h.in.after() {
+			if is, ok := h.at(now); ok {
+				return is, true
+			}
+		}
+	}
+	return Holder{}, false
+}
+
+// Holders returns at most n of those that hold the lock at now, also at rest, the oldest first.
+func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
+	t.restored()
+	if l := t.locks[k]; l != nil {
+		for h := l.holders.head(); h != nil && len(all) < n; h = h.in.after() {
+			if is, ok := h.at(now); ok {
+				all = append(all, is)
+			}
+		}
+	}
+	return all
+}
+
+// Queue returns at most n of the claims on the lock, the first in line first.
+func (t *Table) Queue(k Key, n int) (all []Waiting) {
+	if l := t.locks[k]; l != nil {
+		for c := l.queue.head(); c != nil && len(all) < n; c = c.in.after() {
+			all = append(all, Waiting{c.owner, c.waiters.head().since, c.limit})
+		}
+	}
+	return all
+}
+
+// Waiters returns how many claims wait for the lock.
+func (t *Table) Waiters(k Key) int {
+	if l := t.locks[k]; l != nil {
+		return l.queue.n
+	}
+	return 0
+}
+
+// Stats returns the table's counts.
+func (t *Table) Stats() Stats { return t.stats }
+
+// Restore puts back a holder that outlived the process. A lock may have several, in any order. It is for a table that
+// has no marks, and token must go on above those of the holders.
+func (t *Table) Restore(k Key, h Holder) {
+	l := t.locks[k]
+	if l == nil {
+		l = t.addLock(k)
+	}
+	last := l.holders.last
+	t.addHolder(l, h, 1)
+	if last != nil && last.of.Token > h.Token {
+		t.unsorted = append(t.unsorted, l)
+	}
+}
+
+// restored puts restored holders in the order of their grants.
+func (t *Table) restored() {
+	if len(t.unsorted) == 0 {
+		return
+	}
+	for _, l := range t.unsorted {
+		var all []*holder
+		for h := l.holders.head(); h != nil; h = h.in.after() {
+			all = append(all, h)
+		}
+		byToken := func(a, b *holder) int { return cmp.Compare(a.Token, b.Token) }
+		if slices.IsSortedFunc(all, byToken) {
+			continue // l is listed more than once
+		}
+		slices.SortFunc(all, byToken)
+		l.holders = list[holder]{}
+		for _, h := range all {
+			l.holders.append(&h.in, h)
+		}
+	}
+	t.unsorted = nil
+}

@@ -1,0 +1,347 @@
+package lease
+
+// Table is a set of locks. It is not safe for concurrent use.
+//
+// A step first handles what is due in its lock. Call Expire until nothing is due before a step, so that the rest is
+// handled too; the step itself is right without.
+type Table struct {
+	token    func() (int64, error)
+	limit    *Limit
+	locks    map[Key]*lock
+	claims   map[claimKey]*claim // those with an owner
+	schedule schedule            // what ends when: every hold, every wait
+	stats    Stats
+	journal  journal
+	unsorted []*lock // their holders were restored out of order
+
+	events   []Event   // of the present step
+	answered []*Waiter // in those events
+
+	locksSpare   spares[lock]
+	holdersSpare spares[holder]
+	claimsSpare  spares[claim]
+}
+
+// The lists of a step that had more events are not kept.
+const maxKeptEvents = 256
+
+// New returns an empty table. The function token returns the token of the next grant; it is called once for every
+// grant, in their order. If it fails, nothing is granted to that claim, and the next one is tried. Tables that share
+// a limit share its places.
+func New(token func() (int64, error), limit *Limit) *Table {
+	return &Table{token: token, limit: limit, locks: map[Key]*lock{}, claims: map[claimKey]*claim{}}
+}
+
+// Acquire renews the hold that the caller has, by Token or else by Owner, or grants the lock if the rule allows it and
+// nobody waits. Otherwise it queues w, or refuses if Wait is 0. A caller that is Queued is answered by an event of a
+// later step with w, unless it leaves by Cancel.
+func (t *Table) Acquire(now int64, k Key, r Request, w *Waiter) Result {
+	l := t.begin(now, k)
+	if l != nil {
+		if h := l.own(&r); h != nil {
+			return t.renew(now, l, h, &r)
+		}
+	}
+	limit := r.limit()
+	switch {
+	case r.Token != 0:
+		t.stats.NotHolder++
+		return t.result(NotHolder, l.oldest())
+	case l == nil || l.queue.n == 0 && l.fits(limit):
+		return t.grantNow(now, l, k, &r)
+	case r.Wait <= 0:
+		return t.refuse(Held, l)
+	}
+	var c *claim
+	if r.Owner != "" {
+		c = t.claims[claimKey{l, r.Owner}]
+	}
+	switch {
+	case c != nil && c.limit != limit:
+		return t.refuse(OtherMode, l)
+	case c == nil && !t.limit.take():
+		return t.refuse(Crowded, l)
+	case c == nil:
+		c = t.addClaim(l, r.Owner, limit)
+	}
+	w.since, w.deadline, w.dur, w.least = now, now+r.Wait, r.Dur, r.Least
+	t.addWaiter(c, w)
+	return t.result(Queued, l.oldest())
+}
+
+func (t *Table) renew(now int64, l *lock, h *holder, r *Request) Result {
+	if (r.Token == 0 || r.Limit != 0) && r.limit() != h.Limit {
+		return t.refuse(OtherMode, l)
+	}
+	s := h.state
+	s.renewed = true
+	s.Expires = now + r.Dur
+	if r.Least > 0 {
+		s.Least = max(s.Least, s.Granted+r.Least)
+	}
+	t.changeHolder(h, s)
+	t.event(Event{Kind: HolderRenewed, Key: l.key, Holder: s.Holder})
+	return t.result(Renewed, s.Holder)
+}
+
+// grantNow grants a lock to a caller that has not queued. There is no lock if l is nil.
+func (t *Table) grantNow(now int64, l *lock, k Key, r *Request) Result {
+	token, err := t.token()
+	if err != nil {
+		res := t.result(NoToken, l.oldest())
+		res.Err = err
+		return res
+	}
+	if l == nil {
+		l = t.addLock(k)
+	}
+	h := newHolder(now, r.Owner, token, r.limit(), r.Dur, r.Least)
+	t.addHolder(l, h, 1)
+	t.stats.Granted++
+	t.event(Event{Kind: HolderGranted, Key: k, Holder: h})
+	return t.result(Granted, h)
+}
+
+func newHolder(now int64, owner string, token int64, limit int32, dur, least int64) Holder {
+	h := Holder{Owner: owner, Token: token, Granted: now, Expires: now + dur, Limit: limit}
+	if least > 0 {
+		h.Least = now + least
+	}
+	return h
+}
+
+// Release ends a hold, or makes it rest until its least time is over, and grants what becomes free. An owner or a
+// token that is given must be the hold's; a hold that was taken with an owner needs one of the two. With force all
+// holds end at once, whosoever they are.
+func (t *Table) Release(now int64, k Key, owner string, token int64, force bool) Result {
+	l := t.begin(now, k)
+	if l == nil || l.holders.n == 0 {
+		return t.result(NotLocked, Holder{})
+	}
+	if force {
+		return t.releaseAll(now, l)
+	}
+	h, refused := l.releases(owner, token)
+	switch {
+	case h == nil:
+		t.stats.NotHolder++
+		return t.result(refused, l.oldest())
+	case h.Resting:
+		return t.result(AtRest, h.Holder)
+	case h.Least > now:
+		t.rest(h, ByRelease)
+		return t.result(Released, h.Holder)
+	}
+	old := h.Holder
+	t.end(h, ByRelease)
+	t.grantWaiting(now, l)
+	return t.result(Released, old)
+}
+
+func (t *Table) releaseAll(now int64, l *lock) Result {
+	oldest := l.oldest()
+	for h := l.holders.head(); h != nil; h = l.holders.head() {
+		t.end(h, ByForce)
+		t.stats.Forced++
+	}
+	t.grantWaiting(now, l)
+	return t.result(Released, oldest)
+}
+
+// GiveBack says that one caller which was granted the hold with this token left before it was told. The hold ends,
+// without a rest, once all callers that the grant answered have said so. It is Kept if another of them has not, or if
+// it was renewed since: its owner asked again, and was told.
+func (t *Table) GiveBack(now int64, k Key, token int64) Result {
+	l := t.begin(now, k)
+	if l == nil || l.holders.n == 0 {
+		return t.result(NotLocked, Holder{})
+	}
+	h := l.byToken(token)
+	if h == nil || h.Resting {
+		return t.result(NotHolder, l.oldest())
+	}
+	old := h.state
+	if old.renewed || old.callers > 1 {
+		s := old
+		s.callers--
+		t.changeHolder(h, s)
+		return t.result(Kept, s.Holder)
+	}
+	t.end(h, ByGiveBack)
+	t.stats.GivenBack++
+	t.grantWaiting(now, l)
+	return t.result(Released, old.Holder)
+}
+
+// Cancel takes w out of its queue. It reports false if w was in none: it has been answered. It grants nothing: what
+// others may be granted since w has left is due at once, and Expire does it.
+func (t *Table) Cancel(now int64, w *Waiter) bool {
+	if w.claim == nil {
+		return false
+	}
+	t.leave(now, w)
+	return true
+}
+
+// leave takes w out of its queue, and schedules the lock if that made room for the next claim.
+func (t *Table) leave(now int64, w *Waiter) {
+	c := w.claim
+	l := c.lock
+	t.removeWaiter(w)
+	if c.waiters.n > 0 {
+		return
+	}
+	first := l.queue.head() == c
+	t.removeClaim(c)
+	switch next := l.queue.head(); {
+	case next == nil && l.due:
+		t.clearDue(l)
+	case next != nil && first && !l.due && l.fits(next.limit):
+		t.setDue(l, now)
+	}
+	t.dropIfIdle(l)
+}
+
+// Next returns the earliest instant at which something is due; it reports false if nothing will be.
+func (t *Table) Next() (at int64, ok bool) {
+	if len(t.schedule) == 0 {
+		return 0, false
+	}
+	return t.schedule[0].at, true
+}
+
+// Expire handles the first of what is due at now, in the order of the instants at which it was due, so that a hold
+// that ended before a waiter gave up is granted to that waiter however late the call is. A hold that it grants is
+// counted from now. The events are all that it changed, and there may be none. Call it until it reports false.
+func (t *Table) Expire(now int64) (events []Event, ok bool) {
+	t.clear()
+	if !t.schedule.any(now) {
+		return nil, false
+	}
+	t.handle(now, t.schedule[0])
+	return t.events, true
+}
+
+// handle does what is due.
+func (t *Table) handle(now int64, d due) {
+	l := d.lock
+	switch {
+	case d.holder != nil:
+		h := d.holder
+		if !h.Resting {
+			t.stats.Expired++
+		}
+		if !h.Resting && h.Least > h.Expires {
+			t.rest(h, ByExpiry)
+			return
+		}
+		t.end(h, ByExpiry)
+	case d.waiter != nil:
+		from := len(t.answered)
+		t.answered = append(t.answered, d.waiter)
+		t.stats.TimedOut++
+		t.event(Event{Kind: WaitTimedOut, Key: l.key, Waiters: t.answered[from:]})
+		c := d.waiter.claim
+		t.removeWaiter(d.waiter)
+		if c.waiters.n > 0 {
+			return
+		}
+		t.removeClaim(c)
+	}
+	t.grantWaiting(now, l)
+}
+
+// TimeOut takes all waiters whose time is over at now out of their queues, and calls refuse with each. It is for when
+// the end of a hold, which Expire does before them, has to be put off. Like Cancel it grants nothing.
+func (t *Table) TimeOut(now int64, refuse func(k Key, w *Waiter)) {
+	for _, w := range t.schedule.waits(nil, 0, now) {
+		k := w.claim.lock.key
+		t.leave(now, w)
+		t.stats.TimedOut++
+		refuse(k, w)
+	}
+}
+
+// Drain empties every queue, and calls refuse with each waiter that was in one.
+func (t *Table) Drain(refuse func(k Key, w *Waiter)) {
+	for k, l := range t.locks {
+		if l.due {
+			t.clearDue(l)
+		}
+		for c := l.queue.head(); c != nil; c = l.queue.head() {
+			for w := c.waiters.head(); w != nil; w = c.waiters.head() {
+				t.removeWaiter(w)
+				refuse(k, w)
+			}
+			t.removeClaim(c)
+		}
+		t.dropIfIdle(l)
+	}
+}
+
+// rest makes a hold rest until its least time is over.
+func (t *Table) rest(h *holder, why Why) {
+	s := h.state
+	s.Resting, s.Expires = true, s.Least
+	t.changeHolder(h, s)
+	t.event(Event{Kind: HolderRests, Why: why, Key: h.lock.key, Holder: s.Holder})
+}
+
+func (t *Table) end(h *holder, why Why) {
+	t.event(Event{Kind: HolderEnded, Why: why, Key: h.lock.key, Holder: h.Holder})
+	t.removeHolder(h)
+}
+
+// grantWaiting grants the lock to the first claims in its queue, as many as the rule allows.
+func (t *Table) grantWaiting(now int64, l *lock) {
+	if l.due {
+		t.clearDue(l)
+	}
+	for c := l.queue.head(); c != nil && l.fits(c.limit); c = l.queue.head() {
+		token, err := t.token()
+		owner, limit := c.owner, c.limit
+		var dur, least int64
+		from := len(t.answered)
+		for w := c.waiters.head(); w != nil; w = c.waiters.head() {
+			dur, least = max(dur, w.dur), max(least, w.least)
+			t.answered = append(t.answered, w)
+			t.removeWaiter(w)
+		}
+		t.removeClaim(c)
+		waiters := t.answered[from:]
+		if err != nil {
+			t.event(Event{Kind: WaitRefused, Key: l.key, Waiters: waiters, Err: err})
+			continue
+		}
+		h := newHolder(now, owner, token, limit, dur, least)
+		t.addHolder(l, h, len(waiters))
+		t.stats.Granted++
+		t.event(Event{Kind: HolderGranted, Key: l.key, Holder: h, Waiters: waiters})
+	}
+	t.dropIfIdle(l)
+}
+
+func (t *Table) refuse(o Outcome, l *lock) Result {
+	t.stats.Refused++
+	return t.result(o, l.oldest())
+}
+
+func (t *Table) result(o Outcome, h Holder) Result {
+	return Result{Outcome: o, Holder: h, Events: t.events}
+}
+
+func (t *Table) event(e Event) { t.events = append(t.events, e) }
+
+// clear forgets the events of the last step.
+func (t *Table) clear() {
+	t.restored()
+	if cap(t.events) > maxKeptEvents {
+		t.events = nil
+	}
+	if cap(t.answered) > maxKeptEvents {
+		t.answered = nil
+	}
+	clear(t.events)
+	clear(t.answered)
+	t.events, t.answered = t.events[:0], t.answered[:0]
+}
