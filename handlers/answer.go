@@ -25,6 +25,7 @@ var (
 	vary            = []string{"Accept"}
 	noStore         = []string{"no-store"}
 	oneSecond       = []string{"1"}
+	closeConn       = []string{"close"}
 )
 
 // timeFormat is how a lock's end is written, in UTC.
@@ -222,6 +223,7 @@ func (s *server) send(c *call) {
 		return
 	}
 	c.sent = true
+	s.sayStopping(c)
 	if c.ctype != nil {
 		c.w.Header()["Content-Type"] = c.ctype
 	}
@@ -236,5 +238,16 @@ func (s *server) send(c *call) {
 		if err := s.pace.write(c, c.body); err != nil {
 			c.status = codeGone
 		}
+	}
+}
+
+// sayStopping ends the connection with this answer once the server shuts down.
+// A client that is told so does not send its next request into a connection that
+// is about to be reset.
+func (s *server) sayStopping(c *call) {
+	select {
+	case <-s.draining:
+		c.w.Header()["Connection"] = closeConn
+	default:
 	}
 }

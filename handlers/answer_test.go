@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -335,6 +336,37 @@ func TestHealthSaysThatTheServerShutsDown(t *testing.T) {
 	r.refused(503, "shutting down", "GET", "/healthz")
 }
 
+func TestAnswersOfAServerThatShutsDownEndTheirConnection(t *testing.T) {
+	draining := make(chan struct{})
+	r := newRig(t, func(o *Options, _ *http.Server) {
+		o.Draining = draining
+		o.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	})
+	ended := func(path string) bool {
+		c := r.dial()
+		if _, err := io.WriteString(c, request("GET", path, "")); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.Close
+	}
+	for _, path := range []string{"/db/1/sequence/a", "/healthz", "/metrics"} {
+		if ended(path) {
+			t.Errorf("%s: the connection ends though the server does not shut down", path)
+		}
+	}
+	close(draining)
+	for _, path := range []string{"/db/1/sequence/a", "/healthz", "/metrics"} {
+		if !ended(path) {
+			t.Errorf("%s: the client is not told that the connection ends", path)
+		}
+	}
+}
+
 func TestMetricsAreServedByTheirHandler(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) {
 		o.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -368,7 +400,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	})
 	seen := 0
 	h := New(Options{
-		Tokens:  []Token{{Token: "one"}, {Token: "a token of more than thirty-two bytes", Accounts: []string{"2", "shop"}}},
+		Tokens:  NewTokens(Token{Token: "one"}, Token{Token: "a token of more than thirty-two bytes", Accounts: []string{"2", "shop"}}),
 		Observe: func(API, string, int, time.Duration) { seen++ },
 	})
 	for _, target := range []string{"/db/shop/sequence/invoice?n=100", "/db/shop/sequence/a%20b"} {

@@ -23,7 +23,7 @@ import (
 // Options say what is served and to whom.
 type Options struct {
 	DB     *db.DB
-	Tokens []Token // none: anybody may do anything
+	Tokens *Tokens // nil or empty: anybody may do anything
 	Limits Limits
 	// Draining, if not nil, is closed once the server shuts down; /healthz says so.
 	Draining <-chan struct{}
@@ -103,7 +103,7 @@ var endpoints = []endpoint{
 // server is what all requests share. It does not change after New.
 type server struct {
 	db       *db.DB
-	grants   []grant
+	tokens   *Tokens
 	limits   Limits
 	draining <-chan struct{}
 	metrics  http.Handler
@@ -117,13 +117,16 @@ type server struct {
 func New(o Options) http.Handler {
 	s := &server{
 		db:       o.DB,
-		grants:   grants(o.Tokens),
+		tokens:   o.Tokens,
 		limits:   o.Limits,
 		draining: o.Draining,
 		metrics:  o.Metrics,
 		observe:  o.Observe,
 		log:      o.Log,
 		pace:     defaultPace,
+	}
+	if s.tokens == nil {
+		s.tokens = new(Tokens)
 	}
 	if s.limits.Value == 0 {
 		s.limits.Value = 8 << 20

@@ -27,6 +27,7 @@ func getMetrics(s *server, c *call) error {
 	w := &statusWriter{c.w, http.StatusOK}
 	c.sent = true
 	c.notStored()
+	s.sayStopping(c)
 	s.metrics.ServeHTTP(w, c.r)
 	c.status = w.status
 	return nil

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // Token lets whoever sends it in.
@@ -23,18 +24,39 @@ type grant struct {
 	Token
 }
 
-func grants(tokens []Token) []grant {
+// Tokens are the tokens in force. The zero value has none: anybody may do
+// anything.
+type Tokens struct{ grants atomic.Pointer[[]grant] }
+
+// NewTokens returns tokens to begin with.
+func NewTokens(tokens ...Token) *Tokens {
+	t := new(Tokens)
+	t.Set(tokens)
+	return t
+}
+
+// Set replaces the tokens for every request that comes from now on. It may be
+// called while requests are served.
+func (t *Tokens) Set(tokens []Token) {
 	var g []grant
-	for _, t := range tokens {
-		g = append(g, grant{sha256.Sum256([]byte(t.Token)), t})
+	for _, x := range tokens {
+		g = append(g, grant{sha256.Sum256([]byte(x.Token)), x})
 	}
-	return g
+	t.grants.Store(&g)
+}
+
+func (t *Tokens) load() []grant {
+	if g := t.grants.Load(); g != nil {
+		return *g
+	}
+	return nil
 }
 
 // authorize checks the token. It comes before anything else, so that a stranger
 // does not even learn which routes there are.
 func (s *server) authorize(c *call) error {
-	if len(s.grants) == 0 || c.api == Healthz {
+	grants := s.tokens.load()
+	if len(grants) == 0 || c.api == Healthz {
 		return nil
 	}
 	token := c.token()
@@ -44,9 +66,9 @@ func (s *server) authorize(c *call) error {
 	c.buf = append(c.buf[:0], token...)
 	sum := sha256.Sum256(c.buf)
 	var g *grant
-	for i := range s.grants {
-		if subtle.ConstantTimeCompare(sum[:], s.grants[i].sum[:]) == 1 {
-			g = &s.grants[i]
+	for i := range grants {
+		if subtle.ConstantTimeCompare(sum[:], grants[i].sum[:]) == 1 {
+			g = &grants[i]
 		}
 	}
 	switch {

@@ -9,12 +9,12 @@ import (
 
 func guarded(o *Options, _ *http.Server) {
 	o.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
-	o.Tokens = []Token{
-		{Token: "all"},
-		{Token: "shop only", Accounts: []string{"shop", "a/b"}},
-		{Token: "reader", ReadOnly: true},
-		{Token: "shop reader", Accounts: []string{"shop"}, ReadOnly: true},
-	}
+	o.Tokens = NewTokens(
+		Token{Token: "all"},
+		Token{Token: "shop only", Accounts: []string{"shop", "a/b"}},
+		Token{Token: "reader", ReadOnly: true},
+		Token{Token: "shop reader", Accounts: []string{"shop"}, ReadOnly: true},
+	)
 }
 
 func bear(token string) string { return "Authorization: Bearer " + token }
@@ -49,7 +49,7 @@ func TestNothingButHealthWithoutTheToken(t *testing.T) {
 
 // An empty token in the options is no open door.
 func TestEmptyTokenLetsNobodyIn(t *testing.T) {
-	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = []Token{{Token: ""}} })
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = NewTokens(Token{Token: ""}) })
 	for _, auth := range []string{"X-Nothing: 1", bear(""), basic("", "")} {
 		r.refused(401, "a token is needed", "GET", "/db/1/sequence/a", auth)
 	}
@@ -120,4 +120,13 @@ func TestErrorsNeverShowAToken(t *testing.T) {
 	if log := r.log.String(); log != "" {
 		t.Errorf("the log says %s", log)
 	}
+}
+
+func TestReplacedTokensHoldForTheNextRequest(t *testing.T) {
+	tokens := NewTokens(Token{Token: "old"})
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = tokens })
+	r.want(200, "1\n", "POST", "/db/1/sequence/a", bear("old"))
+	tokens.Set([]Token{{Token: "new"}})
+	r.refused(401, "not known", "POST", "/db/1/sequence/a", bear("old"))
+	r.want(200, "2\n", "POST", "/db/1/sequence/a", bear("new"))
 }

@@ -32,6 +32,8 @@ func everything() *Metrics {
 		Disk:  func() (Disk, error) { return Disk{21, 22}, nil },
 		Locks: func() []Locks { return []Locks{{"mlock", 1, 2, 3}, {"lock", 4, 5, 6}} },
 		KV:    func() KV { return KV{31, 32, 33, 34, 35, 36, 37} },
+
+		Dropped: func() uint64 { return 41 },
 	})
 	wait, handover := m.LockTimes()("lock")
 	wait(time.Millisecond)
@@ -90,6 +92,7 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_compaction_moved_bytes_total 35`,
 		`clouddragon_kv_reads_total 36`,
 		`clouddragon_kv_damaged_records_total 37`,
+		`clouddragon_log_lines_dropped_total 41`,
 		`clouddragon_commits_total 1`,
 		`clouddragon_commit_operations_sum 8`,
 		`clouddragon_sync_duration_seconds_sum 0.003`,

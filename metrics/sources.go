@@ -13,6 +13,7 @@ type Sources struct {
 	Disk    func() (Disk, error) // an error leaves the metrics out of that scrape
 	Locks   func() []Locks
 	KV      func() KV
+	Dropped func() uint64 // lines of the server's own log that nobody read
 }
 
 // Storage is the state of the writer, the tables, the log and the checkpoints.
@@ -71,6 +72,9 @@ func (m *Metrics) Watch(s Sources) {
 	}
 	if s.KV != nil {
 		m.registry.MustRegister(always(s.KV, kvSeries))
+	}
+	if s.Dropped != nil {
+		m.registry.MustRegister(always(s.Dropped, droppedSeries))
 	}
 }
 
@@ -134,6 +138,11 @@ var kvSeries = []series[KV]{
 		func(k KV) float64 { return float64(k.Reads) }),
 	counter("kv_damaged_records_total", "Records of values that failed their checksum when read.",
 		func(k KV) float64 { return float64(k.Damaged) }),
+}
+
+var droppedSeries = []series[uint64]{
+	counter("log_lines_dropped_total", "Lines of the server's own log that were dropped since nobody read them in time.",
+		func(n uint64) float64 { return float64(n) }),
 }
 
 // series is one metric of a source; each emits its values, with the values of its labels.
