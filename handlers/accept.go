@@ -1,6 +1,10 @@
 package handlers
 
-import "strings"
+import (
+	"strings"
+
+	"clouddragon/internal/units"
+)
 
 // wantsJSON says whether the client prefers application/json to text/plain: the
 // one of them with the higher q in Accept is chosen, and of two with the same q
@@ -39,7 +43,7 @@ func quality(attributes string) int {
 			continue
 		}
 		whole, fraction, _ := strings.Cut(strings.TrimSpace(value), ".")
-		if whole != "0" || len(fraction) > 3 || fraction != "" && !digits(fraction) {
+		if whole != "0" || len(fraction) > 3 || fraction != "" && !units.Digits(fraction) {
 			return 1000
 		}
 		q := 0

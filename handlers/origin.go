@@ -27,7 +27,7 @@ func (s *server) checkOrigin(c *call) error {
 	}
 	// A page whose name resolves to this machine is of the same origin for the
 	// browser (DNS rebinding). Where there is a token, the page does not have it.
-	if len(s.grants) == 0 && c.overTCP() && !isLoopback(c.r.Host) {
+	if len(s.tokens.load()) == 0 && c.overTCP() && !isLoopback(c.r.Host) {
 		return forbidden("without a token the Host must be localhost or a loopback address, not %s: call the server so, or set a token", quote(c.r.Host))
 	}
 	return nil

@@ -1,12 +1,13 @@
 package handlers
 
 import (
-	"math"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"clouddragon/internal/units"
 )
 
 // kind is what a parameter is in JSON. In a query and a form all are text.
@@ -124,14 +125,14 @@ func (p *params) duration(name string, def, limit time.Duration, zero bool) time
 	if s == "" {
 		return def
 	}
-	d, ok := parseDuration(s)
+	d, ok := units.ParseDuration(s)
 	if !ok || d > limit || d == 0 && !zero {
 		low := "more than 0"
 		if zero {
 			low = "at least 0"
 		}
 		p.fail(badRequest("%s must be a duration such as 0.5, 500ms, 30s, 15m or 24h, %s and at most %s, not %s",
-			name, low, short(limit), quote(s)))
+			name, low, units.FormatDuration(limit), quote(s)))
 	}
 	return d
 }
@@ -168,70 +169,6 @@ func parseNumber(s string) (int64, bool) {
 	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	return n, err == nil
-}
-
-// units of durations, the longer suffix before the one that it ends with.
-var units = [...]struct {
-	suffix string
-	size   time.Duration
-}{
-	{"ms", time.Millisecond},
-	{"s", time.Second},
-	{"m", time.Minute},
-	{"h", time.Hour},
-	{"", time.Second},
-}
-
-// parseDuration reads digits, perhaps a point and more digits, and perhaps a
-// unit; without one they are seconds. What is finer than 1 ns is cut off.
-func parseDuration(s string) (time.Duration, bool) {
-	unit := time.Second
-	for _, u := range units {
-		if number, ok := strings.CutSuffix(s, u.suffix); ok {
-			s, unit = number, u.size
-			break
-		}
-	}
-	whole, fraction, point := strings.Cut(s, ".")
-	if !digits(whole) || point && !digits(fraction) {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(whole, 10, 64)
-	if err != nil || n > int64(math.MaxInt64/unit) {
-		return 0, false
-	}
-	d := time.Duration(n) * unit
-	var part time.Duration
-	for i, scale := 0, unit; i < len(fraction) && scale > 0; i++ {
-		scale /= 10
-		part += time.Duration(fraction[i]-'0') * scale
-	}
-	if d > math.MaxInt64-part {
-		return 0, false
-	}
-	return d + part, true
-}
-
-// digits says whether s is one digit or more and nothing else.
-func digits(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// short writes a limit as config.yml would: 24h, not 24h0m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = s[:len(s)-2]
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = s[:len(s)-2]
-	}
-	return s
 }
 
 // maxEcho is how much of what a client sent is repeated to it, in bytes.

@@ -11,48 +11,66 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/goccy/go-yaml/ast"
+	"clouddragon/internal/units"
 )
 
 // Config is what config.yml says.
 type Config struct {
-	Listen  string // host:port, or unix:/path
-	Data    string // the data directory
-	Token   string // full access; empty: none
-	Tokens  []Token
-	Cert    string // TLS certificate file; empty: no TLS
-	Key     string // its private key file
-	Limits  Limits
-	Segment int64 // bytes in a log segment
-	Garbage int   // percent of the live data that the log may hold besides
+	Listen     string // host:port, or unix:/path
+	Data       string // the data directory
+	Token      string // full access; empty: none
+	Tokens     []Token
+	TokensFile string // a file with more tokens, which LoadConfig adds to Tokens; empty: none
+	Cert       string // TLS certificate file; empty: no TLS
+	Key        string // its private key file
+	Socket     Socket
+	Limits     Limits
+	Segment    int64 // bytes in a log segment
+	Garbage    int   // percent of the live data that the log may hold besides
+	Front      Front
+
+	// LoadConfig sets these.
+	certificate *tls.Certificate // nil: no TLS
+	warnings    []string
 }
 
-// Token is a token with less than full access.
-type Token struct {
-	Token    string
-	Accounts []string // none: all
-	ReadOnly bool
+// Socket says who may connect to a unix socket.
+type Socket struct {
+	Mode  fs.FileMode
+	Group string // name or number of the group that owns it; empty: the server's
 }
 
 // Limits bound what one request may ask for.
 type Limits struct {
-	Value   int64         // bytes of a KV value
-	Dur     time.Duration // for how long a lock may be taken
-	Wait    time.Duration // how long a request may wait for a lock
-	Waiters int           // requests waiting for locks, all in all
+	Value    int64         // bytes of a KV value
+	Dur      time.Duration // for how long a lock may be taken
+	Wait     time.Duration // how long a request may wait for a lock
+	Waiters  int           // requests waiting for locks, all in all
+	Batch    int           // calls in a batch
+	Replay   time.Duration // for how long the answer to an Idempotency-Key is kept
+	Watchers int           // requests that watch, all in all
+}
+
+// Front is the fast way in for plain requests.
+type Front struct {
+	Enabled bool
+	Loops   int // event loops; 0: by the cores
 }
 
 // Defaults is the configuration that an empty file makes.
 func Defaults() Config {
 	return Config{
-		Listen:  "127.0.0.1:8081",
-		Data:    "data",
-		Limits:  Limits{Value: 8 << 20, Dur: 24 * time.Hour, Wait: 10 * time.Minute, Waiters: 100_000},
+		Listen: "127.0.0.1:8081",
+		Data:   "data",
+		Socket: Socket{Mode: 0o600},
+		Limits: Limits{
+			Value: 8 << 20, Dur: 24 * time.Hour, Wait: 10 * time.Minute, Waiters: 100_000,
+			Batch: 10_000, Replay: 24 * time.Hour, Watchers: 100_000,
+		},
 		Segment: 64 << 20,
 		Garbage: 100,
+		Front:   Front{Enabled: true},
 	}
 }
 
@@ -61,28 +79,35 @@ func Defaults() Config {
 const TokenVariable = "CLOUDDRAGON_TOKEN"
 
 // LoadConfig reads the configuration file, what the environment adds to it, and
-// the certificate that it names; nil if it names none. An error shows the faulty
-// line of the file.
-func LoadConfig(file string, getenv func(string) string) (Config, *tls.Certificate, error) {
+// the files with tokens and certificates that it names. An error names the
+// faulty line of the file.
+func LoadConfig(file string, getenv func(string) string) (Config, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return Config{}, nil, fmt.Errorf("%s: no such file: start where config.yml is, or name it with -config FILE (an empty file means the defaults)", file)
+		return Config{}, fmt.Errorf("%s: no such file: start where config.yml is, or name it with -config FILE (an empty file means the defaults)", file)
 	} else if err != nil {
-		return Config{}, nil, err
+		return Config{}, err
 	}
 	c, d, err := parseConfig(file, data, getenv)
 	if err != nil {
-		return Config{}, nil, err
+		return Config{}, err
 	}
-	cert, err := loadCertificate(c.Cert, c.Key)
-	if err != nil {
+	if c.TokensFile != "" {
+		if err := c.readTokensFile(d); err != nil {
+			return Config{}, err
+		}
+	}
+	if c.certificate, err = loadCertificate(c.Cert, c.Key); err != nil {
 		at := "tls.cert"
 		if f, ok := errors.AsType[*fs.PathError](err); ok && f.Path == c.Key {
 			at = "tls.key"
 		}
-		return Config{}, nil, d.fault(d.at[at], "%v", err)
+		return Config{}, d.fault(d.at[at], "%v", err)
 	}
-	return c, cert, nil
+	if _, err := c.Socket.group(); err != nil {
+		return Config{}, d.fault(d.at["socket.group"], "socket.group: %v", err)
+	}
+	return c, nil
 }
 
 // ParseConfig reads a configuration, which came from the file name, without the
@@ -94,7 +119,7 @@ func ParseConfig(name string, data []byte, getenv func(string) string) (Config, 
 
 func parseConfig(name string, data []byte, getenv func(string) string) (Config, *document, error) {
 	c := Defaults()
-	d, err := readYAML(name, data, keysOf(&c))
+	d, err := readYAML(name, data, false, mapping(keysOf(&c)))
 	if err != nil {
 		return Config{}, nil, err
 	}
@@ -114,10 +139,15 @@ func parseConfig(name string, data []byte, getenv func(string) string) (Config, 
 func keysOf(c *Config) keys {
 	const day = 24 * time.Hour
 	return keys{
-		"listen": text(&c.Listen, checkListen),
-		"data":   text(&c.Data, notEmpty),
-		"token":  text(&c.Token, checkToken),
-		"tokens": list(tokenReader(&c.Tokens)),
+		"listen":      name(&c.Listen, checkListen),
+		"data":        text(&c.Data, notEmpty),
+		"token":       text(&c.Token, checkToken),
+		"tokens":      optional(list(tokenReader(&c.Tokens))),
+		"tokens_file": text(&c.TokensFile, nil),
+		"socket": mapping(keys{
+			"mode":  mode(&c.Socket.Mode),
+			"group": name(&c.Socket.Group, nil),
+		}),
 		"tls": mapping(keys{
 			"cert": text(&c.Cert, nil),
 			"key":  text(&c.Key, nil),
@@ -127,10 +157,18 @@ func keysOf(c *Config) keys {
 			"dur":     duration(&c.Limits.Dur, time.Millisecond, 366*day),
 			"wait":    duration(&c.Limits.Wait, time.Millisecond, 31*day),
 			"waiters": count(&c.Limits.Waiters, 1, 10_000_000),
+
+			"batch":    count(&c.Limits.Batch, 1, 1_000_000),
+			"replay":   duration(&c.Limits.Replay, time.Millisecond, 366*day),
+			"watchers": count(&c.Limits.Watchers, 1, 10_000_000),
 		}),
 		"log": mapping(keys{
 			"segment": size(&c.Segment, 64<<10, 1<<30, 4096),
 			"garbage": count(&c.Garbage, 10, 10_000),
+		}),
+		"front": mapping(keys{
+			"enabled": boolean(&c.Front.Enabled),
+			"loops":   count(&c.Front.Loops, 0, 1024),
 		}),
 	}
 }
@@ -138,13 +176,9 @@ func keysOf(c *Config) keys {
 // check refuses what no single value shows. A fault is shown at the value of
 // the file that has a part in it.
 func (c *Config) check(d *document) error {
-	seen := map[string]string{c.Token: "the one with full access"}
-	for i, t := range c.Tokens {
-		path := fmt.Sprintf("tokens[%d].token", i)
-		if at, again := seen[t.Token]; again {
-			return d.fault(d.at[path], "%s: the same token as %s", path, at)
-		}
-		seen[t.Token] = path
+	err := c.distinct(func(i int) (*document, string) { return d, fmt.Sprintf("tokens[%d].token", i) })
+	if err != nil {
+		return err
 	}
 	if (c.Cert == "") != (c.Key == "") {
 		given, missing := "tls.cert", "tls.key"
@@ -159,72 +193,18 @@ func (c *Config) check(d *document) error {
 			at = d.at["log.segment"]
 		}
 		return d.fault(at, "limits.value (%s) is larger than half of log.segment (%s): set limits.value to %s or less, or log.segment to %s or more",
-			formatSize(c.Limits.Value), formatSize(c.Segment), formatSize(c.Segment/2), formatSize(2*c.Limits.Value))
+			units.FormatSize(c.Limits.Value), units.FormatSize(c.Segment), units.FormatSize(c.Segment/2), units.FormatSize(2*c.Limits.Value))
 	}
-	if c.Token == "" && len(c.Tokens) == 0 && !local(c.Listen) {
+	if !c.hasToken() && !local(c.Listen) {
 		return d.fault(d.at["listen"], "listen: %s can be reached from other machines and no token is set: set token (or %s), or listen on 127.0.0.1 or unix:/path",
 			c.Listen, TokenVariable)
 	}
 	return nil
 }
 
-// tokenReader appends one item of the list tokens.
-func tokenReader(to *[]Token) reader {
-	return func(d *document, path string, n ast.Node) error {
-		var t Token
-		err := mapping(keys{
-			"token":    text(&t.Token, checkListedToken),
-			"readonly": boolean(&t.ReadOnly),
-			"accounts": list(func(d *document, path string, n ast.Node) error {
-				var acc string
-				if err := name(&acc, checkAccount)(d, path, n); err != nil {
-					return err
-				}
-				t.Accounts = append(t.Accounts, acc)
-				return nil
-			}),
-		})(d, path, n)
-		if err != nil {
-			return err
-		}
-		if t.Token == "" {
-			return d.fault(n.GetToken(), "%s: token is missing", path)
-		}
-		*to = append(*to, t)
-		return nil
-	}
-}
-
 func notEmpty(s string) error {
 	if s == "" {
 		return errors.New("it is empty")
-	}
-	return nil
-}
-
-// checkToken wants what can stand in an Authorization header.
-func checkToken(s string) error {
-	for _, r := range s {
-		if r == utf8.RuneError || unicode.IsSpace(r) || unicode.IsControl(r) {
-			return errors.New("a token has no spaces and no control characters in it")
-		}
-	}
-	return nil
-}
-
-func checkListedToken(s string) error {
-	return errors.Join(notEmpty(s), checkToken(s))
-}
-
-// checkAccount accepts what a route accepts as :acc.
-func checkAccount(s string) error {
-	switch {
-	case len(s) < 1 || len(s) > 64:
-		return fmt.Errorf("an account has 1 to 64 bytes, got %d", len(s))
-	case strings.ContainsRune(s, 0):
-		return errors.New("an account has no NUL in it")
-	case s == "." || s == "..":
-		return fmt.Errorf("%q names no account", s)
 	}
 	return nil
 }
@@ -244,7 +224,7 @@ func checkListen(s string) error {
 	}
 	_, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return fmt.Errorf("%q is not an address: write host:port or unix:/path", s)
+		return fmt.Errorf("%q is not an address: write host:port (127.0.0.1:8081) or unix:/path", s)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("the port %q is not in 0 to 65535", port)

@@ -47,7 +47,9 @@ func inProcess(t *testing.T, fsys disk.FS, signals <-chan os.Signal) (url string
 	c.Listen, c.Data, c.Segment, c.Limits.Value = "127.0.0.1:0", "data", 1<<20, 64<<10
 	log := &logLines{lines: make(chan string, 1000)}
 	ended := make(chan int, 1)
-	go func() { ended <- serve(fsys, c, nil, slog.New(slog.NewTextHandler(log, nil)), signals) }()
+	go func() {
+		ended <- serve(fsys, c, environment{log: slog.New(slog.NewTextHandler(log, nil)), stop: signals})
+	}()
 	for timeout := time.After(patience); ; {
 		select {
 		case line := <-log.lines:

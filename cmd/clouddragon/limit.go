@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,9 +32,10 @@ type limited struct {
 	open   chan struct{} // has a token for each connection, and room for as many as may be
 	once   sync.Once
 	closed chan struct{}
+	err    error // of the first Close
 }
 
-func limit(l net.Listener, connections int) net.Listener {
+func limit(l net.Listener, connections int) *limited {
 	return &limited{Listener: l, open: make(chan struct{}, connections), closed: make(chan struct{})}
 }
 
@@ -51,9 +53,21 @@ func (l *limited) Accept() (net.Conn, error) {
 	return &counted{Conn: c, open: l.open}, nil
 }
 
+// Close ends the listening; a second one changes nothing.
 func (l *limited) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.Listener.Close()
+	l.once.Do(func() {
+		close(l.closed)
+		l.err = l.Listener.Close()
+	})
+	return l.err
+}
+
+// wait returns once no connection is open, but not later than after limit. The
+// listener is closed before.
+func (l *limited) wait(limit time.Duration) {
+	for end := time.Now().Add(limit); len(l.open) > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 // counted is a connection of a limited listener.

@@ -33,7 +33,7 @@ func TestNextConnectionWaitsUntilOneIsClosed(t *testing.T) {
 	}
 	for range 4 {
 		c := <-accepted
-		if n := len(l.(*limited).open); n > 2 {
+		if n := len(l.open); n > 2 {
 			t.Errorf("%d connections are open, want at most 2", n)
 		}
 		// Twice is once.

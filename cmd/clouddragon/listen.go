@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/user"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,12 +29,12 @@ func loadCertificate(cert, key string) (*tls.Certificate, error) {
 
 // listen binds host:port or unix:/path, for as many connections as leave enough
 // descriptors to files.
-func listen(address string) (net.Listener, error) {
+func listen(address string, s Socket) (*limited, error) {
 	n, err := maxConnections()
 	if err != nil {
 		return nil, err
 	}
-	l, err := bind(address)
+	l, err := bind(address, s)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +43,7 @@ func listen(address string) (net.Listener, error) {
 
 // bind is listen without a limit. The socket file that a dead server left is
 // replaced; one that somebody answers at is not.
-func bind(address string) (net.Listener, error) {
+func bind(address string, s Socket) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		l, err := net.Listen(network(address), address)
@@ -50,7 +52,7 @@ func bind(address string) (net.Listener, error) {
 		}
 		return l, err
 	}
-	l, err := net.Listen("unix", path)
+	l, err := s.listen(path)
 	if !errors.Is(err, syscall.EADDRINUSE) {
 		return l, err
 	}
@@ -69,7 +71,47 @@ func bind(address string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil {
 		return nil, err
 	}
-	return net.Listen("unix", path)
+	return s.listen(path)
+}
+
+// listen makes a socket with the mode and the group that are asked for. Until it
+// has them nobody but its owner may connect.
+func (s Socket) listen(path string) (net.Listener, error) {
+	gid, err := s.group()
+	if err != nil {
+		return nil, fmt.Errorf("socket.group: %w", err)
+	}
+	mask := syscall.Umask(0o077)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(mask)
+	if err != nil {
+		return nil, err
+	}
+	if gid >= 0 {
+		err = os.Chown(path, -1, gid)
+	}
+	if err == nil {
+		err = os.Chmod(path, s.Mode)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// group returns the number of the socket's group, -1 if none is set.
+func (s Socket) group() (int, error) {
+	if s.Group == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(s.Group, 10, 31); err == nil {
+		return int(n), nil
+	}
+	g, err := user.LookupGroup(s.Group)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
 }
 
 // network is that of an address: 0.0.0.0 means all of IPv4, and nothing else.

@@ -48,7 +48,7 @@ func socketPath(t *testing.T) string {
 
 func TestIPv4AddressListensOnNothingElse(t *testing.T) {
 	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0:", "127.0.0.1:0": "127.0.0.1:"} {
-		l, err := bind(address)
+		l, err := bind(address, Socket{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestAFileThatIsNoSocketIsNotReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := listen("unix:" + path); err == nil {
+	if l, err := listen("unix:"+path, Defaults().Socket); err == nil {
 		t.Errorf("listens on %s", l.Addr())
 	} else if !strings.Contains(err.Error(), "is no socket") {
 		t.Errorf("got %v", err)
@@ -150,7 +150,7 @@ func TestBadCertificateShowsItsLine(t *testing.T) {
 		if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := LoadConfig(file, noEnv); err == nil || !strings.HasPrefix(err.Error(), file+c.place+" tls.cert ") {
+		if _, err := LoadConfig(file, noEnv); err == nil || !strings.HasPrefix(err.Error(), file+c.place+" tls.cert ") {
 			t.Errorf("%s: got %v, want the fault at %s", src, err, c.place)
 		}
 	}

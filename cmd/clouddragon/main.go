@@ -12,28 +12,64 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/logqueue"
 )
 
-// Exit codes.
+// Exit codes. The Go runtime itself ends with 2, so that is none of them.
 const (
 	exitOK     = 0
-	exitFailed = 1 // it did not start, or the disk failed; verify: damage
-	exitUsage  = 2 // a bad flag or configuration
+	exitFailed = 1  // it did not start, or the disk failed; verify: damage
+	exitUsage  = 64 // a bad flag or command
+	exitConfig = 78 // a bad configuration
 )
 
-const usage = `usage: clouddragon [-config FILE]     serve
-       clouddragon verify -data DIR  check a data directory, of a stopped server or a copy
+const usage = `usage: clouddragon [-config FILE]   serve
+       clouddragon verify DIR       check a data directory, of a stopped server or a copy
 
+flags:
   -config FILE  the configuration; without it ./config.yml
+  -data DIR     of verify: the same as DIR
   -version      print the version and exit
+  -help         print this and exit
+
+environment:
+  CLOUDDRAGON_TOKEN  the token with full access, instead of the key token in the configuration
+
+signals:
+  TERM, INT  stop: answer what is under way, and end within 10 seconds;
+             another one, a second later or after that, ends it at once
+  HUP        read the tokens and the TLS certificate anew
+
+exit codes:
+  0   stopped, or verify found no damage
+  1   it could not start, the disk failed, or verify found damage
+  64  a bad flag or command
+  78  a bad configuration
 `
+
+// flushTime is how long the end of the process waits for the reader of the log.
+const flushTime = 500 * time.Millisecond
 
 // version is set when the program is linked.
 var version string
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	stderr := logqueue.New(os.Stderr)
+	code := run(os.Args[1:], os.Stdout, stderr)
+	stderr.Close(flushTime)
+	os.Exit(code)
+}
+
+// droppedOf returns what tells how many lines of a queued log nobody read, or nil.
+func droppedOf(stderr io.Writer) func() uint64 {
+	if q, ok := stderr.(*logqueue.Queue); ok {
+		return q.Dropped
+	}
+	return nil
+}
 
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "verify" {
@@ -45,18 +81,30 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, usage, stdout, stderr); done {
 		return code
 	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "clouddragon: unknown command %q\n%s", flags.Arg(0), usage)
+		return exitUsage
+	}
 	if *showVersion {
 		fmt.Fprintf(stdout, "clouddragon %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	}
-	c, cert, err := LoadConfig(*file, os.Getenv)
+	// A reader of stderr that is gone must not end the server.
+	signal.Ignore(syscall.SIGPIPE)
+	stop, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
+	signal.Notify(reload, syscall.SIGHUP)
+	config := func() (Config, error) { return LoadConfig(*file, os.Getenv) }
+	c, err := config()
 	if err != nil {
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
-		return exitUsage
+		return exitConfig
 	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
-	return serve(disk.OS{}, c, cert, slog.New(slog.NewTextHandler(stderr, nil)), signals)
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	for _, w := range c.warnings {
+		log.Warn(w)
+	}
+	return serve(disk.OS{}, c, environment{log: log, dropped: droppedOf(stderr), stop: stop, reload: reload, config: config})
 }
 
 func newFlags(name string) *flag.FlagSet {
@@ -65,16 +113,13 @@ func newFlags(name string) *flag.FlagSet {
 	return f
 }
 
-// parse reads flags, and nothing but flags. It is done, with an exit code, if
-// help was asked for or there is a fault.
+// parse reads flags. It is done, with an exit code, if help was asked for or
+// there is a fault.
 func parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.Writer) (code int, done bool) {
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(stdout, usage)
 		return exitOK, true
-	}
-	if err == nil && flags.NArg() > 0 {
-		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %v\n%s", flags.Name(), err, usage)

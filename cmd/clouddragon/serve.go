@@ -2,38 +2,51 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"clouddragon/db"
 	"clouddragon/handlers"
 	"clouddragon/internal/disk"
 	"clouddragon/metrics"
-	"clouddragon/slots"
 )
 
 // How long a stop may take: the requests on their way, then all of it.
 const (
 	drainTime = 7 * time.Second
 	stopTime  = 9 * time.Second
-	// failTime is for both where the disk failed.
+	// failTime is how long it may take where the disk failed, half of it for the
+	// requests on their way.
 	failTime = time.Second
+	// lingerTime is how long connections without a request stay open during a
+	// stop, so that a busy client's next request is still answered.
+	lingerTime = time.Second
+	// secondSignal is how long after the first signal another one ends the
+	// process at once. A terminal, timeout(1) and a supervisor may each send the
+	// first one at the same time.
+	secondSignal = time.Second
 )
 
+// environment is what a server has of the process that it runs in.
+type environment struct {
+	log     *slog.Logger
+	dropped func() uint64          // lines of the log that nobody read; nil: not known
+	stop    <-chan os.Signal       // SIGTERM, SIGINT
+	reload  <-chan os.Signal       // SIGHUP
+	config  func() (Config, error) // reads the configuration anew
+}
+
 // serve opens the data directory on fsys, serves until a signal or a failed disk ends
-// it, and returns the exit code. A second signal ends the process at once.
-func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger, signals <-chan os.Signal) int {
+// it, and returns the exit code. A second signal ends it without waiting for anything.
+func serve(fsys disk.FS, c Config, env environment) int {
+	log := env.log
 	m := metrics.New(versionText(), apiNames())
-	d, err := open(fsys, c, m, log, signals)
+	d, err := open(fsys, c, m, log, env.stop)
 	if errors.Is(err, errInterrupted) {
 		log.Info("stopped before it served")
 		return exitOK
@@ -42,13 +55,19 @@ func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger, sign
 		log.Error("cannot open the data directory", "data", c.Data, "err", err)
 		return exitFailed
 	}
-	m.Watch(sources(c.Data, d))
+	m.Watch(sources(c.Data, d, env.dropped))
 
+	l, err := listen(c.Listen, c.Socket)
+	if err != nil {
+		log.Error("cannot listen", "err", err)
+		return closeDB(d, log, time.Now().Add(stopTime), exitFailed)
+	}
+	a := newAccess(c)
 	draining := make(chan struct{})
 	s := &http.Server{
 		Handler: handlers.New(handlers.Options{
 			DB:       d,
-			Tokens:   tokens(c),
+			Tokens:   &a.tokens,
 			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait},
 			Draining: draining,
 			Metrics:  m.Handler(),
@@ -63,41 +82,57 @@ func serve(fsys disk.FS, c Config, cert *tls.Certificate, log *slog.Logger, sign
 		IdleTimeout:                  2 * time.Minute,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:                     slog.NewLogLogger(newRare(log.Handler()), slog.LevelWarn),
 		Protocols:                    new(http.Protocols),
 		ConnContext:                  handlers.ConnContext,
+		TLSConfig:                    a.tlsConfig(),
 	}
 	s.Protocols.SetHTTP1(true)
 
-	l, err := listen(c.Listen)
-	if err != nil {
-		log.Error("cannot listen", "err", err)
-		return closeDB(d, log, time.Now().Add(stopTime), exitFailed)
-	}
 	ended := make(chan error, 1)
-	go func() { ended <- accept(s, handlers.Listener(l), cert) }()
-	log.Info("listening", "addr", bound(l), "tls", cert != nil, "data", c.Data, "version", versionText())
+	go func() { ended <- accept(s, handlers.Listener(l)) }()
+	token := "none"
+	if c.hasToken() {
+		token = "required"
+	}
+	log.Info("listening", "addr", bound(l), "tls", s.TLSConfig != nil, "token", token, "data", c.Data, "version", versionText())
 
 	code, limit, all := exitOK, drainTime, stopTime
-	select {
-	case got := <-signals:
-		log.Info("stopping", "signal", got)
-	case <-d.Failed():
-		// db has logged what failed.
-		code, limit, all = exitFailed, failTime, failTime
-	case err := <-ended:
-		log.Error("cannot accept connections", "err", err)
-		code = exitFailed
+	for stopping := false; !stopping; {
+		stopping = true
+		select {
+		case <-env.reload:
+			a.reload(env)
+			stopping = false
+		case got := <-env.stop:
+			log.Info("stopping", "signal", got)
+		case <-d.Failed():
+			// db has logged what failed.
+			code, limit, all = exitFailed, failTime/2, failTime
+		case err := <-ended:
+			log.Error("cannot accept connections", "err", err)
+			code = exitFailed
+		}
 	}
-	end := time.Now().Add(all)
+	began := time.Now()
+	stopped := make(chan int, 1)
 	go func() {
-		log.Error("stopped at once", "signal", <-signals)
-		os.Exit(exitFailed)
+		close(draining)
+		d.Drain()
+		drain(s, l, limit, log)
+		stopped <- closeDB(d, log, began.Add(all), code)
 	}()
-	close(draining)
-	d.Drain()
-	drain(s, limit, log)
-	return closeDB(d, log, end, code)
+	for {
+		select {
+		case code := <-stopped:
+			return code
+		case got := <-env.stop:
+			if time.Since(began) >= secondSignal {
+				log.Error("stopped at once", "signal", got)
+				return exitFailed
+			}
+		}
+	}
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -135,26 +170,30 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 	}
 }
 
-func accept(s *http.Server, l net.Listener, cert *tls.Certificate) error {
-	if cert == nil {
+func accept(s *http.Server, l net.Listener) error {
+	if s.TLSConfig == nil {
 		return s.Serve(l)
 	}
-	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
 	return s.ServeTLS(l, "", "")
 }
 
-// drain takes no more connections and lets those that are busy end, for as
-// long as limit.
-func drain(s *http.Server, limit time.Duration, log *slog.Logger) {
+// drain takes no more connections and lets active requests end, for as long as
+// limit. Idle connections linger first: their clients may be about to send the
+// next request, whose answer tells them that the connection ends.
+func drain(s *http.Server, l *limited, limit time.Duration, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	if err := l.Close(); err != nil {
+		log.Warn("closing the listener", "err", err)
+	}
+	l.wait(min(lingerTime, limit/4))
 	err := s.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		log.Warn("closing connections that are busy still", "after", limit)
+		log.Warn("closing connections still active", "after", limit)
 		err = s.Close()
 	}
 	if err != nil {
-		log.Warn("closing the listener", "err", err)
+		log.Warn("closing connections", "err", err)
 	}
 }
 
@@ -174,73 +213,4 @@ func closeDB(d *db.DB, log *slog.Logger, end time.Time, code int) int {
 		log.Warn("stopped without a last checkpoint, which takes too long: the next start replays the log")
 	}
 	return code
-}
-
-// tokens are those of the configuration, as handlers know them.
-func tokens(c Config) []handlers.Token {
-	var t []handlers.Token
-	if c.Token != "" {
-		t = append(t, handlers.Token{Token: c.Token})
-	}
-	for _, x := range c.Tokens {
-		t = append(t, handlers.Token(x))
-	}
-	return t
-}
-
-// apiNames are the names of the APIs, each at its number.
-func apiNames() []string {
-	var names []string
-	for a := handlers.Other; a <= handlers.Metrics; a++ {
-		names = append(names, a.String())
-	}
-	return names
-}
-
-// sources are what a scrape reads.
-func sources(dir string, d *db.DB) metrics.Sources {
-	return metrics.Sources{
-		Storage: func() metrics.Storage {
-			s := d.Stats()
-			out := metrics.Storage{
-				Queue:          s.Queue,
-				IndexBytes:     s.Tables.IndexBytes + s.Values.IndexBytes,
-				LogBytes:       s.Log.Bytes,
-				Segments:       s.Log.Segments,
-				Checkpoints:    s.Checkpoints,
-				CheckpointTook: s.CheckpointTook,
-				CheckpointAt:   s.CheckpointAt,
-				Stopped:        s.Stopped,
-				DiskFull:       s.DiskFull,
-				Pending:        s.Pending,
-			}
-			for i, c := range s.Tables.Classes {
-				out.Slots = append(out.Slots, metrics.Slots{Class: strconv.Itoa(slots.Classes[i]), Used: c.Used, Capacity: c.Capacity})
-				out.TableBytes += c.FileBytes
-			}
-			return out
-		},
-		Disk: func() (metrics.Disk, error) {
-			var s unix.Statfs_t
-			if err := unix.Statfs(dir, &s); err != nil {
-				return metrics.Disk{}, err
-			}
-			return metrics.Disk{FreeBytes: s.Bavail * uint64(s.Bsize), SizeBytes: s.Blocks * uint64(s.Bsize)}, nil
-		},
-		Locks: func() []metrics.Locks {
-			s := d.Stats()
-			return []metrics.Locks{
-				{API: handlers.MLock.String(), Held: s.Mutexes.Held, Waiters: s.Mutexes.Waiting, Expired: s.Mutexes.Expired},
-				{API: handlers.Lock.String(), Held: s.Locks.Held, Waiters: s.Locks.Waiting, Expired: s.Locks.Expired},
-			}
-		},
-		KV: func() metrics.KV {
-			all := d.Stats()
-			s := all.Values
-			return metrics.KV{
-				Keys: s.Keys, LiveBytes: s.Live, LogBytes: s.Total, Reads: s.Reads, Damaged: s.Damaged,
-				Compactions: all.Compaction.Runs, MovedBytes: all.Compaction.MovedBytes,
-			}
-		},
-	}
 }

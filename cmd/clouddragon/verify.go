@@ -16,10 +16,15 @@ func verify(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, usage, stdout, stderr); done {
 		return code
 	}
-	if *dir == "" {
-		fmt.Fprintf(stderr, "clouddragon verify: -data DIR is missing\n%s", usage)
+	dirs := flags.Args()
+	if *dir != "" {
+		dirs = append(dirs, *dir)
+	}
+	if len(dirs) != 1 {
+		fmt.Fprintf(stderr, "clouddragon verify: want one data directory, got %d\n%s", len(dirs), usage)
 		return exitUsage
 	}
+	*dir = dirs[0]
 	damaged := 0
 	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d *db.Damage) {
 		damaged++

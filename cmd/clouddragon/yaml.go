@@ -3,12 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -19,9 +17,10 @@ import (
 // document is a YAML file that is read strictly: every key is one that the
 // caller knows and stands there once, every value is of its type.
 type document struct {
-	name  string
-	lines []string
-	at    map[string]*token.Token // where each key of the file has its value, by path ("limits.value")
+	name   string
+	lines  []string
+	secret bool                    // no line of the file may be shown
+	at     map[string]*token.Token // where each key of the file has its value, by path ("limits.value")
 }
 
 // reader takes the value at a path of a document.
@@ -30,12 +29,12 @@ type reader func(d *document, path string, n ast.Node) error
 // keys are the keys of a mapping and what reads the value of each.
 type keys map[string]reader
 
-// readYAML reads the one document in data, which came from the file name, as a
-// mapping of the given keys. An empty document sets none of them. The error
-// shows the faulty line.
-func readYAML(name string, data []byte, k keys) (*document, error) {
+// readYAML reads the one document in data, which came from the file name. An
+// empty document sets nothing. The error names the faulty line, and shows it
+// unless the file is secret or holds a token.
+func readYAML(name string, data []byte, secret bool, read reader) (*document, error) {
 	src := strings.TrimPrefix(string(data), "\ufeff")
-	d := &document{name: name, lines: strings.Split(src, "\n"), at: map[string]*token.Token{}}
+	d := &document{name: name, lines: strings.Split(src, "\n"), secret: secret || holdsToken(src), at: map[string]*token.Token{}}
 	f, err := parser.ParseBytes([]byte(src), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		if e, ok := errors.AsType[yaml.Error](err); ok {
@@ -49,7 +48,7 @@ func readYAML(name string, data []byte, k keys) (*document, error) {
 		case i > 0:
 			return nil, d.fault(doc.Body.GetToken(), "a second document: the file holds one")
 		default:
-			if err := mapping(k)(d, "", doc.Body); err != nil {
+			if err := read(d, "", doc.Body); err != nil {
 				return nil, err
 			}
 		}
@@ -57,77 +56,62 @@ func readYAML(name string, data []byte, k keys) (*document, error) {
 	return d, nil
 }
 
-// fault is the error for what is wrong at tok. It shows the line as it stands
-// in the file, but for the tokens on it.
+// fault is the error for what is wrong at tok. Messages end up in logs, so it
+// shows the line only if the file is not secret and the line has a key.
 func (d *document) fault(tok *token.Token, format string, args ...any) error {
 	msg := fmt.Sprintf(format, args...)
 	if tok == nil || tok.Position == nil || tok.Position.Line < 1 || tok.Position.Line > len(d.lines) {
 		return fmt.Errorf("%s: %s", d.name, msg)
 	}
+	at := fmt.Sprintf("%s:%d: %s", d.name, tok.Position.Line, msg)
 	line := strings.TrimRight(d.lines[tok.Position.Line-1], "\r")
-	indent := []rune(line)
-	indent = indent[:min(max(tok.Position.Column-1, 0), len(indent))]
-	for i, r := range indent {
-		if r != '\t' {
-			indent[i] = ' '
+	if d.secret || !hasKey.MatchString(line) {
+		return errors.New(at)
+	}
+	return fmt.Errorf("%s\n    %s", at, line)
+}
+
+var (
+	// harmless are comment lines, the keys of a token when they hold none, and a
+	// key that holds the name of a file.
+	harmless = regexp.MustCompile(`(?m)^[ \t]*#.*$|\btoken: (""|'')|\btokens: \[\]|\btokens_file\b`)
+	hasKey   = regexp.MustCompile(`[\pL\pN_-]["']?:(\s|$)`)
+	keyLike  = regexp.MustCompile(`([\pL\pN_-]+)["']?\s*[:=]`)
+)
+
+// holdsToken reports whether something in a file is named like a token.
+func holdsToken(src string) bool {
+	src = strings.ToLower(harmless.ReplaceAllString(src, ""))
+	if strings.Contains(src, "token") {
+		return true
+	}
+	for _, m := range keyLike.FindAllStringSubmatch(src, -1) {
+		if namedLikeToken(m[1]) {
+			return true
 		}
 	}
-	return fmt.Errorf("%s:%d: %s\n    %s\n    %s^", d.name, tok.Position.Line, msg, hideTokens(line), string(indent))
+	return false
 }
 
-// hide puts stars for the rest of tok's line.
-func (d *document) hide(tok *token.Token) {
-	if tok == nil || tok.Position == nil || tok.Position.Line < 1 || tok.Position.Line > len(d.lines) {
-		return
-	}
-	line := []rune(d.lines[tok.Position.Line-1])
-	at := min(max(tok.Position.Column-1, 0), len(line))
-	d.lines[tok.Position.Line-1] = string(line[:at]) + stars(string(line[at:]))
-}
-
-var tokenKey = regexp.MustCompile(`(?i)token(s?)["']?\s*:\s*`)
-
-// hideTokens puts stars for the value of each token on a line, since what a
-// server says at its start ends up in logs. It rather hides too much: a line may
-// be faulty just in how a token is written.
-func hideTokens(line string) string {
-	out := ""
-	for {
-		m := tokenKey.FindStringSubmatchIndex(line)
-		if m == nil {
-			return out + line
+// namedLikeToken reports whether a key may be a misspelt "token": at least four
+// of its letters are there.
+func namedLikeToken(key string) bool {
+	n := 0
+	for _, letter := range "token" {
+		if strings.ContainsRune(strings.ToLower(key), letter) {
+			n++
 		}
-		value := line[m[1]:]
-		end := len(value)
-		switch {
-		case m[2] < m[3]: // tokens: its items have keys of their own, if they are what they should be
-			if strings.Contains(value, "{") || strings.Trim(value, " []") == "" {
-				end = 0
-			}
-		case strings.Contains(out+line[:m[0]], "{"):
-			end = flowEnd(value)
-		}
-		out += line[:m[1]] + stars(value[:end])
-		line = value[end:]
 	}
+	return n >= 4 && key != "socket"
 }
 
-var quoted = regexp.MustCompile(`^("(\\.|[^"\\])*"?|'([^']|'')*'?)`)
-
-// flowEnd is where a scalar in a flow mapping ends.
-func flowEnd(s string) int {
-	end := len(quoted.FindString(s))
-	if i := strings.IndexAny(s[end:], ",}"); i >= 0 {
-		return end + i
-	}
-	return len(s)
-}
-
-func stars(s string) string { return strings.Repeat("*", utf8.RuneCountInString(s)) }
-
-// mapping reads each key of a mapping with its reader.
+// mapping reads each key of a mapping with its reader. Nothing at all is a
+// mapping without keys.
 func mapping(k keys) reader {
 	return func(d *document, path string, n ast.Node) error {
+		if n.Type() == ast.NullType && path != "" {
+			return nil
+		}
 		m, ok := n.(*ast.MappingNode)
 		if !ok {
 			return d.wrong(path, "a mapping (key: value)", n)
@@ -136,19 +120,19 @@ func mapping(k keys) reader {
 		for _, v := range m.Values {
 			key := v.Key.GetToken()
 			name := key.Value
+			read, ok := k[name]
+			if !ok {
+				known := strings.Join(slices.Sorted(maps.Keys(k)), ", ")
+				if strings.Contains(path, "[") { // of a list of tokens: the key may be one
+					return d.fault(key, "unknown key in %s: known here: %s", path, known)
+				}
+				d.secret = d.secret || namedLikeToken(name)
+				return d.fault(key, "unknown key %q: known here: %s", join(path, name), known)
+			}
 			if line, again := first[name]; again {
 				return d.fault(key, "%s is there twice, first on line %d", join(path, name), line)
 			}
 			first[name] = key.Position.Line
-			read, ok := k[name]
-			if !ok {
-				known := make([]string, 0, len(k))
-				for name := range k {
-					known = append(known, name)
-				}
-				slices.Sort(known)
-				return d.fault(key, "unknown key %q: known here: %s", join(path, name), strings.Join(known, ", "))
-			}
 			d.at[join(path, name)] = v.Value.GetToken()
 			if err := read(d, join(path, name), v.Value); err != nil {
 				return err
@@ -174,115 +158,14 @@ func list(item reader) reader {
 	}
 }
 
-// text reads a string that check, if there is one, accepts.
-func text(to *string, check func(string) error) reader {
+// optional is a reader that takes nothing at all for an empty list.
+func optional(list reader) reader {
 	return func(d *document, path string, n ast.Node) error {
-		s, ok := n.(*ast.StringNode)
-		if !ok {
-			return d.wrong(path, "text", n)
+		if n.Type() == ast.NullType {
+			return nil
 		}
-		if check != nil {
-			if err := check(s.Value); err != nil {
-				return d.fault(s.GetToken(), "%s: %v", path, err)
-			}
-		}
-		*to = s.Value
-		return nil
+		return list(d, path, n)
 	}
-}
-
-// name reads a string; a number counts as the text that it is written with.
-func name(to *string, check func(string) error) reader {
-	return func(d *document, path string, n ast.Node) error {
-		if i, ok := n.(*ast.IntegerNode); ok {
-			n = ast.String(i.GetToken())
-		}
-		return text(to, check)(d, path, n)
-	}
-}
-
-// boolean reads true or false.
-func boolean(to *bool) reader {
-	return func(d *document, path string, n ast.Node) error {
-		b, ok := n.(*ast.BoolNode)
-		if !ok {
-			return d.wrong(path, "true or false", n)
-		}
-		*to = b.Value
-		return nil
-	}
-}
-
-// count reads a whole number from min to max.
-func count(to *int, min, max int) reader {
-	return func(d *document, path string, n ast.Node) error {
-		tok, ok := plain(n)
-		if !ok {
-			return d.wrong(path, "a whole number", n)
-		}
-		v, err := strconv.Atoi(tok.Value)
-		if err != nil {
-			return d.fault(tok, "%s: %q is not a whole number", path, tok.Value)
-		}
-		if v < min || v > max {
-			return d.fault(tok, "%s: %d is not in %d to %d", path, v, min, max)
-		}
-		*to = v
-		return nil
-	}
-}
-
-// size reads a number of bytes from min to max, a multiple of unit.
-func size(to *int64, min, max, unit int64) reader {
-	return func(d *document, path string, n ast.Node) error {
-		tok, ok := plain(n)
-		if !ok {
-			return d.wrong(path, "a size", n)
-		}
-		v, ok := parseSize(tok.Value)
-		switch {
-		case !ok:
-			return d.fault(tok, "%s: %q is not a size: write a whole number of bytes, or one with KiB, MiB or GiB (8MiB)", path, tok.Value)
-		case v < min || v > max:
-			return d.fault(tok, "%s: %s is not in %s to %s", path, tok.Value, formatSize(min), formatSize(max))
-		case v%unit != 0:
-			return d.fault(tok, "%s: %s is not a multiple of %s", path, tok.Value, formatSize(unit))
-		}
-		*to = v
-		return nil
-	}
-}
-
-// duration reads a time span from min to max: Go's notation, or a number of seconds.
-func duration(to *time.Duration, min, max time.Duration) reader {
-	return func(d *document, path string, n ast.Node) error {
-		tok, ok := plain(n)
-		if !ok {
-			return d.wrong(path, "a duration", n)
-		}
-		s := tok.Value
-		if s != "" && strings.Trim(s, "0123456789.") == "" {
-			s += "s"
-		}
-		v, err := time.ParseDuration(s)
-		if err != nil {
-			return d.fault(tok, "%s: %q is not a duration: write a number of seconds, or one with a unit (500ms, 30s, 15m, 24h)", path, tok.Value)
-		}
-		if v < min || v > max {
-			return d.fault(tok, "%s: %s is not in %v to %v", path, tok.Value, min, max)
-		}
-		*to = v
-		return nil
-	}
-}
-
-// plain is the token of a text or a number.
-func plain(n ast.Node) (*token.Token, bool) {
-	switch n.(type) {
-	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode:
-		return n.GetToken(), true
-	}
-	return nil, false
 }
 
 // wrong is the fault of a value that is not of the type that its key has.
@@ -306,11 +189,11 @@ func (d *document) wrong(path, want string, n ast.Node) error {
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode, *ast.DirectiveNode:
 		got = "an anchor, an alias, a tag or a directive, which are not read here"
 	}
-	if strings.HasPrefix(path, "tokens[") && !strings.Contains(path, ".") {
-		d.hide(n.GetToken()) // a token without the key before it
-	}
 	if path == "" {
 		path = "the file"
+	}
+	if want == "text" && got == "a number" {
+		got = "a number (put it in quotes)"
 	}
 	return d.fault(n.GetToken(), "%s: want %s, got %s", path, want, got)
 }
@@ -320,35 +203,4 @@ func join(path, key string) string {
 		return key
 	}
 	return path + "." + key
-}
-
-var sizeUnits = []struct {
-	suffix string
-	bytes  int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"", 1}}
-
-// parseSize reads a whole number of bytes, KiB, MiB or GiB.
-func parseSize(s string) (int64, bool) {
-	for _, u := range sizeUnits {
-		digits, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		v, err := strconv.ParseUint(digits, 10, 63)
-		if err != nil || v > uint64(1<<62/u.bytes) {
-			return 0, false
-		}
-		return int64(v) * u.bytes, true
-	}
-	return 0, false
-}
-
-// formatSize writes a number of bytes in the largest unit that divides it.
-func formatSize(v int64) string {
-	for _, u := range sizeUnits {
-		if v%u.bytes == 0 {
-			return strconv.FormatInt(v/u.bytes, 10) + u.suffix
-		}
-	}
-	return ""
 }

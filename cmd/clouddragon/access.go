@@ -1,0 +1,113 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/handlers"
+)
+
+// access is what a reload replaces while the server serves: the tokens and the
+// TLS certificate.
+type access struct {
+	tokens      handlers.Tokens
+	certificate atomic.Pointer[tls.Certificate]
+	config      Config // in force; only the goroutine that reloads uses it
+}
+
+func newAccess(c Config) *access {
+	a := &access{config: c}
+	a.take(c)
+	return a
+}
+
+// take puts the tokens and the certificate of a configuration in force.
+func (a *access) take(c Config) {
+	var list []handlers.Token
+	if c.Token != "" {
+		list = append(list, handlers.Token{Token: c.Token})
+	}
+	for _, t := range c.Tokens {
+		list = append(list, handlers.Token(t))
+	}
+	a.tokens.Set(list)
+	a.certificate.Store(c.certificate)
+}
+
+// tlsConfig is nil without a certificate.
+func (a *access) tlsConfig() *tls.Config {
+	if a.config.certificate == nil {
+		return nil
+	}
+	return &tls.Config{
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.certificate.Load(), nil },
+		MinVersion:     tls.VersionTLS12,
+	}
+}
+
+// reload reads the configuration anew and takes the tokens and the certificate
+// from it. After a fault those that were in force stay in force.
+func (a *access) reload(env environment) {
+	old := &a.config
+	c, err := env.config()
+	if err == nil && old.hasToken() && !c.hasToken() {
+		// A file that is only half written looks like this too.
+		err = fmt.Errorf("no token is left, which would let everybody in: that needs a restart")
+	}
+	if err != nil {
+		env.log.Error("not reloaded: the tokens and the certificate from before stay in force", "err", err)
+		return
+	}
+	for _, w := range c.warnings {
+		env.log.Warn(w)
+	}
+	if (c.certificate == nil) != (old.certificate == nil) {
+		c.certificate, c.Cert, c.Key = old.certificate, old.Cert, old.Key
+		env.log.Warn("a change of tls from none to some or back needs a restart")
+	}
+	if keys := old.fixed(c); len(keys) > 0 {
+		env.log.Warn("a change of these keys needs a restart", "keys", strings.Join(keys, " "))
+	}
+	a.take(c)
+	old.Token, old.Tokens, old.TokensFile = c.Token, c.Tokens, c.TokensFile
+	old.certificate, old.Cert, old.Key = c.certificate, c.Cert, c.Key
+	n := len(c.Tokens)
+	if c.Token != "" {
+		n++
+	}
+	env.log.Info("reloaded", "tokens", n, "certificate", describe(c.certificate))
+}
+
+// fixed returns the keys that a reload does not take and in which c differs.
+func (old *Config) fixed(c Config) []string {
+	var names []string
+	for _, k := range []struct {
+		name     string
+		was, now any
+	}{
+		{"listen", old.Listen, c.Listen},
+		{"data", old.Data, c.Data},
+		{"socket", old.Socket, c.Socket},
+		{"limits", old.Limits, c.Limits},
+		{"log.segment", old.Segment, c.Segment},
+		{"log.garbage", old.Garbage, c.Garbage},
+		{"front", old.Front, c.Front},
+	} {
+		if !reflect.DeepEqual(k.was, k.now) {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// describe says until when a certificate is good.
+func describe(c *tls.Certificate) string {
+	if c == nil || c.Leaf == nil {
+		return "none"
+	}
+	return fmt.Sprintf("serial %x, until %s", c.Leaf.SerialNumber, c.Leaf.NotAfter.UTC().Format(time.RFC3339))
+}

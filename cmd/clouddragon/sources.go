@@ -1,0 +1,70 @@
+package main
+
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"clouddragon/db"
+	"clouddragon/handlers"
+	"clouddragon/metrics"
+	"clouddragon/slots"
+)
+
+// apiNames are the names of the APIs, each at its number.
+func apiNames() []string {
+	var names []string
+	for a := handlers.Other; a <= handlers.Metrics; a++ {
+		names = append(names, a.String())
+	}
+	return names
+}
+
+// sources are what a scrape reads.
+func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
+	return metrics.Sources{
+		Dropped: dropped,
+		Storage: func() metrics.Storage {
+			s := d.Stats()
+			out := metrics.Storage{
+				Queue:          s.Queue,
+				IndexBytes:     s.Tables.IndexBytes + s.Values.IndexBytes,
+				LogBytes:       s.Log.Bytes,
+				Segments:       s.Log.Segments,
+				Checkpoints:    s.Checkpoints,
+				CheckpointTook: s.CheckpointTook,
+				CheckpointAt:   s.CheckpointAt,
+				Stopped:        s.Stopped,
+				DiskFull:       s.DiskFull,
+				Pending:        s.Pending,
+			}
+			for i, c := range s.Tables.Classes {
+				out.Slots = append(out.Slots, metrics.Slots{Class: strconv.Itoa(slots.Classes[i]), Used: c.Used, Capacity: c.Capacity})
+				out.TableBytes += c.FileBytes
+			}
+			return out
+		},
+		Disk: func() (metrics.Disk, error) {
+			var s unix.Statfs_t
+			if err := unix.Statfs(dir, &s); err != nil {
+				return metrics.Disk{}, err
+			}
+			return metrics.Disk{FreeBytes: s.Bavail * uint64(s.Bsize), SizeBytes: s.Blocks * uint64(s.Bsize)}, nil
+		},
+		Locks: func() []metrics.Locks {
+			s := d.Stats()
+			return []metrics.Locks{
+				{API: handlers.MLock.String(), Held: s.Mutexes.Held, Waiters: s.Mutexes.Waiting, Expired: s.Mutexes.Expired},
+				{API: handlers.Lock.String(), Held: s.Locks.Held, Waiters: s.Locks.Waiting, Expired: s.Locks.Expired},
+			}
+		},
+		KV: func() metrics.KV {
+			all := d.Stats()
+			s := all.Values
+			return metrics.KV{
+				Keys: s.Keys, LiveBytes: s.Live, LogBytes: s.Total, Reads: s.Reads, Damaged: s.Damaged,
+				Compactions: all.Compaction.Runs, MovedBytes: all.Compaction.MovedBytes,
+			}
+		},
+	}
+}
