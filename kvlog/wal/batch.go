@@ -8,37 +8,49 @@ import (
 // Part of the file format, never changed.
 const (
 	batchMagic  = "\xcdLOG"
-	batchHeader = 48
+	batchHeader = 48 // bytes
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// codec writes and checks the batches of one data directory.
+// codec encodes and checks the batches of one data directory.
 type codec struct {
-	seed uint32 // the checksum of the directory's ID, with which every other starts
+	seed uint32 // the checksum of the directory's ID, with which every other begins
 }
 
 func newCodec(id [16]byte) codec {
 	return codec{seed: crc32.Checksum(id[:], castagnoli)}
 }
 
-// header is a batch's header; doc.go draws it.
+// header is a batch's header, decoded.
 type header struct {
 	sum, length, count, prev uint32
 	seq, segment, offset     uint64
 }
 
-// end is the place behind the batch.
+// end returns the position behind the batch.
 func (h header) end() Pos {
 	return Pos{Segment: h.segment, Offset: int64(h.offset) + int64(h.length), Seq: h.seq, Sum: h.sum}
 }
 
-// stands says whether the batch was written to this place.
+// stands reports whether the batch was written to this place.
 func (h header) stands(segment uint64, offset int64) bool {
 	return h.segment == segment && h.offset == uint64(offset)
 }
 
-// putHeader fills in the header of a batch that goes to pos, and returns its sum.
+// putHeader fills in the header of the batch p, which goes to pos, and returns its
+// sum. A batch is what one write and one sync make durable:
+//
+//	 0  magic     4  cd 'L' 'O' 'G'
+//	 4  sum       4  checksum of the directory's ID and bytes 8 to length
+//	 8  head      4  checksum of the directory's ID and bytes 12 to 48
+//	12  length    4  bytes of the batch, this header included; a multiple of 8
+//	16  count     4  records, at least 1
+//	20  prev      4  sum of the batch before; 0 in the very first
+//	24  seq       8  1, 2, 3…, over all segments
+//	32  segment   8  number of the segment that it stands in
+//	40  offset    8  and where in it, in bytes
+//	48  records
 func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
 	le := binary.LittleEndian
 	copy(p, batchMagic)
@@ -54,13 +66,14 @@ func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
 	return sum
 }
 
-// sum is the checksum that belongs into the header of the batch p.
+// sum returns the checksum that belongs in the header of the batch p.
 func (c codec) sum(p []byte) uint32 {
 	return crc32.Update(c.seed, castagnoli, p[8:])
 }
 
-// header reads a batch header from p, at least 48 bytes. It is ok if its own
-// checksum says so; the batch may still be bad, or stand in the wrong place.
+// header decodes a batch header from p, which has at least 48 bytes. ok is whether
+// the header's own checksum is good; the records may be bad all the same, and the
+// header may stand in the wrong place.
 func (c codec) header(p []byte) (h header, ok bool) {
 	if string(p[:4]) != batchMagic {
 		return header{}, false

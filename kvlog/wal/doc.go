@@ -1,61 +1,54 @@
-// Package wal is the write-ahead log: batches of records, appended and synced one
-// batch at a time, in segment files that are filled with zeros ahead of need and
-// never used a second time. The log does not know what a record means; package
-// kvlog, above it, keeps keys' values in one.
+// Package wal is a write-ahead log: batches of records, appended and synced one
+// batch at a time. It does not know what a record means; package kvlog keeps the
+// values of keys in one.
 //
-// # The files
+// A log is a directory of segments, files that are filled with zeros ahead of need
+// and never used a second time. A batch goes behind the one before it; where it
+// does not fit, a seal ends the segment and the log goes on in the next one. A
+// position (Pos) is the end of a batch. A caller saves one as its checkpoint, and
+// gives it to Open at the next start.
 //
-// Integers are little-endian, checksums are CRC-32C. All of this is part of the
-// file format, never changed.
+// The life of a log:
 //
-// A segment is a file NNNNNNNN.seg (its number in decimal, at least 8 digits).
-// Its first page is the header; the rest is batches, each right behind the one
-// before, and zeros where none was written yet:
+//	Create                          once, for a new directory
+//	Open, Replay, Repair, Start     each start, in this order
+//	Append, by one goroutine        and meanwhile, by any other:
+//	    Prepare   makes the next segment ready, before it is needed
+//	    Free      removes segments that the checkpoint no longer needs
+//	    NewReader follows the log, Pin keeps segments from Free
+//	Close
 //
-//	 0  magic     8  "cdlogseg"
-//	 8  version   4  1
-//	12  checksum  4  of the whole page but for these 4 bytes
-//	16  number    8  1, 2, 3…
-//	24  size      8  bytes of the file, this page included; a multiple of 4096
-//	32  ID       16  of the data directory
-//	48  zeros, to 4096
+// One file for each part:
 //
-// All that is not zero lies in one sector, so that a header is there or not.
+//	log.go               the log and its writer
+//	record.go, batch.go  records and batches, drawn above the code that encodes them
+//	segment.go           the segment's file and its header, drawn in the same way
+//	prepare.go           making and freeing segments
+//	read.go              reading a batch, and finding the next one behind a bad one
+//	recover.go           Open, Replay, Repair and Start: torn tails and damage
+//	scan.go, verify.go   reading what stands before the checkpoint
+//	reader.go            reading an open log
 //
-// A batch is what one write and one sync make durable, whole or not at all:
+// In all formats integers are little-endian, checksums are CRC-32C (Castagnoli),
+// and nothing that is drawn is ever changed without a new version.
 //
-//	 0  magic     4  cd 'L' 'O' 'G'
-//	 4  sum       4  checksum of the directory's ID and bytes 8 to length
-//	 8  head      4  checksum of the directory's ID and bytes 12 to 48
-//	12  length    4  bytes of the batch, this header included; a multiple of 8
-//	16  count     4  records, at least 1
-//	20  prev      4  sum of the batch before; 0 in the very first
-//	24  seq       8  1, 2, 3…, over all segments
-//	32  segment   8  number of the segment it stands in
-//	40  offset    8  and where in it
-//	48  records
+// # Invariants
 //
-// The ID keeps a value that a client stores from posing as a batch, the place a
-// batch from counting anywhere else, seq and prev one from following any other
-// than the one it was written behind.
+// A batch is written only after the one before it is durable. The seal is written
+// only after the next segment is durable, and the first batch of that only after
+// the seal. So a crash leaves a good log and behind it at most one batch of which
+// any part may be there: a torn tail, which was never acknowledged and is cut.
 //
-// A record:
+// The header of a later batch, even alone, proves that all batches before it were
+// durable. If one of those is bad, that is damage, and it is never cut.
 //
-//	0  length  4  bytes of the body
-//	4  type    1  1 to 254 belong to the caller, 255 is the seal
-//	5  zeros   3
-//	8  body, padded with zeros to a multiple of 8
+// After a failed write or sync nothing is appended any more: the kernel may have
+// dropped the pages and call them clean, so a second sync would prove nothing.
+// For the same reason Repair writes what Replay accepted a second time.
 //
-// The last batch of a segment is the seal: one record of type 255 whose body is
-// the number of the segment in which the log goes on (8 bytes), which is always
-// this one's plus one. Room for it is kept free at the end of each segment.
-//
-// # What recovery rests on
-//
-// A batch is written only after the one before it is durable, the seal only
-// after the next segment is, and the next segment's first batch only after the
-// seal is. So what a crash can leave is a good log and at most one batch behind
-// it of which any part is there: a torn tail, to be cut. And the header of a
-// later batch, even alone, proves that all batches before it were durable: if
-// one of them is bad, that is damage, not a torn tail.
+// A header counts only if its own checksum is good and it names the place that it
+// stands in. The checksums begin with the ID of the data directory. So neither a
+// value that a client stores, nor a sector that the disk wrote elsewhere, nor a
+// file of another directory passes for a batch. A batch names the number and the
+// checksum of the one before it, so it counts behind that one only.
 package wal

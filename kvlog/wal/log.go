@@ -16,9 +16,9 @@ import (
 )
 
 var (
-	// ErrFailed is returned when a write or a sync of the log has failed, by the
-	// call that met it and by every Append after it: what the disk holds of that
-	// batch is unknown until the log is opened anew.
+	// ErrFailed is returned when a write or a sync of the log has failed, by that
+	// call and by every one after it: what the disk holds of the batch is unknown
+	// until the log is opened again.
 	ErrFailed = errors.New("the log's disk failed")
 	// ErrNoRoom is returned when a batch fits neither into the segment nor into
 	// the next one, or there is no next one: nothing was written. Call Prepare.
@@ -27,7 +27,8 @@ var (
 	ErrClosed = errors.New("the log is closed")
 )
 
-// Pos is a place behind a batch, where the next one starts.
+// Pos is the end of a batch, where the next one begins. The zero Pos stands before
+// every other.
 type Pos struct {
 	Segment uint64
 	Offset  int64  // in bytes
@@ -35,7 +36,7 @@ type Pos struct {
 	Sum     uint32 // checksum of that batch, to which the next one chains
 }
 
-// Options say where a log is and how it is made.
+// Options say where a log is and how its segments are made.
 type Options struct {
 	FS  disk.FS
 	Dir string   // holds the segments and nothing else
@@ -43,7 +44,7 @@ type Options struct {
 	// Segment is the size of a new segment in bytes: a multiple of 4096 from
 	// MinSegment to MaxSegment; 0 means DefaultSegment.
 	Segment int64
-	Log     *slog.Logger // gets what Repair cuts; nil: nobody does
+	Log     *slog.Logger // is told what Repair cuts; nil: nobody is
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -56,17 +57,16 @@ func (o Options) withDefaults() (Options, error) {
 	return o, checkSize(o.Segment)
 }
 
-// Log is a log that was opened. Replay, Repair and Start follow, each once and in
-// this order, before it can be appended to.
+// Log is an open log. Open returns it; then Replay, Repair and Start are called,
+// each once and in this order, before anything can be appended.
 type Log struct {
 	o     Options
 	codec codec
 	from  Pos // where Replay begins
-	// recovered counts the steps of recovery that are done; used only by them.
-	recovered int
-	// outdated are segments that an earlier Free did not get to; used only by
-	// recovery.
-	outdated []uint64
+
+	// Used by recovery only.
+	recovered int      // the last step that is done
+	outdated  []uint64 // segments that an earlier Free left
 
 	// Owned by the single writer.
 	end  Pos   // where the next batch goes
@@ -91,10 +91,10 @@ type Log struct {
 	pins     map[*Pin]bool
 }
 
-// Create makes the directory and an empty log in it, all of it durable when it
-// returns, and removes what an earlier Create left that was cut off. It returns
-// the place of the first batch, or an error that is fs.ErrExist if the directory
-// holds a log that was ever written to.
+// Create makes the directory and an empty log in it, durable when it returns. What
+// an interrupted Create left there is replaced. It returns the position of the first
+// batch, or an error that is fs.ErrExist if the directory holds a log that was ever
+// written to.
 func Create(o Options) (Pos, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -122,8 +122,8 @@ func Create(o Options) (Pos, error) {
 	return Pos{Segment: 1, Offset: pageSize}, nil
 }
 
-// checkUnused returns an error unless a segment is what a Create that was cut
-// off can have left: the first one, with nothing behind its header.
+// checkUnused returns an error unless a segment is what an interrupted Create can
+// have left: the first one, with nothing behind its header.
 func (o Options) checkUnused(number uint64) error {
 	used := fmt.Errorf("%s holds a log already, move it away to make a new one: %w", o.path(number), fs.ErrExist)
 	if number != 1 {
@@ -166,11 +166,11 @@ func (l *Log) ready() *Segment {
 	return l.next
 }
 
-// Append writes the batch to the end of the log, in the next segment if it does
-// not fit into this one, and returns the place behind it once it is durable. The
-// batch can then be reset and filled again. Nothing is done for an empty batch,
-// nor after ErrNoRoom. Any other error is ErrFailed and final. Only the single
-// writer calls it.
+// Append writes the batch to the end of the log, in the next segment if it does not
+// fit into this one, and returns the position behind it once it is durable. The
+// batch can then be reset and filled again. An empty batch writes nothing. ErrNoRoom
+// means that nothing was written and that Prepare is needed; any other error is
+// final: ErrFailed, or ErrClosed. Only the single writer calls it.
 func (l *Log) Append(b *Batch) (Pos, error) {
 	if l.err != nil {
 		return Pos{}, l.err
@@ -192,7 +192,8 @@ func (l *Log) Append(b *Batch) (Pos, error) {
 	return l.end, nil
 }
 
-// roll seals the segment and goes on in the next one, which must take n bytes.
+// roll seals the segment and continues in the next one, which must have room for n
+// bytes.
 func (l *Log) roll(n int64) error {
 	next := l.ready()
 	if next == nil {
@@ -216,8 +217,8 @@ func (l *Log) roll(n int64) error {
 	return nil
 }
 
-// write writes the batch to the end of the segment and syncs it: what was synced
-// before is never touched again.
+// write writes the batch to the end of the segment and syncs it. It never touches
+// bytes that were synced before.
 func (l *Log) write(b *Batch) error {
 	sum := l.codec.putHeader(b.buf, b.count, l.end)
 	_, err := l.active.file.WriteAt(b.buf, l.end.Offset)
@@ -225,8 +226,8 @@ func (l *Log) write(b *Batch) error {
 		err = l.active.file.Sync()
 	}
 	if err != nil {
-		// The pages may be lost though the kernel calls them clean: a second try
-		// would be believed, and must not be.
+		// The kernel may have dropped the pages and marked them clean. A second
+		// sync would succeed without having written them, so there is none.
 		l.err = fmt.Errorf("%w: batch %d at offset %d of %s: %w", ErrFailed, l.end.Seq+1, l.end.Offset, l.active.path, err)
 		l.mu.Lock()
 		l.failed = l.err
@@ -241,8 +242,8 @@ func (l *Log) write(b *Batch) error {
 	return nil
 }
 
-// Segments returns the numbers of all segments, ascending, the one that is ready
-// to be the next included.
+// Segments returns the numbers of all segments, ascending. It includes the one that
+// is ready to be the next. Any goroutine may call it.
 func (l *Log) Segments() []uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -253,7 +254,8 @@ func (l *Log) Segments() []uint64 {
 	return numbers
 }
 
-// Segment returns a segment by its number, nil if there is none.
+// Segment returns a segment by its number, nil if there is none. Any goroutine may
+// call it. Reading the segment is safe until Free removes it.
 func (l *Log) Segment(number uint64) *Segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -278,22 +280,22 @@ func (l *Log) ID() [16]byte { return l.o.ID }
 // Checkpoint returns the position that Open was given: Replay begins there.
 func (l *Log) Checkpoint() Pos { return l.from }
 
-// Stats are numbers about a log.
+// Stats are figures of a log.
 type Stats struct {
 	Segments int
-	Bytes    int64  // that the segments take on disk
+	Bytes    int64  // of all segments, on disk
 	Appended uint64 // bytes appended since Start
 }
 
-// Stats returns what the log is at this moment.
+// Stats returns the current figures. Any goroutine may call it.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Stats{Segments: len(l.segments), Bytes: l.bytes, Appended: l.appended.Load()}
 }
 
-// Close closes the segments' files. What was appended is durable already. The
-// writer must have stopped.
+// Close closes the segments' files and ends the readers. Whatever was appended is
+// durable already. The writer must have stopped. A second Close does nothing.
 func (l *Log) Close() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -314,8 +316,8 @@ func (l *Log) Close() error {
 	return errors.Join(errs...)
 }
 
-// find returns a segment by its number, nil if there is none. It wants mu held,
-// but for recovery.
+// find returns a segment by its number, nil if there is none. Except in recovery,
+// mu must be held.
 func (l *Log) find(number uint64) *Segment {
 	i, ok := slices.BinarySearchFunc(l.segments, number, func(s *Segment, n uint64) int { return cmp.Compare(s.number, n) })
 	if !ok {

@@ -9,8 +9,8 @@ import (
 // windowSize is how much of a file is read at a time, in bytes.
 const windowSize = 256 << 10
 
-// window reads a segment from front to back. It holds 256 KiB, or as much as the
-// largest batch so far.
+// window reads a segment from front to back through a buffer of 256 KiB, or of the
+// largest batch so far if that is more.
 type window struct {
 	s   *Segment
 	off int64
@@ -18,7 +18,7 @@ type window struct {
 	end int64 // it does not read ahead beyond this offset; 0: beyond the segment's end
 }
 
-// at returns the n bytes at off, valid until the next call.
+// at returns the n bytes at off. They are valid until the next call.
 func (w *window) at(off int64, n int) ([]byte, error) {
 	if off+int64(n) > w.s.size {
 		return nil, fmt.Errorf("%s: read %d bytes at offset %d: the segment has %d", w.s.path, n, off, w.s.size)
@@ -41,7 +41,7 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 	return w.buf[off-w.off:][:n], nil
 }
 
-// batch is a good batch.
+// batch is a batch that was checked and is good.
 type batch struct {
 	header
 	bytes []byte // header included; valid until the window moves
@@ -53,16 +53,17 @@ func (b batch) records() Records {
 
 func (b batch) isSeal() bool { return b.bytes[batchHeader+4] == typeSeal }
 
-// fault says why there is no good batch at a place.
+// fault is the reason why no good batch stands at a position.
 type fault struct {
 	what string
-	// written is set where no write that was cut off can have left this, so that
-	// it is damage even if nothing follows.
+	// written means that this was written as it is: no write that was cut off can
+	// have left it, so that it is damage even if nothing follows.
 	written bool
 }
 
-// batch reads the batch that belongs at pos, in the window's segment: that one
-// and no other. An err is an error of the disk.
+// batch reads the batch that belongs at pos in the window's segment, and accepts
+// no other. f says why it is not there. err is an error of the disk, which proves
+// nothing about the batch.
 func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 	left := w.s.size - pos.Offset
 	if left < batchHeader {
@@ -107,8 +108,8 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 	return b, nil, nil
 }
 
-// checkPlace says whether a batch belongs at pos, with left bytes to the end of
-// the segment there.
+// checkPlace returns why a batch does not belong at pos, from where the segment
+// has left bytes to its end; nil if it belongs there.
 func (h header) checkPlace(pos Pos, left int64) *fault {
 	length := int64(h.length)
 	switch {
@@ -126,17 +127,17 @@ func (h header) checkPlace(pos Pos, left int64) *fault {
 	return nil
 }
 
-// leftover is what a scan found behind the end of the log.
+// leftover is what a scan found behind the last good batch.
 type leftover struct {
-	from, to    int64 // all bytes that are not zero; both 0 if there are none
-	first, last header
-	found       bool // headers of batches later than the end: first and last
+	from, to    int64  // the range of all bytes that are not zero; both 0 if there are none
+	found       bool   // there are headers of later batches
+	first, last header // of those: the first in the file, and the one with the highest number
 }
 
-// scan looks through [from, end of segment) for bytes that are not zero, and for
-// the headers of batches later than seq; with one set it stops at the first of
-// these. Each byte is looked at once, and a header counts by its own checksum,
-// so that no garbage makes this slow. from is a multiple of 8.
+// scan searches a segment from offset from, a multiple of 8, to its end for bytes
+// that are not zero and for headers of batches later than seq. With one set it
+// stops at the first such header. It reads each byte once and accepts a header by
+// the header's own checksum, so no garbage can make it slow.
 func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, error) {
 	var l leftover
 	w := window{s: s}
@@ -148,7 +149,7 @@ func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, err
 		}
 		step := n
 		if off+int64(n) < s.size {
-			step = n - batchHeader + 8 // a header across the border is seen whole in the next piece
+			step = n - batchHeader + 8 // a header across the border is whole in the next piece
 		}
 		for at := 0; at < step; at += 8 {
 			if at+pageSize <= step && allZero(p[at:at+pageSize]) {
@@ -188,7 +189,7 @@ func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, err
 
 var zeroPage [pageSize]byte
 
-// allZero says whether p, at most a page, is all zeros.
+// allZero reports whether p, at most a page, is all zeros.
 func allZero(p []byte) bool {
 	return bytes.Equal(p, zeroPage[:len(p)])
 }

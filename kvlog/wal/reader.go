@@ -52,7 +52,7 @@ func (p *Pin) moveTo(segment uint64) {
 	p.first = segment
 }
 
-// firstPinned returns the lowest segment that a Pin keeps. It wants mu held.
+// firstPinned returns the lowest segment that a Pin keeps. mu must be held.
 func (l *Log) firstPinned() uint64 {
 	first := uint64(math.MaxUint64)
 	for p := range l.pins {
@@ -69,7 +69,7 @@ func (l *Log) Durable() Pos {
 	return l.durable
 }
 
-// publish tells readers that everything up to end is durable. It wants mu held.
+// publish tells readers that everything up to end is durable. mu must be held.
 func (l *Log) publish(end Pos) {
 	l.durable = end
 	l.wakeReaders()

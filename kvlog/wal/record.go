@@ -6,40 +6,42 @@ import (
 	"iter"
 )
 
+// RecordHeader is the size of a record's header in bytes. Part of the file format,
+// never changed.
+const RecordHeader = recordHeader
+
 // Part of the file format, never changed.
 const (
-	// RecordHeader is the size of a record's header in bytes.
-	RecordHeader = recordHeader
-
 	recordHeader = 8
 	typeSeal     = 255
 	sealBody     = 8
-	sealSize     = batchHeader + recordHeader + sealBody // a seal's whole batch
+	sealSize     = batchHeader + recordHeader + sealBody // of the batch that holds a seal
 )
 
-// ParseRecordHeader returns what the header of a record says: its type, and the
-// bytes of its body. p has at least RecordHeader bytes. A record header has no
-// checksum of its own: outside of a batch that was checked, trust neither.
+// ParseRecordHeader returns the type of a record and the bytes of its body. p has
+// at least RecordHeader bytes. A record header has no checksum of its own: do not
+// trust one that is not part of a checked batch.
 func ParseRecordHeader(p []byte) (typ uint8, body int64) {
 	return p[4], int64(binary.LittleEndian.Uint32(p))
 }
 
-// A buffer larger than keepBuffer, in bytes, is kept for keepBatches more batches
-// that need none of that size: new memory costs a large value as much as its write.
+// A batch gives up a buffer larger than keepBuffer, in bytes, after keepBatches
+// batches in a row that needed less. It does not give it up at once, since making a
+// new one costs a large value as much time as its write.
 const (
 	keepBuffer  = 1 << 20
 	keepBatches = 64
 )
 
-// Batch collects the records of one Append. The zero Batch is empty and ready
-// for use. One goroutine at a time.
+// Batch collects the records of one Append. The zero Batch is empty and ready for
+// use. One goroutine at a time may use it.
 type Batch struct {
 	buf   []byte // the batch as it will be written; its header is filled in by Append
 	count uint32
-	spare int // batches in a row that have not needed so large a buffer
+	spare int // batches in a row that did not need a large buffer
 }
 
-// Reset empties the batch, to be filled again.
+// Reset empties the batch, so that it can be filled again.
 func (b *Batch) Reset() {
 	if b.spare++; len(b.buf) > keepBuffer {
 		b.spare = 0
@@ -50,17 +52,17 @@ func (b *Batch) Reset() {
 	b.buf, b.count = b.buf[:0], 0
 }
 
-// Add adds a record of n bytes, 0 to MaxSegment, and returns its body, all
-// zeros, to be filled in before the next Add. The type is 1 to 254; Add panics
-// if either is out of range.
+// Add adds a record of that type, 1 to 254, with a body of n bytes, 0 to
+// MaxSegment. It returns the body, all zeros, which is valid until the next Add. It
+// panics if either is out of range.
 func (b *Batch) Add(typ uint8, n int) []byte {
 	body := b.AddDirty(typ, n)
 	clear(body)
 	return body
 }
 
-// AddDirty is Add, but for the body, which holds anything: all of it has to be
-// filled in.
+// AddDirty is like Add, but the body holds arbitrary bytes: the caller must fill
+// in all of it.
 func (b *Batch) AddDirty(typ uint8, n int) []byte {
 	if typ == 0 || typ == typeSeal || n < 0 || n > MaxSegment {
 		panic(fmt.Sprintf("wal: record of type %d with %d bytes; types are 1 to 254, sizes 0 to %d", typ, n, MaxSegment))
@@ -68,11 +70,21 @@ func (b *Batch) AddDirty(typ uint8, n int) []byte {
 	return b.add(typ, n)
 }
 
-// AddBytes adds a record with this body, which is copied. Limits as for Add.
+// AddBytes adds a record with a copy of body. Its limits are those of Add.
 func (b *Batch) AddBytes(typ uint8, body []byte) {
 	copy(b.AddDirty(typ, len(body)), body)
 }
 
+// add adds a record and returns its body, not cleared. A record is:
+//
+//	0  length  4  bytes of the body
+//	4  type    1  1 to 254 belong to the caller, 255 is the seal
+//	5  zeros   3
+//	8  body, padded with zeros to a multiple of 8
+//
+// The last batch of a segment holds one record, the seal. Its body is the number of
+// the segment in which the log goes on (8 bytes), which is this one's plus one.
+// Append keeps room for it at the end of each segment.
 func (b *Batch) add(typ uint8, n int) []byte {
 	at := b.Len()
 	end := at + recordHeader + padded(n)
@@ -91,14 +103,15 @@ func (b *Batch) add(typ uint8, n int) []byte {
 	return b.buf[body : body+n : body+n]
 }
 
-// Len returns the bytes that the batch takes in the log, its header included.
-// It is also the place, counted from the batch's start, of the next record.
+// Len returns the bytes that the batch takes in the log, its header included. This
+// is also the offset within the batch at which the next record begins.
 func (b *Batch) Len() int { return max(len(b.buf), batchHeader) }
 
-// Records returns the number of records.
+// Records returns the number of records in the batch.
 func (b *Batch) Records() int { return int(b.count) }
 
-// RecordSize returns the bytes that a record with a body of n bytes takes.
+// RecordSize returns the bytes that a record with a body of n bytes takes in a
+// batch, its header and padding included.
 func RecordSize(n int) int { return recordHeader + padded(n) }
 
 func padded(n int) int { return (n + 7) &^ 7 }
@@ -110,20 +123,20 @@ type Record struct {
 	Body   []byte // valid until the next batch is read
 }
 
-// Records are the records of one batch.
+// Records are the records of one batch, already checked.
 type Records struct {
 	// Segment is the number of the segment that they stand in.
 	Segment uint64
 
-	offset int64  // of bytes in the segment
-	bytes  []byte // already checked
+	offset int64 // of bytes in the segment
+	bytes  []byte
 	count  int
 }
 
 // Len returns the number of records.
 func (r Records) Len() int { return r.count }
 
-// All returns the records in the order in which they were added.
+// All iterates over the records in the order in which they were added.
 func (r Records) All() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
 		for at := 0; at < len(r.bytes); {
@@ -137,8 +150,8 @@ func (r Records) All() iter.Seq[Record] {
 	}
 }
 
-// checkRecords says what is wrong with the records of a batch, or "". No length
-// in them is trusted.
+// checkRecords returns what is wrong with the records of a batch, "" if nothing
+// is. It trusts no length in them.
 func checkRecords(p []byte, count uint32) string {
 	found := uint32(0)
 	for at := 0; at < len(p); found++ {

@@ -8,7 +8,7 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// Range is a part of a segment in bytes: [From, To), empty if both are 0.
+// Range is the part [From, To) of a segment, in bytes. It is empty if both are 0.
 type Range struct {
 	Segment  uint64
 	From, To int64
@@ -17,9 +17,9 @@ type Range struct {
 // Tail is what Replay found at the end of the log.
 type Tail struct {
 	End     Pos    // behind the last good batch
-	Last    Range  // the batches that were replayed, of the last segment that holds any
-	Garbage Range  // what is to be cleared behind End
-	Torn    string // what was cut there, such as "partial header"; "" if nothing was
+	Last    Range  // the replayed batches of the last segment that holds any
+	Garbage Range  // what Repair clears behind End
+	Torn    string // what Repair cuts there, such as "partial header"; "" if nothing
 
 	first Pos // where Last begins
 }
@@ -35,9 +35,10 @@ const (
 	started
 )
 
-// Open opens the log. CHECKPOINT says from where to replay it and which segments
-// there must be; one of these that is missing, has a bad header or is too short
-// is a *disk.Damage. Nothing is written, so that it may be a read-only FS.
+// Open opens the log. from and segments come from the caller's checkpoint: the
+// position from which Replay reads, and the numbers of the segments that must be
+// there. It returns a *disk.Damage if one of these is missing, has a bad header or
+// is too short. It writes nothing, so the FS may be read-only.
 func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -65,9 +66,9 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	return l, nil
 }
 
-// openAll opens the named segments, the one that from lies in, and all that are
-// in the directory behind that. The outdated ones are those before it that
-// nobody names. After an error it returns what is open, to be closed.
+// openAll opens the named segments, the segment of from, and all segments behind
+// that. outdated are the earlier ones that are not named: they were to be freed.
+// After an error it returns what it has opened, for the caller to close.
 func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []uint64, err error) {
 	found, err := o.list()
 	if err != nil {
@@ -92,10 +93,11 @@ func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []u
 	return all, outdated, nil
 }
 
-// Replay calls fn for each batch from the place that Open was given, in order,
-// and returns where the log ends. A torn tail is cut, see Tail; what was durable
-// once and is bad now is a *disk.Damage. An error of fn ends it. It holds one
-// batch in memory, or 256 KiB if that is more.
+// Replay calls fn for each batch from the position that Open was given, in order,
+// and returns where the log ends. A torn batch at the end is not passed to fn; see
+// Tail. It returns a *disk.Damage if a batch that was durable once is bad now. An
+// error of fn ends it and is returned. It holds one batch in memory, or 256 KiB if
+// that is more.
 func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 	pos := l.from
 	t := Tail{End: pos, first: pos}
@@ -108,7 +110,7 @@ func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 		}
 		if f != nil {
 			t.End = pos
-			if err := l.judge(&t, s, f); err != nil {
+			if err := l.classifyTail(&t, s, f); err != nil {
 				return Tail{}, err
 			}
 			l.recovered = replayed
@@ -133,7 +135,7 @@ func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 	}
 }
 
-// successor returns the segment in which a sealed one goes on.
+// successor returns the segment in which the log goes on behind a sealed one.
 func (l *Log) successor(sealed uint64) (*Segment, error) {
 	s := l.find(sealed + 1)
 	if s == nil {
@@ -146,17 +148,23 @@ func (l *Log) successor(sealed uint64) (*Segment, error) {
 	return s, nil
 }
 
-// missing is the damage that a segment is not there, though a later one is.
+// missing returns the damage that a segment is not there, though a later one is.
 func (l *Log) missing(number, later uint64) *disk.Damage {
 	s := Segment{path: l.o.path(number)}
 	return s.Damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
 }
 
-// judge decides whether the log may end at t.End, in s, where f stands in place
-// of a batch, or whether that is damage; and it notes the garbage there.
-func (l *Log) judge(t *Tail, s *Segment, f *fault) error {
+// classifyTail decides what it means that no good batch stands at t.End, in s, for
+// the reason f. A torn tail it notes in t; damage it returns.
+//
+//	f.written                       damage: no crash leaves this
+//	a later batch has a header      damage: this batch was durable before that one
+//	a later segment is bad          damage: it was made in full, and is bad now
+//	bytes that are not zero follow  a torn tail
+//	only zeros follow               the end of the log
+func (l *Log) classifyTail(t *Tail, s *Segment, f *fault) error {
 	end := t.End
-	here, err := l.codec.scan(s, end.Offset, end.Seq+1, false) // that batch itself proves nothing
+	here, err := l.codec.scan(s, end.Offset, end.Seq+1, false) // later than the torn batch, whose own header proves nothing
 	if err != nil {
 		return err
 	}
@@ -199,12 +207,11 @@ func (l *Log) judge(t *Tail, s *Segment, f *fault) error {
 	return nil
 }
 
-// Repair makes the log what Replay says it is, and durable. A failed sync leaves
-// pages that can be read and are not on disk, and a further sync would not
-// write them: so what was replayed of the last segment is written anew, the same
-// bytes to the same place. It clears the garbage, and makes the next segment good
-// if a crash cut off its making. A crash in the midst of it changes nothing in what
-// the next Replay finds.
+// Repair makes durable what Replay found. It writes the replayed batches of the
+// last segment again, the same bytes to the same place: after a failed sync pages
+// can be read that are not on disk, and another sync would not write them. It
+// clears the torn tail, and repairs the next segment if a crash interrupted its
+// creation. A crash during Repair does not change what the next Replay finds.
 func (l *Log) Repair(t Tail) error {
 	if l.recovered < replayed {
 		return errors.New("wal: Repair before Replay")
@@ -233,14 +240,14 @@ func (l *Log) Repair(t Tail) error {
 	return nil
 }
 
-// rewrite writes the replayed batches of the last segment anew, and syncs it.
+// rewrite writes the replayed batches of the last segment again and syncs it.
 func (l *Log) rewrite(t Tail) error {
 	if t.Last.To == t.Last.From {
 		return nil
 	}
 	s := l.find(t.Last.Segment)
 	w := window{s: s}
-	var buf []byte // good batches that stand side by side, up to at
+	var buf []byte // adjacent batches that are still to be written
 	flush := func(at int64) error {
 		_, err := s.file.WriteAt(buf, at-int64(len(buf)))
 		buf = buf[:0]
@@ -248,7 +255,7 @@ func (l *Log) rewrite(t Tail) error {
 	}
 	pos := t.first
 	for pos.Offset < t.Last.To {
-		// Checked once more: what was read before need not be what is read now.
+		// It is checked again: a disk that goes bad may return other bytes now.
 		b, f, err := l.codec.batch(&w, pos)
 		if err == nil && f != nil {
 			err = s.Damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all behind it", pos.Seq+1))
@@ -270,9 +277,9 @@ func (l *Log) rewrite(t Tail) error {
 	return s.file.Sync()
 }
 
-// repairNext makes good what is there of the segment behind the last one, which
-// holds no batch: it stays if its header is good, for its room is needed if the
-// disk is full by now, and is removed if not.
+// repairNext repairs the segment behind the last one, which holds no batch. It is
+// removed if its header is bad. Otherwise it is cleared and kept, since a disk that
+// is full by now has no room for another.
 func (l *Log) repairNext(number uint64) error {
 	s := l.find(number)
 	if s == nil {
@@ -289,14 +296,14 @@ func (l *Log) repairNext(number uint64) error {
 	if err := zero(s, left.from, left.to); err != nil {
 		return err
 	}
-	// Its sync may have failed when it was made.
+	// The sync of its creation may have failed.
 	if err := l.o.writeHeader(s); err != nil {
 		return err
 	}
 	return s.file.Sync()
 }
 
-// zero overwrites [from, to) of a segment with zeros.
+// zero overwrites [from, to) of a segment with zeros. It does not sync.
 func zero(s *Segment, from, to int64) error {
 	for from < to {
 		n := min(to-from, int64(len(zeros)))
@@ -310,9 +317,10 @@ func zero(s *Segment, from, to int64) error {
 
 var zeros [64 << 10]byte
 
-// Start makes the log ready for Append, at the end that Replay found. CHECKPOINT
-// has to be written anew before: the one that was read may be in the page cache
-// only, and the one on disk still need the segments that are removed here.
+// Start makes the log ready for Append at the end that Replay found, and removes
+// segments that an earlier Free left. The caller must have written its checkpoint
+// again before: the one that it read may be in the page cache only, and the one on
+// disk may name segments that are removed here.
 func (l *Log) Start(t Tail) error {
 	if l.recovered != repaired {
 		return errors.New("wal: Start before Repair, or twice")
@@ -332,7 +340,7 @@ func (l *Log) Start(t Tail) error {
 	return nil
 }
 
-// removeOutdated removes the segments that an earlier Free did not get to.
+// removeOutdated removes the segments that an earlier Free left.
 func (l *Log) removeOutdated() error {
 	if len(l.outdated) == 0 {
 		return nil

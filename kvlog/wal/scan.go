@@ -56,10 +56,11 @@ func (l *Log) Follows(pos Pos) (bool, error) {
 	return err == nil && f == nil, err
 }
 
-// scanSegment walks the batches of a segment from pos to end, or up to its seal.
-// What stood before the segment may be freed: its first batch says what it
-// follows. Without skip a bad batch ends it; with skip that is called, and the
-// walk goes on with the next batch that has a good header.
+// scanSegment calls fn for each batch of a segment from pos to end, or to the seal.
+// The segment before may have been freed, so the first batch of the segment is
+// believed about which batch it follows. Without skip a bad batch ends the scan.
+// With skip the damage is reported there, and the scan goes on with the next batch
+// that has a good header.
 func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	w := window{s: s}
 	for pos.Offset < end {

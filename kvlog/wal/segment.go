@@ -55,7 +55,20 @@ func (s *Segment) Size() int64 { return s.size }
 // returns os.ErrClosed.
 func (s *Segment) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadAt(p, off) }
 
-// putSegmentHeader fills in the first page of a segment.
+// putSegmentHeader fills in the first page of a segment. The file NNNNNNNN.seg is
+// named after its number in decimal, of at least 8 digits, and begins with:
+//
+//	 0  magic     8  "cdlogseg"
+//	 8  version   4  1
+//	12  checksum  4  of the whole page but for these 4 bytes
+//	16  number    8  1, 2, 3…
+//	24  size      8  bytes of the file, this page included; a multiple of 4096
+//	32  ID       16  of the data directory
+//	48  zeros, to 4096
+//
+// Batches follow, each right behind the one before, and zeros where none was
+// written yet. All of the page that is not zero lies in one sector, so after a
+// crash the header is there or it is not.
 func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
 	le := binary.LittleEndian
 	clear(p[:pageSize])
@@ -67,13 +80,13 @@ func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
 	le.PutUint32(p[12:], segmentSum(p))
 }
 
-// segmentSum is the checksum of a header page.
+// segmentSum returns the checksum of a header page.
 func segmentSum(p []byte) uint32 {
 	return crc32.Update(crc32.Checksum(p[:12], castagnoli), castagnoli, p[16:pageSize])
 }
 
-// parseSegmentHeader returns the size that a header page gives its segment, or
-// what is wrong with the page.
+// parseSegmentHeader returns the size in bytes that a header page gives its
+// segment, or what is wrong with the page.
 func parseSegmentHeader(p []byte, number uint64, id [16]byte) (size int64, bad string) {
 	le := binary.LittleEndian
 	switch {

@@ -8,17 +8,18 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// Verify reads every batch of every segment that CHECKPOINT knows (from and
+// Verify reads every batch of every segment that the checkpoint names (from and
 // segments are as for Open) or that follows, and reports each damage. It writes
-// nothing. It returns where the log ends: a torn tail there is no damage, see
-// Tail.Torn. It holds one batch in memory, or 256 KiB if that is more.
+// nothing. It returns where the log ends; a torn tail there is no damage, see
+// Tail.Torn. The error is one of the disk, where files could not be opened. It
+// holds one batch in memory, or 256 KiB if that is more.
 func Verify(o Options, from Pos, segments []uint64, report func(*disk.Damage)) (Tail, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return Tail{}, err
 	}
 	all, _, err := o.openAll(from, segments)
-	told := map[*disk.Damage]bool{} // what is wrong with a segment may speak for one before it too
+	told := map[*disk.Damage]bool{} // a bad segment can be met twice: as itself, and as what follows another
 	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: func(d *disk.Damage) {
 		if !told[d] {
 			told[d] = true
@@ -38,8 +39,8 @@ type verifier struct {
 
 	end    Pos  // behind the last good batch
 	sealed bool // that batch is a seal
-	passed bool // the walk is past from
-	ended  bool // the log ends in a segment that was walked
+	passed bool // from was met or passed
+	ended  bool // the end of the log was found
 	tail   Tail
 }
 
@@ -73,13 +74,14 @@ func (v *verifier) verify() {
 	}
 }
 
-// walk checks the batches of a segment; behind a bad one it goes on with the
-// next that has a good header.
+// walk checks the batches of a segment. Behind a bad one it goes on with the next
+// batch that has a good header.
 func (v *verifier) walk(s *Segment, follows bool) {
 	pos := Pos{Segment: s.number, Offset: pageSize, Seq: v.end.Seq, Sum: v.end.Sum}
 	w := window{s: s}
 	if !follows {
-		// What stands before it is freed or bad: it says itself what it follows.
+		// The segment before it was freed or is bad: believe the first batch about
+		// which batch it follows.
 		if s.number == v.from.Segment && pos.Offset == v.from.Offset {
 			pos = v.from
 		} else if p, err := w.at(pos.Offset, batchHeader); err == nil {
@@ -114,18 +116,19 @@ func (v *verifier) walk(s *Segment, follows bool) {
 	}
 }
 
-// resync judges a place where no good batch stands, and returns the next place
-// where one may stand. It is not ok if there is none in this segment.
+// resync handles a position at which no good batch stands: it reports the damage,
+// or notes the end of the log. next is where the walk goes on; ok is false if there
+// is no such place in this segment.
 func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err error) {
 	later, err := v.codec.scan(s, pos.Offset, pos.Seq+1, true)
 	if err != nil {
 		return Pos{}, false, err
 	}
-	// CHECKPOINT says of all before from that it was durable.
+	// The checkpoint proves that everything before from was durable.
 	durable := s.number < v.from.Segment || s.number == v.from.Segment && pos.Offset < v.from.Offset
 	if !later.found && !durable {
 		v.tail = Tail{End: pos}
-		err := v.judge(&v.tail, s, f)
+		err := v.classifyTail(&v.tail, s, f)
 		v.ended = err == nil
 		return Pos{}, false, err
 	}
@@ -142,8 +145,8 @@ func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err
 	return next, ok, nil
 }
 
-// checkFrom makes sure that the walk, when it comes to from, has met the batch
-// that CHECKPOINT says ends there.
+// checkFrom reports damage if the walk comes to from, or passes it, and the batch
+// that the checkpoint names does not end there.
 func (v *verifier) checkFrom(s *Segment, pos Pos) {
 	if v.passed || s.number != v.from.Segment || pos.Offset < v.from.Offset {
 		return
@@ -159,8 +162,8 @@ func (v *verifier) reportFrom(s *Segment, pos Pos) {
 		v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset, pos.Segment), "every batch from there on"))
 }
 
-// reportAt reports an error: as it is if it is damage, or as a place that cannot
-// be read.
+// reportAt reports an error: a damage as it is, any other as damage at pos, which
+// cannot be read.
 func (v *verifier) reportAt(s *Segment, pos Pos, err error) {
 	var damage *disk.Damage
 	switch {
