@@ -2,31 +2,33 @@ package kvlog
 
 import "clouddragon/kvlog/wal"
 
-// Step is one change of the values that a batch made durable.
+// Step is what a durable batch changed about one key.
 type Step struct {
-	Hash uint64
-	// At is where the new record stands, counted from its batch; -1: there is
-	// none, the key is gone.
+	Hash uint64 // of the key
+	// At is the offset of the key's new record within its batch, in bytes; -1 if
+	// the key has no value any more.
 	At      int
-	Size    int // of the new record
-	Expires int64
-	// Old is what the key had before, if OK. With After it is the record of an
-	// earlier step of the batch, whose index After is, less one.
+	Size    int   // bytes of the new record
+	Expires int64 // of the new record, as in Value
+	// Old is the record that the key had before, if OK. If After is not 0, that
+	// is the new record of an earlier step of the same batch, number After
+	// counted from 1, and Old says only how large it is and when it expires.
 	Old   Found
 	After int
-	// Tombstone is the size of a tombstone that the batch holds too; 0: none.
+	// Tombstone is the size in bytes of the key's tombstone in the batch; 0: none.
 	Tombstone int
 
-	loc uint64
+	loc uint64 // of the new record
 }
 
-// Put fills in a value record's body, of ValueSize bytes. sum is SumValue of data.
+// Put fills in a value's body, of ValueSize bytes. acc and id have 1 to 255 bytes,
+// typ, the Content-Type, 0 to 255. expires is as in Value, sum is SumValue of data.
 func (v *Values) Put(p []byte, acc, id, typ string, version uint64, expires int64, data []byte, sum uint32) {
 	v.codec.putValue(p, acc, id, typ, version, expires, data, sum)
 }
 
-// Apply takes over what a durable batch changed; start is where it begins.
-// Only the writer calls it, and recovery.
+// Apply changes the index as a durable batch says, which begins at start. Only the
+// writer and recovery call it.
 func (v *Values) Apply(start wal.Pos, steps []Step) {
 	var here *holder
 	for i := range steps {
@@ -55,7 +57,7 @@ func (v *Values) Apply(start wal.Pos, steps []Step) {
 	}
 }
 
-// account keeps the bytes of the segments up to date.
+// account updates the figures of the segments that a step concerns.
 func (v *Values) account(here *holder, s *Step, old uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -73,18 +75,19 @@ func (v *Values) account(here *holder, s *Step, old uint64) {
 	}
 }
 
-// Replay takes over a record of type TypeValue or TypeTombstone, from the log. What
-// came earlier in the log must have been replayed before. An error is also that
-// an older record of its key cannot be read now: it might be there again later.
+// Replay changes the index as one record of the log says, which is a value or a
+// tombstone. All earlier ones that are not in the index must have been replayed
+// before. It returns the version of a value, 0 for a tombstone. It returns an error
+// if the record is damaged, or if the disk cannot read an older record of the key.
 func (v *Values) Replay(recs wal.Records, rec wal.Record) (version uint64, err error) {
 	start := wal.Pos{Segment: recs.Segment}
 	step := Step{At: -1}
 	if rec.Type == TypeTombstone {
-		m, err := DecodeTombstone(rec.Body)
+		stone, err := DecodeTombstone(rec.Body)
 		if err != nil {
 			return 0, err
 		}
-		acc, id := string(m.Acc), string(m.ID)
+		acc, id := string(stone.Acc), string(stone.ID)
 		step.Hash = v.Hash(acc, id)
 		step.Tombstone = wal.RecordSize(len(rec.Body))
 		step.Old, err = v.Find(acc, id, step.Hash)

@@ -44,15 +44,16 @@ type Values struct {
 // maxLocationBits is what an entry of the index has for a location.
 var maxLocationBits = bits.Len64(hashindex.MaxLocation)
 
-// ErrDamaged is returned when the value that a key has cannot be read: its
-// record fails its checksum.
+// ErrDamaged is returned when the value of a key cannot be read: its record fails
+// its checksum, or the disk fails to read it. IsBad tells these apart.
 var ErrDamaged = errors.New("the stored value is damaged")
 
-// IsBad says of an error that is ErrDamaged whether all that could not be read is
-// bad for good: else it may be there again at the next try.
+// IsBad reports whether an error that is ErrDamaged is for good: every record that
+// could not be used fails its checksum. Otherwise the next try may succeed.
 func IsBad(err error) bool { return errors.Is(err, errValue) }
 
-// NewValues returns the values of a log that was opened, none yet.
+// NewValues returns the values of a log that was opened; the index is empty until
+// Load and Replay fill it.
 func NewValues(l *wal.Log) *Values {
 	return &Values{
 		log:        l,
@@ -81,8 +82,9 @@ func (v *Values) Salvage(recs wal.Records) bool {
 	return bad
 }
 
-// Hash returns a key's hash. It is keyed by the directory's ID, so nobody
-// outside can choose keys that collide, and stays the same over restarts.
+// Hash returns the hash of a key. It depends on the directory's ID, so that no
+// client can choose keys that collide, and it stays the same over restarts. acc and
+// id have at most 255 bytes.
 func (v *Values) Hash(acc, id string) uint64 { return hashKey(v.log.ID(), acc, id) }
 
 func (v *Values) hash(acc, id []byte) uint64 { return hashKey(v.log.ID(), acc, id) }
@@ -97,16 +99,16 @@ func hashKey[T string | []byte](dir [16]byte, acc, id T) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// Found is what was found of a key.
+// Found is what a look-up found of a key.
 type Found struct {
-	OK      bool // the index has it; its time may be over
-	Loc     uint64
+	OK      bool   // it has a record; that may have expired
+	Loc     uint64 // where, as the index has it
 	Version uint64
-	Expires int64
-	Size    int // bytes of its record in the log
+	Expires int64 // as in Value
+	Size    int   // bytes of its record in the log
 
-	seen  [3]uint64 // the entries that were looked at
-	count int
+	seen  [3]uint64 // the first locations that the index had for the hash
+	count int       // of all of them
 }
 
 // Find looks a key up, reading the heads of the records that may be its own. A
@@ -116,7 +118,8 @@ func (v *Values) Find(acc, id string, hash uint64) (Found, error) {
 	return f, err
 }
 
-// Still says whether what was found of a key with that hash holds yet. It reads nothing.
+// StillValid reports whether an earlier Find result is current; hash is that of its
+// key. It reads nothing from disk, and may say no where only another key changed.
 func (v *Values) StillValid(f *Found, hash uint64) bool {
 	var room [8]uint64
 	now := v.index.Candidates(hash, room[:0])
@@ -134,23 +137,23 @@ func (v *Values) StillValid(f *Found, hash uint64) bool {
 	return true
 }
 
-// Points says whether the index still has a location for a key with that hash.
+// Points reports whether the index has that location for a key with that hash.
 func (v *Values) Points(hash, loc uint64) bool {
 	var room [8]uint64
 	return slices.Contains(v.index.Candidates(hash, room[:0]), loc)
 }
 
-// Get reads a key's value, checked. OK is false if there is none. The value may
-// be over. A value of more than most bytes comes without its Data, of which
-// nothing was read: Length says how large it is.
+// Get reads the value of a key and checks it. ok is false if it has none. The value
+// may have expired. A value of more than most bytes is returned without its Data,
+// which is not read; Length says how large it is. Errors are ErrDamaged.
 func (v *Values) Get(acc, id string, hash uint64, most int) (val Value, ok bool, err error) {
 	v.reads.Add(1)
 	val, f, err := v.look(acc, id, hash, true, most)
 	return val, f.OK, err
 }
 
-// maxLooks is how often a look-up that met a segment being freed, or a record
-// being moved, begins anew.
+// maxLooks is how often a look-up is tried that meets a segment being freed or a
+// record being moved.
 const maxLooks = 100
 
 // look finds a key's record. With data it returns the value, as Get does, else
@@ -196,27 +199,26 @@ func (v *Values) look(acc, id string, hash uint64, data bool, most int) (val Val
 	return Value{}, f, fmt.Errorf("%w: it could not be read %d times", ErrDamaged, maxLooks)
 }
 
-// firstRead is how much of a record is read at first, in bytes: most are no
-// longer, and a head never is.
+// firstRead is how many bytes of a record are read at first. Most records are not
+// longer, and no head is.
 const firstRead = 1 << 10
 
 var firsts = sync.Pool{New: func() any { return new([firstRead]byte) }}
 
-// reading is a record of which the head was read.
+// reading is a value's record of which the head was read.
 type reading struct {
 	seg  *wal.Segment
 	off  int64  // of the body
 	body int    // its length in bytes
-	read []byte // of the body so far
-	head Value  // within read
+	read []byte // what was read of the body
+	head Value  // aliases read
 }
 
 func (r *reading) fail(err error) error {
 	return fmt.Errorf("%s at offset %d: %w", r.seg.Path(), r.off-wal.RecordHeader, err)
 }
 
-// read reads the head of the record at a location, and what follows as far as
-// buf reaches.
+// read reads the record at a location as far as buf has room, and decodes its head.
 func (v *Values) read(loc uint64, buf []byte) (reading, error) {
 	s, off, err := v.place(loc)
 	if err != nil {
