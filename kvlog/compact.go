@@ -10,23 +10,23 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// Compaction, by whoever submits what it finds to the writer:
+// Compaction empties a segment so that it can be freed:
 //
-//	Victim picks the segment before the last checkpoint with most to gain
-//	Survey reads it from front to back, and hands over what must not go with it:
-//	    a value that the index points to: the writer appends the same record, and moves the entry
-//	    one whose time is over: the writer deletes the entry, and appends a mark where one is needed
-//	    a mark: the writer appends it again while an older value may be in the log
-//	Release lets the segment go: the next checkpoint no longer names it
+//	Victim   picks the segment before the last checkpoint that is worth most
+//	Survey   reads it from front to back and submits what is still needed:
+//	    a value that the index points to: the writer appends it again and moves the entry
+//	    one that has expired: the writer deletes the entry, and appends a tombstone if one is needed
+//	    a tombstone: the writer appends it again while an older value may be in the log
+//	Release  gives the segment up: the next checkpoint no longer names it
 //
-// All that the writer does there are ordinary batches, so that a crash at any
-// point needs nothing special. The last record of a key in the log decides on it,
-// and only the writer adds one, so that no moved record comes after a newer one.
+// All that the writer appends are ordinary batches, so a crash at any point needs no
+// special treatment. The last record of a key decides about the key, and only the
+// writer adds records, so a record that is moved never follows a newer one.
 //
-// A mark may be dropped once no segment is left, but for the one that is
-// compacted, which is as old as the segment that the mark was first written in:
-// all older records of its key are in those. It may be dropped too if its key has
-// a value, which does the same as the stone.
+// All older records of a tombstone's key stand in segments up to the one that the
+// tombstone was first written in, its origin. So a tombstone is dropped once none
+// of those is left but the one that is compacted. It is dropped too if its key has
+// a value, which overrides older records just as well.
 
 // Victim is a segment that is worth compacting.
 type Victim struct {
@@ -87,7 +87,7 @@ func (v *Values) Excess(before uint64, ratio float64, now int64) int64 {
 	return size - int64(ratio*float64(live))
 }
 
-// Move is a record that must not go with the segment that holds it.
+// Move is a record of the compacted segment that is still needed.
 type Move struct {
 	Type    uint8 // TypeValue, TypeTombstone
 	Acc, ID string
@@ -98,14 +98,14 @@ type Move struct {
 	Version uint64 // of a value
 	Expires int64  // of a value, as in Value
 	Loc     uint64 // of a value
-	Origin  uint64 // of a mark
-	Found   Found  // of a mark: what the key has instead
+	Origin  uint64 // of a tombstone
+	Found   Found  // of a tombstone: the result of looking up its key
 }
 
-// Survey reads a segment before the last checkpoint and calls submit for what
-// must not go with it, in chunks of at most so many bytes, or one record where that
-// is larger; an error of submit ends it. A record that is damaged stays: damage is
-// called with it, and the segment will never be released.
+// Survey reads a segment before the last checkpoint and submits what is still
+// needed, in chunks of at most that many bytes, or of one record that is larger. An
+// error of submit ends it and is returned. A damaged record is reported to damage
+// and stays where it is: its segment will never be released.
 func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, damage func(error)) error {
 	v.mu.RLock()
 	h := v.byNumber[number]
@@ -125,7 +125,7 @@ func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, dam
 	return err
 }
 
-// hold keeps a segment for good.
+// hold makes sure that a segment is never released.
 func (v *Values) hold(h *holder) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -139,9 +139,9 @@ type survey struct {
 	submit func([]Move) error
 	damage func(error)
 
-	moves []Move
-	size  int
-	buf   []byte // bodies of moves
+	moves []Move // the chunk that is being collected
+	size  int    // bytes of its records
+	buf   []byte // their bodies
 }
 
 func (s *survey) records(recs wal.Records) error {
@@ -187,7 +187,7 @@ func (s *survey) flush() error {
 	return err
 }
 
-// look returns what of a record must be moved; nothing if its Type is 0.
+// look returns the move that a record needs; its Type is 0 if it needs none.
 func (s *survey) look(rec wal.Record) (Move, error) {
 	v := s.v
 	m := Move{From: s.h.seg.Number(), Size: wal.RecordSize(len(rec.Body))}
@@ -231,8 +231,8 @@ func (s *survey) look(rec wal.Record) (Move, error) {
 	return m, nil
 }
 
-// Needed says whether a mark with that origin is needed once a segment is gone:
-// whether another one is left that may hold an older value.
+// Needed reports whether a tombstone with that origin is needed once the segment
+// gone is freed: whether another one is left that may hold an older value.
 func (v *Values) Needed(origin, gone uint64) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -247,9 +247,9 @@ func (v *Values) Needed(origin, gone uint64) bool {
 // errHeld is returned when a segment is still needed after its compaction.
 var errHeld = errors.New("the segment is kept")
 
-// Release lets a segment go of which everything was moved: Segments no longer
-// names it. It goes by no figures: it looks through the whole index for an entry
-// that points there, and refuses if there is one.
+// Release gives up a segment from which everything was moved: Segments no longer
+// names it. It does not rely on the figures, but searches the whole index for an
+// entry that points to the segment, and returns an error if there is one.
 func (v *Values) Release(number uint64) error {
 	v.mu.RLock()
 	h := v.byNumber[number]

@@ -17,8 +17,8 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// The index snapshot, the file "index", is a cache: with it only the end of the
-// log is read at a start. It begins with a head:
+// The index snapshot, the file "index", saves the index, so that a start reads only
+// what the log holds behind it. It begins with a head:
 //
 //	 0  magic     8  "cdindex\n"
 //	 8  version   4  1
@@ -26,45 +26,47 @@ import (
 //	16  length    4  bytes of the head
 //	20  bits      4  of a location that are the place in a segment, in units of 8 bytes; those above are its ordinal
 //	24  ID       16  of the data directory
-//	40  place       in the log up to which it is whole: u64 segment, u64 offset, u64 batch, u32 checksum
+//	40  position    in the log up to which it is complete: u64 segment, u64 offset, u64 batch, u32 checksum
 //	68  shards    4
-//	72  last      8  ordinal given
+//	72  last      8  the ordinal that was assigned last
 //	80  count     4  of segments that hold values
 //	84  zero      4
-//	88  segments    each: u64 number, u32 ordinal, u32 count of ends, i64 bytes that are live, of all records, of marks;
-//	                then its ends: i64 time, i64 bytes
+//	88  segments    each: u64 number, u32 ordinal, u32 count of expiries, i64 bytes: live, of all records, of tombstones;
+//	                then its expiries: i64 time, i64 bytes
 //
-// and then has the entries of each shard of the index:
+// The entries of each shard of the index follow:
 //
 //	0  count     4
 //	4  checksum  4  crc32c of the directory's ID, u64 batch, u32 shard, and the entries
 //	8  entries   8 each, as hashindex has them
 //
-// It is written while the writer goes on, one shard after the other, so entries
-// may be newer than the place. That does no harm: whoever loads it reads the log from
-// the place on, and the last record of a key decides. Entries for what stands
-// behind the place are dropped, for that reading brings them back.
+// It is written one shard after the other while the writer goes on, so entries may
+// be newer than the position. That does no harm: a start replays the log from the
+// position on, and the last record of a key decides. Entries that point behind the
+// position are dropped at loading, since the replay brings them back.
 const (
-	snapshotName    = "index"
-	snapshotMagic   = "cdindex\n" // part of the file format, never changed
+	snapshotName = "index"
+
+	// Part of the file format, never changed; sizes are in bytes.
+	snapshotMagic   = "cdindex\n"
 	snapshotVersion = 1
-	snapshotHead    = 88
-	snapshotHolder  = 40
-	snapshotShard   = 8
+	snapshotHead    = 88 // without the segments
+	snapshotHolder  = 40 // a segment, without its expiries
+	snapshotShard   = 8  // a shard, without its entries
 )
 
 // snapshotPiece is how much of a snapshot is written at a time, in bytes.
 const snapshotPiece = 256 << 10
 
-// Snapshot is a snapshot that is about to be written.
+// Snapshot is a snapshot of the index that is about to be written.
 type Snapshot struct {
 	v    *Values
 	head []byte
 	seq  uint64
 }
 
-// Freeze begins a snapshot that is whole up to a place that was applied. Any
-// goroutine may call it.
+// Freeze begins a snapshot that is complete up to at, the end of a batch that was
+// applied. Any goroutine may call it.
 func (v *Values) Freeze(at wal.Pos) *Snapshot {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -100,9 +102,8 @@ func (v *Values) Freeze(at wal.Pos) *Snapshot {
 	return &Snapshot{v: v, head: b, seq: at.Seq}
 }
 
-// Write puts the snapshot in the place of an older one in dir, durable when it
-// returns, and returns its size in bytes. After an error the older one is there
-// still, or the new one.
+// Write replaces the older snapshot in dir by this one, durable when it returns, and
+// returns its size in bytes. After an error either of the two is there.
 func (s *Snapshot) Write(fsys disk.FS, dir string) (size int64, err error) {
 	name := path.Join(dir, snapshotName)
 	tmp := name + ".tmp"
@@ -158,10 +159,10 @@ func (c codec) shardSum(seq uint64, shard int, entries []byte) uint32 {
 	return crc32.Update(crc32.Update(c.seed, castagnoli, b[:]), castagnoli, entries)
 }
 
-// Load fills the empty Values of a log that was just opened with the snapshot in
-// dir, and returns the place from which the log has to be read, and the size of
-// the snapshot in bytes. An error says why it is of no use; nothing is taken from
-// it then.
+// Load fills the empty index of a log that was just opened from the snapshot in dir.
+// It returns the position from which the log has to be replayed, and the size of the
+// snapshot in bytes. An error says why the snapshot cannot be used, ErrSnapshot if
+// it is damaged; the index is empty then.
 func (v *Values) Load(fsys disk.FS, dir string) (from wal.Pos, size int64, err error) {
 	f, err := fsys.Open(path.Join(dir, snapshotName))
 	if err != nil {
@@ -184,7 +185,8 @@ func (v *Values) clear() {
 	v.holders, v.byNumber, v.last = nil, make(map[uint64]*holder), 0
 }
 
-// ErrSnapshot is returned for a snapshot that is not, or cannot be read, as it was written.
+// ErrSnapshot is returned when a snapshot is not as it was written, or cannot be
+// read.
 var ErrSnapshot = errors.New("the index snapshot is damaged")
 
 // snapshotReader reads a snapshot from front to back.
@@ -338,11 +340,10 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 	return entries, nil
 }
 
-// continues says why the log does not go on at a place that a snapshot names, if
-// it does not: it was put back to an older copy. If the segment is freed it goes
-// on with the next one that is there: what compaction moved away, or left since
-// something later decides on it, stands in those, as for any freed segment
-// behind the place.
+// continues returns why the log does not continue at the position of a snapshot; nil
+// if it does. It does not if one of the two was restored from an older copy. A log
+// whose segment at the position was freed continues with the next segment: what was
+// needed of the freed one was moved there.
 func (v *Values) continues(at wal.Pos) error {
 	durable := v.log.Checkpoint()
 	s := v.log.Segment(at.Segment)
@@ -358,10 +359,8 @@ func (v *Values) continues(at wal.Pos) error {
 	case order == 0:
 		return nil
 	}
-	{
-		if ok, err := v.log.Follows(at); err != nil || ok {
-			return err
-		}
+	if ok, err := v.log.Follows(at); err != nil || ok {
+		return err
 	}
 	return fmt.Errorf("batch %d does not follow where the index snapshot ends, at offset %d of segment %d", at.Seq+1, at.Offset, at.Segment)
 }
