@@ -9,27 +9,6 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// fill sets new keys until the log goes on in the next segment.
-func (r *valuesRig) fill(prefix string) {
-	r.t.Helper()
-	for i, s := 0, r.end.Segment; r.end.Segment == s; i++ {
-		r.set(fmt.Sprint(prefix, i), strings.Repeat("x", 1000), 0)
-	}
-}
-
-// survey returns what must not go with a segment, in chunks of 4 KiB.
-func (r *valuesRig) survey(segment uint64) (chunks [][]Move) {
-	r.t.Helper()
-	err := r.v.Survey(segment, 4096, func(moves []Move) error {
-		chunks = append(chunks, slices.Clone(moves))
-		return nil
-	}, func(err error) { r.t.Error(err) })
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return chunks
-}
-
 func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
 	r := newValuesRig(t)
 	want := map[string]bool{}
@@ -62,26 +41,26 @@ func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
 	}
 }
 
-// While a segment that may hold an older value is left, its mark is handed over
+// While a segment that may hold an older value is left, its tombstone is handed over
 // with the segment in which it was first written, however often it is moved.
-func TestAMarkIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
+func TestATombstoneIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 	r := newValuesRig(t)
 	r.set("a", "1", 0)
 	r.fill("first ")
 	r.delete("a")
 	r.fill("second ")
-	marks := func(segment uint64) (origins []uint64) {
+	origins := func(segment uint64) (all []uint64) {
 		for _, moves := range r.survey(segment) {
 			for _, m := range moves {
 				if m.Type == TypeTombstone && m.ID == "a" {
-					origins = append(origins, m.Origin)
+					all = append(all, m.Origin)
 				}
 			}
 		}
-		return origins
+		return all
 	}
-	if got := marks(2); !slices.Equal(got, []uint64{2}) {
-		t.Fatalf("of segment 2 marks that are as old as %d are handed over, want one that is as old as 2", got)
+	if got := origins(2); !slices.Equal(got, []uint64{2}) {
+		t.Fatalf("of segment 2 tombstones that are as old as %d are handed over, want one that is as old as 2", got)
 	}
 	at := r.end.Segment
 	var b wal.Batch
@@ -89,14 +68,14 @@ func TestAMarkIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 	PutTombstone(p, "acc", "a", 2)
 	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Tombstone: wal.RecordSize(len(p))})
 	r.fill("third ")
-	if got := marks(at); !slices.Equal(got, []uint64{2}) {
-		t.Fatalf("of segment %d marks that are as old as %d are handed over, want one that is as old as 2", at, got)
+	if got := origins(at); !slices.Equal(got, []uint64{2}) {
+		t.Fatalf("of segment %d tombstones that are as old as %d are handed over, want one that is as old as 2", at, got)
 	}
 	for n := range at {
 		delete(r.v.byNumber, n)
 	}
-	if got := marks(at); len(got) > 0 {
-		t.Errorf("the mark is handed over though all older segments are gone")
+	if got := origins(at); len(got) > 0 {
+		t.Errorf("the tombstone is handed over though all older segments are gone")
 	}
 }
 
