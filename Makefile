@@ -53,14 +53,14 @@ soak: ## write, delete, expire and compact values for SOAK (10m), with restarts,
 keys: ## memory and start with KEYS (10000000) values
 	go test -timeout 1h -run '^$$' -bench ManyKeys -benchtime 1x ./db -args -keys $(KEYS)
 
-bench: build ## load it beside an empty handler, Redis and etcd, 7 minutes; BENCH=-long: curves, 25 minutes
+bench: build ## load it beside an empty handler, Redis and etcd; BENCH='-before OLD' compares two binaries
 	@for t in wrk redis-server redis-benchmark etcd; do \
 		command -v $$t >/dev/null && continue; \
 		apt-get update && apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server && break; \
 		exit 1; \
 	done
 	go build -o bin/bench ./bench
-	bin/bench $(BENCH)
+	bin/bench -out bin/bench.md $(BENCH)
 
 profile: ## where the server's CPU time goes under 256 connections (needs wrk): bin/cpu.pprof
 	go test -run '^$$' -bench 'Post/256' -benchtime 10s -o bin/bench.test -cpuprofile bin/cpu.pprof ./bench

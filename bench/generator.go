@@ -4,36 +4,61 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// generator loads one server for what wrk and redis-benchmark cannot do: at a
-// constant rate, with large values, with ids in order. One thread serves all
-// connections, as in wrk, so that it takes little of the cores that it shares
-// with the server.
+// A generator loads one server with one or more crowds of clients. One thread
+// serves all connections and speaks HTTP and RESP alike, so that every server
+// shares the cores with the same load.
 type generator struct {
+	to     unix.SockaddrInet4
+	epoll  int
+	crowds []*crowd
+	wires  []*wire
+	began  time.Time
+}
+
+// crowd is a number of connections that send the same requests.
+type crowd struct {
 	protocol
-	epoll int
-	wires []*wire
-	idle  []*wire // have no request on their way; the first has been idle for the longest
-	clock func() time.Time
-	began time.Time
-	p     pace
-	sent  int
-	took  []time.Duration // of each answer, from when its request was to be sent
+	conns int
+	id    func(i int) int // the id that request i asks for
+	n     int             // how many requests; 0: for a time
+	rate  float64         // requests a second, whether or not earlier ones are answered; 0: as fast as answers come
+	depth int             // requests sent at once on a connection; 0: 1
+	fresh bool            // each request has a connection of its own
+
+	idle []*wire // connections without a request under way
+	sent int
+	took []time.Duration // from when a request was due to its answer
+}
+
+// wire is a connection.
+type wire struct {
+	*crowd
+	fd      int // -1: not connected
+	index   int // in generator.wires
+	conn    int // in the crowd
+	k       int // requests sent
+	pending int // answers still to come
+	due     time.Duration
+	buf     []byte // for requests
+	out, in []byte // what is not yet written, and what is not yet understood
 }
 
 // newGenerator opens the connections.
-func newGenerator(addr string, conns int, p protocol) (_ *generator, err error) {
+func newGenerator(addr string, crowds ...*crowd) (_ *generator, err error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{protocol: p, epoll: -1, clock: time.Now}
+	g := &generator{to: unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, epoll: -1, crowds: crowds}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -42,136 +67,242 @@ func newGenerator(addr string, conns int, p protocol) (_ *generator, err error) 
 	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll_create: %w", err)
 	}
-	for i := range conns {
-		w, err := connect(to)
-		if err != nil {
-			return nil, fmt.Errorf("connection %d of %d: %w", i+1, conns, err)
-		}
-		g.wires = append(g.wires, w)
-		err = unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, w.fd, &unix.EpollEvent{
-			Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(i),
-		})
-		if err != nil {
-			return nil, fmt.Errorf("epoll_ctl: %w", err)
+	for _, c := range crowds {
+		c.depth = max(c.depth, 1)
+		for i := range c.conns {
+			w := &wire{crowd: c, fd: -1, index: len(g.wires), conn: i}
+			g.wires = append(g.wires, w)
+			if !c.fresh {
+				if err := g.connect(w); err != nil {
+					return nil, fmt.Errorf("connection %d of %d: %w", i+1, c.conns, err)
+				}
+			}
 		}
 	}
 	return g, nil
 }
 
-func (g *generator) close() {
-	for _, w := range g.wires {
-		unix.Close(w.fd) // nothing is on its way that matters
+func (g *generator) connect(w *wire) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
 	}
-	unix.Close(g.epoll)
-}
-
-// run sends requests at that pace, and waits until all of them are answered.
-// id names what the request with that number, 0, 1, 2 …, asks for.
-func (g *generator) run(ctx context.Context, p pace, id func(i int) int) (load, error) {
-	// The kernel may wake a thread 50 µs late, unless it is told not to. A program
-	// that this thread starts would inherit that: it ends with the load.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
-		return load{}, fmt.Errorf("prctl: %w", err)
+	w.fd = fd
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return fmt.Errorf("setsockopt: %w", err)
 	}
-	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default; never fails
-
-	g.began = g.clock()
-	g.p, g.sent, g.took = p, 0, nil
-	g.idle = append(g.idle[:0], g.wires...)
-	events := make([]unix.EpollEvent, 256)
-	for last := g.now(); ; {
-		if err := g.send(id); err != nil {
-			return load{}, err
-		}
-		if g.sent == len(g.took) && p.over(g.sent, g.now()) {
-			break
-		}
-		n, err := g.wait(events)
-		if err != nil {
-			return load{}, err
-		}
-		for _, e := range events[:n] {
-			if err := g.serve(g.wires[e.Fd], e.Events); err != nil {
-				return load{}, err
-			}
-		}
-		switch {
-		case ctx.Err() != nil:
-			return load{}, context.Cause(ctx)
-		case n > 0:
-			last = g.now()
-		case g.now()-last > patience && g.sent > len(g.took):
-			return load{}, fmt.Errorf("%d requests have no answer after %v", g.sent-len(g.took), patience)
-		}
+	// It blocks for a moment at most: on loopback the kernel answers by itself.
+	if err := unix.Connect(fd, &g.to); err != nil {
+		return fmt.Errorf("connect: %w", err)
 	}
-	return load{answers: len(g.took), took: g.now(),
-		p50: percentile(g.took, 50), p99: percentile(g.took, 99), p999: percentile(g.took, 99.9)}, nil
-}
-
-// now is the time since the load began.
-func (g *generator) now() time.Duration { return g.clock().Sub(g.began) }
-
-// send sends all that is due, as far as there are idle connections. What finds
-// none is late, and its time counts from when it was due.
-func (g *generator) send(id func(i int) int) error {
-	for len(g.idle) > 0 {
-		now := g.now()
-		due := g.p.at(g.sent, now)
-		if due > now || g.p.over(g.sent, now) {
-			return nil
-		}
-		w := g.idle[0]
-		g.idle = g.idle[1:]
-		w.ask(g.request(w.buf[:0], id(g.sent)), g.body, due)
-		g.sent++
-		if err := w.flush(); err != nil {
-			return err
-		}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return fmt.Errorf("fcntl: %w", err)
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(w.index)}
+	if err := unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil
 }
 
-// wait waits for what can be read or written, or until a request is due.
-func (g *generator) wait(events []unix.EpollEvent) (int, error) {
-	timeout := time.Second // to look at ctx
-	if now := g.now(); g.p.rate > 0 && len(g.idle) > 0 && !g.p.over(g.sent, now) {
-		timeout = min(timeout, max(0, g.p.at(g.sent, now)-now))
+func (g *generator) close() {
+	for _, w := range g.wires {
+		if w.fd >= 0 {
+			unix.Close(w.fd) // nothing that matters is under way
+		}
 	}
-	n, err := epollWait(g.epoll, events, timeout)
-	if errors.Is(err, unix.EINTR) {
-		return 0, nil
+	unix.Close(g.epoll)
+}
+
+// run sends requests for a time, or as many as each crowd has, and waits for all
+// answers. It can be called again. It returns how long everything took.
+func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, error) {
+	// Without this the kernel may wake the thread 50 µs late. Children inherit it, so it ends with the load.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("prctl: %w", err)
 	}
-	return n, err
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default; never fails
+
+	g.began = time.Now()
+	for _, c := range g.crowds {
+		c.idle, c.sent, c.took = nil, 0, nil
+		for _, w := range g.wires {
+			if w.crowd == c {
+				c.idle = append(c.idle, w)
+			}
+		}
+	}
+	events := make([]unix.EpollEvent, 512)
+	for heard := g.now(); ; {
+		timeout, busy := time.Second, false
+		for _, c := range g.crowds {
+			next, err := g.send(c, d)
+			if err != nil {
+				return 0, err
+			}
+			timeout = min(timeout, next)
+			busy = busy || len(c.idle) < c.conns || next < time.Second
+		}
+		if !busy {
+			return g.now(), nil
+		}
+		n, err := epollWait(g.epoll, events, timeout)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return 0, err
+		}
+		for _, e := range events[:max(n, 0)] {
+			if err := g.serve(g.wires[e.Fd], e.Events); err != nil {
+				return 0, err
+			}
+		}
+		switch now := g.now(); {
+		case ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		case n > 0:
+			heard = now
+		case now-heard > patience:
+			return 0, fmt.Errorf("no answer for %v", patience)
+		}
+	}
+}
+
+func (g *generator) now() time.Duration { return time.Since(g.began) }
+
+// send sends what is due, as far as connections are idle, and returns how long
+// it is until the next request is due: a second or more if none is to come.
+func (g *generator) send(c *crowd, d time.Duration) (time.Duration, error) {
+	for i, w := range c.idle {
+		now := g.now()
+		due := now
+		if c.rate > 0 {
+			due = time.Duration(float64(c.sent) / c.rate * float64(time.Second))
+		}
+		if c.n > 0 && c.sent >= c.n || c.n == 0 && due >= d {
+			c.idle = slices.Delete(c.idle, 0, i)
+			return time.Second, nil
+		}
+		if due > now {
+			c.idle = slices.Delete(c.idle, 0, i)
+			return min(due-now, time.Second-1), nil
+		}
+		if err := g.ask(w, due); err != nil {
+			return 0, err
+		}
+	}
+	c.idle = c.idle[:0]
+	return time.Second, nil
+}
+
+// ask sends the connection's next requests.
+func (g *generator) ask(w *wire, due time.Duration) error {
+	if w.fd < 0 {
+		if err := g.connect(w); err != nil {
+			return err
+		}
+	}
+	w.buf, w.due = w.buf[:0], due
+	for w.pending = 0; w.pending < w.depth && (w.n == 0 || w.sent < w.n); w.pending++ {
+		w.buf = w.request(w.buf, w.conn, w.k, w.id(w.sent))
+		w.k++
+		w.sent++
+	}
+	w.out = w.buf
+	return w.flush()
 }
 
 // serve writes and reads what it can on a connection.
 func (g *generator) serve(w *wire, events uint32) error {
-	if !w.busy {
+	if w.fd < 0 {
+		return nil // closed since the event
+	}
+	if w.pending == 0 {
 		if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			return errors.New("the server closed a connection")
+			return errors.New("the server closed an idle connection")
 		}
 		return nil
 	}
 	if err := w.flush(); err != nil {
 		return err
 	}
-	done, err := w.receive(g.answer)
-	if err != nil || !done {
+	if events&^unix.EPOLLOUT == 0 {
+		return nil
+	}
+	before := w.pending
+	if err := w.receive(); err != nil {
 		return err
 	}
-	g.took = append(g.took, g.now()-w.due)
-	g.idle = append(g.idle, w)
+	took := g.now() - w.due
+	for range before - w.pending {
+		w.took = append(w.took, took)
+	}
+	if w.pending > 0 {
+		return nil
+	}
+	if w.fresh {
+		if err := unix.Close(w.fd); err != nil {
+			return fmt.Errorf("close: %w", err)
+		}
+		w.fd = -1
+	}
+	w.idle = append(w.idle, w)
 	return nil
 }
 
-// loadWith opens connections for one load.
-func loadWith(ctx context.Context, addr string, conns int, proto protocol, p pace, id func(i int) int) (load, error) {
-	g, err := newGenerator(addr, conns, proto)
-	if err != nil {
-		return load{}, err
+// flush writes what the socket takes.
+func (w *wire) flush() error {
+	for len(w.out) > 0 {
+		n, err := unix.Write(w.fd, w.out)
+		switch {
+		case err == unix.EAGAIN:
+			return nil
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("write: %w", err)
+		default:
+			w.out = w.out[n:]
+		}
 	}
-	defer g.close()
-	return g.run(ctx, p, id)
+	return nil
+}
+
+// receive reads what has come and counts the answers in it.
+func (w *wire) receive() error {
+	for {
+		w.in = slices.Grow(w.in, 1024)
+		n, err := unix.Read(w.fd, w.in[len(w.in):cap(w.in)])
+		switch {
+		case err == unix.EAGAIN:
+			return nil
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("read: %w", err)
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		}
+		full := len(w.in)+n == cap(w.in)
+		w.in = w.in[:len(w.in)+n]
+		at := 0
+		for at < len(w.in) {
+			size, err := w.answer(w.in[at:])
+			if err != nil {
+				return err
+			}
+			if size == 0 {
+				break
+			}
+			at += size
+			w.pending--
+		}
+		w.in = w.in[:copy(w.in, w.in[at:])]
+		if w.pending < 0 {
+			return errors.New("an answer that nobody asked for")
+		}
+		// More than what was read triggers another event.
+		if !full && w.pending == 0 {
+			return nil
+		}
+	}
 }

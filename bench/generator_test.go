@@ -4,89 +4,115 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 )
 
 func byNumber(i int) int { return i + 1 }
 
+// seen is a server that notes what it is asked for.
+type seen struct {
+	mu      sync.Mutex
+	asked   map[string]int // by method, path and size of the body
+	clients map[string]bool
+}
+
+func (s *seen) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n, err := io.Copy(io.Discard, r.Body)
+	if err != nil {
+		panic(err)
+	}
+	s.mu.Lock()
+	s.asked[fmt.Sprintf("%s %s %d", r.Method, r.URL.RequestURI(), n)]++
+	s.clients[r.RemoteAddr] = true
+	s.mu.Unlock()
+	emptyHandler(w, r)
+}
+
 func TestGeneratorAsksOnceForEachID(t *testing.T) {
-	for _, value := range []int{1, 64, joined + 1, 8 << 20} {
-		s := &seen{sizes: map[int]bool{}}
+	for _, c := range []struct {
+		crowd
+		clients int
+	}{
+		{crowd{conns: 3}, 3},
+		{crowd{conns: 3, depth: 4}, 3},
+		{crowd{conns: 2, fresh: true}, 10},
+		{crowd{conns: 2, rate: 10_000}, 2},
+	} {
+		s := &seen{asked: map[string]int{}, clients: map[string]bool{}}
 		server := httptest.NewServer(s)
-		r := &row{method: "POST", acc: "a", api: "kv", value: value}
-		l, err := loadWith(context.Background(), server.Listener.Addr().String(), 3, overHTTP(r), pace{n: 10}, byNumber)
+		c.protocol, c.n, c.id = overHTTP("POST /db/a/kv/", 64), 10, byNumber
+		g, err := newGenerator(server.Listener.Addr().String(), &c.crowd)
+		if err == nil {
+			_, err = g.run(t.Context(), 0)
+			g.close()
+		}
 		server.Close() // what it has seen is read once it has ended
 		if err != nil {
-			t.Fatalf("%d bytes: %v", value, err)
-		}
-		count := map[string]int{}
-		for _, a := range s.asked {
-			count[a]++
+			t.Fatal(err)
 		}
 		for id := 1; id <= 10; id++ {
-			if count["POST "+r.path(id)] != 1 {
-				t.Errorf("%s was asked for %d times", r.path(id), count["POST "+r.path(id)])
+			if n := s.asked[fmt.Sprintf("POST /db/a/kv/%d 64", id)]; n != 1 {
+				t.Errorf("%+v: id %d was asked for %d times", c.crowd, id, n)
 			}
 		}
-		if l.answers != 10 || len(s.asked) != 10 || len(s.sizes) != 1 || !s.sizes[value] {
-			t.Errorf("%d bytes: %d answers to %d requests of sizes %v, want 10", value, l.answers, len(s.asked), s.sizes)
+		if len(c.took) != 10 || len(s.asked) != 10 || len(s.clients) != c.clients {
+			t.Errorf("%d answers to %d requests over %d connections, want 10, 10 and %d", len(c.took), len(s.asked), len(s.clients), c.clients)
 		}
 	}
+}
+
+func TestAPairLocksAndUnlocksItsOwnID(t *testing.T) {
+	s := &seen{asked: map[string]int{}, clients: map[string]bool{}}
+	server := httptest.NewServer(s)
+	c := &crowd{protocol: pair("POST /db/p/lock/", "DELETE /db/p/lock/"), conns: 1, n: 4, id: byNumber}
+	_, err := runFor(t.Context(), server, c)
+	server.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.asked) != 2 || s.asked["POST /db/p/lock/0?id=bench&dur=60 0"] != 2 || s.asked["DELETE /db/p/lock/0?id=bench 0"] != 2 {
+		t.Errorf("a pair asks for %v", s.asked)
+	}
+}
+
+func runFor(ctx context.Context, s *httptest.Server, crowds ...*crowd) (time.Duration, error) {
+	g, err := newGenerator(s.Listener.Addr().String(), crowds...)
+	if err != nil {
+		return 0, err
+	}
+	defer g.close()
+	return g.run(ctx, time.Millisecond)
 }
 
 // One stall of the server is one slow answer for a client that waits, and many
-// for one that does not: that is what a constant rate is for.
+// for a client that does not: that is what a constant rate is for.
 func TestAStallCountsForAllThatWasDueMeanwhile(t *testing.T) {
-	const stall, d = 100 * time.Millisecond, 200 * time.Millisecond
-	var once sync.Once
-	var passed atomic.Int64
+	const rate, n = 1000, 100
+	var stalled sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		once.Do(func() { passed.Add(int64(stall)) }) // the others wait for it
+		stalled.Do(func() { time.Sleep(2 * n * time.Second / rate) }) // the other connections wait for it
 		emptyHandler(w, r)
 	}))
 	defer server.Close()
-	g, err := newGenerator(server.Listener.Addr().String(), 4, overHTTP(rows(1)[0]))
-	if err != nil {
+	c := &crowd{protocol: many["http"], conns: 4, id: byNumber, n: n, rate: rate}
+	if _, err := runFor(t.Context(), server, c); err != nil {
 		t.Fatal(err)
-	}
-	defer g.close()
-	g.clock = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
-	l, err := g.run(context.Background(), pace{rate: 1000, d: d}, byNumber)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if l.answers != 200 {
-		t.Errorf("%d answers, want 200", l.answers)
 	}
 	slow := 0
-	for _, took := range g.took {
-		if took >= stall/2 {
+	for _, took := range c.took {
+		if took >= n*time.Second/rate {
 			slow++
 		}
 	}
-	if slow < 50 { // what was due in the first half of the stall was answered after all of it
-		t.Errorf("%d answers took %v or more, want 50 at least", slow, stall/2)
-	}
-}
-
-func TestGeneratorReadsValuesOfAnySize(t *testing.T) {
-	body := strings.Repeat("v", 3*readOnce)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Length", fmt.Sprint(len(body)))
-		fmt.Fprint(w, body)
-	}))
-	defer server.Close()
-	r := &row{method: "GET", acc: "a", api: "kv", value: len(body)}
-	l, err := loadWith(context.Background(), server.Listener.Addr().String(), 2, overHTTP(r), pace{n: 6}, byNumber)
-	if err != nil || l.answers != 6 {
-		t.Errorf("%d answers, %v; want 6", l.answers, err)
+	if slow != n {
+		t.Errorf("%d of %d answers are as late as the stall made them", slow, n)
 	}
 }
 
@@ -96,14 +122,14 @@ func TestGeneratorFailsWithTheServer(t *testing.T) {
 	hangsUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer hangsUp.Close()
 	for server, want := range map[*httptest.Server]string{refuses: "a refusal", hangsUp: "EOF"} {
-		_, err := loadWith(context.Background(), server.Listener.Addr().String(), 2, overHTTP(rows(1)[0]), pace{n: 100}, byNumber)
+		_, err := runFor(t.Context(), server, &crowd{protocol: one["http"], conns: 2, n: 100, id: byNumber})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
 }
 
-func TestGeneratorSpeaksRedis(t *testing.T) {
+func TestGeneratorSpeaksRESP(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -123,11 +149,15 @@ func TestGeneratorSpeaksRedis(t *testing.T) {
 		asked <- strings.Join(words, " ")
 		fmt.Fprint(c, "+OK\r\n")
 	}()
-	r := &row{method: "POST", value: 3}
-	if _, err := loadWith(context.Background(), l.Addr().String(), 1, overRedis(r), pace{n: 1}, byNumber); err != nil {
+	g, err := newGenerator(l.Addr().String(), &crowd{protocol: overRESP("SET", "key", 3), conns: 1, n: 1, id: func(int) int { return 1234 }})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := <-asked, "*3 $3 SET $16 key:000000000001 $3 vvv"; got != want {
+	defer g.close()
+	if _, err := g.run(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := <-asked, "*3 $3 SET $12 key:00001234 $3 vvv"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -135,27 +165,29 @@ func TestGeneratorSpeaksRedis(t *testing.T) {
 func TestAnswersAreReadToTheirEnd(t *testing.T) {
 	const http200 = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n"
 	for _, c := range []struct {
-		answer     func([]byte) (int, int, error)
-		text       string
-		head, body int
-		bad        bool
+		answer func([]byte) (int, error)
+		text   string
+		size   int
+		bad    bool
 	}{
-		{httpAnswer, http200 + "1\n", len(http200), 2, false},
-		{httpAnswer, http200[:len(http200)-1], 0, 0, false},
-		{httpAnswer, "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", 33, 0, false},
-		{httpAnswer, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno", 0, 0, true},
-		{httpAnswer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, 0, true},
-		{redisAnswer, ":1234\r\n", 7, 0, false},
-		{redisAnswer, ":1234\r", 0, 0, false},
-		{redisAnswer, "+OK\r\n", 5, 0, false},
-		{redisAnswer, "$3\r\nvv", 4, 5, false},
-		{redisAnswer, "$-1\r\n", 0, 0, true},
-		{redisAnswer, "-ERR no\r\n", 0, 0, true},
-		{redisAnswer, "\r\n", 0, 0, true},
+		{httpAnswer, http200 + "1\nHTTP", len(http200) + 2, false},
+		{httpAnswer, http200 + "1", 0, false},
+		{httpAnswer, http200[:len(http200)-1], 0, false},
+		{httpAnswer, "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", 33, false},
+		{httpAnswer, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno", 0, true},
+		{httpAnswer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, true},
+		{respAnswer, ":1234\r\n:5", 7, false},
+		{respAnswer, ":1234\r", 0, false},
+		{respAnswer, "+OK\r\n", 5, false},
+		{respAnswer, "$3\r\nvv", 0, false},
+		{respAnswer, "$3\r\nvvv\r\n", 9, false},
+		{respAnswer, "$-1\r\n", 0, true},
+		{respAnswer, "-ERR no\r\n", 0, true},
+		{respAnswer, "\r\n", 0, true},
 	} {
-		head, body, err := c.answer([]byte(c.text))
-		if head != c.head || body != c.body || (err != nil) != c.bad {
-			t.Errorf("%q: got %d, %d, %v; want %d, %d, an error %v", c.text, head, body, err, c.head, c.body, c.bad)
+		size, err := c.answer([]byte(c.text))
+		if size != c.size || (err != nil) != c.bad {
+			t.Errorf("%q: got %d, %v; want %d, an error %v", c.text, size, err, c.size, c.bad)
 		}
 	}
 }

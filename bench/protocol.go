@@ -2,97 +2,132 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// protocol is how a generator asks for a row's work, and how it reads what
-// comes back.
+// protocol is how a connection asks for work, and how it reads what comes back.
 type protocol struct {
-	request func(b []byte, id int) []byte // appends the request for an id, without the body
-	body    []byte                        // that each request ends with
-	// answer looks at the beginning of an answer and returns how long its head and
-	// its body are: a head of 0, if more has to come to tell.
-	answer func(b []byte) (head, body int, err error)
+	// request appends request number k of a connection, for an id.
+	request func(b []byte, conn, k, id int) []byte
+	// answer returns the size of the answer that b begins with, 0 if it is not whole, or an error if it is a refusal.
+	answer func(b []byte) (size int, err error)
 }
 
-// overHTTP asks for the row's work as its wrk script does.
-func overHTTP(r *row) protocol {
-	begin := fmt.Sprintf("%s /db/%s/%s/", r.method, r.acc, r.api)
-	end := " HTTP/1.1\r\nHost: localhost\r\n\r\n"
-	var body []byte
-	if r.method == "POST" && r.value > 0 {
-		body = []byte(r.body())
-		end = fmt.Sprintf(" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", len(body))
+// overHTTP sends "METHOD PATH" with the id behind it, and a body of so many bytes.
+func overHTTP(call string, size int) protocol {
+	tail := " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	if size > 0 {
+		tail = fmt.Sprintf(" HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("v", size))
 	}
-	return protocol{func(b []byte, id int) []byte {
-		return append(strconv.AppendInt(append(b, begin...), int64(id), 10), end...)
-	}, body, httpAnswer}
+	return protocol{func(b []byte, _, _, id int) []byte {
+		return append(strconv.AppendInt(append(b, call...), int64(id), 10), tail...)
+	}, httpAnswer}
+}
+
+// pair locks and unlocks in turn. Each connection has an id of its own.
+func pair(lock, unlock string) protocol {
+	return protocol{func(b []byte, conn, k, _ int) []byte {
+		call, tail := lock, "?id=bench&dur=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+		if k%2 == 1 {
+			call, tail = unlock, "?id=bench HTTP/1.1\r\nHost: localhost\r\n\r\n"
+		}
+		return append(strconv.AppendInt(append(b, call...), int64(conn), 10), tail...)
+	}, httpAnswer}
+}
+
+// overRESP sends a command of Redis for a key, and a value of so many bytes.
+func overRESP(command, key string, size int) protocol {
+	parts, tail := 2, "\r\n"
+	if size > 0 {
+		parts, tail = 3, fmt.Sprintf("\r\n$%d\r\n%s\r\n", size, strings.Repeat("v", size))
+	}
+	const digits = 8
+	head := fmt.Sprintf("*%d\r\n$%d\r\n%s\r\n$%d\r\n%s:", parts, len(command), command, len(key)+1+digits, key)
+	return protocol{func(b []byte, _, _, id int) []byte {
+		b = append(b, head...)
+		for place := 10_000_000; place > 0; place /= 10 {
+			b = append(b, byte('0'+id/place%10))
+		}
+		return append(b, tail...)
+	}, respAnswer}
+}
+
+// overEtcd puts a value through etcd's HTTP gateway, whose keys and values are
+// base64. Eight digits are base64 as they are.
+func overEtcd(size int) protocol {
+	tail := `","value":"` + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("v", size))) + `"}`
+	head := fmt.Sprintf("POST /v3/kv/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", len(`{"key":"00000000`)+len(tail))
+	return protocol{func(b []byte, _, _, id int) []byte {
+		return append(fmt.Appendf(append(b, head...), `{"key":"%08d`, id), tail...)
+	}, httpAnswer}
 }
 
 var headEnd, contentLength = []byte("\r\n\r\n"), []byte("\r\nContent-Length: ")
 
-// httpAnswer is for answers with a length, as our server and the empty one give.
-func httpAnswer(b []byte) (head, body int, err error) {
+// httpAnswer is for answers that have a Content-Length or no body.
+func httpAnswer(b []byte) (int, error) {
 	end := bytes.Index(b, headEnd)
 	if end < 0 {
-		return 0, 0, nil
+		return 0, nil
 	}
-	head = end + len(headEnd)
-	if !bytes.HasPrefix(b, []byte("HTTP/1.1 2")) {
-		return 0, 0, fmt.Errorf("a refusal: %q", b)
+	head := b[:end+2]
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 2")) {
+		return 0, fmt.Errorf("a refusal: %q", b)
 	}
-	if bytes.HasPrefix(b, []byte("HTTP/1.1 204")) {
-		return head, 0, nil
+	size := end + len(headEnd)
+	if bytes.HasPrefix(head, []byte("HTTP/1.1 204")) {
+		return size, nil
 	}
-	_, length, ok := bytes.Cut(b[:head], contentLength)
-	if !ok {
-		return 0, 0, fmt.Errorf("an answer without a length: %q", b)
+	at := bytes.Index(head, contentLength)
+	if at < 0 {
+		return 0, fmt.Errorf("an answer without a length: %q", b)
 	}
-	length, _, _ = bytes.Cut(length, []byte("\r\n"))
-	body, err = strconv.Atoi(string(length))
-	return head, body, err
+	length, _, _ := bytes.Cut(head[at+len(contentLength):], []byte("\r"))
+	n, err := strconv.Atoi(string(length))
+	if err != nil {
+		return 0, fmt.Errorf("an answer without a length: %q", b)
+	}
+	if size += n; size > len(b) {
+		return 0, nil
+	}
+	return size, nil
 }
 
-// overRedis asks Redis for the same work, for the keys that redis-benchmark uses.
-func overRedis(r *row) protocol {
-	end := "\r\n"
-	command, key := "INCR", "counter"
-	switch {
-	case r.method == "GET":
-		command, key = "GET", "key"
-	case r.value > 0:
-		command, key = "SET", "key"
+// respAnswer is for answers that are a number, a word or a value.
+func respAnswer(b []byte) (int, error) {
+	end := bytes.Index(b, []byte("\r\n"))
+	if end < 0 {
+		return 0, nil
 	}
-	parts := 2
-	var body []byte
-	if command == "SET" {
-		parts = 3
-		body = []byte(r.body() + "\r\n")
-		end = fmt.Sprintf("\r\n$%d\r\n", r.value)
-	}
-	const digits = 12
-	begin := fmt.Sprintf("*%d\r\n$%d\r\n%s\r\n$%d\r\n%s:", parts, len(command), command, len(key)+1+digits, key)
-	return protocol{func(b []byte, id int) []byte {
-		return append(fmt.Appendf(append(b, begin...), "%0*d", digits, id), end...)
-	}, body, redisAnswer}
-}
-
-// redisAnswer is for answers that are a number, a word or a value.
-func redisAnswer(b []byte) (head, body int, err error) {
-	line, _, ok := bytes.Cut(b, []byte("\r\n"))
-	if !ok {
-		return 0, 0, nil
-	}
-	if len(line) > 0 {
-		switch line[0] {
-		case '+', ':':
-			return len(line) + 2, 0, nil
-		case '$':
-			if n, err := strconv.Atoi(string(line[1:])); err == nil && n >= 0 {
-				return len(line) + 2, n + 2, nil
+	size := end + 2
+	switch b[0] {
+	case '+', ':':
+		return size, nil
+	case '$':
+		if n, err := strconv.Atoi(string(b[1:end])); err == nil && n >= 0 {
+			if size += n + 2; size > len(b) {
+				return 0, nil
 			}
+			return size, nil
 		}
 	}
-	return 0, 0, fmt.Errorf("a refusal: %q", line)
+	return 0, fmt.Errorf("a refusal: %q", b[:end])
+}
+
+// epollWait is epoll_pwait2, which counts in ns where epoll_wait counts in ms.
+func epollWait(epoll int, events []unix.EpollEvent, timeout time.Duration) (int, error) {
+	t := unix.NsecToTimespec(int64(timeout))
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
+		uintptr(len(events)), uintptr(unsafe.Pointer(&t)), 0, 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("epoll_pwait2: %w", errno)
+	}
+	return int(n), nil
 }

@@ -1,67 +1,74 @@
 package main
 
 import (
-	"errors"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
-func testResults() *results {
-	r := newResults(options{seconds: time.Second}, []fact{{"kernel", "Linux 1.2"}})
-	one, kv := &row{name: "one", conns: []int{64}, method: "POST", ids: 1}, &row{name: "values", conns: []int{64}, api: "kv"}
-	r.rows = []*row{one, kv}
-	r.notServed[kv] = errors.New("404: no such route")
-	r.samples[measured{one, 64, ours}] = []sample{{rate: 9000, p50: time.Millisecond}, {rate: 900}}
-	r.samples[measured{one, 64, empty}] = []sample{{rate: 10000}, {rate: 1000}}
-	r.samples[measured{kv, 64, empty}] = []sample{{rate: 5000}, {rate: 5000}}
-	return &r
+func TestRatiosAreTakenWithinARound(t *testing.T) {
+	// The second round was twice as slow for both.
+	if got, want := ratio([]float64{30, 15, 40}, []float64{10, 5, 20}, false), "**3.00** (2.00–3.00)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got, want := ratio([]float64{2}, []float64{1}, true), "**0.50** (0.50–0.50)"; got != want {
+		t.Errorf("of times: got %s, want %s", got, want)
+	}
+	if got := ratio(nil, []float64{1}, false); got != "–" {
+		t.Errorf("of nothing: %s", got)
+	}
 }
 
-func TestTablesSayWhatIsNotServed(t *testing.T) {
-	text := testResults().markdown()
-	for _, want := range []string{
-		"- kernel: Linux 1.2\n",
-		"| one | 64 | 4,950 (900–9,000) | 5,500 (1,000–10,000) | **0.90** (0.90–0.90) | – | – | – |\n",
-		"| values | 64 | not served (404: no such route) | 5,000 (5,000–5,000) | – | – | – | – |\n",
+func TestReportHasALineForEachFigure(t *testing.T) {
+	rate := &row{name: "posts", conns: 64, figures: requests}
+	times := &row{name: "hand-over", conns: 2, figures: []figure{{"p50 µs", true}, {"p99 µs", true}}}
+	r := report{rows: []*row{rate, times}, names: []string{ours, before, redis}, samples: map[sample][]measured{}}
+	r.add(rate, ours, measured{[]float64{24_680}, 20})
+	r.add(rate, before, measured{[]float64{12_340}, 40})
+	r.add(times, ours, measured{[]float64{100, 400}, 0})
+	r.add(times, before, measured{[]float64{150, 300}, 0})
+	text := r.markdown()
+	for _, line := range []string{
+		"| posts | 64 | requests/s | 24,700 | **2.00** (2.00–2.00) | – | clouddragon 20, before 40 |",
+		"| hand-over | 2 | p50 µs | 100 | **1.50** (1.50–1.50) | – |  |",
+		"| hand-over | 2 | p99 µs | 400 | **0.75** (0.75–0.75) | – |  |",
 	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("%q is not in:\n%s", want, text)
+		if !strings.Contains(text, "\n"+line+"\n") {
+			t.Errorf("the report has no line\n%s\nin\n%s", line, text)
 		}
-	}
-	if strings.Contains(text, "NaN") {
-		t.Errorf("a figure that was not taken is shown:\n%s", text)
 	}
 }
 
-func TestNotesAreKept(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "RESULTS.md")
-	const mine = "\n## Notes\n\nA larger batch did not help.\n"
-	if err := os.WriteFile(file, []byte("# Results\n\nold figures\n"+mine), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r := testResults()
-	for range 2 {
-		if err := r.save(file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := r.markdown() + mine; string(got) != want {
-		t.Errorf("got:\n%s\nwant:\n%s", got, want)
-	}
-}
-
-func TestNumbersHaveThreeDigits(t *testing.T) {
-	for x, want := range map[float64]string{0: none, math.NaN(): none, 7: "7", 592.4: "592", 48149: "48,100", 1234567: "1,230,000"} {
+func TestNumbersAreRounded(t *testing.T) {
+	for x, want := range map[float64]string{0.1234: "0.123", 12.345: "12.3", 123.4: "123", 1234: "1,230", 123456: "123,000", 1e6: "1,000,000", math.NaN(): "–"} {
 		if got := number(x); got != want {
-			t.Errorf("number(%v) = %q, want %q", x, got, want)
+			t.Errorf("%v: got %s, want %s", x, got, want)
 		}
+	}
+}
+
+func TestPercentileIsATimeThatWasMeasured(t *testing.T) {
+	var times []time.Duration
+	for i := 1000; i > 0; i-- {
+		times = append(times, time.Duration(i))
+	}
+	for q, want := range map[float64]time.Duration{50: 500, 99: 990, 99.9: 999, 100: 1000} {
+		if got := percentile(times, q); got != want {
+			t.Errorf("%v %%: got %v, want %v", q, got, want)
+		}
+	}
+	if got := percentile(nil, 50); got != 0 {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
+func TestCPUTimeIsReadBehindAnyName(t *testing.T) {
+	got, err := parseCPU([]byte("1 (a) b 7 8) S 4 5 6 7 8 9 10 11 12 13 150 25 16 17"))
+	if want := 1750 * time.Millisecond; err != nil || got != want {
+		t.Errorf("got %v (%v), want %v", got, err, want)
+	}
+	if _, err := parseCPU([]byte("1 (a) S 4")); err == nil {
+		t.Error("a short line is no error")
 	}
 }

@@ -1,108 +1,213 @@
 package main
 
 import (
-	"fmt"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
 	"strconv"
-	"strings"
+	"time"
 )
 
 // row is one kind of work, given to each server in turn.
 type row struct {
-	name   string
-	conns  []int  // connections, one measurement each
-	method string // of the request, or of the first of a pair
-	acc    string // the account, of this row's ids alone
-	api    string
-	ids    int      // the requests are spread over so many ids: 1, 2, 3 …
-	value  int      // bytes of the body; 0: none
-	paced  bool     // its latency is measured at a constant rate too
-	unlock string   // the route that ends what the first request began: a pair
-	redis  []string // what redis-benchmark is asked for the same work; nil: it has none
-	etcd   bool     // etcd has the same work
+	name    string
+	conns   int
+	figures []figure
+	on      map[string]bool // which ways of speaking can do the work
+	run     func(ctx context.Context, b *bench, t *target) (measured, error)
 }
+
+// figure is what a row tells.
+type figure struct {
+	name string
+	less bool // is better
+}
+
+var requests = []figure{{"requests/s", false}}
+
+// measured is what one measurement of a row found.
+type measured struct {
+	figures []float64
+	cpu     float64 // µs of the server for a request; 0: not measured
+}
+
+// work is the same request in each server's protocol.
+type work map[string]protocol
+
+func (w work) spoken() map[string]bool {
+	on := map[string]bool{}
+	for speak := range w {
+		on[speak] = true
+	}
+	return on
+}
+
+func sequencePost(account string) work {
+	return work{"http": overHTTP("POST /db/"+account+"/sequence/", 0), "resp": overRESP("INCR", account, 0)}
+}
+
+var (
+	one       = sequencePost("one")
+	many      = sequencePost("many")
+	set       = work{"http": overHTTP("POST /db/small/kv/", 64), "resp": overRESP("SET", "key", 64), "etcd": overEtcd(64)}
+	get       = work{"http": overHTTP("GET /db/small/kv/", 0), "resp": overRESP("GET", "key", 0)}
+	mutexPair = work{"http": pair("POST /db/pair/mlock/", "POST /db/pair/munlock/")}
+	lockPair  = work{"http": pair("POST /db/pair/lock/", "DELETE /db/pair/lock/")}
+)
 
 // rows are all kinds of work, over that many ids.
 func rows(ids int) []*row {
-	few, most, all := []int{64, 256}, []int{64, 256, 4096}, []int{1, 64, 256, 4096}
-	many := thousands(float64(ids)) + " ids"
-	spread := strconv.Itoa(ids)
-	return []*row{
-		{name: "sequence POST, one id", conns: all, method: "POST", acc: "one", api: "sequence", ids: 1,
-			redis: []string{"-t", "incr"}},
-		{name: "sequence POST, " + many, conns: all, method: "POST", acc: "many", api: "sequence", ids: ids, paced: true,
-			redis: []string{"-t", "incr", "-r", spread}},
-		{name: "counter POST, " + many, conns: few, method: "POST", acc: "many", api: "counter", ids: ids},
-		{name: "kv set 64 B, " + many, conns: most, method: "POST", acc: "small", api: "kv", ids: ids, value: 64, paced: true,
-			redis: []string{"-t", "set", "-d", "64", "-r", spread}, etcd: true},
-		{name: "kv set 1 KiB, " + many, conns: few, method: "POST", acc: "large", api: "kv", ids: ids, value: 1024,
-			redis: []string{"-t", "set", "-d", "1024", "-r", spread}},
-		{name: "kv get 64 B, " + many, conns: most, method: "GET", acc: "small", api: "kv", ids: ids, value: 64, paced: true,
-			redis: []string{"-t", "get", "-r", spread}},
-		{name: "mutex, lock or unlock", conns: few, method: "POST", acc: "pair", api: "mlock", unlock: "POST munlock"},
-		{name: "lock, lock or unlock", conns: few, method: "POST", acc: "pair", api: "lock", unlock: "DELETE lock"},
+	spread := thousands(strconv.Itoa(ids)) + " ids"
+	var all []*row
+	for _, kind := range []struct {
+		name  string
+		ids   int
+		work  work
+		conns []int
+	}{
+		{"sequence POST, one id", 1, one, []int{1, 64, 256, 4096}},
+		{"sequence POST, " + spread, ids, many, []int{1, 64, 256, 4096}},
+		{"kv set 64 B", ids, set, []int{64, 256}},
+		{"kv get 64 B", ids, get, []int{64, 256}},
+		{"mutex, lock or unlock", 1, mutexPair, []int{64, 256}},
+		{"lock, lock or unlock", 1, lockPair, []int{64, 256}},
+	} {
+		for _, conns := range kind.conns {
+			all = append(all, fast(kind.name, kind.work, crowd{conns: conns, id: anyOf(kind.ids)}))
+		}
 	}
+	pipelined := fast("sequence POST, pipelining of 16", many, crowd{conns: 64, id: anyOf(ids), depth: 16})
+	fresh := fast("sequence POST, each on a new connection", many, crowd{conns: 64, id: anyOf(ids), fresh: true})
+	all = append(all, pipelined, fresh, besideWrites(ids),
+		paced("sequence POST, 12,000/s", many, ids), paced("kv get 64 B, 12,000/s", get, ids))
+	for _, api := range []string{"mlock", "lock"} {
+		for _, waiters := range []int{1, 10_000} {
+			all = append(all, handOver(api, waiters))
+		}
+	}
+	return append(all, idleMemory(8000), stalledSync(), secondOpinion())
 }
 
-// counted says whether what was acknowledged can be told from what is there: a
-// sequence or a counter from its value, which each POST raises by one, a value
-// from its version.
-func (r *row) counted() bool { return r.ids > 0 && r.method == "POST" }
+// anyOf returns random ids.
+func anyOf(ids int) func(int) int {
+	return func(int) int { return 1 + rand.IntN(ids) }
+}
 
-// ringName is the name of the hand-over of the row's lock.
-func (r *row) ringName() string { return r.api + " hand-over" }
-
-// path of the id with that number.
-func (r *row) path(id int) string { return fmt.Sprintf("/db/%s/%s/%d", r.acc, r.api, id) }
-
-// body is a value of the row's size.
-func (r *row) body() string { return strings.Repeat("v", r.value) }
-
-// held is how many ids each thread of wrk keeps locked. More than it has
-// connections, so that the lock has been answered when its unlock is sent.
-const held = 512
-
-// script is the wrk script of the row. No two have the same number: it seeds
-// the random ids, and no pair meets what another run left locked.
-func (r *row) script(number int) string {
-	var b strings.Builder
-	// setup runs once for each thread, init and request in the thread.
-	fmt.Fprintf(&b, `local threads = 0
-function setup(thread)
-  threads = threads + 1
-  thread:set("thread_number", threads)
-end
-function init(args)
-  math.randomseed(%d * 1000 + thread_number)
-end
-local tail = " HTTP/1.1\r\nHost: localhost\r\n\r\n"
-`, number)
-	switch {
-	case r.unlock != "":
-		method, api, _ := strings.Cut(r.unlock, " ")
-		// wrk asks for one request that it does not send, to look at it. That is
-		// number 0, which nothing unlocks.
-		fmt.Fprintf(&b, `
-local locked, unlocked = -1, 0
-function request()
-  if locked - unlocked < %d then
-    locked = locked + 1
-    return "%s /db/%s/%s/%d-" .. thread_number .. "-" .. locked .. "?id=bench&dur=60" .. tail
-  end
-  unlocked = unlocked + 1
-  return "%s /db/%s/%s/%d-" .. thread_number .. "-" .. unlocked .. "?id=bench" .. tail
-end
-`, held, r.method, r.acc, r.api, number, method, r.acc, api, number)
-	default:
-		if r.counted() && r.value > 0 {
-			fmt.Fprintf(&b, `tail = " HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" .. string.rep("v", %d)
-`, r.value, r.value)
+// fast measures how many requests are answered as fast as they can be.
+func fast(name string, w work, c crowd) *row {
+	return &row{name, c.conns, requests, w.spoken(), func(ctx context.Context, b *bench, t *target) (measured, error) {
+		c := c
+		c.protocol = w[t.speak]
+		took, cpu, err := load(ctx, t, b.seconds, &c)
+		if err != nil {
+			return measured{}, err
 		}
-		fmt.Fprintf(&b, `
-function request()
-  return "%s /db/%s/%s/" .. math.random(%d) .. tail
-end
-`, r.method, r.acc, r.api, r.ids)
+		n := float64(len(c.took))
+		return measured{[]float64{n / took.Seconds()}, micros(cpu) / n}, nil
+	}}
+}
+
+// besideWrites measures reads while other connections write as fast as they can.
+func besideWrites(ids int) *row {
+	return &row{"kv get 64 B beside 16 connections that set", 64, requests, get.spoken(), func(ctx context.Context, b *bench, t *target) (measured, error) {
+		reads := &crowd{protocol: get[t.speak], conns: 64, id: anyOf(ids)}
+		writes := &crowd{protocol: set[t.speak], conns: 16, id: anyOf(ids)}
+		took, _, err := load(ctx, t, b.seconds, reads, writes)
+		return measured{figures: []float64{float64(len(reads.took)) / took.Seconds()}}, err
+	}}
+}
+
+// paced measures how long requests take at a constant rate. A request's time
+// begins when it is due, so that a stall counts for all that was due meanwhile.
+func paced(name string, w work, ids int) *row {
+	const conns, rate = 64, 12_000
+	return &row{name, conns, []figure{{"p50 µs", true}, {"p99 µs", true}}, w.spoken(), func(ctx context.Context, b *bench, t *target) (measured, error) {
+		c := &crowd{protocol: w[t.speak], conns: conns, id: anyOf(ids), rate: rate}
+		_, cpu, err := load(ctx, t, 2*b.seconds, c)
+		if err != nil {
+			return measured{}, err
+		}
+		return measured{[]float64{micros(percentile(c.took, 50)), micros(percentile(c.took, 99))}, micros(cpu) / float64(len(c.took))}, nil
+	}}
+}
+
+// load runs the crowds and returns how long it took, and the CPU time that the
+// server used meanwhile.
+func load(ctx context.Context, t *target, d time.Duration, crowds ...*crowd) (took, cpu time.Duration, err error) {
+	g, err := newGenerator(t.addr, crowds...)
+	if err != nil {
+		return 0, 0, err
 	}
-	b.WriteString(wrkDone)
-	return b.String()
+	defer g.close()
+	began, err := t.cpu()
+	if err != nil {
+		return 0, 0, err
+	}
+	if took, err = g.run(ctx, d); err != nil {
+		return 0, 0, err
+	}
+	ended, err := t.cpu()
+	return took, ended - began, err
+}
+
+// fill writes each id once, so that no measurement is of new ones.
+func fill(ctx context.Context, t *target, ids int) error {
+	for _, w := range []work{one, many, set} {
+		p, ok := w[t.speak]
+		if !ok {
+			continue
+		}
+		if _, _, err := load(ctx, t, 0, &crowd{protocol: p, conns: 64, depth: 16, n: ids, id: func(i int) int { return i + 1 }}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// idleMemory measures what a connection takes that has been used once, of a
+// server that has done nothing else.
+func idleMemory(conns int) *row {
+	return &row{"memory of an idle connection", conns, []figure{{"bytes", true}}, one.spoken(), func(ctx context.Context, b *bench, t *target) (_ measured, err error) {
+		alone, remove, err := b.another(ctx, t, b.dir)
+		if err != nil {
+			return measured{}, err
+		}
+		defer func() { err = errors.Join(err, remove()) }()
+		if _, _, err := load(ctx, alone, 0, &crowd{protocol: one[t.speak], conns: 1, n: 1, id: anyOf(1)}); err != nil {
+			return measured{}, err
+		}
+		began, err := alone.memory()
+		if err != nil {
+			return measured{}, err
+		}
+		g, err := newGenerator(alone.addr, &crowd{protocol: one[t.speak], conns: conns, n: conns, id: anyOf(1)})
+		if err != nil {
+			return measured{}, err
+		}
+		defer g.close()
+		if _, err := g.run(ctx, 0); err != nil {
+			return measured{}, err
+		}
+		ended, err := alone.memory()
+		return measured{figures: []float64{(ended - began) / float64(conns)}}, err
+	}}
+}
+
+// another starts one more server of the target's kind, with data under dir.
+func (b *bench) another(ctx context.Context, t *target, dir string) (*target, func() error, error) {
+	data, err := os.MkdirTemp(dir, "another-")
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := t.start(ctx, data)
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(data))
+	}
+	alone := *t
+	alone.process = p
+	return &alone, func() error {
+		p.kill()
+		return os.RemoveAll(data)
+	}, nil
 }
