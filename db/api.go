@@ -66,7 +66,22 @@ type Holder struct {
 	Token   int64         // the fencing token
 	TTL     time.Duration // until it is free by itself
 	Expires time.Time     // the same as wall time
-	Waiters int           // callers in the queue
+	Waiters int           // places in the queue: callers with the same id share one
+}
+
+// Waiter is a place in the queue of a lock.
+type Waiter struct {
+	Owner  string        // the id that its callers gave; empty if they gave none
+	Waited time.Duration // how long it has been waiting
+}
+
+// MaxListed is the most holders and the most waiters that are listed.
+const MaxListed = 100
+
+// Holders are all that hold a lock and wait for it, as far as they are listed.
+type Holders struct {
+	Holders []Holder // the oldest first; at least one
+	Queue   []Waiter // the first in line first
 }
 
 // LockRequest asks for a mutex or a lock.
@@ -76,14 +91,23 @@ type LockRequest struct {
 	Token int64         // if not 0: renew only, if this token holds
 	Dur   time.Duration // how long it is held, from the grant
 	Wait  time.Duration // how long to queue for it; 0: answer at once
+
+	// The following are for mutexes only.
+
+	Limit  int           // a semaphore: how many may hold it at once, at most MaxHolders; 0: one
+	Shared bool          // a reader: any number of readers hold it at once; not with Limit
+	Least  time.Duration // it stays held for that long from the grant, also if it is given back or expires earlier
 }
+
+// MaxHolders is the largest limit of a semaphore.
+const MaxHolders = 1_000_000
 
 // UnlockRequest gives a mutex or a lock back.
 type UnlockRequest struct {
 	Key   Key
 	Owner string
 	Token int64 // 0: none given
-	Force bool  // whoever holds it
+	Force bool  // whoever holds it, all holders
 }
 
 // Value is what a key holds.

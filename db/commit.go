@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 	"clouddragon/slots"
 )
 
@@ -103,7 +103,7 @@ func (d *DB) noteDue() bool {
 
 // refuseWaiters answers whoever waits for a lock: there is no more time for that.
 func (d *DB) refuseWaiters() {
-	d.locks.Drain(func(_ lockq.Key, w *lockq.Waiter) {
+	d.locks.Drain(func(_ lease.Key, w *lease.Waiter) {
 		o := w.Data.(*op)
 		o.err = ErrStopping
 		if d.Err() != nil {

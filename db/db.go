@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -118,7 +118,7 @@ type DB struct {
 	marked     bool      // a mark stands behind it
 	starved    bool      // the log has no room to end a hold
 	timer      *time.Timer
-	locks      *lockq.Table
+	locks      *lease.Table
 	moment            // of this batch
 	noted      moment // the last in the log
 
@@ -130,7 +130,7 @@ type DB struct {
 
 	stateMu   sync.Mutex  // guards state and lockStats
 	state     checkpoint  // what the next checkpoint says, up to the last applied batch
-	lockStats lockq.Stats // as of the last batch
+	lockStats lease.Stats // as of the last batch
 
 	ckptMu          sync.Mutex // held while a checkpoint runs
 	ckpt            *checkpointFile
@@ -288,7 +288,7 @@ type Stats struct {
 	Log            wal.Stats
 	Values         kvlog.ValueStats
 	Compaction     CompactionStats
-	Locks, Mutexes lockq.Stats
+	Locks, Mutexes lease.Stats
 	Pending        uint64 // bytes logged since the last checkpoint
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 )
 
 // The payload of a lock's slot. It has room for the longest owner, so that a
@@ -73,6 +74,11 @@ func (d *DB) LockMutex(ctx context.Context, r LockRequest) (token int64, err err
 // UnlockMutex is as Unlock, for a mutex.
 func (d *DB) UnlockMutex(r UnlockRequest) error { return d.mutexes.Unlock(r) }
 
+// MutexHolders returns who holds a mutex and who waits for it, or ErrNotFound if it
+// is free. With a token that is not 0 it returns only the holder that has it, or a
+// *HeldError.
+func (d *DB) MutexHolders(k Key, token int64) (Holders, error) { return d.mutexes.Holders(k, token) }
+
 // await waits for the answer to o, or until its caller is gone: then what o was
 // granted, or is being granted, goes to the next.
 func (d *DB) await(o *op) {
@@ -106,7 +112,7 @@ func (d *DB) await(o *op) {
 	o.err = cause
 }
 
-func lockKey(o *op) lockq.Key { return lockq.Key{Acc: o.key.Acc, ID: o.key.ID} }
+func lockKey(o *op) lease.Key { return lease.Key{Acc: o.key.Acc, ID: o.key.ID} }
 
 func (d *DB) decideLock(o *op) {
 	c := d.batch.find(o.key, o.hash)
@@ -117,21 +123,21 @@ func (d *DB) decideLock(o *op) {
 		}
 	}
 	o.waiter.Data = o
-	res := d.locks.Acquire(d.now, lockKey(o), lockq.Request{Owner: o.owner, Token: o.token, Dur: o.dur, Wait: o.wait}, &o.waiter)
+	res := d.locks.Acquire(d.now, lockKey(o), lease.Request{Owner: o.owner, Token: o.token, Dur: o.dur, Wait: o.wait}, &o.waiter)
+	d.leased(res.Events)
 	switch res.Outcome {
-	case lockq.Granted, lockq.Renewed:
-		o.value = res.Hold.Token
-		d.setLock(c, res.Hold)
-	case lockq.Queued:
+	case lease.Granted, lease.Renewed:
+		o.value = res.Holder.Token
+	case lease.Queued:
 		if d.draining.Load() {
-			d.locks.Cancel(&o.waiter)
+			d.locks.Cancel(d.now, &o.waiter)
 			o.err = ErrStopping
 			return
 		}
 		o.queued = true
-	case lockq.Crowded:
+	case lease.Crowded:
 		o.err = ErrWaiters
-	case lockq.NotHolder:
+	case lease.NotHolder:
 		o.err = d.held(o.key.ID, lockKey(o), fmt.Sprintf("token %d does not hold lock %q: nothing was renewed", o.token, o.key.ID))
 	default:
 		o.err = d.held(o.key.ID, lockKey(o), fmt.Sprintf("lock %q is held", o.key.ID))
@@ -140,11 +146,9 @@ func (d *DB) decideLock(o *op) {
 
 func (d *DB) decideUnlock(o *op) {
 	res := d.locks.Release(d.now, lockKey(o), o.owner, o.token, o.force)
-	switch res.Outcome {
-	case lockq.NotHolder:
+	d.leased(res.Events)
+	if res.Outcome == lease.NotHolder {
 		o.err = d.held(o.key.ID, lockKey(o), notHolder("lock", o.key.ID, o.owner, o.token))
-	case lockq.Released:
-		d.passed(lockKey(o), res)
 	}
 }
 
@@ -163,17 +167,17 @@ func notHolder(what, id, owner string, token int64) string {
 }
 
 func (d *DB) decideHolder(o *op) {
-	h, waiting, ok := d.locks.Holder(d.now, lockKey(o))
+	h, ok := d.locks.Oldest(d.now, lockKey(o))
 	if !ok {
 		o.err = ErrNotFound
 		return
 	}
-	o.holder = d.holder(h, waiting)
+	o.holder = d.holder(h, d.locks.Waiters(lockKey(o)))
 }
 
 // leave takes a caller that is gone out of its queue, and says whether it was in one.
 func (d *DB) leave(t *op) bool {
-	if !d.locks.Cancel(&t.waiter) {
+	if !d.locks.Cancel(d.now, &t.waiter) {
 		return false
 	}
 	t.err = errGone
@@ -187,9 +191,7 @@ func (d *DB) decideCancel(o *op) {
 	if t.value == 0 {
 		return // refused meanwhile
 	}
-	if res := d.locks.GiveBack(d.now, lockKey(t), t.value); res.Outcome == lockq.Released {
-		d.passed(lockKey(t), res)
-	}
+	d.leased(d.locks.GiveBack(d.now, lockKey(t), t.value).Events)
 }
 
 // errGone answers an operation whose caller no longer listens.
@@ -198,50 +200,55 @@ var errGone = errors.New("the caller is gone")
 // expire ends the holds and waits that are over, as far as the log has room.
 func (d *DB) expire(room int) {
 	for d.batch.bytes()+opRoom <= room && d.batch.size < maxBatch {
-		k, res, ok := d.locks.Expire(d.now)
+		events, ok := d.locks.Expire(d.now)
 		if !ok {
 			return
 		}
-		if res.Outcome != lockq.TimedOut {
-			d.passed(k, res)
-			continue
-		}
-		d.timedOut(k, res.Waiter)
+		d.leased(events)
 	}
 }
 
 // timedOut answers whoever waited for a lock while it was held.
-func (d *DB) timedOut(k lockq.Key, w *lockq.Waiter) {
+func (d *DB) timedOut(k lease.Key, w *lease.Waiter) {
 	o := w.Data.(*op)
 	o.err = d.held(k.ID, k, fmt.Sprintf("lock %q is still held after the wait", k.ID))
 	d.answers = append(d.answers, o)
 }
 
 // timedOutFull is timedOut where the log has no room to say that a hold is over.
-func (d *DB) timedOutFull(k lockq.Key, w *lockq.Waiter) {
+func (d *DB) timedOutFull(k lease.Key, w *lease.Waiter) {
 	d.timedOut(k, w)
-	if _, _, held := d.locks.Holder(d.now, k); !held {
+	if _, held := d.locks.Oldest(d.now, k); !held {
 		w.Data.(*op).err = ErrFull // its turn has come
 	}
 }
 
-// passed notes a lock that came free, or went on to the next in its queue.
-func (d *DB) passed(k lockq.Key, res lockq.Result) {
-	key := slotKey(kindLock, Key(k))
-	c := d.batch.find(key, key.Hash())
-	if res.Waiter == nil {
-		d.batch.remove(c)
-		return
+// leased notes what a step of the locks changed, and answers those who waited.
+func (d *DB) leased(events []lease.Event) {
+	for i, e := range events {
+		key := slotKey(kindLock, Key(e.Key))
+		switch e.Kind {
+		case lease.HolderGranted, lease.HolderRenewed:
+			d.setLock(d.batch.find(key, key.Hash()), e.Holder)
+			for _, w := range e.Waiters {
+				o := w.Data.(*op)
+				o.value, o.passedAt = e.Holder.Token, d.now
+				d.answers = append(d.answers, o)
+			}
+		case lease.HolderEnded:
+			// The slot of a lock that goes on to the next is written anew.
+			if !slices.ContainsFunc(events[i:], func(e lease.Event) bool { return e.Kind == lease.HolderGranted }) {
+				d.batch.remove(d.batch.find(key, key.Hash()))
+			}
+		case lease.WaitTimedOut:
+			d.timedOut(e.Key, e.Waiters[0])
+		}
 	}
-	o := res.Waiter.Data.(*op)
-	o.value, o.passedAt = res.Hold.Token, d.now
-	d.setLock(c, res.Hold)
-	d.answers = append(d.answers, o)
 }
 
 // setLock puts a hold into the lock's slot. There is room: the slot is there
 // while the lock is held, and before that canSet was asked.
-func (d *DB) setLock(c *change, h lockq.Hold) {
+func (d *DB) setLock(c *change, h lease.Holder) {
 	var b [lockSize]byte
 	le.PutUint64(b[:], uint64(h.Token))
 	le.PutUint64(b[8:], uint64(h.Expires))
@@ -254,11 +261,12 @@ func (d *DB) setLock(c *change, h lockq.Hold) {
 }
 
 // restoreLock takes over a lock that was held when the last process ended.
-func (d *DB) restoreLock(k lockq.Key, payload []byte) error {
+func (d *DB) restoreLock(k lease.Key, payload []byte) error {
 	if len(payload) != lockSize || int(payload[16]) > MaxOwner {
 		return fmt.Errorf("lock %q has a payload of %d bytes, want %d", k.ID, len(payload), lockSize)
 	}
-	d.locks.Restore(k, lockq.Hold{
+	d.locks.Restore(k, lease.Holder{
+		Limit:   1,
 		Token:   int64(le.Uint64(payload)),
 		Owner:   string(payload[lockHead : lockHead+int(payload[16])]),
 		Expires: int64(le.Uint64(payload[8:])),
@@ -266,19 +274,19 @@ func (d *DB) restoreLock(k lockq.Key, payload []byte) error {
 	return nil
 }
 
-func (d *DB) held(id string, k lockq.Key, reason string) error {
-	h, waiting, ok := d.locks.Holder(d.now, k)
+func (d *DB) held(id string, k lease.Key, reason string) error {
+	h, ok := d.locks.Oldest(d.now, k)
 	if !ok {
 		return &HeldError{Reason: reason}
 	}
-	holder := d.holder(h, waiting)
+	holder := d.holder(h, d.locks.Waiters(k))
 	if holder.Owner != "" {
 		reason += fmt.Sprintf("; the holder is %q", holder.Owner)
 	}
 	return &HeldError{Reason: reason, Holder: holder}
 }
 
-func (d *DB) holder(h lockq.Hold, waiting int) Holder {
+func (d *DB) holder(h lease.Holder, waiting int) Holder {
 	return Holder{
 		Owner:   h.Owner,
 		Token:   h.Token,

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 )
 
 // Mutexes are the locks that live in memory only. Its methods may be called by
@@ -34,7 +34,7 @@ type mutexOptions struct {
 	// it should rarely wait. Its error is the answer to the one who would have
 	// been granted the mutex, which goes to the next instead.
 	Token func() (int64, error)
-	Limit *lockq.Limit // of callers that wait
+	Limit *lease.Limit // of callers that wait
 
 	// Called by the goroutine that waited, many at once; nil: not at all.
 	OnWait     func(time.Duration) // from queueing to the answer, whatever it was, or to hanging up
@@ -45,16 +45,15 @@ type mutexShard struct {
 	o *mutexOptions
 
 	mu       sync.Mutex // guards what follows
-	table    *lockq.Table
+	table    *lease.Table
 	timer    *time.Timer
 	armed    int64 // what the timer is set to; math.MaxInt64: nothing
 	draining bool
-	tokenErr error // of the last grant: it has no token and is undone
 }
 
 // mutexCall is a caller that waits.
 type mutexCall struct {
-	waiter lockq.Waiter
+	waiter lease.Waiter
 	done   chan mutexAnswer // has room for the one answer, so that whoever gives it never blocks
 }
 
@@ -76,10 +75,7 @@ func newMutexes(o mutexOptions) *Mutexes {
 		s := &m.shards[i]
 		s.o = &m.o
 		s.armed = math.MaxInt64
-		s.table = lockq.New(func() (token int64) {
-			token, s.tokenErr = o.Token()
-			return token
-		}, o.Limit)
+		s.table = lease.New(o.Token, o.Limit)
 		s.timer = time.AfterFunc(math.MaxInt64, s.ring)
 		s.timer.Stop()
 	}
@@ -114,7 +110,7 @@ func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err err
 	}
 	if a.err == nil {
 		if a.err = gone(ctx); a.err != nil {
-			s.giveBack(lockq.Key(r.Key), a.token)
+			s.giveBack(lease.Key(r.Key), a.token)
 		}
 	}
 	now, _ := m.o.Clock()
@@ -130,21 +126,56 @@ func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err err
 	return a.token, nil
 }
 
-// Unlock frees a mutex, or hands it to the next who waits. That it was not
-// locked is no error; a *HeldError says that it is another's.
+// Unlock ends a hold of a mutex, or all with Force, and lets in who waits. That
+// it was not locked is no error, nor that the hold was given back before and rests;
+// a *HeldError says that it is another's.
 func (m *Mutexes) Unlock(r UnlockRequest) error {
 	s := m.shard(r.Key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, wall := s.begin()
 	defer s.arm(now)
-	k := lockq.Key(r.Key)
+	k := lease.Key(r.Key)
 	res := s.table.Release(now, k, r.Owner, r.Token, r.Force)
-	if res.Outcome == lockq.NotHolder {
-		return s.held(now, wall, k, res.Hold, notHolder("mutex", k.ID, r.Owner, r.Token))
+	s.tell(now, wall, res.Events)
+	switch res.Outcome {
+	case lease.NotHolder:
+		return s.held(now, wall, k, notHolder("mutex", k.ID, r.Owner, r.Token))
+	case lease.Several:
+		return s.held(now, wall, k, fmt.Sprintf("mutex %q has several holders without an id: give the token= of one of them", k.ID))
 	}
-	s.passed(now, k, res)
 	return nil
+}
+
+// Holders returns who holds a mutex and who waits for it, or ErrNotFound if it is
+// free. With a token that is not 0 it returns only the holder that has it, or a
+// *HeldError.
+func (m *Mutexes) Holders(k Key, token int64) (Holders, error) {
+	s := m.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, wall := s.begin()
+	defer s.arm(now)
+	key := lease.Key(k)
+	waiters := s.table.Waiters(key)
+	if token != 0 {
+		h, ok := s.table.Holder(now, key, token)
+		if !ok {
+			return Holders{}, s.held(now, wall, key, fmt.Sprintf("token %d does not hold mutex %q", token, k.ID))
+		}
+		return Holders{Holders: []Holder{holderAt(now, wall, h, waiters)}}, nil
+	}
+	var all Holders
+	for _, h := range s.table.Holders(now, key, MaxListed) {
+		all.Holders = append(all.Holders, holderAt(now, wall, h, waiters))
+	}
+	if len(all.Holders) == 0 {
+		return all, ErrNotFound
+	}
+	for _, w := range s.table.Queue(key, MaxListed) {
+		all.Queue = append(all.Queue, Waiter{w.Owner, time.Duration(now - w.Since)})
+	}
+	return all, nil
 }
 
 // Drain makes whoever waits for a mutex, now or later, get ErrStopping. Other
@@ -155,22 +186,20 @@ func (m *Mutexes) Drain() {
 		s.mu.Lock()
 		now, _ := s.begin()
 		s.draining = true
-		s.table.Drain(func(_ lockq.Key, w *lockq.Waiter) { answer(w, mutexAnswer{err: ErrStopping, at: now}) })
+		s.table.Drain(func(_ lease.Key, w *lease.Waiter) { answer(w, mutexAnswer{err: ErrStopping, at: now}) })
 		s.mu.Unlock()
 	}
 }
 
 // Stats returns the counters of all mutexes together.
-func (m *Mutexes) Stats() lockq.Stats {
-	var sum lockq.Stats
+func (m *Mutexes) Stats() lease.Stats {
+	var sum lease.Stats
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
 		st := s.table.Stats()
 		s.mu.Unlock()
-		sum.Held += st.Held
-		sum.Waiting += st.Waiting
-		sum.Expired += st.Expired
+		sum.Add(st)
 	}
 	return sum
 }
@@ -181,53 +210,73 @@ func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued
 	defer s.mu.Unlock()
 	now, wall := s.begin()
 	defer s.arm(now)
-	q := lockq.Request{Owner: r.Owner, Token: r.Token, Dur: int64(r.Dur), Wait: int64(r.Wait)}
+	q := lease.Request{Owner: r.Owner, Token: r.Token, Dur: int64(r.Dur), Wait: int64(r.Wait), Limit: int32(r.Limit), Least: int64(r.Least)}
+	if r.Shared {
+		q.Limit = lease.Shared
+	}
 	if s.draining {
 		q.Wait = 0
 	}
-	k := lockq.Key(r.Key)
+	k := lease.Key(r.Key)
 	res := s.table.Acquire(now, k, q, &c.waiter)
+	s.tell(now, wall, res.Events)
 	a.at = now
 	switch res.Outcome {
-	case lockq.Granted:
-		if a.token, a.err = res.Hold.Token, s.tokenErr; a.err != nil {
-			s.passed(now, k, s.table.Release(now, k, "", 0, true))
-		}
-	case lockq.Renewed:
-		a.token = res.Hold.Token
-	case lockq.Queued:
+	case lease.Granted, lease.Renewed:
+		a.token = res.Holder.Token
+	case lease.NoToken:
+		a.err = res.Err
+	case lease.Queued:
 		return a, true
-	case lockq.Crowded:
+	case lease.Crowded:
 		a.err = ErrWaiters
-	case lockq.NotHolder:
-		a.err = s.held(now, wall, k, res.Hold, fmt.Sprintf("token %d does not hold mutex %q: nothing was renewed", r.Token, k.ID))
-	case lockq.Held:
+	case lease.Held:
 		if s.draining && r.Wait > 0 {
 			a.err = ErrStopping
-		} else {
-			a.err = s.held(now, wall, k, res.Hold, fmt.Sprintf("mutex %q is held", k.ID))
+			break
 		}
+		fallthrough
+	default:
+		a.err = s.held(now, wall, k, refusal(res.Outcome, r))
 	}
 	return a, false
 }
 
-// leave takes c out of its queue, with cause as its answer. If it was answered before, it
-// returns that answer.
+// refusal says why a mutex is not granted or renewed.
+func refusal(o lease.Outcome, r LockRequest) string {
+	switch {
+	case o == lease.NotHolder:
+		return fmt.Sprintf("token %d does not hold mutex %q: nothing was renewed", r.Token, r.Key.ID)
+	case o == lease.OtherMode && r.Token != 0:
+		return fmt.Sprintf("token %d holds mutex %q with another limit= or shared=: unlock it first", r.Token, r.Key.ID)
+	case o == lease.OtherMode:
+		return fmt.Sprintf("id=%q holds mutex %q with another limit= or shared=: unlock it first", r.Owner, r.Key.ID)
+	case o == lease.WaitsOtherwise:
+		return fmt.Sprintf("id=%q waits for mutex %q with another limit= or shared=", r.Owner, r.Key.ID)
+	}
+	return fmt.Sprintf("mutex %q is held", r.Key.ID)
+}
+
+// leave takes c out of its queue, with cause as its answer, and lets in whoever it
+// held up. If it was answered before, it returns that answer.
 func (s *mutexShard) leave(c *mutexCall, cause error) mutexAnswer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.table.Cancel(&c.waiter) {
-		return mutexAnswer{err: cause}
+	now, wall := s.o.Clock()
+	if !s.table.Cancel(now, &c.waiter) {
+		return <-c.done
 	}
-	return <-c.done
+	s.expire(now, wall)
+	s.arm(now)
+	return mutexAnswer{err: cause}
 }
 
 // giveBack passes on what was granted to a caller that is gone.
-func (s *mutexShard) giveBack(k lockq.Key, token int64) {
+func (s *mutexShard) giveBack(k lease.Key, token int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, _ := s.begin()
-	s.passed(now, k, s.table.GiveBack(now, k, token))
+	now, wall := s.begin()
+	s.tell(now, wall, s.table.GiveBack(now, k, token).Events)
 	s.arm(now)
 }
 
@@ -244,34 +293,42 @@ func (s *mutexShard) ring() {
 // in all that follow.
 func (s *mutexShard) begin() (now, wall int64) {
 	now, wall = s.o.Clock()
+	s.expire(now, wall)
+	return now, wall
+}
+
+// expire ends what is over by now.
+func (s *mutexShard) expire(now, wall int64) {
 	for {
-		k, res, ok := s.table.Expire(now)
+		events, ok := s.table.Expire(now)
 		if !ok {
-			return now, wall
+			return
 		}
-		if res.Outcome == lockq.TimedOut {
-			err := s.held(now, wall, k, res.Hold, fmt.Sprintf("mutex %q is still held after the wait", k.ID))
-			answer(res.Waiter, mutexAnswer{err: err, at: now})
-			continue
-		}
-		s.passed(now, k, res)
+		s.tell(now, wall, events)
 	}
 }
 
-// passed tells the waiter to whom a mutex went, if it went to one.
-func (s *mutexShard) passed(now int64, k lockq.Key, res lockq.Result) {
-	for res.Waiter != nil {
-		err := s.tokenErr
-		answer(res.Waiter, mutexAnswer{token: res.Hold.Token, err: err, at: now})
-		if err == nil {
-			return
+// tell answers the waiters that a step of the table granted the mutex to, or
+// refused.
+func (s *mutexShard) tell(now, wall int64, events []lease.Event) {
+	for _, e := range events {
+		a := mutexAnswer{at: now}
+		switch e.Kind {
+		case lease.HolderGranted:
+			a.token = e.Holder.Token
+		case lease.WaitRefused:
+			a.err = e.Err
+		case lease.WaitTimedOut:
+			a.err = s.held(now, wall, e.Key, fmt.Sprintf("mutex %q is still held after the wait", e.Key.ID))
 		}
-		res = s.table.Release(now, k, "", 0, true)
+		for _, w := range e.Waiters {
+			answer(w, a)
+		}
 	}
 }
 
 // answer wakes a waiter up, which may use its memory again at once.
-func answer(w *lockq.Waiter, a mutexAnswer) { w.Data.(*mutexCall).done <- a }
+func answer(w *lease.Waiter, a mutexAnswer) { w.Data.(*mutexCall).done <- a }
 
 // arm sets the timer if something ends before it rings.
 func (s *mutexShard) arm(now int64) {
@@ -283,19 +340,30 @@ func (s *mutexShard) arm(now int64) {
 	s.timer.Reset(time.Duration(s.armed - now))
 }
 
-func (s *mutexShard) held(now, wall int64, k lockq.Key, h lockq.Hold, reason string) error {
-	if h == (lockq.Hold{}) {
+// held is the refusal that names the oldest holder, if there is one.
+func (s *mutexShard) held(now, wall int64, k lease.Key, reason string) error {
+	h, ok := s.table.Oldest(now, k)
+	if !ok {
 		return &HeldError{Reason: reason}
 	}
-	if h.Owner != "" {
+	switch {
+	case h.Owner != "" && h.Limit > 1:
+		reason += fmt.Sprintf("; the oldest holder is %q", h.Owner)
+	case h.Owner != "":
 		reason += fmt.Sprintf("; the holder is %q", h.Owner)
 	}
-	_, waiting, _ := s.table.Holder(now, k)
-	return &HeldError{Reason: reason, Holder: Holder{
+	if h.Resting {
+		reason += "; it was given back or expired, and stays held for its least time"
+	}
+	return &HeldError{Reason: reason, Holder: holderAt(now, wall, h, s.table.Waiters(k))}
+}
+
+func holderAt(now, wall int64, h lease.Holder, waiters int) Holder {
+	return Holder{
 		Owner:   h.Owner,
 		Token:   h.Token,
 		TTL:     time.Duration(h.Expires - now),
 		Expires: time.Unix(0, wall+h.Expires-now),
-		Waiters: waiting,
-	}}
+		Waiters: waiters,
+	}
 }

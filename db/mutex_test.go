@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 )
 
 var gate = Key{"acc", "gate"}
@@ -21,7 +21,7 @@ func testMutexes(waiters int) *Mutexes {
 	return newMutexes(mutexOptions{
 		Clock: bubbleClock(),
 		Token: func() (int64, error) { return last.Add(1), nil },
-		Limit: lockq.NewLimit(waiters),
+		Limit: lease.NewLimit(waiters),
 	})
 }
 
@@ -198,7 +198,7 @@ func TestMutexWithoutATokenIsNotGranted(t *testing.T) {
 				last++
 				return last, nil
 			},
-			Limit: lockq.NewLimit(10),
+			Limit: lease.NewLimit(10),
 		})
 		fail = ErrFull
 		if token, err := m.Lock(t.Context(), LockRequest{Key: gate, Dur: time.Hour}); err != ErrFull || token != 0 {
@@ -264,7 +264,7 @@ func TestMutexHooksMeasureWaitsAndHandOvers(t *testing.T) {
 		m := newMutexes(mutexOptions{
 			Clock:      bubbleClock(),
 			Token:      func() (int64, error) { last++; return last, nil },
-			Limit:      lockq.NewLimit(10),
+			Limit:      lease.NewLimit(10),
 			OnWait:     note(&waits),
 			OnHandOver: note(&handOvers),
 		})

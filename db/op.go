@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 	"clouddragon/slots"
 )
 
@@ -46,7 +46,7 @@ type op struct {
 	force     bool
 	ctx       context.Context // ends when the caller is gone
 	target    *op             // what verbCancel cancels
-	waiter    lockq.Waiter
+	waiter    lease.Waiter
 	queued    bool  // a later step answers it
 	passedAt  int64 // when the hold before ended, on the monotonic clock, if it was granted from the queue
 

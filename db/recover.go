@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
-	"clouddragon/internal/lockq"
+	"clouddragon/internal/lease"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -112,13 +112,13 @@ func open(o *Options) (*DB, error) {
 	d.ckptSegment.Store(r.state.Log.Segment)
 	d.tokens.last.Store(int64(r.state.Tokens) - tokenBlock - 1)
 	d.tokens.limit.Store(int64(r.state.Tokens))
-	waiters := lockq.NewLimit(o.Waiters)
-	d.locks = lockq.New(d.lockToken, waiters)
+	waiters := lease.NewLimit(o.Waiters)
+	d.locks = lease.New(func() (int64, error) { return d.lockToken(), nil }, waiters)
 	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, OnWait: o.OnMutexWait, OnHandOver: o.OnMutexHandOver})
 	d.moment = d.clock.read()
 	d.batch.versions = r.state.Version
 	if err := r.tables.Each(kindLock, func(acc, id string, payload []byte) error {
-		return d.restoreLock(lockq.Key{Acc: acc, ID: id}, payload)
+		return d.restoreLock(lease.Key{Acc: acc, ID: id}, payload)
 	}); err != nil {
 		return nil, errors.Join(err, r.close())
 	}

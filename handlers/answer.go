@@ -127,7 +127,7 @@ func (s *server) refuse(c *call, err error) {
 		holder(h, held.Holder)
 	case errors.Is(err, db.ErrNotFound):
 		status, line = http.StatusNotFound, "there is no "+c.thing()
-		if c.api == Lock {
+		if c.api == Lock || c.api == MLock {
 			line = c.thing() + " is not locked"
 		}
 	case errors.Is(err, db.ErrFull):

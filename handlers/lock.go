@@ -33,12 +33,8 @@ func getLock(s *server, c *call) error {
 		return err
 	}
 	holderID(c.w.Header(), h)
-	held := heldJSON{h.Owner, nil, h.Token, float64(h.TTL.Milliseconds()) / 1000, h.Expires.UTC().Format(timeFormat), h.Waiters}
-	if !utf8.ValidString(h.Owner) {
-		held.ID64 = []byte(h.Owner)
-	}
 	c.status = http.StatusOK
-	return c.sayJSON(held)
+	return c.sayJSON(heldBy(h))
 }
 
 // heldJSON is who holds a lock.
@@ -49,7 +45,60 @@ type heldJSON struct {
 	TTL     float64 `json:"ttl"` // seconds, to the millisecond
 	Expires string  `json:"expires"`
 	Waiters int     `json:"waiters"`
+	*listsJSON
 }
+
+// listsJSON are all holders and waiters of a lock, as far as they are listed.
+type listsJSON struct {
+	Holders []heldJSON   `json:"holders"`
+	Queue   []waiterJSON `json:"queue"`
+}
+
+// waiterJSON is who waits for a lock.
+type waiterJSON struct {
+	ID     string  `json:"id"`             // with U+FFFD for what is no UTF-8
+	ID64   []byte  `json:"id64,omitempty"` // the same in base64, if it is no UTF-8
+	Waited float64 `json:"waited"`         // seconds, to the millisecond
+}
+
+func heldBy(h db.Holder) heldJSON {
+	return heldJSON{
+		ID:      h.Owner,
+		ID64:    notUTF8(h.Owner),
+		Token:   h.Token,
+		TTL:     seconds(h.TTL),
+		Expires: h.Expires.UTC().Format(timeFormat),
+		Waiters: h.Waiters,
+	}
+}
+
+// held is the oldest holder, with lists of all if there is another or a waiter.
+func held(all db.Holders) heldJSON {
+	first := heldBy(all.Holders[0])
+	if len(all.Holders) == 1 && len(all.Queue) == 0 {
+		return first
+	}
+	lists := &listsJSON{Holders: []heldJSON{}, Queue: []waiterJSON{}}
+	for _, h := range all.Holders {
+		lists.Holders = append(lists.Holders, heldBy(h))
+	}
+	for _, w := range all.Queue {
+		lists.Queue = append(lists.Queue, waiterJSON{w.Owner, notUTF8(w.Owner), seconds(w.Waited)})
+	}
+	first.listsJSON = lists
+	return first
+}
+
+// notUTF8 returns an id that is no UTF-8, or nil.
+func notUTF8(id string) []byte {
+	if utf8.ValidString(id) {
+		return nil
+	}
+	return []byte(id)
+}
+
+// seconds is a duration in seconds, to the millisecond.
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
 // DELETE /db/:acc/lock/:id?id=&token=&force=
 func releaseLock(s *server, c *call) error {
@@ -74,6 +123,9 @@ func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest
 		Dur:   c.params.duration("dur", min(defaultDur, s.limits.Dur), s.limits.Dur, false),
 		Wait:  c.params.duration("wait", min(defaultWait, s.limits.Wait), s.limits.Wait, true),
 	}
+	if c.api == MLock {
+		s.modeOf(c, &r)
+	}
 	if c.params.bad != nil {
 		return r, c.params.bad
 	}
@@ -83,6 +135,16 @@ func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest
 	}
 	c.patience()
 	return r, nil
+}
+
+// modeOf reads who else may hold the lock, and for how long it stays held in any case.
+func (s *server) modeOf(c *call, r *db.LockRequest) {
+	r.Limit = int(c.params.number("limit", 0, 1, db.MaxHolders))
+	r.Shared = c.params.flag("shared")
+	r.Least = c.params.duration("least", 0, s.limits.Dur, true)
+	if r.Limit != 0 && r.Shared {
+		c.params.fail(badRequest("limit and shared=true exclude each other: give one of them"))
+	}
 }
 
 // unlockRequest reads what a lock or a mutex is given back with.

@@ -88,8 +88,9 @@ var endpoints = []endpoint{
 	{KV, "PUT", []string{"ver", "ttl"}, setValue, false},
 	{KV, "DELETE", []string{"ver"}, deleteValue, false},
 
-	{MLock, "POST", []string{"id", "token", "dur", "wait"}, lockMutex, true},
-	{MUnlock, "POST", []string{"id", "token"}, unlockMutex, false},
+	{MLock, "GET", []string{"token"}, getMutex, false},
+	{MLock, "POST", []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, lockMutex, true},
+	{MUnlock, "POST", []string{"id", "token", "force"}, unlockMutex, false},
 
 	{Lock, "GET", nil, getLock, false},
 	{Lock, "POST", []string{"id", "token", "dur", "wait"}, takeLock, true},

@@ -140,7 +140,7 @@ func TestWrongMethodNamesTheRightOnes(t *testing.T) {
 		{"/db/1/sequence/a", "GET, HEAD, POST, DELETE", "PUT PATCH OPTIONS TRACE get POSTS"},
 		{"/db/1/counter/a", "GET, HEAD, POST, DELETE", "PUT PATCH OPTIONS"},
 		{"/db/1/kv/a", "GET, HEAD, POST, PUT, DELETE", "PATCH OPTIONS"},
-		{"/db/1/mlock/a", "POST", "GET PUT DELETE"},
+		{"/db/1/mlock/a", "GET, HEAD, POST", "PUT DELETE"},
 		{"/db/1/munlock/a", "POST", "GET PUT DELETE"},
 		{"/db/1/lock/a", "GET, HEAD, POST, DELETE", "PUT PATCH"},
 		{"/healthz", "GET, HEAD, OPTIONS", "POST PUT DELETE"},
@@ -153,8 +153,8 @@ func TestWrongMethodNamesTheRightOnes(t *testing.T) {
 			}
 		}
 	}
-	if a := r.do("HEAD", "/db/1/mlock/a"); a.status != 405 || a.header.Get("Allow") != "POST" {
-		t.Errorf("HEAD of a mutex: %v", a)
+	if a := r.do("HEAD", "/db/1/munlock/a"); a.status != 405 || a.header.Get("Allow") != "POST" {
+		t.Errorf("HEAD of an unlock: %v", a)
 	}
 }
 
@@ -245,7 +245,14 @@ func TestRefusalsNameTheParameter(t *testing.T) {
 		{"POST", "/db/1/lock/a?id=" + strings.Repeat("x", 129), "id has 129 bytes"},
 		{"DELETE", "/db/1/lock/a?force=yes", "force must be true or false"},
 		{"POST", "/db/1/mlock/a?force=true", `unknown parameter "force"`},
-		{"POST", "/db/1/munlock/a?force=true", `unknown parameter "force"`},
+		{"POST", "/db/1/mlock/a?limit=0", "limit must be a whole number from 1 to 1000000, not"},
+		{"POST", "/db/1/mlock/a?limit=1000001", "limit must be a whole number from 1 to 1000000, not"},
+		{"POST", "/db/1/mlock/a?limit=2&shared=true", "limit and shared=true exclude each other"},
+		{"POST", "/db/1/mlock/a?shared=yes", "shared must be true or false"},
+		{"POST", "/db/1/mlock/a?least=25h", "least must be a duration such as 0.5, 500ms, 30s, 15m or 24h, at least 0 and at most 24h, not"},
+		{"GET", "/db/1/mlock/a?token=0", "token must"},
+		{"GET", "/db/1/mlock/a?id=b", `unknown parameter "id"`},
+		{"POST", "/db/1/munlock/a?force=yes", "force must be true or false"},
 		{"POST", "/db/1/munlock/a?token=x", "token must"},
 		{"POST", "/db/1/kv/a?ver=-1", "ver must"},
 		{"POST", "/db/1/kv/a?ttl=0", "ttl must"},

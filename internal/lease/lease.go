@@ -82,19 +82,20 @@ type Waiter struct {
 type Outcome uint8
 
 const (
-	Granted   Outcome = iota + 1 // Acquire: the caller has the lock
-	Renewed                      // Acquire: the caller had it and has it for longer
-	Queued                       // Acquire: the waiter will be answered by a later event
-	Held                         // Acquire: the present holders or those in line before the caller do not allow it
-	OtherMode                    // Acquire: the caller holds it, or waits for it, with another limit
-	Crowded                      // Acquire: as many wait as may
-	NoToken                      // Acquire: there is no token for the grant; Result.Err says why
-	NotHolder                    // Acquire with a token, Release, GiveBack: the caller does not hold it
-	Several                      // Release without owner and token: several hold it without an owner
-	NotLocked                    // Release, GiveBack: nobody holds it
-	Released                     // Release, GiveBack: the hold has ended, or rests
-	AtRest                       // Release: the hold was given back before and rests; nothing changed
-	Kept                         // GiveBack: the hold goes on: it was renewed, or another caller was granted it too
+	Granted        Outcome = iota + 1 // Acquire: the caller has the lock
+	Renewed                           // Acquire: the caller had it and has it for longer
+	Queued                            // Acquire: the waiter will be answered by a later event
+	Held                              // Acquire: the present holders or those in line before the caller do not allow it
+	OtherMode                         // Acquire: the caller holds it with another limit
+	WaitsOtherwise                    // Acquire: a caller with the same owner waits for it with another limit
+	Crowded                           // Acquire: as many wait as may
+	NoToken                           // Acquire: there is no token for the grant; Result.Err says why
+	NotHolder                         // Acquire with a token, Release, GiveBack: the caller does not hold it
+	Several                           // Release without owner and token: several hold it without an owner
+	NotLocked                         // Release, GiveBack: nobody holds it
+	Released                          // Release, GiveBack: the hold has ended, or rests
+	AtRest                            // Release: the hold was given back before and rests; nothing changed
+	Kept                              // GiveBack: the hold goes on: it was renewed, or another caller was granted it too
 )
 
 // Result is what a step did.
@@ -106,7 +107,7 @@ type Result struct {
 	Err    error // of the token, if the outcome is NoToken
 	// Events are all changes of holders and waits that the step made, in order: also what was due in the lock before
 	// the step. A refusal may come with events of that kind, but has changed nothing itself. They are valid until the
-	// next call of a method of the table.
+	// next step: Acquire, Release, GiveBack or Expire.
 	Events []Event
 }
 
@@ -159,7 +160,7 @@ type Stats struct {
 	Expired   uint64 // holds that ended by their time, ever
 	Forced    uint64 // holds that were ended by force, ever
 	GivenBack uint64 // grants that nobody heard of, ever
-	Refused   uint64 // Held, OtherMode and Crowded, ever
+	Refused   uint64 // Held, OtherMode, WaitsOtherwise and Crowded, ever
 	TimedOut  uint64 // waits that ended by their time, ever
 	NotHolder uint64 // renewals and releases by one that does not hold the lock, ever
 }

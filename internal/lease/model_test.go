@@ -320,7 +320,7 @@ func (m *model) acquire(k Key, r Request, w *Waiter) (o Outcome, h Holder, event
 	case r.Wait == 0:
 		o = Held
 	case mine >= 0 && l.queue[mine].limit != limit:
-		o = OtherMode
+		o = WaitsOtherwise
 	case mine >= 0:
 		l.queue[mine].waiters = append(slices.Clone(l.queue[mine].waiters), add)
 		return Queued, l.oldest(), nil

@@ -294,7 +294,7 @@ func TestWaitersOfOneIdAreGrantedTogether(t *testing.T) {
 	if n := r.Waiters(door); n != 2 || r.limit.Waiting() != 2 {
 		t.Fatalf("%d claims and %d places, want 2", n, r.limit.Waiting())
 	}
-	if got, _ := r.acquire(Request{Owner: bob, Dur: 10, Wait: 9, Limit: 3}); got.Outcome != OtherMode {
+	if got, _ := r.acquire(Request{Owner: bob, Dur: 10, Wait: 9, Limit: 3}); got.Outcome != WaitsOtherwise {
 		t.Fatalf("another mode under an id that waits: %+v", got)
 	}
 	res := r.release(ann, 0, false)

@@ -58,7 +58,7 @@ func (t *Table) Acquire(now int64, k Key, r Request, w *Waiter) Result {
 	}
 	switch {
 	case c != nil && c.limit != limit:
-		return t.refuse(OtherMode, l)
+		return t.refuse(WaitsOtherwise, l)
 	case c == nil && !t.limit.take():
 		return t.refuse(Crowded, l)
 	case c == nil:
