@@ -22,14 +22,40 @@ func TestReadmeIsTrue(t *testing.T) {
 			t.Skipf("needs %s", tool)
 		}
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, ran := runBlocks(t, "../../README.md")
+	if ran < 6 {
+		t.Errorf("the README has %d blocks of calls, want the first screen and one for each API", ran)
+	}
+	first, _, _ := strings.Cut(readme, "\n## ")
+	for _, line := range []string{"make run\n", "make test\n", "curl -X POST localhost:8081/db/1/sequence/a    # 1\n", "curl -X POST localhost:8081/db/1/sequence/a    # 2\n"} {
+		if !strings.Contains(first, line) {
+			t.Errorf("the first screen has no line %q", line)
+		}
+	}
+}
+
+// TestApiDocIsTrue runs the examples of docs/api.md.
+func TestApiDocIsTrue(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("needs curl")
+	}
+	if _, ran := runBlocks(t, "../../docs/api.md"); ran == 0 {
+		t.Error("docs/api.md has no block of calls")
+	}
+}
+
+// runBlocks runs the shell blocks of a document and compares what they print. It
+// returns the document and how many blocks sent requests to a server.
+func runBlocks(t *testing.T, file string) (text string, ran int) {
+	t.Helper()
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	dir := t.TempDir()
-	ran := 0
-	for _, m := range shellBlock.FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range shellBlock.FindAllStringSubmatch(string(b), -1) {
 		script := m[1]
 		if target, ok := strings.CutPrefix(script, "make "); ok {
 			shell(t, "../..", "make -n "+target)
@@ -41,16 +67,8 @@ func TestReadmeIsTrue(t *testing.T) {
 		}
 		ran++
 	}
-	if ran < 6 {
-		t.Errorf("the README has %d blocks of calls, want the first screen and one for each API", ran)
-	}
-	first, _, _ := strings.Cut(string(readme), "\n## ")
-	for _, line := range []string{"make run\n", "make test\n", "curl -X POST localhost:8081/db/1/sequence/a    # 1\n", "curl -X POST localhost:8081/db/1/sequence/a    # 2\n"} {
-		if !strings.Contains(first, line) {
-			t.Errorf("the first screen has no line %q", line)
-		}
-	}
 	p.stop()
+	return string(b), ran
 }
 
 // shell runs a script and returns what it printed.
