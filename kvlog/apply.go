@@ -62,7 +62,7 @@ func (v *Values) account(here *holder, s *Step, old uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s.Old.OK {
-		if h := v.holders[old>>v.offsetBits]; h != nil {
+		if h := v.at(old); h != nil {
 			h.drop(int64(s.Old.Size), s.Old.Expires)
 		}
 	}

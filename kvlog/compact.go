@@ -261,20 +261,20 @@ func (v *Values) Release(number uint64) error {
 	if bad {
 		return fmt.Errorf("%w: segment %d has damaged records", errHeld, number)
 	}
+	first, span := uint64(h.ordinal), uint64(v.span(h.seg.Size()))
 	var entries []uint64
 	for i := range v.index.Shards() {
 		entries = v.index.AppendShard(i, entries[:0])
 		for _, e := range entries {
-			if int(hashindex.Location(e)>>v.offsetBits) == h.ordinal {
+			if hashindex.Location(e)>>v.offsetBits-first < span {
 				v.hold(h)
 				return fmt.Errorf("%w: the index points to offset %d of segment %d, where no value of its key was found",
-					errHeld, v.offset(hashindex.Location(e)), number)
+					errHeld, v.offset(h, hashindex.Location(e)), number)
 			}
 		}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.holders[h.ordinal] = nil
-	delete(v.byNumber, number)
+	v.drop(h)
 	return nil
 }

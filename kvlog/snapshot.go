@@ -24,7 +24,8 @@ import (
 //	 8  version   4  1
 //	12  checksum  4  crc32c of the directory's ID and bytes 16 to length
 //	16  length    4  bytes of the head
-//	20  bits      4  of a location that are the place in a segment, in units of 8 bytes; those above are its ordinal
+//	20  bits      4  of a location that are the place in a segment, in units of 8 bytes; those above are its ordinal.
+//	                 A segment with more places than that has the next ordinals too
 //	24  ID       16  of the data directory
 //	40  position    in the log up to which it is complete: u64 segment, u64 offset, u64 batch, u32 checksum
 //	68  shards    4
@@ -182,7 +183,8 @@ func (v *Values) Load(fsys disk.FS, dir string) (from wal.Pos, size int64, err e
 
 func (v *Values) clear() {
 	v.index = hashindex.New()
-	v.holders, v.byNumber, v.last = nil, make(map[uint64]*holder), 0
+	v.offsetBits = chooseBits(v.log.SegmentSizes())
+	v.holders, v.byNumber, v.taken, v.last = nil, make(map[uint64]*holder), 0, 0
 }
 
 // ErrSnapshot is returned when a snapshot is not as it was written, or cannot be
@@ -265,7 +267,7 @@ func (r *snapshotReader) head() (shards int, err error) {
 	}
 	r.from = wal.Pos{Segment: le.Uint64(b[40:]), Offset: int64(le.Uint64(b[48:])), Seq: le.Uint64(b[56:]), Sum: le.Uint32(b[64:])}
 	offsetBits, shards := int(le.Uint32(b[20:])), int(le.Uint32(b[68:]))
-	if shards != v.index.Shards() || offsetBits < v.offsetBits || offsetBits > bits.Len(wal.MaxSegment/8) {
+	if shards != v.index.Shards() || offsetBits < bits.Len(wal.MinSegment/8)-1 || offsetBits > bits.Len(wal.MaxSegment/8) {
 		return 0, fmt.Errorf("the index snapshot has %d shards and %d bits for a place, want %d and %d", shards, offsetBits, v.index.Shards(), v.offsetBits)
 	}
 	v.offsetBits = offsetBits
@@ -285,7 +287,11 @@ func (r *snapshotReader) holders(b []byte, count int) error {
 		number, ends := le.Uint64(b), int(le.Uint32(b[12:]))
 		h.live, h.total, h.marks = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), int64(le.Uint64(b[32:]))
 		b = b[snapshotHolder:]
-		if ends > maxEnds || len(b) < 16*ends || h.ordinal >= v.maxHolders() {
+		n := 1
+		if h.seg != nil {
+			n = v.span(h.seg.Size())
+		}
+		if ends > maxEnds || len(b) < 16*ends || h.ordinal > v.maxHolders()-n {
 			return fmt.Errorf("%w: segment %d has ordinal %d and %d ends", ErrSnapshot, number, h.ordinal, ends)
 		}
 		for i := range ends {
@@ -295,10 +301,7 @@ func (r *snapshotReader) holders(b []byte, count int) error {
 		if h.seg == nil || number > r.from.Segment {
 			continue
 		}
-		if h.ordinal >= len(v.holders) {
-			v.holders = append(v.holders, make([]*holder, h.ordinal+1-len(v.holders))...)
-		}
-		if v.holders[h.ordinal] != nil || v.byNumber[number] != nil {
+		if v.byNumber[number] != nil || slices.ContainsFunc(v.holders[min(h.ordinal, len(v.holders)):min(h.ordinal+n, len(v.holders))], func(o *holder) bool { return o != nil }) {
 			return fmt.Errorf("%w: segment %d, or its ordinal %d, is there twice", ErrSnapshot, number, h.ordinal)
 		}
 		v.put(h)
@@ -329,11 +332,11 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 	for ; len(b) > 0; b = b[8:] {
 		e := le.Uint64(b)
 		loc := hashindex.Location(e)
-		ordinal := int(loc >> v.offsetBits)
-		if ordinal >= len(v.holders) || v.holders[ordinal] == nil {
+		h := v.at(loc)
+		if h == nil {
 			continue
 		}
-		if s := v.holders[ordinal].seg; s.Number() < r.from.Segment || v.offset(loc) < r.from.Offset {
+		if h.seg.Number() < r.from.Segment || v.offset(h, loc) < r.from.Offset {
 			entries = append(entries, e)
 		}
 	}

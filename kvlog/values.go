@@ -25,7 +25,8 @@ import (
 // Apply and what recovery calls belong to one goroutine, the writer; the rest
 // may be called by any. A location in the index is a segment's ordinal, a small
 // number that it has while it holds values, and the record's offset in it, in
-// units of 8 bytes.
+// units of 8 bytes. A segment that is so large that the offset overflows into the
+// ordinal has the ordinals behind its own too.
 type Values struct {
 	log        *wal.Log
 	codec      codec
@@ -38,6 +39,7 @@ type Values struct {
 	mu       sync.RWMutex // guards what follows and the holders' figures; held for a moment, never during I/O
 	holders  []*holder    // by ordinal; nil: free
 	byNumber map[uint64]*holder
+	taken    int // ordinals
 	last     int // the ordinal given last: they go round, so that a stale location meets no new segment
 }
 
@@ -59,7 +61,7 @@ func NewValues(l *wal.Log) *Values {
 		log:        l,
 		codec:      newCodec(l.ID()),
 		index:      hashindex.New(),
-		offsetBits: bits.Len64(uint64(l.LargestSegment()-1) / 8),
+		offsetBits: chooseBits(l.SegmentSizes()),
 		byNumber:   make(map[uint64]*holder),
 	}
 }
@@ -273,19 +275,12 @@ func (r *reading) value(c codec, most int) (Value, error) {
 func (v *Values) place(loc uint64) (*wal.Segment, int64, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	ordinal := int(loc >> v.offsetBits)
-	if ordinal >= len(v.holders) || v.holders[ordinal] == nil {
+	h := v.at(loc)
+	if h == nil {
 		return nil, 0, os.ErrClosed
 	}
-	return v.holders[ordinal].seg, v.offset(loc), nil
+	return h.seg, v.offset(h, loc), nil
 }
-
-// location is a place in a segment as the index has it, offset the way back.
-func (v *Values) location(h *holder, off int64) uint64 {
-	return uint64(h.ordinal)<<v.offsetBits | uint64(off/8)
-}
-
-func (v *Values) offset(loc uint64) int64 { return int64(loc&(1<<v.offsetBits-1)) * 8 }
 
 // Check reads every value that the index points to, in the order of the log, and
 // reports those that cannot be read, or are not found by their key. It returns how

@@ -262,16 +262,16 @@ func (l *Log) Segment(number uint64) *Segment {
 	return l.find(number)
 }
 
-// LargestSegment returns the size in bytes that no segment of the log exceeds,
-// neither one that is there nor one that Prepare will make.
-func (l *Log) LargestSegment() int64 {
+// SegmentSizes returns the sizes in bytes of all segments, and of one that Prepare
+// will make.
+func (l *Log) SegmentSizes() []int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	largest := l.o.Segment
+	sizes := []int64{l.o.Segment}
 	for _, s := range l.segments {
-		largest = max(largest, s.size)
+		sizes = append(sizes, s.size)
 	}
-	return largest
+	return sizes
 }
 
 // ID returns the ID of the data directory that the log belongs to.
