@@ -147,6 +147,9 @@ type survey struct {
 func (s *survey) records(recs wal.Records) error {
 	for rec := range recs.All() {
 		m, err := s.look(rec)
+		if disk.IsNoDescriptor(err) {
+			return err // nothing is bad
+		}
 		if err != nil {
 			s.damage(fmt.Errorf("%s at offset %d: %w", s.h.seg.Path(), rec.Offset, err))
 			continue

@@ -114,7 +114,8 @@ type Found struct {
 }
 
 // Find looks a key up, reading the heads of the records that may be its own. A
-// record that cannot be read is ErrDamaged, unless another one is the key's.
+// record that cannot be read is ErrDamaged, unless another one is the key's; one
+// that no descriptor was left for is an error that disk.IsNoDescriptor recognises.
 func (v *Values) Find(acc, id string, hash uint64) (Found, error) {
 	_, f, err := v.look(acc, id, hash, false, 0)
 	return f, err
@@ -191,6 +192,9 @@ func (v *Values) look(acc, id string, hash uint64, data bool, most int) (val Val
 		}
 		var again [8]uint64
 		if slices.Equal(seen, v.index.Candidates(hash, again[:0])) {
+			if disk.IsNoDescriptor(bad) {
+				return Value{}, f, bad
+			}
 			if bad != nil {
 				v.damaged.Add(1)
 				err = fmt.Errorf("%w: %w", ErrDamaged, bad)

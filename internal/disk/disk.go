@@ -79,3 +79,9 @@ type Mapping interface {
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
+
+// IsNoDescriptor says whether err means that the process, or the machine, has no
+// file descriptor left: nothing was done, and the disk is neither full nor failed.
+func IsNoDescriptor(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}

@@ -44,7 +44,13 @@ type Options struct {
 	// Segment is the size of a new segment in bytes: a multiple of 4096 from
 	// MinSegment to MaxSegment; 0 means DefaultSegment.
 	Segment int64
-	Log     *slog.Logger // is told what Repair cuts; nil: nobody is
+	// Files is how many files of segments may be open for reading at a time, besides
+	// those that are written to; 0 means 32. While more reads than that are under
+	// way at once it may be exceeded.
+	Files int
+	Log   *slog.Logger // is told what Repair cuts; nil: nobody is
+
+	files *files
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -54,6 +60,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Files == 0 {
+		o.Files = defaultFiles
+	}
+	o.files = &files{fs: o.FS, max: o.Files}
 	return o, checkSize(o.Segment)
 }
 
@@ -212,6 +222,7 @@ func (l *Log) roll(n int64) error {
 	l.end.Segment, l.end.Offset = next.number, pageSize
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.active.file.settled()
 	l.active, l.next = next, nil
 	l.publish(l.end)
 	return nil
@@ -313,7 +324,7 @@ func (l *Log) Close() error {
 			errs = append(errs, s.file.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.o.files.close())...)
 }
 
 // find returns a segment by its number, nil if there is none. Except in recovery,

@@ -114,8 +114,9 @@ func (l *Log) enlarge(small *Segment) error {
 
 // Free removes the segments with a number less than before, but for those that
 // keep (nil: none) wants kept, those that a Pin keeps, and the one that is
-// written to. Their removal is durable when it returns. Any goroutine may call
-// it; a segment that no Pin keeps must no longer be read.
+// written to. Their removal is durable when it returns, unless there was no
+// descriptor for that. Any goroutine may call it; a segment that no Pin keeps must
+// no longer be read.
 func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -146,6 +147,10 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 		l.mu.Unlock()
 		errs = append(errs, s.file.Close())
 	}
-	errs = append(errs, l.o.FS.SyncDir(l.o.Dir))
+	// Without a descriptor for it the removal is not durable: what is there again
+	// after a power cut, Open and Start remove.
+	if err := l.o.FS.SyncDir(l.o.Dir); !disk.IsNoDescriptor(err) {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }

@@ -335,6 +335,13 @@ func (l *Log) Start(t Tail) error {
 		l.bytes += s.size
 	}
 	l.active, l.next = l.find(t.End.Segment), l.find(t.End.Segment+1)
+	for _, s := range l.segments {
+		if s != l.active && s != l.next {
+			s.file.settled()
+		} else if err := s.file.ready(); err != nil {
+			return err
+		}
+	}
 	l.err, l.failed = nil, nil
 	l.recovered = started
 	return nil

@@ -33,7 +33,7 @@ func (f *image) ReadAt(p []byte, off int64) (int, error) {
 // imageSegment is segment 1 with this content.
 func imageSegment(data []byte) (*Segment, *image) {
 	f := &image{data: data}
-	return &Segment{number: 1, path: "image", file: f, size: int64(len(data))}, f
+	return &Segment{number: 1, path: "image", file: &handle{file: f}, size: int64(len(data))}, f
 }
 
 // A later batch is found wherever it stands, also across the border of what is

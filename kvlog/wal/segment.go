@@ -33,7 +33,7 @@ const (
 type Segment struct {
 	number uint64
 	path   string
-	file   disk.File
+	file   *handle      // nil: the segment is missing
 	size   int64        // bytes that may be used: what the header says, or all there is if that is bad
 	bad    *disk.Damage // says why the segment cannot be used, nil if it can
 	// unmade is set where it is bad as a crash while it was made leaves it: too
@@ -143,15 +143,12 @@ func (o Options) list() ([]uint64, error) {
 // A segment that is missing is bad and has no file.
 func (o Options) openSegment(number uint64) (*Segment, error) {
 	s := &Segment{number: number, path: o.path(number)}
-	f, err := o.FS.Open(s.path)
+	f := o.files.handle(s.path)
+	length, err := f.Size()
 	if errors.Is(err, fs.ErrNotExist) {
 		s.bad = s.Damage(0, "is missing", "every batch in it")
 		return s, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	length, err := f.Size()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -178,12 +175,12 @@ func (o Options) openSegment(number uint64) (*Segment, error) {
 // crash left under its name is removed. After an error nothing is left of it.
 func (o Options) createSegment(number uint64, size int64) (*Segment, error) {
 	s := &Segment{number: number, path: o.path(number), size: size}
-	f, err := o.FS.Create(s.path)
+	f, err := o.files.create(s.path)
 	if errors.Is(err, fs.ErrExist) {
 		if err := o.FS.Remove(s.path); err != nil {
 			return nil, err
 		}
-		f, err = o.FS.Create(s.path)
+		f, err = o.files.create(s.path)
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,216 @@
+package wal
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"clouddragon/internal/disk"
+)
+
+// defaultFiles is Options.Files where none is given.
+const defaultFiles = 32
+
+// files keeps the number of open files small, whatever the number of segments:
+// those that are written to are open, and of the others only so many as were read
+// lately.
+type files struct {
+	fs  disk.FS
+	max int
+
+	mu     sync.Mutex // guards what follows and handle.held
+	idle   []*handle  // open, and may be closed
+	hand   int        // the place in idle where the search for one to close goes on
+	failed error      // of those that were closed
+}
+
+// handle is the file of a segment. It is opened when it is needed. From the first
+// write on it stays open until settled is called: what the kernel could not write
+// it tells only those descriptors that were open then.
+type handle struct {
+	files *files
+	path  string
+	held  bool        // it stays open
+	used  atomic.Bool // since the search for one to close came by
+	gone  atomic.Bool // Close was called
+
+	// mu is held, shared, while the file is used, and alone while it is opened or
+	// closed for want of descriptors.
+	mu   sync.RWMutex
+	file disk.File // nil: not open
+}
+
+func (f *files) handle(path string) *handle { return &handle{files: f, path: path} }
+
+// create makes the file of a new segment, which is going to be written.
+func (f *files) create(path string) (*handle, error) {
+	file, err := f.fs.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return &handle{files: f, path: path, file: file, held: true}, nil
+}
+
+// add makes a handle one that may be closed, and closes those that are too many.
+func (f *files) add(h *handle) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h.held = false
+	f.idle = append(f.idle, h)
+	for range 2 * len(f.idle) {
+		if len(f.idle) <= f.max {
+			return
+		}
+		if f.hand >= len(f.idle) {
+			f.hand = 0
+		}
+		// One that is in use is passed by: there are never many of these.
+		h := f.idle[f.hand]
+		if h.used.Swap(false) || !h.mu.TryLock() {
+			f.hand++
+			continue
+		}
+		f.idle = slices.Delete(f.idle, f.hand, f.hand+1)
+		f.failed = errors.Join(f.failed, h.file.Close())
+		h.file = nil
+		h.mu.Unlock()
+	}
+}
+
+// keep makes a handle one that may not be closed.
+func (f *files) keep(h *handle) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := slices.Index(f.idle, h); i >= 0 {
+		f.idle = slices.Delete(f.idle, i, i+1)
+	}
+	h.held = true
+}
+
+// close returns what closing files has failed with so far.
+func (f *files) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed
+}
+
+// open opens the file and returns with mu held, shared.
+func (h *handle) open() error {
+	for {
+		h.mu.RLock()
+		if h.file != nil {
+			if !h.used.Load() {
+				h.used.Store(true)
+			}
+			return nil
+		}
+		h.mu.RUnlock()
+		if err := h.openAnew(); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *handle) openAnew() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.file != nil {
+		return nil
+	}
+	if h.gone.Load() {
+		return os.ErrClosed
+	}
+	file, err := h.files.fs.Open(h.path)
+	if err != nil {
+		return err
+	}
+	h.file = file
+	h.files.add(h)
+	return nil
+}
+
+// use calls f with the open file. For a write the file stays open afterwards.
+func (h *handle) use(write bool, f func(disk.File) error) error {
+	if err := h.open(); err != nil {
+		return err
+	}
+	defer h.mu.RUnlock()
+	if write {
+		h.stay()
+	}
+	return f(h.file)
+}
+
+func (h *handle) stay() {
+	h.files.mu.Lock()
+	held := h.held
+	h.files.mu.Unlock()
+	if !held {
+		h.files.keep(h)
+	}
+}
+
+// settled says that nothing will be written any more, and that all that was
+// written is durable.
+func (h *handle) settled() {
+	h.files.mu.Lock()
+	held := h.held
+	h.files.mu.Unlock()
+	if held {
+		h.files.add(h)
+	}
+}
+
+// ready opens the file, to be written to later.
+func (h *handle) ready() error { return h.use(true, func(disk.File) error { return nil }) }
+
+func (h *handle) ReadAt(p []byte, off int64) (int, error) {
+	if err := h.open(); err != nil {
+		return 0, err
+	}
+	defer h.mu.RUnlock()
+	return h.file.ReadAt(p, off)
+}
+
+func (h *handle) WriteAt(p []byte, off int64) (n int, err error) {
+	err = h.use(true, func(f disk.File) (err error) {
+		n, err = f.WriteAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+func (h *handle) Size() (n int64, err error) {
+	err = h.use(false, func(f disk.File) (err error) {
+		n, err = f.Size()
+		return err
+	})
+	return n, err
+}
+
+func (h *handle) Allocate(off, n int64) error {
+	return h.use(true, func(f disk.File) error { return f.Allocate(off, n) })
+}
+
+func (h *handle) Truncate(size int64) error {
+	return h.use(true, func(f disk.File) error { return f.Truncate(size) })
+}
+
+func (h *handle) Sync() error {
+	return h.use(true, func(f disk.File) error { return f.Sync() })
+}
+
+// Close closes the file for good, also under a read, which then fails with
+// os.ErrClosed as every later call does.
+func (h *handle) Close() error {
+	h.gone.Store(true)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	h.files.keep(h)
+	if h.file == nil {
+		return nil
+	}
+	return h.file.Close()
+}
