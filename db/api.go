@@ -32,6 +32,9 @@ var (
 	// ErrReads is returned when too many reads of values have waited for the disk
 	// for too long; nothing changed.
 	ErrReads = errors.New("too many reads are waiting for the disk: nothing was done, try again later")
+	// ErrDescriptors is returned when no file descriptor was left for the call;
+	// nothing changed.
+	ErrDescriptors = errors.New("the server has no file descriptor left for this: nothing was done, try again later")
 	// ErrTokens is returned when the disk is too slow to make the next fencing
 	// tokens durable; nothing changed.
 	ErrTokens = errors.New("the disk is too slow for more fencing tokens: nothing was changed, try again shortly")

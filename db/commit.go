@@ -381,15 +381,18 @@ func (d *DB) roomFor(o *op) error {
 		err = d.growTable(class, o.capacity)
 	}
 	if err != nil {
-		return d.noRoom()
+		return d.noRoom(err)
 	}
 	return nil
 }
 
-// noRoom is the answer where making room failed.
-func (d *DB) noRoom() error {
-	if d.Err() != nil {
+// noRoom is the answer where making room failed with an error.
+func (d *DB) noRoom(err error) error {
+	switch {
+	case d.Err() != nil:
 		return ErrStopped
+	case disk.IsNoDescriptor(err):
+		return ErrDescriptors
 	}
 	return ErrFull
 }
@@ -420,9 +423,10 @@ func (d *DB) growLog() error {
 	return d.checkRoom(err)
 }
 
-// checkRoom stops writes for an error that is not a full disk.
+// checkRoom stops writes for an error that is neither a full disk nor a want of
+// descriptors.
 func (d *DB) checkRoom(err error) error {
-	if err != nil && !disk.IsFull(err) {
+	if err != nil && !disk.IsFull(err) && !disk.IsNoDescriptor(err) {
 		d.fail(err)
 	}
 	return err

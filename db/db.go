@@ -41,6 +41,9 @@ type Options struct {
 	// was durable; 0: 100 ms.
 	MarkAfter time.Duration
 
+	// Files is how many files of log segments may be open for reading at a time, and
+	// with that how many reads of values may be under way; 0: 512.
+	Files   int
 	Waiters int   // callers that may wait for locks and mutexes at once; 0: 100,000
 	Clock   Clock // nil: the machine's
 
@@ -81,6 +84,9 @@ func (o *Options) defaults() {
 	}
 	if o.MarkAfter == 0 {
 		o.MarkAfter = 100 * time.Millisecond
+	}
+	if o.Files == 0 {
+		o.Files = maxReads
 	}
 	if o.Waiters == 0 {
 		o.Waiters = 100_000

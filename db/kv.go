@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -52,7 +53,7 @@ func (d *DB) Set(r SetRequest) (version int64, err error) {
 	}
 	defer o.free()
 	err = d.do(o)
-	return o.value, err
+	return o.value, noDescriptor(err)
 }
 
 // DeleteValue removes a value; with a check that is not AnyVersion, only that
@@ -65,7 +66,15 @@ func (d *DB) DeleteValue(k Key, check int64) error {
 		return err
 	}
 	defer o.free()
-	return d.do(o)
+	return noDescriptor(d.do(o))
+}
+
+// noDescriptor makes a look-up that found no descriptor a refusal.
+func noDescriptor(err error) error {
+	if disk.IsNoDescriptor(err) {
+		return ErrDescriptors
+	}
+	return err
 }
 
 // Get returns the value of a key, or ErrNotFound, or ErrDamaged, however large
@@ -84,6 +93,9 @@ func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
 	}
 	defer d.reads.end()
 	val, ok, err := d.values.Get(k.Acc, k.ID, d.values.Hash(k.Acc, k.ID), most)
+	if disk.IsNoDescriptor(err) {
+		return Value{}, ErrDescriptors
+	}
 	if err != nil {
 		d.logger.Error("a value cannot be read", "err", err)
 		return Value{}, err

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -57,7 +58,10 @@ func (d *DB) grow() {
 // noteFull says once that the disk is full, until it no longer is. Compaction
 // looks once too: each refusal for want of room makes it look again.
 func (d *DB) noteFull(err error) {
-	full := err != nil && d.Err() == nil
+	full := disk.IsFull(err) && d.Err() == nil
+	if disk.IsNoDescriptor(err) {
+		d.logger.Warn("no file descriptor left: growing ahead of need failed, and will be tried again", "err", err)
+	}
 	was := d.full.Swap(full)
 	if full && !was {
 		wake(d.compactWake)

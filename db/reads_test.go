@@ -3,8 +3,11 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,7 +25,7 @@ func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 	version, err := d.Set(SetRequest{Key: k, Data: []byte("x"), Check: AnyVersion})
 	wantDone(t, "a value", err)
 	var under, most atomic.Int32
-	begun, resume := make(chan struct{}, 2*maxReads), make(chan struct{})
+	begun, resume := make(chan struct{}, 2*cap(d.reads)), make(chan struct{})
 	fs.Fail(func(op memdisk.Op) error {
 		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, ".seg") {
 			n := under.Add(1)
@@ -47,20 +50,20 @@ func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 		},
 		func() error { _, err := d.Get(Key{"a", "none"}); return ignore(err, ErrNotFound) },
 	}
-	const asked = 2 * maxReads
+	asked := 2 * cap(d.reads)
 	done := make(chan error, asked)
 	for i := range asked {
 		go func() { done <- calls[i%len(calls)]() }()
 	}
-	for range maxReads {
+	for range cap(d.reads) {
 		<-begun
 	}
 	close(resume)
 	for range asked {
 		wantDone(t, "a call", <-done)
 	}
-	if n := most.Load(); n > maxReads {
-		t.Errorf("%d reads were under way at once, want at most %d", n, maxReads)
+	if n := most.Load(); int(n) > cap(d.reads) {
+		t.Errorf("%d reads were under way at once, want at most %d", n, cap(d.reads))
 	}
 }
 
@@ -129,5 +132,63 @@ func TestALargeValueIsNotReadWithoutMemoryForIt(t *testing.T) {
 	wantDone(t, "a read", err)
 	if string(v.Data) != string(data) || v.Size != len(data) {
 		t.Errorf("%d bytes of %d, want all %d", len(v.Data), v.Size, len(data))
+	}
+}
+
+// Where the process has no file descriptor left, a call that needs one is refused
+// and changes nothing; the disk is neither full nor failed, and no value counts as
+// damaged.
+func TestNoDescriptorIsARefusal(t *testing.T) {
+	fs := memdisk.New()
+	o := tiny(fs, newTestClock())
+	log := lines(&o)
+	d := mustOpen(t, o)
+	set := func(i int) error {
+		_, err := d.Set(SetRequest{Key: Key{"a", fmt.Sprint(i)}, Data: make([]byte, 2000), Check: AnyVersion})
+		return err
+	}
+	const keys = 100
+	for i := range keys {
+		wantDone(t, "a value", set(i))
+	}
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Open || op.Kind == memdisk.Create || op.Kind == memdisk.SyncDir {
+			return &os.PathError{Op: "open", Path: op.Name, Err: syscall.EMFILE}
+		}
+		return nil
+	})
+	refused := map[string]int{}
+	for i := range keys {
+		k := Key{"a", fmt.Sprint(i)}
+		_, err := d.Get(k)
+		for what, err := range map[string]error{
+			"a read": err, "a write": set(keys + i), "a check": d.DeleteValue(k, 1), "a delete": d.DeleteValue(Key{"a", fmt.Sprint(i, "-")}, AnyVersion),
+		} {
+			var conflict *ConflictError
+			if errors.Is(err, ErrDescriptors) {
+				refused[what]++
+			} else if err != nil && !errors.As(err, &conflict) && !errors.Is(err, ErrNotFound) {
+				t.Fatalf("%s: %v, want it done or ErrDescriptors", what, err)
+			}
+		}
+	}
+	if refused["a read"] == 0 || refused["a write"] == 0 || refused["a check"] == 0 {
+		t.Errorf("refused were %v: the test does nothing", refused)
+	}
+	if err := d.checkpoint(); err != nil {
+		t.Errorf("a checkpoint: %v", err)
+	}
+	d.compact()
+	fs.Fail(nil)
+	for i := range keys {
+		_, err := d.Get(Key{"a", fmt.Sprint(i)})
+		if i > 0 || !errors.Is(err, ErrNotFound) { // the first had version 1
+			wantDone(t, "a read, with descriptors again", err)
+		}
+		wantDone(t, "a write, with descriptors again", set(i))
+	}
+	mustClose(t, d) // also so that nobody writes to the log any more
+	if s := d.Stats(); s.Stopped || s.Values.Damaged > 0 || strings.Contains(log.String(), "damaged") || strings.Contains(log.String(), "disk full") {
+		t.Errorf("stopped: %v, %d damaged; the log says:\n%s", s.Stopped, s.Values.Damaged, log.String())
 	}
 }

@@ -87,7 +87,7 @@ func open(o *Options) (*DB, error) {
 		tables:          r.tables,
 		log:             r.log,
 		values:          r.values,
-		reads:           make(reads, maxReads),
+		reads:           make(reads, min(maxReads, o.Files)),
 		queue:           newQueue(),
 		batch:           newPending(r.tables),
 		marked:          true, // what was accepted was just written anew, and a checkpoint stands behind it
@@ -158,7 +158,7 @@ func slotOptions(o *Options, id [16]byte) slots.Options {
 }
 
 func logOptions(o *Options, id [16]byte) wal.Options {
-	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Log: o.Log}
+	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log}
 }
 
 // replay takes the records of one batch.

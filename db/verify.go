@@ -23,7 +23,7 @@ type Report struct {
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
 func Verify(fsys disk.FS, dir string, report func(*Damage)) (Report, error) {
-	o := &Options{FS: fsys, Dir: dir, Segment: wal.MinSegment} // the segments that are there may be larger
+	o := &Options{FS: fsys, Dir: dir, Segment: wal.MinSegment, Files: 1} // the segments that are there may be larger
 	o.defaults()
 	lock, err := lockDir(o)
 	if err != nil && !isNotExist(err) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"syscall"
@@ -10,19 +11,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leastFiles is how many descriptors connections leave to files at least.
-const leastFiles = 32
+// The process's file descriptors are shared: a quarter, and at least leastFiles,
+// is for the files of the data directory and whatever else the process opens, and
+// the rest for connections. Of the files, those of log segments that are open
+// only to be read are as many as ownFiles leaves, and at most mostSegments.
+const (
+	leastFiles = 40
+	// ownFiles is for the lock file, CHECKPOINT, the tables, the segments that are
+	// written to, the listener, stdin to stderr, the poller, and what is open for a
+	// moment: a directory that is synced, a file that is made, /proc for a scrape.
+	ownFiles     = 28
+	mostSegments = 512
+	// leastDescriptors is how many there must be to start.
+	leastDescriptors = 64
+)
 
-// maxConnections is how many connections may be open at a time: a quarter of the
-// process's descriptors is left to the files of the data directory. To find none
-// for the next segment would stop writes as a failed disk does.
-func maxConnections() (int, error) {
+// descriptors are the shares of the process's descriptors.
+type descriptors struct {
+	connections int // that may be open at a time
+	segments    int // files of log segments that may be open to be read
+}
+
+// shareDescriptors reads the limit of the process. The error says what to set.
+func shareDescriptors() (descriptors, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return 0, err
+		return descriptors{}, err
 	}
-	n := int(min(r.Cur, 1<<30))
-	return max(1, n-max(leastFiles, n/4)), nil
+	return share(r.Cur)
+}
+
+func share(limit uint64) (descriptors, error) {
+	if limit < leastDescriptors {
+		return descriptors{}, fmt.Errorf("the limit on open files is %d: set it to %d or more, with `ulimit -n` or LimitNOFILE= of the systemd unit", limit, leastDescriptors)
+	}
+	n := int(min(limit, 1<<30))
+	files := max(leastFiles, n/4)
+	return descriptors{connections: n - files, segments: min(files-ownFiles, mostSegments)}, nil
 }
 
 // limited is a listener with at most so many connections open. The next one

@@ -30,7 +30,7 @@ func loadCertificate(cert, key string) (*tls.Certificate, error) {
 // listen binds host:port or unix:/path, for as many connections as leave enough
 // descriptors to files.
 func listen(address string, s Socket) (*limited, error) {
-	n, err := maxConnections()
+	of, err := shareDescriptors()
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func listen(address string, s Socket) (*limited, error) {
 	if err != nil {
 		return nil, err
 	}
-	return limit(l, n), nil
+	return limit(l, of.connections), nil
 }
 
 // bind is listen without a limit. The socket file that a dead server left is

@@ -144,6 +144,10 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		db  *db.DB
 		err error
 	}
+	of, err := shareDescriptors()
+	if err != nil {
+		return nil, err
+	}
 	done := make(chan opened, 1)
 	o := db.Options{
 		FS:           fsys,
@@ -151,6 +155,7 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		Who:          fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
 		Segment:      c.Segment,
 		CompactRatio: 1 + float64(c.Garbage)/100,
+		Files:        of.segments,
 		Waiters:      c.Limits.Waiters,
 		Log:          log,
 		OnCommit:     func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },

@@ -219,10 +219,10 @@ func (l *Log) roll(n int64) error {
 	if err := l.write(&l.seal); err != nil {
 		return err
 	}
+	l.active.file.settled()
 	l.end.Segment, l.end.Offset = next.number, pageSize
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.active.file.settled()
 	l.active, l.next = next, nil
 	l.publish(l.end)
 	return nil
