@@ -70,7 +70,7 @@ func tiny(fs disk.FS, clock *testClock) Options {
 	return Options{
 		FS: fs, Dir: "srv/cloud/data",
 		Segment: 16 << 10, Extent: 4096, CheckpointRoom: 4096, CheckpointEvery: 8 << 10,
-		Files:     4, // so that segments are closed and opened again all the time
+		Files:     4,         // so that segments are closed and opened again all the time
 		MarkAfter: time.Hour, // tests that want marks say so
 		Clock:     clock.read,
 	}
