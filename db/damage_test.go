@@ -51,7 +51,7 @@ func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 		must(err)
 	}
 	for i := range 5 {
-		_, err := p.set(Key{"v", fmt.Sprint(i)}, int64(300*i))
+		_, err := p.set(Key{"v", fmt.Sprint(i)}, int64(300*i), 0)
 		must(err)
 	}
 	_, err := p.lock(context.Background(), LockRequest{Key: Key{"l", "1"}, Owner: "me", Dur: time.Hour})
@@ -189,7 +189,7 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) *memdisk.FS
 		}
 	} else {
 		d.served++
-		_, err := d.l.check(db, epoch)
+		_, err := d.l.check(db)
 		if err != nil && !(errors.Is(err, ErrDamaged) && strings.HasSuffix(name, ".seg")) {
 			d.Errorf("%s, %s: %v", name, what, err)
 		}

@@ -152,7 +152,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 		case 2:
 			return p.reset(kindSequence, k)
 		case 3:
-			_, err := p.set(k, int64(i))
+			_, err := p.set(k, int64(i), 0)
 			return err
 		case 4:
 			return p.remove(k)
@@ -190,7 +190,7 @@ func TestFullDiskLosesNothing(t *testing.T) {
 			l.enter(op.Note)
 		}
 	}
-	_, err := l.check(d, epoch)
+	_, err := l.check(d)
 	wantDone(t, "all that was answered", err)
 	fs.SetRoom(-1)
 	for i := range 100 {

@@ -28,8 +28,8 @@ type asked struct {
 	n     int64
 	owner string
 	token int64
-	dur   int64
-	wall  int64
+	dur   int64 // of a hold, or a value's ttl
+	at    int64 // in database time, as all that follows
 }
 
 // answered is a note: the operation with that id is done, or refused and nothing changed.
@@ -37,11 +37,22 @@ type answered struct {
 	id    int64
 	done  bool
 	value int64
-	wall  int64
+	at    int64
 }
 
-// passed is a note: time is about to go by, until then.
-type passed struct{ wall int64 }
+// passed is a note: that much time is about to go by.
+type passed struct{ t int64 }
+
+// stepping is a note: the wall clock is about to be set forward that far, or back,
+// while a process has the directory open.
+type stepping struct{ by int64 }
+
+// noticed is a note: an answer shows that the process has seen all steps so far.
+type noticed struct{}
+
+// setWhileDown is a note: the wall clock was set forward that far, or back, while
+// no process had the directory.
+type setWhileDown struct{ by int64 }
 
 // inLine is a note: the lock asked for in that operation is held, and the caller
 // is the first in the queue.
@@ -52,7 +63,11 @@ type pinned struct{ l *ledger }
 
 // ledger is the state that the notes so far allow.
 type ledger struct {
-	wall   int64 // the latest that the clock may have been
+	now, wall int64 // the latest that the clocks may have been
+	given     int64 // the last that something with an end was asked for, and acknowledged
+	back      int64 // how far before now a process may start
+	ahead     int64 // and how far after it
+
 	token  int64 // the largest granted
 	newest int64 // the largest version of a value
 	things map[slot.Key]entry
@@ -70,13 +85,13 @@ type entry struct {
 	// Of a lock: the newest grant that was acknowledged.
 	token  int64
 	owner  string
-	lo, hi int64 // between these its hold ends, wall time
+	lo, hi int64 // between these its hold ends, or the value; 0: never
 	ended  bool  // somebody asked to unlock it
 	freed  bool  // and was answered
 	heir   int64 // who is the first in its queue, if somebody is known to be
 }
 
-func newLedger() *ledger { return &ledger{wall: epoch, things: make(map[slot.Key]entry)} }
+func newLedger() *ledger { return &ledger{now: epoch, wall: epoch, things: make(map[slot.Key]entry)} }
 
 func (l *ledger) clone() *ledger {
 	c := *l
@@ -99,7 +114,15 @@ func (l *ledger) enter(note any) {
 	case answered:
 		l.answer(n)
 	case passed:
-		l.wall = max(l.wall, n.wall)
+		l.now, l.wall = l.now+n.t, l.wall+n.t
+	case stepping:
+		l.wall += n.by
+		l.ahead, l.back = l.ahead+max(0, n.by), l.back+max(0, -n.by)
+	case noticed:
+		l.given, l.ahead, l.back = l.now, 0, 0
+	case setWhileDown:
+		l.wall += n.by
+		l.now, l.back = l.now+max(0, n.by), l.back+max(0, -n.by)
 	case inLine:
 		if i := l.find(n.id); i >= 0 {
 			e := l.things[l.open[i].thing()]
@@ -131,6 +154,10 @@ func (l *ledger) answer(n answered) {
 			l.err = fmt.Errorf("value %v: version %d was given after %d", a.key, n.value, e.version)
 		}
 		e = entry{live: true, sum: a.n, version: n.value}
+		if a.dur != 0 {
+			e.lo, e.hi = a.at+a.dur, n.at+a.dur
+			l.given = max(l.given, a.at)
+		}
 		l.newest = max(l.newest, n.value)
 	case verbReset, verbDelete:
 		e = entry{}
@@ -138,14 +165,15 @@ func (l *ledger) answer(n answered) {
 		if a.token != 0 && n.value != a.token {
 			l.err = fmt.Errorf("lock %v: renewed as token %d, asked was %+v", a.key, n.value, a)
 		}
+		l.given = max(l.given, a.at)
 		if n.value == e.token {
-			e.lo, e.hi = a.wall+a.dur, n.wall+a.dur
+			e.lo, e.hi = a.at+a.dur, n.at+a.dur
 			break
 		}
 		if n.value < e.token {
 			break // its hold was over, and the next one's answer overtook this one
 		}
-		e = entry{live: true, token: n.value, owner: a.owner, lo: a.wall + a.dur, hi: n.wall + a.dur}
+		e = entry{live: true, token: n.value, owner: a.owner, lo: a.at + a.dur, hi: n.at + a.dur}
 		l.token = max(l.token, n.value)
 	case verbUnlock:
 		if a.token == e.token {
@@ -201,29 +229,32 @@ func (l *ledger) read(d *DB) (map[slot.Key]found, error) {
 	return all, nil
 }
 
-// check reads everything and says what contradicts the ledger. at is what the
-// clock of d says, wall time. It returns the ledger that is certain from then on:
-// what was read stays.
-func (l *ledger) check(d *DB, at int64) (*ledger, error) {
+// check reads everything and says what contradicts the ledger. It returns the
+// ledger that is certain from then on: what was read stays.
+func (l *ledger) check(d *DB) (*ledger, error) {
 	if l.err != nil {
 		return nil, l.err
+	}
+	at := timeOf(d)
+	if at < max(l.given, l.now-l.back) || at > l.now+l.ahead {
+		return nil, fmt.Errorf("the time is %d; it was %d, may be %d before that or %d after it, and something was given at %d", at, l.now, l.back, l.ahead, l.given)
 	}
 	all, err := l.read(d)
 	if err != nil {
 		return nil, err
 	}
-	sure := &ledger{wall: at, token: l.token, newest: l.newest, things: make(map[slot.Key]entry, len(all))}
+	sure := &ledger{now: at, wall: l.wall, given: at, token: l.token, newest: l.newest, things: make(map[slot.Key]entry, len(all))}
 	live, over := 0, 0
 	for k, f := range all {
 		e := l.things[k]
 		switch k.Kind {
 		case kindLock:
 			err = l.checkLock(k, e, f, at)
-			e = entry{live: f.live, token: f.holder.Token, owner: f.holder.Owner, lo: f.holder.Expires.UnixNano(), hi: f.holder.Expires.UnixNano()}
+			end := at + int64(f.holder.TTL)
+			e = entry{live: f.live, token: f.holder.Token, owner: f.holder.Owner, lo: end, hi: end}
 			sure.token = max(sure.token, f.holder.Token)
 		case kindValue:
-			err = l.checkValue(k, e, f)
-			e = entry{live: f.live, sum: f.value, version: f.version}
+			e, err = l.checkValue(k, e, f, at)
 			sure.newest = max(sure.newest, f.version)
 		default:
 			err = l.checkNumber(k, e, f)
@@ -272,17 +303,33 @@ func (l *ledger) checkNumber(k slot.Key, e entry, f found) error {
 	return fmt.Errorf("%v is %d; acknowledged were %d (%t), on their way %+v", k, f.value, e.sum, e.live, open)
 }
 
-func (l *ledger) checkValue(k slot.Key, e entry, f found) error {
+// checkValue also returns what is certain of the value from then on.
+func (l *ledger) checkValue(k slot.Key, e entry, f found, at int64) (sure entry, err error) {
 	open := l.onTheirWay(k)
-	switch {
-	case f.live == e.live && f.value == e.sum && f.version == e.version:
-		return nil
-	case !f.live && slices.ContainsFunc(open, func(a asked) bool { return a.verb == verbDelete }):
-		return nil
-	case f.live && f.version > e.version && slices.ContainsFunc(open, func(a asked) bool { return a.verb == verbSet && a.n == f.value }):
-		return nil
+	// over says whether what ends then may have been over, now or at the latest
+	// time of the process before.
+	over := func(end int64) bool { return end != 0 && end <= max(at, l.now+l.ahead) }
+	if f.live == e.live && f.value == e.sum && f.version == e.version && (!e.live || e.hi == 0 || e.hi > at) {
+		return e, nil
 	}
-	return fmt.Errorf("value %v: found %+v; acknowledged %+v, on their way %+v", k, f, e, open)
+	if !f.live && (!e.live || over(e.lo)) {
+		return entry{}, nil
+	}
+	for _, a := range open {
+		switch {
+		case a.verb == verbDelete && !f.live:
+			return entry{}, nil
+		case a.verb == verbSet && a.dur != 0 && !f.live && over(a.at+a.dur):
+			return entry{}, nil
+		case a.verb == verbSet && f.live && f.version > e.version && a.n == f.value:
+			sure = entry{live: true, sum: f.value, version: f.version}
+			if a.dur != 0 {
+				sure.lo, sure.hi = a.at+a.dur, l.now+l.ahead+a.dur
+			}
+			return sure, nil
+		}
+	}
+	return entry{}, fmt.Errorf("value %v: found %+v at %d; acknowledged %+v, on their way %+v", k, f, at, e, open)
 }
 
 func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
@@ -293,14 +340,14 @@ func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
 	lo, hi := e.lo, e.hi
 	for _, a := range open {
 		if a.verb == verbLock && (a.token == e.token && a.token != 0 || a.owner == e.owner && a.owner != "") {
-			lo, hi = min(lo, a.wall+a.dur), max(hi, l.wall+a.dur)
+			lo, hi = min(lo, a.at+a.dur), max(hi, l.now+a.dur)
 		}
 	}
-	over := !e.live || e.ended || lo <= at
+	over := !e.live || e.ended || lo <= max(at, l.now+l.ahead)
 	heir := l.find(e.heir)
 	switch {
 	case f.live && h.Token == e.token && e.live:
-		if ends := h.Expires.UnixNano(); e.freed || h.Owner != e.owner || ends < lo || ends > hi {
+		if end := at + int64(h.TTL); e.freed || h.Owner != e.owner || end < lo || end > hi {
 			return fault("it was unlocked, or is another's, or ends at another time")
 		}
 		return nil

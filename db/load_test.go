@@ -124,7 +124,7 @@ func (l *load) step(rnd *rand.Rand, w, i int) {
 	case what < 84:
 		k := Key{"value", fmt.Sprint(w, rnd.IntN(3))}
 		if rnd.IntN(4) > 0 {
-			_, err := l.set(k, rnd.Int64N(1<<40))
+			_, err := l.set(k, rnd.Int64N(1<<40), time.Duration(rnd.IntN(3)*rnd.IntN(8))*time.Second)
 			l.want(err)
 		} else {
 			l.want(l.remove(k))
@@ -213,6 +213,15 @@ func (p *player) handOver(id string) error {
 	return errors.Join(p.unlock(r.Key, token), <-got)
 }
 
+// someStep is how far the wall clock is set, forward or back.
+func someStep(rnd *rand.Rand) time.Duration {
+	by := []time.Duration{time.Second, 3 * time.Second, time.Hour, 24 * time.Hour}[rnd.IntN(4)]
+	if rnd.IntN(2) == 0 {
+		return -by
+	}
+	return by
+}
+
 // loaded returns a disk whose journal holds a whole life of a data directory: made,
 // loaded, closed, recovered and loaded again, with the notes of all that was asked
 // and answered.
@@ -233,13 +242,22 @@ func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
 		})
 	}
 	var ids atomic.Int64
+	rnd := rand.New(rand.NewPCG(seed, 2))
 	for life := range uint64(2) {
+		if life > 0 && rnd.IntN(2) == 0 {
+			by := someStep(rnd)
+			fs.Mark(setWhileDown{int64(by)})
+			clock.step(by)
+		}
 		d, err := Open(o)
 		if err != nil {
 			return nil, err
 		}
 		l := &load{player: &player{d: d, fs: fs, clock: clock, ids: &ids}, workers: workers, steps: steps, seed: 2*seed + life}
 		err = l.run()
+		if err == nil && rnd.IntN(2) == 0 {
+			err = l.setClock(someStep(rnd))
+		}
 		if err == nil {
 			err = l.handOver(fmt.Sprint(life))
 		}

@@ -114,7 +114,7 @@ func newPlayer(d *DB, fs *memdisk.FS, clock *testClock) *player {
 
 func (p *player) ask(a asked) asked {
 	a.id = p.ids.Add(1)
-	_, a.wall = p.clock.read()
+	a.at = timeOf(p.d)
 	p.fs.Mark(a)
 	return a
 }
@@ -123,8 +123,7 @@ func (p *player) ask(a asked) asked {
 // stays as it was asked. Who hangs up is not told that it is unknown.
 func (p *player) note(a asked, value int64, err error) error {
 	if !isUnknown(err) && !(errors.Is(err, context.Canceled) && p.d.Err() != nil) {
-		_, wall := p.clock.read()
-		p.fs.Mark(answered{id: a.id, done: err == nil, value: value, wall: wall})
+		p.fs.Mark(answered{id: a.id, done: err == nil, value: value, at: timeOf(p.d)})
 	}
 	return err
 }
@@ -165,10 +164,24 @@ func (p *player) unlock(k Key, token int64) error {
 func (p *player) pass(t time.Duration) {
 	p.passing.Lock()
 	defer p.passing.Unlock()
-	_, wall := p.clock.read()
-	p.fs.Mark(passed{wall + int64(t)})
+	p.fs.Mark(passed{int64(t)})
 	p.clock.pass(t)
 }
+
+// setClock sets the wall clock while nothing else is on its way, and has the database
+// notice it.
+func (p *player) setClock(t time.Duration) error {
+	p.fs.Mark(stepping{int64(t)})
+	p.clock.step(t)
+	if _, err := p.add(kindSequence, Key{"hot", "0"}, 1); err != nil {
+		return err
+	}
+	p.fs.Mark(noticed{})
+	return nil
+}
+
+// timeOf returns the time in which all that a database holds ends.
+func timeOf(d *DB) int64 { return d.clock.now() }
 
 // kindValue stands for values in notes; in the files they have no kind.
 const kindValue uint8 = 0
@@ -189,10 +202,10 @@ func contentOf(b []byte) int64 {
 	return n
 }
 
-// set stores the value content(n).
-func (p *player) set(k Key, n int64) (version int64, err error) {
-	a := p.ask(asked{verb: verbSet, kind: kindValue, key: k, n: n})
-	version, err = p.d.Set(SetRequest{Key: k, Data: content(n), Type: "a/b", Check: AnyVersion})
+// set stores the value content(n), without a ttl if that is 0.
+func (p *player) set(k Key, n int64, ttl time.Duration) (version int64, err error) {
+	a := p.ask(asked{verb: verbSet, kind: kindValue, key: k, n: n, dur: int64(ttl)})
+	version, err = p.d.Set(SetRequest{Key: k, Data: content(n), Type: "a/b", TTL: ttl, Check: AnyVersion})
 	return version, p.note(a, version, err)
 }
 
