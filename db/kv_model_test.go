@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,11 +18,6 @@ func tinyKV(fs *memdisk.FS, clock Clock) Options {
 	return Options{FS: fs, Dir: "data", Segment: 16 << 10, Extent: 4096, CheckpointRoom: 8 << 10, Clock: clock}
 }
 
-// handClock stands still until a test moves it.
-type handClock struct{ ns atomic.Int64 }
-
-func (c *handClock) now() (mono, wall int64) { return c.ns.Load(), c.ns.Load() }
-
 type modelValue struct {
 	data, typ string
 	version   int64
@@ -32,8 +26,8 @@ type modelValue struct {
 
 // kvModel drives a database and a plain map side by side.
 type kvModel struct {
+	modelTime
 	fs      *memdisk.FS
-	clock   handClock
 	db      *DB // nil: closed
 	values  map[string]modelValue
 	newest  int64 // version
@@ -41,16 +35,17 @@ type kvModel struct {
 }
 
 func (m *kvModel) open(t *rapid.T) {
-	d, err := Open(tinyKV(m.fs, m.clock.now))
+	d, err := Open(tinyKV(m.fs, m.clock.read))
 	if err != nil {
 		t.Fatalf("open: %v", err)
 	}
 	m.db = d
+	m.resume(t, d)
 }
 
 func (m *kvModel) value(key string) (modelValue, bool) {
 	v, ok := m.values[key]
-	return v, ok && (v.expires == 0 || v.expires > m.clock.ns.Load())
+	return v, ok && (v.expires == 0 || v.expires > m.now())
 }
 
 var modelKeys = []string{"a", "b", "c", "d", "e", "f", "g", "h"}
@@ -76,9 +71,10 @@ func (m *kvModel) compare(t *rapid.T, d *DB, what string) {
 
 // rebuild opens a copy of the disk as it is, with an index built from the log.
 func (m *kvModel) rebuild(t *rapid.T, what string) {
+	m.notices(t, m.db)
 	fs := m.fs.Clone()
 	dropIndex(fs)
-	d, err := Open(tinyKV(fs, m.clock.now))
+	d, err := Open(tinyKV(fs, m.clock.read))
 	if err != nil {
 		t.Fatalf("%s, the index rebuilt: %v", what, err)
 	}
@@ -108,7 +104,7 @@ func (m *kvModel) set(t *rapid.T) {
 	var expires int64
 	if rapid.IntRange(0, 3).Draw(t, "ttl") == 0 {
 		r.TTL = 10 * time.Second
-		expires = m.clock.ns.Load() + int64(r.TTL)
+		expires = m.now() + int64(r.TTL)
 	}
 	wantErr := false
 	switch rapid.IntRange(0, 4).Draw(t, "check") {
@@ -129,6 +125,9 @@ func (m *kvModel) set(t *rapid.T) {
 		t.Fatalf("version %d after %d", version, m.newest)
 	default:
 		m.newest = version
+		if expires != 0 {
+			m.give()
+		}
 		m.values[k] = modelValue{string(r.Data), r.Type, version, expires}
 	}
 }
@@ -158,6 +157,7 @@ func (m *kvModel) roll(t *rapid.T) {
 
 // crash cuts the power: all that was answered has to be there.
 func (m *kvModel) crash(t *rapid.T) {
+	m.end(t, m.db, false)
 	m.fs.Freeze()
 	after := m.fs.Crash(m.fs.Len(), rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)))
 	_ = m.db.Close() // on a dead disk
@@ -166,8 +166,7 @@ func (m *kvModel) crash(t *rapid.T) {
 
 func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &kvModel{fs: memdisk.New(), values: map[string]modelValue{}}
-		m.clock.ns.Store(int64(time.Hour))
+		m := &kvModel{modelTime: newModelTime(), fs: memdisk.New(), values: map[string]modelValue{}}
 		m.open(t)
 		defer func() {
 			if m.db != nil {
@@ -179,7 +178,8 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 			"set2":   m.set,
 			"delete": m.delete,
 			"roll":   m.roll,
-			"time":   func(t *rapid.T) { m.clock.ns.Add(int64(4 * time.Second)) },
+			"time":   func(t *rapid.T) { m.clock.pass(4 * time.Second) },
+			"step":   m.step,
 			"checkpoint": func(t *rapid.T) {
 				if err := m.db.checkpoint(); err != nil {
 					t.Fatal(err)
@@ -196,7 +196,9 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 				m.rebuild(t, "compacted")
 			},
 			"restart": func(t *rapid.T) {
+				m.end(t, m.db, true)
 				err := m.db.Close()
+				m.down(t)
 				if m.db = nil; err != nil {
 					t.Fatal(err)
 				}
@@ -206,11 +208,12 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 			},
 			"crash": func(t *rapid.T) {
 				m.crash(t)
+				m.down(t)
 				fs := m.fs.Clone()
 				if m.spoiled {
 					dropIndex(fs)
 				}
-				if err := verifies(fs, tinyKV(fs, m.clock.now)); err != nil {
+				if err := verifies(fs, tinyKV(fs, m.clock.read)); err != nil {
 					t.Fatal(err)
 				}
 				m.spoilIndex(t)

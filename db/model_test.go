@@ -17,18 +17,13 @@ import (
 
 // model is a database in a few maps, and the database that has to agree with it.
 type model struct {
-	clock *testClock
-	fs    *memdisk.FS
-	d     *DB
+	modelTime
+	fs *memdisk.FS
+	d  *DB
 
 	numbers map[Key]int64 // sequences and counters: their accounts differ
 	locks   map[Key]modelHold
 	token   int64 // the last
-
-	zero    int64  // database time at the zero of the monotonic clock
-	granted int64  // the last grant or renewal of a lock, in database time
-	ended   moment // the end of the last process
-	closed  bool   // it was closed, not killed
 }
 
 // modelHold is a held lock. Its end is in database time.
@@ -36,12 +31,6 @@ type modelHold struct {
 	owner string
 	token int64
 	end   int64
-}
-
-// now returns database time.
-func (m *model) now() int64 {
-	mono, _ := m.clock.read()
-	return mono + m.zero
 }
 
 func (m *model) open(t *rapid.T) {
@@ -52,27 +41,8 @@ func (m *model) open(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.d = d
-	m.resume(t)
+	m.resume(t, d)
 	m.compare(t)
-}
-
-// resume checks the database time at which a process starts: the wall time since
-// the last one has passed. Where the wall clock went back, time goes on where it
-// was, and after a kill at most clockNote before that, but not before anything
-// that was granted.
-func (m *model) resume(t *rapid.T) {
-	mono, wall := m.clock.read()
-	now := m.d.clock.now()
-	least := m.ended.now
-	if !m.closed {
-		least = max(m.granted, least-int64(clockNote))
-	}
-	want := m.ended.now + wall - m.ended.wall
-	if now != want && (want >= m.ended.now || now < max(want, least) || now > m.ended.now) {
-		t.Fatalf("time starts at %d; the last process ended at %+v (closed: %t), the wall clock is at %d, the last grant was at %d",
-			now, m.ended, m.closed, wall, m.granted)
-	}
-	m.zero = now - mono
 }
 
 // held returns who has a lock now.
@@ -225,7 +195,7 @@ func (m *model) lock(t *rapid.T) {
 		m.token = token
 	}
 	m.locks[k] = next
-	m.granted = m.now()
+	m.give()
 }
 
 func (m *model) unlock(t *rapid.T) {
@@ -255,11 +225,9 @@ func (m *model) end(t *rapid.T) {
 			delete(m.locks, k)
 		}
 	}
-	m.notices(t)
 	old := m.fs
 	how := rapid.SampledFrom([]string{"close", "kill", "power cut"}).Draw(t, "how")
-	_, wall := m.clock.read()
-	m.ended, m.closed = moment{m.now(), wall}, how == "close"
+	m.modelTime.end(t, m.d, how == "close")
 	switch how {
 	case "kill":
 		m.fs = old.Reopen()
@@ -273,22 +241,6 @@ func (m *model) end(t *rapid.T) {
 	}
 }
 
-// notices has the database notice a step of the wall clock, by reads alone. That
-// may wait until a segment is ready.
-func (m *model) notices(t *rapid.T) {
-	for {
-		if _, err := m.d.LockHolder(Key{"lock", "none"}); !errors.Is(err, ErrNotFound) {
-			t.Fatal(err)
-		}
-		m.d.stateMu.Lock()
-		noted := m.d.state.Moment
-		m.d.stateMu.Unlock()
-		if noted.stepped(m.d.clock.read()) == 0 {
-			return
-		}
-	}
-}
-
 func (m *model) close(t *rapid.T) {
 	d := m.d
 	m.d = nil
@@ -299,17 +251,13 @@ func (m *model) close(t *rapid.T) {
 
 func TestDatabaseIsAsMapsOverRestartsAndCrashes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{clock: newTestClock(), fs: memdisk.New(), numbers: map[Key]int64{}, locks: map[Key]modelHold{}}
-		m.ended = moment{epoch, epoch}
+		m := &model{modelTime: newModelTime(), fs: memdisk.New(), numbers: map[Key]int64{}, locks: map[Key]modelHold{}}
 		m.open(t)
 		defer func() {
 			if m.d != nil {
 				m.close(t)
 			}
 		}()
-		seconds := func(t *rapid.T, from int) time.Duration {
-			return time.Duration(rapid.IntRange(from, 50).Draw(t, "seconds")) * time.Second
-		}
 		actions := map[string]func(*rapid.T){
 			"add to a sequence":     m.addSequence,
 			"add to a sequence too": m.addSequence,
@@ -319,16 +267,12 @@ func TestDatabaseIsAsMapsOverRestartsAndCrashes(t *testing.T) {
 			"lock":                  m.lock,
 			"lock too":              m.lock,
 			"unlock":                m.unlock,
-			"let time go by":        func(t *rapid.T) { m.clock.pass(seconds(t, 0)) },
-			"step the wall clock":   func(t *rapid.T) { m.clock.step(seconds(t, -50)) },
+			"let time go by":        m.pass,
+			"step the wall clock":   m.step,
 			"compare":               m.compare,
 			"restart": func(t *rapid.T) {
 				m.end(t)
-				m.clock.restart()
-				m.clock.pass(seconds(t, 0))
-				if rapid.Bool().Draw(t, "the wall clock steps meanwhile") {
-					m.clock.step(seconds(t, -50))
-				}
+				m.down(t)
 				m.open(t)
 			},
 		}

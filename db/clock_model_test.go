@@ -1,0 +1,89 @@
+package db
+
+import (
+	"errors"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// modelTime is database time as a model keeps it, over steps of the wall clock
+// and restarts.
+type modelTime struct {
+	clock  *testClock
+	zero   int64  // database time at the zero of the monotonic clock
+	given  int64  // when the last thing with an end was given
+	ended  moment // the end of the last process
+	closed bool   // it was closed, not killed
+}
+
+func newModelTime() modelTime {
+	return modelTime{clock: newTestClock(), ended: moment{epoch, epoch}}
+}
+
+// now returns database time.
+func (m *modelTime) now() int64 {
+	mono, _ := m.clock.read()
+	return mono + m.zero
+}
+
+// give notes that something with an end was given.
+func (m *modelTime) give() { m.given = m.now() }
+
+// step draws a step of the wall clock.
+func (m *modelTime) step(t *rapid.T) {
+	m.clock.step(time.Duration(rapid.IntRange(-50, 50).Draw(t, "seconds forward")) * time.Second)
+}
+
+// pass lets time go by.
+func (m *modelTime) pass(t *rapid.T) {
+	m.clock.pass(time.Duration(rapid.IntRange(0, 50).Draw(t, "seconds")) * time.Second)
+}
+
+// notices has a process notice all steps so far, by reads alone. That may wait
+// until a segment is ready.
+func (m *modelTime) notices(t *rapid.T, d *DB) {
+	for noticed := false; !noticed; {
+		if _, err := d.LockHolder(Key{"lock", "none"}); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		d.stateMu.Lock()
+		noticed = d.state.Moment.stepped(d.clock.read()) == 0
+		d.stateMu.Unlock()
+	}
+}
+
+// end notes the end of a process that has noticed all steps.
+func (m *modelTime) end(t *rapid.T, d *DB, closed bool) {
+	m.notices(t, d)
+	_, wall := m.clock.read()
+	m.ended, m.closed = moment{m.now(), wall}, closed
+}
+
+// down lets time go by while no process has the directory, and may set the wall
+// clock. The machine starts anew.
+func (m *modelTime) down(t *rapid.T) {
+	m.clock.restart()
+	m.clock.pass(time.Duration(rapid.IntRange(0, 50).Draw(t, "seconds down")) * time.Second)
+	if rapid.Bool().Draw(t, "the wall clock steps meanwhile") {
+		m.step(t)
+	}
+}
+
+// resume checks the time at which a process starts: the wall time since the last
+// one has passed. Where the wall clock went back, time goes on where it was, and
+// after a kill at most clockNote before that, but not before anything that was given.
+func (m *modelTime) resume(t *rapid.T, d *DB) {
+	mono, wall := m.clock.read()
+	now := timeOf(d)
+	least := m.ended.now
+	if !m.closed {
+		least = max(m.given, least-int64(clockNote))
+	}
+	want := m.ended.now + wall - m.ended.wall
+	if now != want && (want >= m.ended.now || now < max(want, least) || now > m.ended.now) {
+		t.Fatalf("time starts at %d; the last process ended at %+v (closed: %t), the wall clock is at %d, the last thing was given at %d",
+			now, m.ended, m.closed, wall, m.given)
+	}
+	m.zero = now - mono
+}
