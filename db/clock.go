@@ -52,8 +52,9 @@ const (
 	// both clocks alike, and daemons step by no less than 128 ms; two readings
 	// one after the other are seldom this far apart.
 	clockStep = 100 * time.Millisecond
-	// latestStart leaves room for a century of ends, whatever the wall clock says.
-	latestStart = math.MaxInt64 - 100*365*24*int64(time.Hour)
+	// latestStart leaves room for the longest ttl, a century, and a decade of running
+	// on, whatever the wall clock says.
+	latestStart = math.MaxInt64 - 110*365*24*int64(time.Hour)
 )
 
 // moment is one instant in both times, in nanoseconds.

@@ -234,6 +234,21 @@ func TestIdleDatabaseNotesAStep(t *testing.T) {
 	}
 }
 
+func TestStartSaysThatTheWallClockIsBehind(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	var log bytes.Buffer
+	o := tiny(fs, clock)
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	for _, by := range []time.Duration{0, time.Hour, -time.Hour} {
+		clock.step(by)
+		log.Reset()
+		mustClose(t, mustOpen(t, o))
+		if said := strings.Contains(log.String(), "behind=1h0m0s"); said != (by < 0) {
+			t.Errorf("the clock was set by %v: %s", by, log.String())
+		}
+	}
+}
+
 // A database in which nothing happens and no clock is set writes once in clockNote.
 func TestIdleDatabaseRarelyWrites(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()

@@ -252,7 +252,7 @@ func (d *DB) note() {
 		return
 	}
 	if step := d.noted.stepped(d.batch.moment); step != 0 {
-		d.logger.Warn("the wall clock was set; nothing that is held or stored ends earlier or later for it", "forward", step)
+		d.logger.Warn("the wall clock was set; nothing that is held or stored ends earlier or later for it", "forward", step.Round(time.Millisecond))
 	}
 	d.noted = d.batch.moment
 }

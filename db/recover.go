@@ -63,8 +63,12 @@ func open(o *Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(advise(err), r.close())
 	}
-	clock := resumeClock(o.Clock, r.state.Moment)
+	last := r.state.Moment
+	clock := resumeClock(o.Clock, last)
 	r.state.Moment = clock.read()
+	if back := time.Duration(last.wall - r.state.Moment.wall); back >= clockStep {
+		o.Log.Warn("the wall clock is behind the last time it was read; what is held or stored lives on as if no time had passed", "behind", back.Round(time.Millisecond))
+	}
 	var damage []*Damage
 	r.tables.Load(r.state.Used, r.images, func(d *Damage) { damage = append(damage, d) })
 	if len(damage) > 0 {
