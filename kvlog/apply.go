@@ -30,7 +30,7 @@ func (v *Values) Put(p []byte, acc, id, typ string, version uint64, expires int6
 // Apply changes the index as a durable batch says, which begins at start. Only the
 // writer and recovery call it.
 func (v *Values) Apply(start wal.Pos, steps []Step) {
-	var here *holder
+	var here *segmentStats
 	for i := range steps {
 		s := &steps[i]
 		old := s.Old.Loc
@@ -39,7 +39,7 @@ func (v *Values) Apply(start wal.Pos, steps []Step) {
 		}
 		if here == nil && (s.At >= 0 || s.Tombstone > 0) {
 			v.mu.Lock()
-			here = v.holder(start.Segment)
+			here = v.statsOf(start.Segment)
 			v.mu.Unlock()
 		}
 		switch {
@@ -58,7 +58,7 @@ func (v *Values) Apply(start wal.Pos, steps []Step) {
 }
 
 // account updates the figures of the segments that a step concerns.
-func (v *Values) account(here *holder, s *Step, old uint64) {
+func (v *Values) account(here *segmentStats, s *Step, old uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s.Old.OK {
@@ -71,7 +71,7 @@ func (v *Values) account(here *holder, s *Step, old uint64) {
 	}
 	if s.Tombstone > 0 {
 		here.total += int64(s.Tombstone)
-		here.marks += int64(s.Tombstone)
+		here.tombstones += int64(s.Tombstone)
 	}
 }
 

@@ -31,12 +31,12 @@ import (
 // Victim is a segment that is worth compacting.
 type Victim struct {
 	Segment uint64
-	Live    int64 // about how many bytes will have to be moved
-	Gain    int64 // about how many bytes its removal gives back
+	Live    int64 // bytes that have to be moved, an estimate
+	Gain    int64 // bytes that its removal frees, an estimate
 }
 
 // Victim picks one of the segments before that one: the one with most to gain,
-// or the oldest if that is less than a quarter of it, since only then old marks
+// or the oldest if that is less than a quarter of it, since only then old tombstones
 // can go. ok is false if there is none. now is in database time.
 func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 	v.mu.RLock()
@@ -51,9 +51,9 @@ func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 		if n >= before || h.damaged {
 			continue
 		}
-		c := Victim{Segment: n, Live: h.live - h.ends.over(now)}
+		c := Victim{Segment: n, Live: h.live - h.expiries.expired(now)}
 		if n > oldest {
-			c.Live += h.marks
+			c.Live += h.tombstones
 		}
 		c.Gain = h.seg.Size() - c.Live
 		if first.Segment == 0 || n < first.Segment {
@@ -79,7 +79,7 @@ func (v *Values) Excess(before uint64, ratio float64, now int64) int64 {
 		if h.damaged {
 			continue
 		}
-		live += h.live - h.ends.over(now)
+		live += h.live - h.expiries.expired(now)
 		if n < before {
 			size += h.seg.Size()
 		}
@@ -126,7 +126,7 @@ func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, dam
 }
 
 // hold makes sure that a segment is never released.
-func (v *Values) hold(h *holder) {
+func (v *Values) hold(h *segmentStats) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	h.damaged = true
@@ -134,7 +134,7 @@ func (v *Values) hold(h *holder) {
 
 type survey struct {
 	v      *Values
-	h      *holder
+	h      *segmentStats
 	limit  int
 	submit func([]Move) error
 	damage func(error)

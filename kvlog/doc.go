@@ -7,6 +7,7 @@
 //	value.go, tombstone.go  the two records, drawn above the code that encodes them
 //	values.go               the index, look-ups, and reading a value
 //	apply.go                what a durable batch changes in the index
+//	location.go             how the index names the place of a record
 //	stats.go                how many bytes of each segment are live, and until when
 //	compact.go              how an old segment is emptied, so that it can be freed
 //	snapshot.go             the file that saves the index, so that a start is short

@@ -9,17 +9,21 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// holder returns the holder of a segment, made if this is the first value there.
-// It wants v.mu held.
-func (v *Values) holder(number uint64) *holder {
+// A location, as the index has it, is an ordinal and the offset of a record in units
+// of 8 bytes. A segment has an ordinal, a small number, while it holds values. If the
+// offsets in a segment need more than offsetBits, it has several ordinals in a row.
+
+// statsOf returns the figures of a segment, which gets an ordinal if it has none
+// yet. v.mu must be held.
+func (v *Values) statsOf(number uint64) *segmentStats {
 	if h := v.byNumber[number]; h != nil {
 		return h
 	}
-	h := &holder{seg: v.log.Segment(number)}
+	h := &segmentStats{seg: v.log.Segment(number)}
 	n := v.span(h.seg.Size())
 	var ok bool
-	if h.ordinal, ok = v.free(n, min(v.maxHolders(), max(leastRound, 4*(v.taken+n)))); !ok {
-		if h.ordinal, ok = v.free(n, v.maxHolders()); !ok {
+	if h.ordinal, ok = v.free(n, min(v.maxOrdinals(), max(leastRound, 4*(v.taken+n)))); !ok {
+		if h.ordinal, ok = v.free(n, v.maxOrdinals()); !ok {
 			panic(fmt.Sprintf("kvlog: the log has more than the %d TiB that the index can point into", int64(hashindex.MaxLocation+1)*8>>40))
 		}
 	}
@@ -32,10 +36,10 @@ func (v *Values) holder(number uint64) *holder {
 // used again.
 const leastRound = 1 << 16
 
-// free finds n free ordinals side by side, of the first so many.
+// free finds n free ordinals in a row among the first most of them.
 func (v *Values) free(n, most int) (ordinal int, ok bool) {
 	run, begin := 0, v.last+1
-	if len(v.holders) == 0 {
+	if len(v.byOrdinal) == 0 {
 		begin = 0
 	}
 	for i := range most + n {
@@ -43,7 +47,7 @@ func (v *Values) free(n, most int) (ordinal int, ok bool) {
 		if at == 0 {
 			run = 0
 		}
-		if at < len(v.holders) && v.holders[at] != nil {
+		if at < len(v.byOrdinal) && v.byOrdinal[at] != nil {
 			run = 0
 			continue
 		}
@@ -54,18 +58,18 @@ func (v *Values) free(n, most int) (ordinal int, ok bool) {
 	return 0, false
 }
 
-// maxHolders is how many ordinals there are.
-func (v *Values) maxHolders() int { return 1 << (maxLocationBits - v.offsetBits) }
+// maxOrdinals returns how many ordinals there are.
+func (v *Values) maxOrdinals() int { return 1 << (maxLocationBits - v.offsetBits) }
 
-// span is how many ordinals a segment of that size takes.
+// span returns how many ordinals a segment of that size takes.
 func (v *Values) span(size int64) int { return spanOf(size, v.offsetBits) }
 
 func spanOf(size int64, offsetBits int) int { return int((size/8-1)>>offsetBits) + 1 }
 
-// chooseBits returns how many bits of a location are the place in a segment, for a
-// log with segments of those sizes. As many as the largest needs, if that leaves
-// enough ordinals for several times as many segments; else less, so that the large
-// ones take several ordinals.
+// chooseBits returns how many bits of a location are the offset in a segment, for a
+// log with segments of those sizes. It returns as many as the largest one needs if
+// that leaves ordinals for four times as many segments. Otherwise it returns fewer,
+// and large segments take several ordinals.
 func chooseBits(sizes []int64) int {
 	offsetBits := bits.Len64(uint64(slices.Max(sizes)-1) / 8)
 	for ; offsetBits > bits.Len(wal.MinSegment/8); offsetBits-- {
@@ -80,41 +84,42 @@ func chooseBits(sizes []int64) int {
 	return offsetBits
 }
 
-// put makes a holder known under its ordinals. It wants v.mu held.
-func (v *Values) put(h *holder) {
+// put assigns its ordinals to a segment. v.mu must be held.
+func (v *Values) put(h *segmentStats) {
 	n := v.span(h.seg.Size())
-	if more := h.ordinal + n - len(v.holders); more > 0 {
-		v.holders = append(v.holders, make([]*holder, more)...)
+	if more := h.ordinal + n - len(v.byOrdinal); more > 0 {
+		v.byOrdinal = append(v.byOrdinal, make([]*segmentStats, more)...)
 	}
 	for i := range n {
-		v.holders[h.ordinal+i] = h
+		v.byOrdinal[h.ordinal+i] = h
 	}
 	v.taken += n
 	v.byNumber[h.seg.Number()] = h
 }
 
-// drop is the opposite of put. It wants v.mu held.
-func (v *Values) drop(h *holder) {
+// drop is the opposite of put. v.mu must be held.
+func (v *Values) drop(h *segmentStats) {
 	n := v.span(h.seg.Size())
-	clear(v.holders[h.ordinal:][:n])
+	clear(v.byOrdinal[h.ordinal:][:n])
 	v.taken -= n
 	delete(v.byNumber, h.seg.Number())
 }
 
-// at returns the holder that a location lies in, nil if there is none. It wants
-// v.mu held.
-func (v *Values) at(loc uint64) *holder {
-	if i := loc >> v.offsetBits; i < uint64(len(v.holders)) {
-		return v.holders[i]
+// at returns the segment that a location lies in, nil if there is none. v.mu must be
+// held.
+func (v *Values) at(loc uint64) *segmentStats {
+	if i := loc >> v.offsetBits; i < uint64(len(v.byOrdinal)) {
+		return v.byOrdinal[i]
 	}
 	return nil
 }
 
-// location is a place in a segment as the index has it, offset the way back.
-func (v *Values) location(h *holder, off int64) uint64 {
+// location returns the location of a record at an offset in bytes.
+func (v *Values) location(h *segmentStats, off int64) uint64 {
 	return uint64(h.ordinal)<<v.offsetBits + uint64(off/8)
 }
 
-func (v *Values) offset(h *holder, loc uint64) int64 {
+// offset returns the offset in bytes of a location in a segment.
+func (v *Values) offset(h *segmentStats, loc uint64) int64 {
 	return int64(loc-uint64(h.ordinal)<<v.offsetBits) * 8
 }

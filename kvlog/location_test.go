@@ -75,7 +75,7 @@ func TestASegmentMayTakeSeveralOrdinals(t *testing.T) {
 		check(r.v)
 	}
 	taken := 0
-	for _, h := range r.v.holders {
+	for _, h := range r.v.byOrdinal {
 		if h != nil {
 			taken++
 		}
@@ -114,11 +114,11 @@ func TestOrdinalsAreUsedAgain(t *testing.T) {
 	v := r.v
 	for range 3 * leastRound {
 		v.mu.Lock()
-		h := v.holder(r.first.Segment)
+		h := v.statsOf(r.first.Segment)
 		v.drop(h)
 		v.mu.Unlock()
 	}
-	if len(v.holders) > leastRound || v.taken != 0 {
-		t.Errorf("the table has %d places, of which %d are taken", len(v.holders), v.taken)
+	if len(v.byOrdinal) > leastRound || v.taken != 0 {
+		t.Errorf("the table has %d places, of which %d are taken", len(v.byOrdinal), v.taken)
 	}
 }

@@ -52,7 +52,7 @@ const (
 	snapshotMagic   = "cdindex\n"
 	snapshotVersion = 1
 	snapshotHead    = 88 // without the segments
-	snapshotHolder  = 40 // a segment, without its expiries
+	snapshotSegment = 40 // a segment, without its expiries
 	snapshotShard   = 8  // a shard, without its entries
 )
 
@@ -89,11 +89,11 @@ func (v *Values) Freeze(at wal.Pos) *Snapshot {
 		h := v.byNumber[n]
 		b = le.AppendUint64(b, n)
 		b = le.AppendUint32(b, uint32(h.ordinal))
-		b = le.AppendUint32(b, uint32(len(h.ends)))
-		for _, x := range []int64{h.live, h.total, h.marks} {
+		b = le.AppendUint32(b, uint32(len(h.expiries)))
+		for _, x := range []int64{h.live, h.total, h.tombstones} {
 			b = le.AppendUint64(b, uint64(x))
 		}
-		for _, e := range h.ends {
+		for _, e := range h.expiries {
 			b = le.AppendUint64(b, uint64(e.at))
 			b = le.AppendUint64(b, uint64(e.size))
 		}
@@ -184,7 +184,7 @@ func (v *Values) Load(fsys disk.FS, dir string) (from wal.Pos, size int64, err e
 func (v *Values) clear() {
 	v.index = hashindex.New()
 	v.offsetBits = chooseBits(v.log.SegmentSizes())
-	v.holders, v.byNumber, v.taken, v.last = nil, make(map[uint64]*holder), 0, 0
+	v.byOrdinal, v.byNumber, v.taken, v.last = nil, make(map[uint64]*segmentStats), 0, 0
 }
 
 // ErrSnapshot is returned when a snapshot is not as it was written, or cannot be
@@ -240,7 +240,7 @@ func (r *snapshotReader) load() (wal.Pos, error) {
 	return r.from, nil
 }
 
-// head reads the head.
+// head reads and checks the head, and returns the number of shards.
 func (r *snapshotReader) head() (shards int, err error) {
 	le, v, id := binary.LittleEndian, r.v, r.v.log.ID()
 	b, err := r.next(snapshotHead)
@@ -272,47 +272,47 @@ func (r *snapshotReader) head() (shards int, err error) {
 	}
 	v.offsetBits = offsetBits
 	v.last = int(le.Uint64(b[72:]))
-	return shards, r.holders(b[snapshotHead:], int(le.Uint32(b[80:])))
+	return shards, r.segments(b[snapshotHead:], int(le.Uint32(b[80:])))
 }
 
-// holders reads the segments of the head. Those that the log no longer has are
-// dropped, and those that begin behind the place.
-func (r *snapshotReader) holders(b []byte, count int) error {
+// segments reads the segments of the head. It drops those that the log no longer
+// has and those behind the position.
+func (r *snapshotReader) segments(b []byte, count int) error {
 	le, v := binary.LittleEndian, r.v
 	for range count {
-		if len(b) < snapshotHolder {
+		if len(b) < snapshotSegment {
 			return fmt.Errorf("%w: its list of segments is cut off", ErrSnapshot)
 		}
-		h := &holder{seg: v.log.Segment(le.Uint64(b)), ordinal: int(le.Uint32(b[8:]))}
+		h := &segmentStats{seg: v.log.Segment(le.Uint64(b)), ordinal: int(le.Uint32(b[8:]))}
 		number, ends := le.Uint64(b), int(le.Uint32(b[12:]))
-		h.live, h.total, h.marks = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), int64(le.Uint64(b[32:]))
-		b = b[snapshotHolder:]
+		h.live, h.total, h.tombstones = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), int64(le.Uint64(b[32:]))
+		b = b[snapshotSegment:]
 		n := 1
 		if h.seg != nil {
 			n = v.span(h.seg.Size())
 		}
-		if ends > maxEnds || len(b) < 16*ends || h.ordinal > v.maxHolders()-n {
-			return fmt.Errorf("%w: segment %d has ordinal %d and %d ends", ErrSnapshot, number, h.ordinal, ends)
+		if ends > maxExpiries || len(b) < 16*ends || h.ordinal > v.maxOrdinals()-n {
+			return fmt.Errorf("%w: segment %d has ordinal %d and %d expiries", ErrSnapshot, number, h.ordinal, ends)
 		}
 		for i := range ends {
-			h.ends = append(h.ends, end{int64(le.Uint64(b[16*i:])), int64(le.Uint64(b[16*i+8:]))})
+			h.expiries = append(h.expiries, expiry{int64(le.Uint64(b[16*i:])), int64(le.Uint64(b[16*i+8:]))})
 		}
 		b = b[16*ends:]
 		if h.seg == nil || number > r.from.Segment {
 			continue
 		}
-		if v.byNumber[number] != nil || slices.ContainsFunc(v.holders[min(h.ordinal, len(v.holders)):min(h.ordinal+n, len(v.holders))], func(o *holder) bool { return o != nil }) {
+		if v.byNumber[number] != nil || slices.ContainsFunc(v.byOrdinal[min(h.ordinal, len(v.byOrdinal)):min(h.ordinal+n, len(v.byOrdinal))], func(o *segmentStats) bool { return o != nil }) {
 			return fmt.Errorf("%w: segment %d, or its ordinal %d, is there twice", ErrSnapshot, number, h.ordinal)
 		}
 		v.put(h)
 	}
-	if v.last < 0 || v.last >= v.maxHolders() || len(b) != 0 {
+	if v.last < 0 || v.last >= v.maxOrdinals() || len(b) != 0 {
 		return fmt.Errorf("%w: its last ordinal is %d, %d bytes follow", ErrSnapshot, v.last, len(b))
 	}
 	return nil
 }
 
-// shard appends the entries of a shard that are of use.
+// shard appends the entries of a shard that do not point behind the position.
 func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 	le, v := binary.LittleEndian, r.v
 	b, err := r.next(snapshotShard)

@@ -7,69 +7,72 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// holder is a segment that holds values or marks. Its figures only help to choose
-// what to compact, so they may be a little off after a crash; see Values.Release.
-type holder struct {
-	seg     *wal.Segment
-	ordinal int   // the first of those that it has
-	live    int64 // bytes of records that the index points to
-	total   int64 // bytes of all value records and marks
-	marks   int64 // bytes of marks
-	ends    ends  // of the live bytes
-	damaged bool  // compaction met a bad record in it: it is never released
+// segmentStats are a segment that holds values or tombstones, and its figures.
+// These only help to choose what to compact, so they may be slightly wrong after a
+// crash; see Values.Release. Values.mu guards them.
+type segmentStats struct {
+	seg        *wal.Segment
+	ordinal    int      // the first that it has; see location.go
+	live       int64    // bytes of records that the index points to
+	total      int64    // bytes of the records of all values and tombstones
+	tombstones int64    // bytes of tombstones' records
+	expiries   expiries // of the live bytes
+	damaged    bool     // it is never released, since compaction met a bad record
 }
 
-func (h *holder) keep(size, expires int64) {
+// keep counts a record to which the index points now.
+func (h *segmentStats) keep(size, expires int64) {
 	h.live += size
 	h.total += size
 	if expires != 0 {
-		h.ends.add(expires, size)
+		h.expiries.add(expires, size)
 	}
 }
 
-func (h *holder) drop(size, expires int64) {
+// drop counts a record to which the index no longer points.
+func (h *segmentStats) drop(size, expires int64) {
 	h.live -= size
 	if expires != 0 {
-		h.ends.drop(expires, size)
+		h.expiries.drop(expires, size)
 	}
 }
 
-// ends say, coarsely, when how many live bytes of a segment are over. Their
-// number is bounded, so that no choice of ttls makes them large.
-type ends []end // ascending
+// expiries is a coarse histogram of when live bytes expire. It has at most
+// maxExpiries entries, whatever times to live clients choose.
+type expiries []expiry // ascending
 
-type end struct {
+type expiry struct {
 	at   int64 // in database time, ns
-	size int64 // bytes that are over by then, and are not over by the end before it
+	size int64 // bytes that expire by then, and after the expiry before it
 }
 
 const (
-	endUnit = int64(64e9) // how finely ends are told apart, in ns
-	maxEnds = 64
+	expiryUnit  = int64(64e9) // the resolution, in ns
+	maxExpiries = 64
 )
 
-// roundUp returns the least end that is not before expires.
-func roundUp(expires int64) int64 { return (expires/endUnit + 1) * endUnit }
+// roundUp returns the first multiple of expiryUnit behind expires.
+func roundUp(expires int64) int64 { return (expires/expiryUnit + 1) * expiryUnit }
 
-func (e ends) find(at int64) (int, bool) {
-	return slices.BinarySearchFunc(e, at, func(x end, at int64) int { return cmp.Compare(x.at, at) })
+func (e expiries) find(at int64) (int, bool) {
+	return slices.BinarySearchFunc(e, at, func(x expiry, at int64) int { return cmp.Compare(x.at, at) })
 }
 
-func (e *ends) add(expires, size int64) {
+func (e *expiries) add(expires, size int64) {
 	at := roundUp(expires)
 	i, ok := e.find(at)
 	if ok {
 		(*e)[i].size += size
 		return
 	}
-	*e = slices.Insert(*e, i, end{at, size})
-	if len(*e) > maxEnds {
+	*e = slices.Insert(*e, i, expiry{at, size})
+	if len(*e) > maxExpiries {
 		e.merge()
 	}
 }
 
-// merge makes one of the two ends that are nearest to each other: the later one.
-func (e *ends) merge() {
+// merge adds the earlier of the two expiries that are closest together to the later.
+func (e *expiries) merge() {
 	s, best := *e, 1
 	for i := 2; i < len(s); i++ {
 		if s[i].at-s[i-1].at < s[best].at-s[best-1].at {
@@ -80,7 +83,7 @@ func (e *ends) merge() {
 	*e = slices.Delete(s, best-1, best)
 }
 
-func (e *ends) drop(expires, size int64) {
+func (e *expiries) drop(expires, size int64) {
 	i, _ := e.find(roundUp(expires))
 	if i == len(*e) {
 		return
@@ -90,8 +93,8 @@ func (e *ends) drop(expires, size int64) {
 	}
 }
 
-// over returns the bytes that are over at now.
-func (e ends) over(now int64) int64 {
+// expired returns the bytes that have expired at now.
+func (e expiries) expired(now int64) int64 {
 	var n int64
 	for _, x := range e {
 		if x.at > now {
@@ -102,8 +105,8 @@ func (e ends) over(now int64) int64 {
 	return n
 }
 
-// Segments returns the numbers of the segments that hold values or marks that
-// are needed, as of one moment.
+// Segments returns the numbers of the segments that hold values or tombstones and
+// were not released. Any goroutine may call it.
 func (v *Values) Segments() map[uint64]bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -116,21 +119,21 @@ func (v *Values) Segments() map[uint64]bool {
 
 // ValueStats are figures of the values.
 type ValueStats struct {
-	Keys       int    // in the index, those whose time is over included until they are swept
-	Live       int64  // bytes of their records, but for those whose time is over
-	Total      int64  // bytes of all value records and marks in the log
+	Keys       int    // in the index; expired ones count until they are swept
+	Live       int64  // bytes of their records, without expired ones
+	Total      int64  // bytes of the records of all values and tombstones in the log
 	IndexBytes int64  // memory of the index
 	Reads      uint64 // values read
-	Damaged    uint64 // records that were met and failed their checksum
+	Damaged    uint64 // records that could not be read or failed their checksum, each time
 }
 
-// Stats returns the figures at now, in database time.
+// Stats returns the figures at now, in database time. Any goroutine may call it.
 func (v *Values) Stats(now int64) ValueStats {
 	s := ValueStats{Keys: v.index.Len(), IndexBytes: v.index.Bytes(), Reads: v.reads.Load(), Damaged: v.damaged.Load()}
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for _, h := range v.byNumber {
-		s.Live += h.live - h.ends.over(now)
+		s.Live += h.live - h.expiries.expired(now)
 		s.Total += h.total
 	}
 	return s

@@ -19,14 +19,12 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// Values are the live values of a log: an index of 8 bytes a key, and the
-// segments that it points into. The keys themselves are compared on disk.
+// Values are the live values of a log: an index in memory, of 8 bytes a key, and the
+// segments that it points into. The index does not have the keys: a look-up reads
+// the records that may be the key's and compares.
 //
-// Apply and what recovery calls belong to one goroutine, the writer; the rest
-// may be called by any. A location in the index is a segment's ordinal, a small
-// number that it has while it holds values, and the record's offset in it, in
-// units of 8 bytes. A segment that is so large that the offset overflows into the
-// ordinal has the ordinals behind its own too.
+// Apply, Load and Replay belong to one goroutine, the writer; any may call the rest.
+// location.go explains how the index says where a record stands.
 type Values struct {
 	log        *wal.Log
 	codec      codec
@@ -36,14 +34,14 @@ type Values struct {
 	reads   atomic.Uint64
 	damaged atomic.Uint64
 
-	mu       sync.RWMutex // guards what follows and the holders' figures; held for a moment, never during I/O
-	holders  []*holder    // by ordinal; nil: free
-	byNumber map[uint64]*holder
-	taken    int // ordinals
-	last     int // the ordinal given last: they go round, so that a stale location meets no new segment
+	mu        sync.RWMutex    // guards what follows and the segments' figures; held for a moment, never during I/O
+	byOrdinal []*segmentStats // by ordinal; nil: free
+	byNumber  map[uint64]*segmentStats
+	taken     int // ordinals in use
+	last      int // the ordinal assigned last: they are used in turn, so that an old location does not meet a new segment
 }
 
-// maxLocationBits is what an entry of the index has for a location.
+// maxLocationBits is how many bits of an index entry are the location.
 var maxLocationBits = bits.Len64(hashindex.MaxLocation)
 
 // ErrDamaged is returned when the value of a key cannot be read: its record fails
@@ -62,7 +60,7 @@ func NewValues(l *wal.Log) *Values {
 		codec:      newCodec(l.ID()),
 		index:      hashindex.New(),
 		offsetBits: chooseBits(l.SegmentSizes()),
-		byNumber:   make(map[uint64]*holder),
+		byNumber:   make(map[uint64]*segmentStats),
 	}
 }
 

@@ -222,31 +222,31 @@ func TestVictimIsWhatGivesMostBackAndTheOldestIfThatIsLittle(t *testing.T) {
 }
 
 func TestEndsStayFewAndAddUp(t *testing.T) {
-	var e ends
+	var e expiries
 	var all []int64
 	for range 5000 {
 		x := rand.Int64N(1e16)
 		all = append(all, x)
 		e.add(x, 10)
-		if len(e) > maxEnds {
+		if len(e) > maxExpiries {
 			t.Fatalf("%d ends", len(e))
 		}
 	}
-	if got := e.over(2e16); got != 50_000 {
+	if got := e.expired(2e16); got != 50_000 {
 		t.Errorf("%d bytes in all", got)
 	}
 	slices.Sort(all)
 	for i := 1; i < len(e); i++ {
 		n, _ := slices.BinarySearch(all, e[i].at)
-		if over := e.over(e[i].at); over > int64(n)*10 {
+		if over := e.expired(e[i].at); over > int64(n)*10 {
 			t.Errorf("%d bytes are said to be over, %d are", over, n*10)
 		}
 	}
 	for _, x := range all {
 		e.drop(x, 10)
 	}
-	if len(e) > 0 && e.over(2e16) > 5_000 {
-		t.Errorf("%d bytes are left: %v", e.over(2e16), e)
+	if len(e) > 0 && e.expired(2e16) > 5_000 {
+		t.Errorf("%d bytes are left: %v", e.expired(2e16), e)
 	}
 }
 

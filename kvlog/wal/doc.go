@@ -23,6 +23,7 @@
 //	log.go               the log and its writer
 //	record.go, batch.go  records and batches, drawn above the code that encodes them
 //	segment.go           the segment's file and its header, drawn in the same way
+//	files.go             which segments' files are open
 //	prepare.go           making and freeing segments
 //	read.go              reading a batch, and finding the next one behind a bad one
 //	recover.go           Open, Replay, Repair and Start: torn tails and damage

@@ -13,33 +13,30 @@ import (
 // defaultFiles is Options.Files where none is given.
 const defaultFiles = 32
 
-// files keeps the number of open files small, whatever the number of segments:
-// those that are written to are open, and of the others only so many as were read
-// lately.
+// files keeps the number of open files small, whatever the number of segments. Files
+// that are written to are open; of the others, only those that were read lately.
 type files struct {
 	fs  disk.FS
-	max int
+	max int // idle files that may be open
 
 	mu     sync.Mutex // guards what follows and handle.held
-	idle   []*handle  // open, and may be closed
-	hand   int        // the place in idle where the search for one to close goes on
-	failed error      // of those that were closed
+	idle   []*handle  // open files that may be closed
+	hand   int        // the index in idle at which the search for one to close continues
+	failed error      // errors of those that were closed
 }
 
-// handle is the file of a segment. It is opened when it is needed. From the first
-// write on it stays open until settled is called: what the kernel could not write
-// it tells only those descriptors that were open then.
+// handle is the file of a segment, opened when it is needed. From the first write on
+// it stays open until settled is called: the kernel reports a failed write-back only
+// to descriptors that were open when it failed.
 type handle struct {
 	files *files
 	path  string
-	held  bool        // it stays open
-	used  atomic.Bool // since the search for one to close came by
+	held  bool        // it must stay open
+	used  atomic.Bool // since the search for one to close last looked at it
 	gone  atomic.Bool // Close was called
 
-	// mu is held, shared, while the file is used, and alone while it is opened or
-	// closed for want of descriptors.
-	mu   sync.RWMutex
-	file disk.File // nil: not open
+	mu   sync.RWMutex // held for reading while file is used, for writing while it is opened or closed
+	file disk.File    // nil if it is not open
 }
 
 func (f *files) handle(path string) *handle { return &handle{files: f, path: path} }
@@ -53,7 +50,7 @@ func (f *files) create(path string) (*handle, error) {
 	return &handle{files: f, path: path, file: file, held: true}, nil
 }
 
-// add makes a handle one that may be closed, and closes those that are too many.
+// add lets a handle be closed, and closes idle files beyond the limit.
 func (f *files) add(h *handle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -66,7 +63,7 @@ func (f *files) add(h *handle) {
 		if f.hand >= len(f.idle) {
 			f.hand = 0
 		}
-		// One that is in use is passed by: there are never many of these.
+		// Skip one that is in use; there are never many of these.
 		h := f.idle[f.hand]
 		if h.used.Swap(false) || !h.mu.TryLock() {
 			f.hand++
@@ -79,7 +76,7 @@ func (f *files) add(h *handle) {
 	}
 }
 
-// keep makes a handle one that may not be closed.
+// keep stops a handle from being closed.
 func (f *files) keep(h *handle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,14 +86,14 @@ func (f *files) keep(h *handle) {
 	h.held = true
 }
 
-// close returns what closing files has failed with so far.
+// close returns the errors of closing idle files so far.
 func (f *files) close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.failed
 }
 
-// open opens the file and returns with mu held, shared.
+// open opens the file if it is not, and returns with mu held for reading.
 func (h *handle) open() error {
 	for {
 		h.mu.RLock()
@@ -131,7 +128,7 @@ func (h *handle) openAnew() error {
 	return nil
 }
 
-// use calls f with the open file. For a write the file stays open afterwards.
+// use calls f with the open file. After a write the file stays open.
 func (h *handle) use(write bool, f func(disk.File) error) error {
 	if err := h.open(); err != nil {
 		return err
@@ -152,8 +149,7 @@ func (h *handle) stay() {
 	}
 }
 
-// settled says that nothing will be written any more, and that all that was
-// written is durable.
+// settled is called when all that was written is durable and nothing more will be.
 func (h *handle) settled() {
 	h.files.mu.Lock()
 	held := h.held
@@ -202,8 +198,8 @@ func (h *handle) Sync() error {
 	return h.use(true, func(f disk.File) error { return f.Sync() })
 }
 
-// Close closes the file for good, also under a read, which then fails with
-// os.ErrClosed as every later call does.
+// Close closes the file for good. A read that is running, and every later call,
+// fails with os.ErrClosed.
 func (h *handle) Close() error {
 	h.gone.Store(true)
 	h.mu.RLock()
