@@ -96,9 +96,11 @@ func (d *DB) due() bool {
 }
 
 // noteDue says whether the moment goes into the log though nothing needs it: the
-// wall clock has stepped, or the last moment in the log is old.
+// wall clock has stepped, or the last moment in the log is old. Only a step may
+// use the room that is held back for deletes.
 func (d *DB) noteDue() bool {
-	return d.noted.stepped(d.moment) != 0 || d.now-d.noted.now >= int64(clockNote)
+	stepped := d.noted.stepped(d.moment) != 0
+	return (stepped || d.now-d.noted.now >= int64(clockNote)) && d.log.Room(stepped) >= opRoom
 }
 
 // refuseWaiters answers whoever waits for a lock: there is no more time for that.

@@ -281,6 +281,41 @@ func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
 	mustClose(t, d)
 }
 
+// The time goes into the log every now and then, but not into the room that is
+// held back for deletes.
+func TestTimeUsesNothingOfWhatIsHeldBack(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tiny(fs, clock)
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Create && op.Name == path.Join(o.Dir, "log/00000002.seg") {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	d := mustOpen(t, o)
+	err := error(nil)
+	for i := 0; err == nil; i++ {
+		err = addN(d, fmt.Sprint(i%60), 1)
+	}
+	if !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	before := d.log.Stats().Appended
+	for range 1000 {
+		clock.pass(clockNote)
+		if _, err := d.LockHolder(Key{"a", "none"}); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	if wrote := d.log.Stats().Appended - before; wrote > 2*opRoom { // there may be room for a few
+		t.Errorf("%d bytes were written", wrote)
+	}
+	for i := range 10 {
+		wantDone(t, "a reset", d.ResetCounter(Key{"a", fmt.Sprint(i)}))
+	}
+	mustClose(t, d)
+}
+
 // Nor does compaction, for which there is something to do, but no room to do it.
 func TestCompactionThatFindsNoRoomKeepsNobodyBusy(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
