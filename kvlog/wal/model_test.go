@@ -141,7 +141,9 @@ func TestLogBehavesLikeAList(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.start(t, m.disk)
+		var f follower
 		t.Repeat(map[string]func(*rapid.T){
+			"follow":  func(t *rapid.T) { f.follow(t, m) },
 			"append":  m.append,
 			"append ": m.append, // twice as often
 			"prepare": func(t *rapid.T) {

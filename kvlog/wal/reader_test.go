@@ -11,6 +11,8 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
+
+	"pgregory.net/rapid"
 )
 
 // done is a context with which Next never waits.
@@ -155,6 +157,48 @@ func TestReadersFollowTheWriter(t *testing.T) {
 	}
 	if got, want := l.Segments()[0], l.Durable().Segment; got != want {
 		t.Errorf("with the readers gone segment %d is left, the log is at %d", got, want)
+	}
+}
+
+// follower is a reader of a model's log. A restart ends it.
+type follower struct{ r *Reader }
+
+// follow reads on, after a restart from any batch behind the checkpoint, and
+// compares what it reads with the model.
+func (f *follower) follow(t *rapid.T, m *model) {
+	if f.r == nil || f.r.log != m.l {
+		from := rapid.SampledFrom(append(slices.Clone(m.ends), m.from, m.l.Durable())).Draw(t, "from")
+		var err error
+		if f.r, err = m.l.NewReader(from); err != nil {
+			t.Fatalf("a reader from %+v: %v", from, err)
+		}
+	}
+	var want, got []string
+	for i, end := range m.ends {
+		if end.Seq > f.r.Pos().Seq {
+			want = append(want, m.all[i])
+		}
+	}
+	for {
+		seq, recs, err := f.r.Next(done)
+		if errors.Is(err, context.Canceled) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rec := range recs.All() {
+			if seq > m.from.Seq { // the model does not know what stands before
+				got = append(got, fmt.Sprintf("%d:%s", rec.Type, rec.Body))
+			}
+		}
+	}
+	if !slices.Equal(got, want) || f.r.Pos() != m.l.Durable() {
+		t.Fatalf("read %q up to %+v, want %q up to %+v", got, f.r.Pos(), want, m.l.Durable())
+	}
+	if rapid.Bool().Draw(t, "close") {
+		f.r.Close()
+		f.r = nil
 	}
 }
 
