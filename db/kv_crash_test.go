@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -21,28 +22,56 @@ type valueNote struct {
 	data    string
 	version int64 // of one that was answered
 	done    bool
+	ttl     int64
+	// Between these, in database time, its time is over; 0: never. Before it was
+	// answered, only the first is known.
+	lo, hi int64
 }
+
+// over says whether the value's time may have been over by now.
+func (n valueNote) over(now int64) bool { return n.lo != 0 && n.lo <= now }
 
 // valueLedger is what may be found of each key. Each belongs to one client, so at
 // most one change of it is on its way.
 type valueLedger struct {
-	acked map[Key]string
-	open  map[Key]string
+	acked map[Key]valueNote
+	open  map[Key]valueNote
 	last  int64 // the newest version answered
+	given int64 // the last that a value with a ttl was asked for, and acknowledged
+	now   int64 // the latest that it may have been, but for steps
+	wall  int64 // the same of the wall clock
 }
 
-func (l *valueLedger) enter(n valueNote) {
-	if !n.done {
-		l.open[n.key] = n.data
-		return
+func newValueLedger() *valueLedger {
+	return &valueLedger{acked: make(map[Key]valueNote), open: make(map[Key]valueNote), now: epoch, wall: epoch}
+}
+
+func (l *valueLedger) enter(note any) {
+	switch n := note.(type) {
+	case passed:
+		l.now, l.wall = l.now+n.t, l.wall+n.t
+	case stepping:
+		l.wall += n.by
+	case valueNote:
+		if !n.done {
+			l.open[n.key] = n
+			return
+		}
+		delete(l.open, n.key)
+		l.acked[n.key] = n
+		l.last = max(l.last, n.version)
+		if n.ttl != 0 {
+			l.given = max(l.given, n.lo-n.ttl)
+		}
 	}
-	delete(l.open, n.key)
-	l.acked[n.key] = n.data
-	l.last = max(l.last, n.version)
 }
 
 // check reads every key, and takes what it finds as what has to be found from then on.
 func (l *valueLedger) check(d *DB) error {
+	at := timeOf(d)
+	if at < l.given {
+		return fmt.Errorf("the time is %d, though a value was given its ttl at %d", at, l.given)
+	}
 	keys := make(map[Key]bool)
 	for k := range l.acked {
 		keys[k] = true
@@ -55,14 +84,26 @@ func (l *valueLedger) check(d *DB) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
+		acked := l.acked[k]
 		open, on := l.open[k]
-		if got := string(v.Data); got != l.acked[k] && (!on || got != open) {
-			return fmt.Errorf("%v is %.20q with version %d; acknowledged was %.20q, on its way %.20q (%v)", k, got, v.Version, l.acked[k], open, on)
+		latest := max(at, l.now)
+		switch got := string(v.Data); {
+		case got == acked.data && (got == "" || acked.hi == 0 || acked.hi > at):
+		case got == "" && (acked.over(latest) || on && open.over(latest)):
+			acked = valueNote{}
+		case on && got == open.data:
+			acked = open
+			if open.ttl != 0 {
+				acked.hi = latest + open.ttl
+			}
+		default:
+			return fmt.Errorf("at %d %v is %.20q with version %d; acknowledged was %+.20v, on its way %+.20v (%v)", at, k, got, v.Version, acked, open, on)
 		}
-		l.acked[k] = string(v.Data)
+		l.acked[k] = acked
 		l.last = max(l.last, v.Version)
 	}
 	clear(l.open)
+	l.given, l.now = at, at
 	return nil
 }
 
@@ -78,7 +119,8 @@ func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 		}
 		return nil
 	})
-	o.FS = fs
+	clock := newTestClock()
+	o.FS, o.Clock = fs, clock.read
 	d := mustOpen(t, o)
 	var stop atomic.Bool
 	var clients, compactor sync.WaitGroup
@@ -104,13 +146,30 @@ func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 					fs.Mark(valueNote{key: k, done: true})
 					continue
 				}
+				if c == 0 && rnd.IntN(4) == 0 {
+					fs.Mark(passed{int64(5 * time.Second)})
+					clock.pass(5 * time.Second)
+				}
+				if c == 0 && rnd.IntN(10) == 0 {
+					by := someStep(rnd)
+					fs.Mark(stepping{int64(by)})
+					clock.step(by)
+				}
 				data := strings.Repeat(fmt.Sprint(c, i, " "), 1+rnd.IntN(200))
-				fs.Mark(valueNote{key: k, data: data})
-				v, err := d.Set(SetRequest{Key: k, Data: []byte(data), Check: AnyVersion})
+				n := valueNote{key: k, data: data, ttl: int64(rnd.IntN(2)*(1+rnd.IntN(20))) * int64(time.Second)}
+				if n.ttl != 0 {
+					n.lo = timeOf(d) + n.ttl
+				}
+				fs.Mark(n)
+				v, err := d.Set(SetRequest{Key: k, Data: []byte(data), TTL: time.Duration(n.ttl), Check: AnyVersion})
 				if err != nil {
 					t.Error(err)
 				}
-				fs.Mark(valueNote{key: k, data: data, version: v, done: true})
+				n.version, n.done = v, true
+				if n.ttl != 0 {
+					n.hi = timeOf(d) + n.ttl
+				}
+				fs.Mark(n)
 			}
 		})
 	}
@@ -128,7 +187,7 @@ func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 	return fs
 }
 
-// The power is cut at any moment while values are written, deleted, compacted and
+// The power is cut at any moment while values are written, deleted, over, compacted and
 // the index is saved. What was acknowledged is there, what was deleted is not, also
 // once the index is built from the log, and after one more compaction.
 func TestPowerCutWhileCompactingLosesAndRevivesNothing(t *testing.T) {
@@ -149,18 +208,18 @@ func TestPowerCutWhileCompactingLosesAndRevivesNothing(t *testing.T) {
 	rebuilt := 0
 	for states := 0; states < want && !t.Failed(); seed++ {
 		fs := valueLife(t, o, seed)
-		l := &valueLedger{acked: make(map[Key]string), open: make(map[Key]string)}
+		l := newValueLedger()
 		entered := 0
 		oneIn := max(1, 4*fs.Len()/want)
 		for cut := range fs.Cuts() {
 			for marks := cut.Marks(); entered < len(marks); entered++ {
-				l.enter(marks[entered].(valueNote))
+				l.enter(marks[entered])
 			}
 			if rnd.IntN(oneIn) > 0 {
 				continue
 			}
 			states++
-			n, err := recoverValues(o, cut.Random(rnd), l)
+			n, err := recoverValues(o, cut.Random(rnd), l, rnd)
 			rebuilt += n
 			if err != nil {
 				t.Fatalf("seed %d, cut %d of %d: %v", seed, cut.At(), fs.Len(), err)
@@ -171,15 +230,18 @@ func TestPowerCutWhileCompactingLosesAndRevivesNothing(t *testing.T) {
 }
 
 // recoverValues opens a crash state and checks it again and again.
-func recoverValues(o Options, fs *memdisk.FS, l *valueLedger) (rebuilt int, err error) {
-	now := &valueLedger{acked: make(map[Key]string), open: make(map[Key]string), last: l.last}
-	for k, v := range l.acked {
-		now.acked[k] = v
-	}
-	for k, v := range l.open {
-		now.open[k] = v
-	}
+func recoverValues(o Options, fs *memdisk.FS, l *valueLedger, rnd *rand.Rand) (rebuilt int, err error) {
+	copied := *l
+	now := &copied
+	now.acked, now.open = maps.Clone(l.acked), maps.Clone(l.open)
+	clock := newTestClock()
+	clock.step(time.Duration(l.wall - epoch))
+	o.Clock = clock.read
 	for _, what := range []string{"recovered", "restarted", "rebuilt from the log"} {
+		clock.restart()
+		if rnd.IntN(2) == 0 {
+			clock.step(someStep(rnd))
+		}
 		o.FS = fs
 		d, err := Open(o)
 		if err != nil {
