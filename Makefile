@@ -71,10 +71,14 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
-install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit; a config that is there stays
+install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its user; a config that is there stays
 	install -D -m 755 bin/clouddragon $(DESTDIR)$(PREFIX)/bin/clouddragon
-	test -e $(DESTDIR)/etc/clouddragon/config.yml || install -D -m 644 config.yml $(DESTDIR)/etc/clouddragon/config.yml
+	install -D -m 644 cmd/clouddragon/clouddragon.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/clouddragon.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/clouddragon.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/clouddragon.service
+	test -n "$(DESTDIR)" || systemd-sysusers $(PREFIX)/lib/sysusers.d/clouddragon.conf
+	test -e $(DESTDIR)/etc/clouddragon/config.yml || { \
+		install -D -m 640 config.yml $(DESTDIR)/etc/clouddragon/config.yml && \
+		{ test -n "$(DESTDIR)" || chgrp clouddragon /etc/clouddragon/config.yml; }; }
 
 .PHONY: help run build test race fuzz crash planted soak keys bench profile lint install

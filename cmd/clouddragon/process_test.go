@@ -41,11 +41,12 @@ const patience = 20 * time.Second
 
 // process is a running server. It is ended with the test.
 type process struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	addr  string      // as the line `listening` has it
-	lines chan string // of stderr; closed at its end
-	log   string      // the lines taken so far
+	t      *testing.T
+	cmd    *exec.Cmd
+	config string      // the file
+	addr   string      // as the line `listening` has it
+	lines  chan string // of stderr; closed at its end
+	log    string      // the lines taken so far
 }
 
 // small is a configuration with small files, to be quick.
@@ -56,42 +57,75 @@ func small(t *testing.T, more string) string {
 // launch starts the program with a configuration and additions to its environment.
 func launch(t *testing.T, config string, env ...string) *process {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "config.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: exec.Command(binary, "-config", file), lines: make(chan string, 1000)}
-	p.cmd.Env = append(append(os.Environ(), "CLOUDDRAGON_TOKEN="), env...)
+	p := prepare(t, config, env...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
+	p.run()
+	p.follow(stderr)
+	return p
+}
+
+// prepare is a program that does not run yet, and whose stderr goes nowhere.
+func prepare(t *testing.T, config string, env ...string) *process {
+	t.Helper()
+	p := &process{t: t, config: filepath.Join(t.TempDir(), "config.yml"), lines: make(chan string, 1000)}
+	p.configure(config)
+	p.cmd = exec.Command(binary, "-config", p.config)
+	p.cmd.Env = append(append(os.Environ(), "CLOUDDRAGON_TOKEN="), env...)
+	return p
+}
+
+// configure writes the configuration.
+func (p *process) configure(config string) {
+	p.t.Helper()
+	if err := os.WriteFile(p.config, []byte(config), 0o600); err != nil {
+		p.t.Fatal(err)
 	}
-	t.Cleanup(func() {
+}
+
+// run starts the program.
+func (p *process) run() {
+	p.t.Helper()
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {
 			_ = p.cmd.Process.Kill() // it may have ended by itself
-			p.exit()
+			_ = p.cmd.Wait()         // as said
 		}
 	})
+}
+
+// follow reads the log.
+func (p *process) follow(stderr io.Reader) {
 	go func() {
 		defer close(p.lines)
-		for s := bufio.NewScanner(stderr); s.Scan(); {
+		s := bufio.NewScanner(stderr)
+		s.Buffer(nil, 1<<20)
+		for s.Scan() {
 			p.lines <- s.Text()
 		}
 	}()
-	return p
 }
 
 // start launches the program and waits until it serves.
 func start(t *testing.T, config string, env ...string) *process {
 	t.Helper()
 	p := launch(t, config, env...)
+	p.serves()
+	return p
+}
+
+// serves waits until the program serves, and returns its line that says so.
+func (p *process) serves() string {
+	p.t.Helper()
 	line := p.line("listening")
 	_, rest, _ := strings.Cut(line, "addr=")
 	p.addr, _, _ = strings.Cut(rest, " ")
-	return p
+	return line
 }
 
 // line waits for a line of the log that holds text.

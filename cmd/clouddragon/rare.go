@@ -42,7 +42,7 @@ func (h *rare) Handle(ctx context.Context, r slog.Record) error {
 	h.leftOut = 0
 	h.mu.Unlock()
 	if n > 0 {
-		r.AddAttrs(slog.Int("like_it_left_out", n))
+		r.AddAttrs(slog.Int("left_out", n))
 	}
 	return h.Handler.Handle(ctx, r)
 }
