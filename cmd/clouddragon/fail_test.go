@@ -181,3 +181,17 @@ func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 		t.Errorf("a start: exit %d, want 1 and a message that names the slot:\n%s", code, p.log)
 	}
 }
+
+func TestDataDirectoryThatVanishedIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	p := start(t, fmt.Sprintf("listen: 127.0.0.1:0\ndata: %s\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n", dir))
+	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a", 200, "1\n")
+	if err := os.Rename(dir, dir+".old"); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 1 || !strings.Contains(p.log, `the data directory is gone: it was removed, renamed or unmounted while the server used it" data=`+dir) {
+		t.Errorf("exit %d, want 1 and that the directory is gone; it said:\n%s", code, p.log)
+	}
+}

@@ -55,12 +55,13 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		log.Error("cannot open the data directory", "data", c.Data, "err", err)
 		return exitFailed
 	}
+	home := watchHome(fsys, c.Data)
 	m.Watch(sources(c.Data, d, env.dropped))
 
 	l, err := listen(c.Listen, c.Socket)
 	if err != nil {
 		log.Error("cannot listen", "err", err)
-		return closeDB(d, log, time.Now().Add(stopTime), exitFailed)
+		return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed)
 	}
 	a := newAccess(c)
 	draining := make(chan struct{})
@@ -120,7 +121,7 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		close(draining)
 		d.Drain()
 		drain(s, l, limit, log)
-		stopped <- closeDB(d, log, began.Add(all), code)
+		stopped <- closeDB(d, home, log, began.Add(all), code)
 	}()
 	for {
 		select {
@@ -204,7 +205,10 @@ func drain(s *http.Server, l *limited, limit time.Duration, log *slog.Logger) {
 
 // closeDB closes the database and returns the exit code. It does not wait
 // beyond end: what was answered is in the log, and the next start replays it.
-func closeDB(d *db.DB, log *slog.Logger, end time.Time, code int) int {
+func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) int {
+	if home.gone(log) {
+		code = exitFailed
+	}
 	closed := make(chan error, 1)
 	go func() { closed <- d.Close() }()
 	select {

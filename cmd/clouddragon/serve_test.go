@@ -111,8 +111,9 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"verify", "-data", "a", "b"}, 64, "", "want one data directory, got 2"},
 		{[]string{"verify", "-config", bad}, 64, "", "-config"},
 		{[]string{"verify", "-h"}, 0, "usage: clouddragon", ""},
-		{[]string{"verify", "-data", filepath.Join(dir, "nowhere")}, 1, "", "nowhere"},
-		{[]string{"verify", filepath.Join(dir, "nowhere")}, 1, "", "nowhere"},
+		{[]string{"verify", "-data", filepath.Join(dir, "nowhere")}, 1, "", "nowhere: no such file or directory"},
+		{[]string{"verify", filepath.Join(dir, "nowhere")}, 1, "", "nowhere: no such file or directory"},
+		{[]string{"verify", bad}, 1, "", "bad.yml is a file"},
 		{[]string{"-config", open}, 78, "", "no token is set"},
 		{[]string{"-config", noTokens}, 78, "", noTokens + ":2: tokens_file: open /nowhere/tokens.yml"},
 	} {

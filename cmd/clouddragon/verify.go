@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 
 	"clouddragon/db"
 	"clouddragon/internal/disk"
@@ -25,6 +26,13 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	*dir = dirs[0]
+	if info, err := os.Stat(*dir); err != nil {
+		fmt.Fprintf(stderr, "clouddragon verify: no data directory: %v\n", err)
+		return exitFailed
+	} else if !info.IsDir() {
+		fmt.Fprintf(stderr, "clouddragon verify: %s is a file: want a data directory\n", *dir)
+		return exitFailed
+	}
 	damaged := 0
 	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d *db.Damage) {
 		damaged++
