@@ -6,49 +6,57 @@ import (
 	"testing"
 )
 
-// With n waiters a hand-over moves at most the two entries that it touches through the schedule, each by its depth,
-// and writes to no waiter but those two.
+// With n waiters a hand-over moves at most the entries that it touches through the schedule, each by its depth, and writes
+// to no waiter but the one that it grants and the next: for a plain lock and for a semaphore of 100.
 func TestHandOverCostsTheSameWithTenThousandWaiters(t *testing.T) {
-	for _, n := range []int{10, 10_000} {
-		r := newRig(n)
-		r.acquire(Request{Dur: 1})
-		ws := make([]Waiter, n)
-		for i := range ws {
-			// Deadlines in no order: the first in line is anywhere in the schedule.
-			r.Acquire(0, door, Request{Dur: 1, Wait: 1000 + int64(i*7919%n)}, &ws[i])
+	for _, limit := range []int32{1, 100} {
+		for _, n := range []int{10, 10_000} {
+			t.Run(fmt.Sprint(limit, " holders, ", n, " waiters"), func(t *testing.T) { handOver(t, limit, n) })
 		}
-		before := make([]Waiter, n)
-		for i := range n {
-			check := i%97 == 0
-			if check {
-				copy(before, ws)
-			}
-			res := r.release("", 0, true)
-			if len(res.Events) != 2 || len(res.Events[1].Waiters) != 1 || res.Events[1].Waiters[0] != &ws[i] {
-				t.Fatalf("hand-over %d of %d went to another waiter", i, n)
-			}
-			if !check {
-				continue
-			}
-			moved := 0
-			for j := range ws {
-				if ws[j].place != before[j].place {
-					moved++
-				}
-				before[j].place = ws[j].place
-				if j > i && ws[j] != before[j] {
-					t.Fatalf("hand-over %d of %d wrote to waiter %d", i, n, j)
-				}
-			}
-			if most := 3 * bits.Len(uint(n)); moved > most {
-				t.Fatalf("hand-over %d of %d moved %d places, want at most %d", i, n, moved, most)
-			}
-		}
-		if got := r.release("", 0, true); len(got.Events) != 1 {
-			t.Fatal("somebody waits who did not")
-		}
-		wantEmpty(t, r)
 	}
+}
+
+func handOver(t *testing.T, limit int32, n int) {
+	r := newRig(n)
+	for range limit {
+		r.take(t, Request{Dur: 1, Limit: limit})
+	}
+	ws := make([]Waiter, n)
+	for i := range ws {
+		// Deadlines in no order: the first in line is anywhere in the schedule.
+		r.Acquire(0, door, Request{Dur: 1, Wait: 1000 + int64(i*7919%n), Limit: limit}, &ws[i])
+	}
+	before := make([]Waiter, n)
+	for i := range n {
+		check := i%97 == 0
+		if check {
+			copy(before, ws)
+		}
+		res := r.release("", int64(i+1), false)
+		if len(res.Events) != 2 || len(res.Events[1].Waiters) != 1 || res.Events[1].Waiters[0] != &ws[i] {
+			t.Fatalf("hand-over %d went to another waiter", i)
+		}
+		if !check {
+			continue
+		}
+		moved := 0
+		for j := range ws {
+			if ws[j].place != before[j].place {
+				moved++
+			}
+			before[j].place = ws[j].place
+			if j > i && ws[j] != before[j] {
+				t.Fatalf("hand-over %d wrote to waiter %d", i, j)
+			}
+		}
+		if most := 3 * bits.Len(uint(n+int(limit))); moved > most {
+			t.Fatalf("hand-over %d moved %d places, want at most %d", i, moved, most)
+		}
+	}
+	if got := r.release("", 0, true); len(got.Events) != int(limit) {
+		t.Fatal("somebody waits who did not")
+	}
+	wantEmpty(t, r)
 }
 
 func TestTenThousandReadersAreLetInByOneRelease(t *testing.T) {

@@ -149,20 +149,18 @@ func (t *Table) dropIfIdle(l *lock) {
 	}
 }
 
-// addHolder makes h the newest holder of l. It was granted to so many callers.
-func (t *Table) addHolder(l *lock, h Holder, callers int) *holder {
-	x := t.holdersSpare.get()
-	x.Holder, x.callers, x.lock = h, callers, l
-	x.in = item[holder]{of: x, prev: l.holders.last}
-	t.linkHolder(x)
+// addHolder makes h the newest holder of l.
+func (t *Table) addHolder(l *lock, h *holder) {
+	h.lock = l
+	h.in = item[holder]{of: h, prev: l.holders.last}
+	t.linkHolder(h)
 	if l.holders.n == 1 {
 		t.stats.Held++
 	}
 	t.stats.Holders++
 	if t.journal.on {
-		t.journal.add(change{kind: holderAdded, holder: x})
+		t.journal.add(change{kind: holderAdded, holder: h})
 	}
-	return x
 }
 
 func (t *Table) removeHolder(h *holder) {

@@ -10,6 +10,7 @@ type lock struct {
 	atLimit int   // how many holders have that limit; 0 if limit is not known
 
 	anonymous int    // holders without an owner that do not rest
+	resting   int    // holders that rest
 	index     *index // nil while there are few holders
 	due       bool   // the first claim may fit, and Expire has to see to it
 	place     int    // in the schedule, if due
@@ -69,8 +70,16 @@ func (l *lock) counted(h *holder) {
 	} else if l.index != nil {
 		l.index.add(h)
 	}
-	if h.Owner == "" && !h.Resting {
-		l.anonymous++
+	l.tally(h, 1)
+}
+
+// tally counts h among those without an owner and those at rest.
+func (l *lock) tally(h *holder, n int) {
+	switch {
+	case h.Resting:
+		l.resting += n
+	case h.Owner == "":
+		l.anonymous += n
 	}
 }
 
@@ -82,9 +91,7 @@ func (l *lock) uncounted(h *holder) {
 	if l.index != nil {
 		l.index.remove(h)
 	}
-	if h.Owner == "" && !h.Resting {
-		l.anonymous--
-	}
+	l.tally(h, -1)
 }
 
 // set gives h another state, which may have made it rest or, if that is undone, hold again.
@@ -93,19 +100,14 @@ func (l *lock) set(h *holder, s state) {
 		h.state = s
 		return
 	}
+	l.tally(h, -1)
 	if l.index != nil {
 		l.index.remove(h)
 	}
 	h.state = s
+	l.tally(h, 1)
 	if l.index != nil {
 		l.index.add(h)
-	}
-	if h.Owner == "" {
-		if h.Resting {
-			l.anonymous--
-		} else {
-			l.anonymous++
-		}
 	}
 }
 
@@ -146,6 +148,9 @@ func (l *lock) byOwner(owner string) *holder {
 
 // search returns the oldest holder that has an owner, or has none if owner is "", and rests or not; else nil.
 func (l *lock) search(owner string, resting bool) *holder {
+	if resting && l.resting == 0 {
+		return nil
+	}
 	for h := l.holders.head(); h != nil; h = h.in.after() {
 		if h.Owner == owner && h.Resting == resting {
 			return h
@@ -213,10 +218,10 @@ func (l *lock) releases(owner string, token int64) (*holder, Outcome) {
 	return h, Released
 }
 
-// oldest returns the oldest holder, or the zero Holder. It takes a nil lock, for one that has no entry.
-func (l *lock) oldest() Holder {
+// oldest returns the oldest holder, or nil. It takes a nil lock, for one that has no entry.
+func (l *lock) oldest() *Holder {
 	if l == nil || l.holders.first == nil {
-		return Holder{}
+		return nil
 	}
-	return l.holders.head().Holder
+	return &l.holders.head().Holder
 }

@@ -75,7 +75,9 @@ func (t *Table) Restore(k Key, h Holder) {
 		l = t.addLock(k)
 	}
 	last := l.holders.last
-	t.addHolder(l, h, 1)
+	x := t.holdersSpare.get()
+	x.Holder, x.callers = h, 1
+	t.addHolder(l, x)
 	if last != nil && last.of.Token > h.Token {
 		t.unsorted = append(t.unsorted, l)
 	}

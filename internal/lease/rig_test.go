@@ -141,14 +141,16 @@ func dump(t interface {
 			check(due{at: table.schedule[l.place].at, lock: l}, l.place)
 			fmt.Fprintf(&b, " due at %d\n", table.schedule[l.place].at)
 		}
-		n, anonymous := 0, 0
+		n, anonymous, resting := 0, 0, 0
 		least, atLeast := Shared, 0
 		for h := l.holders.head(); h != nil; h = h.in.after() {
 			fmt.Fprintf(&b, " holder %+v\n", h.state)
 			if h.lock != l || h.in.after() == nil && l.holders.last.of != h || l.byToken(h.Token) != h {
 				t.Fatalf("holder %+v is not linked", h.state)
 			}
-			if h.Owner == "" && !h.Resting {
+			if h.Resting {
+				resting++
+			} else if h.Owner == "" {
 				anonymous++
 			}
 			if h.Owner != "" && !h.Resting && l.byOwner(h.Owner) != h {
@@ -163,7 +165,7 @@ func dump(t interface {
 			check(due{at: h.Expires, lock: l, holder: h}, h.place)
 			n++
 		}
-		if n != l.holders.n || anonymous != l.anonymous || n > 0 && l.atLimit > 0 && (l.limit != least || l.atLimit != atLeast) {
+		if n != l.holders.n || anonymous != l.anonymous || resting != l.resting || n > 0 && l.atLimit > 0 && (l.limit != least || l.atLimit != atLeast) {
 			t.Fatalf("lock %v counts %d holders, %d anonymous, %d of limit %d; has %d, %d, %d, %d", k, l.holders.n, l.anonymous, l.atLimit, l.limit, n, anonymous, atLeast, least)
 		}
 		if l.index != nil && (len(l.index.byToken) != n || len(l.index.byOwner) > n) {

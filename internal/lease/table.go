@@ -80,8 +80,8 @@ func (t *Table) renew(now int64, l *lock, h *holder, r *Request) Result {
 		s.Least = max(s.Least, s.Granted+r.Least)
 	}
 	t.changeHolder(h, s)
-	t.event(Event{Kind: HolderRenewed, Key: l.key, Holder: s.Holder})
-	return t.result(Renewed, s.Holder)
+	t.event(HolderRenewed, l, &h.Holder)
+	return t.result(Renewed, &h.Holder)
 }
 
 // grantNow grants a lock to a caller that has not queued. There is no lock if l is nil.
@@ -95,18 +95,22 @@ func (t *Table) grantNow(now int64, l *lock, k Key, r *Request) Result {
 	if l == nil {
 		l = t.addLock(k)
 	}
-	h := newHolder(now, r.Owner, token, r.limit(), r.Dur, r.Least)
-	t.addHolder(l, h, 1)
-	t.stats.Granted++
-	t.event(Event{Kind: HolderGranted, Key: k, Holder: h})
-	return t.result(Granted, h)
+	h := t.grant(now, l, r.Owner, token, r.limit(), r.Dur, r.Least, 1)
+	return t.result(Granted, &h.Holder)
 }
 
-func newHolder(now int64, owner string, token int64, limit int32, dur, least int64) Holder {
-	h := Holder{Owner: owner, Token: token, Granted: now, Expires: now + dur, Limit: limit}
+// grant adds a holder to a lock, which is granted to so many callers. The event is the last one.
+func (t *Table) grant(now int64, l *lock, owner string, token int64, limit int32, dur, least int64, callers int) *holder {
+	h := t.holdersSpare.get()
+	h.Owner, h.Token, h.Limit = owner, token, limit
+	h.Granted, h.Expires = now, now+dur
 	if least > 0 {
 		h.Least = now + least
 	}
+	h.callers = callers
+	t.addHolder(l, h)
+	t.stats.Granted++
+	t.event(HolderGranted, l, &h.Holder)
 	return h
 }
 
@@ -116,7 +120,7 @@ func newHolder(now int64, owner string, token int64, limit int32, dur, least int
 func (t *Table) Release(now int64, k Key, owner string, token int64, force bool) Result {
 	l := t.begin(now, k)
 	if l == nil || l.holders.n == 0 {
-		return t.result(NotLocked, Holder{})
+		return t.result(NotLocked, nil)
 	}
 	if force {
 		return t.releaseAll(now, l)
@@ -127,25 +131,24 @@ func (t *Table) Release(now int64, k Key, owner string, token int64, force bool)
 		t.stats.NotHolder++
 		return t.result(refused, l.oldest())
 	case h.Resting:
-		return t.result(AtRest, h.Holder)
+		return t.result(AtRest, &h.Holder)
 	case h.Least > now:
 		t.rest(h, ByRelease)
-		return t.result(Released, h.Holder)
+		return t.result(Released, &h.Holder)
 	}
-	old := h.Holder
-	t.end(h, ByRelease)
+	i := t.end(h, ByRelease)
 	t.grantWaiting(now, l)
-	return t.result(Released, old)
+	return t.result(Released, &t.events[i].Holder)
 }
 
 func (t *Table) releaseAll(now int64, l *lock) Result {
-	oldest := l.oldest()
+	i := len(t.events)
 	for h := l.holders.head(); h != nil; h = l.holders.head() {
 		t.end(h, ByForce)
 		t.stats.Forced++
 	}
 	t.grantWaiting(now, l)
-	return t.result(Released, oldest)
+	return t.result(Released, &t.events[i].Holder)
 }
 
 // GiveBack says that one caller which was granted the hold with this token left before it was told. The hold ends,
@@ -154,23 +157,22 @@ func (t *Table) releaseAll(now int64, l *lock) Result {
 func (t *Table) GiveBack(now int64, k Key, token int64) Result {
 	l := t.begin(now, k)
 	if l == nil || l.holders.n == 0 {
-		return t.result(NotLocked, Holder{})
+		return t.result(NotLocked, nil)
 	}
 	h := l.byToken(token)
 	if h == nil || h.Resting {
 		return t.result(NotHolder, l.oldest())
 	}
-	old := h.state
-	if old.renewed || old.callers > 1 {
-		s := old
+	if h.renewed || h.callers > 1 {
+		s := h.state
 		s.callers--
 		t.changeHolder(h, s)
-		return t.result(Kept, s.Holder)
+		return t.result(Kept, &h.Holder)
 	}
-	t.end(h, ByGiveBack)
+	i := t.end(h, ByGiveBack)
 	t.stats.GivenBack++
 	t.grantWaiting(now, l)
-	return t.result(Released, old.Holder)
+	return t.result(Released, &t.events[i].Holder)
 }
 
 // Cancel takes w out of its queue. It reports false if w was in none: it has been answered. It grants nothing: what
@@ -240,7 +242,7 @@ func (t *Table) handle(now int64, d due) {
 		from := len(t.answered)
 		t.answered = append(t.answered, d.waiter)
 		t.stats.TimedOut++
-		t.event(Event{Kind: WaitTimedOut, Key: l.key, Waiters: t.answered[from:]})
+		t.event(WaitTimedOut, l, nil).Waiters = t.answered[from:]
 		c := d.waiter.claim
 		t.removeWaiter(d.waiter)
 		if c.waiters.n > 0 {
@@ -284,12 +286,14 @@ func (t *Table) rest(h *holder, why Why) {
 	s := h.state
 	s.Resting, s.Expires = true, s.Least
 	t.changeHolder(h, s)
-	t.event(Event{Kind: HolderRests, Why: why, Key: h.lock.key, Holder: s.Holder})
+	t.event(HolderRests, h.lock, &h.Holder).Why = why
 }
 
-func (t *Table) end(h *holder, why Why) {
-	t.event(Event{Kind: HolderEnded, Why: why, Key: h.lock.key, Holder: h.Holder})
+// end ends a hold and returns the place of its event.
+func (t *Table) end(h *holder, why Why) int {
+	t.event(HolderEnded, h.lock, &h.Holder).Why = why
 	t.removeHolder(h)
+	return len(t.events) - 1
 }
 
 // grantWaiting grants the lock to the first claims in its queue, as many as the rule allows.
@@ -310,13 +314,12 @@ func (t *Table) grantWaiting(now int64, l *lock) {
 		t.removeClaim(c)
 		waiters := t.answered[from:]
 		if err != nil {
-			t.event(Event{Kind: WaitRefused, Key: l.key, Waiters: waiters, Err: err})
+			e := t.event(WaitRefused, l, nil)
+			e.Waiters, e.Err = waiters, err
 			continue
 		}
-		h := newHolder(now, owner, token, limit, dur, least)
-		t.addHolder(l, h, len(waiters))
-		t.stats.Granted++
-		t.event(Event{Kind: HolderGranted, Key: l.key, Holder: h, Waiters: waiters})
+		t.grant(now, l, owner, token, limit, dur, least, len(waiters))
+		t.events[len(t.events)-1].Waiters = waiters
 	}
 	t.dropIfIdle(l)
 }
@@ -326,11 +329,29 @@ func (t *Table) refuse(o Outcome, l *lock) Result {
 	return t.result(o, l.oldest())
 }
 
-func (t *Table) result(o Outcome, h Holder) Result {
-	return Result{Outcome: o, Holder: h, Events: t.events}
+// result returns what a step did. The holder may be nil, for none.
+func (t *Table) result(o Outcome, h *Holder) (res Result) {
+	res.Outcome, res.Events = o, t.events
+	if h != nil {
+		res.Holder = *h
+	}
+	return res
 }
 
-func (t *Table) event(e Event) { t.events = append(t.events, e) }
+// event adds an event about a holder, which may be nil, to those of the step.
+func (t *Table) event(kind EventKind, l *lock, h *Holder) *Event {
+	if n := len(t.events); n < cap(t.events) {
+		t.events = t.events[:n+1] // which is zero
+	} else {
+		t.events = append(t.events, Event{})
+	}
+	e := &t.events[len(t.events)-1]
+	e.Kind, e.Key = kind, l.key
+	if h != nil {
+		e.Holder = *h
+	}
+	return e
+}
 
 // clear forgets the events of the last step.
 func (t *Table) clear() {
