@@ -195,8 +195,11 @@ func (m *model) handle(d dueItem) (events []Event) {
 		events = append(events, m.end(d.k, l, d.i, ByExpiry))
 	case d.w != nil:
 		m.stats.TimedOut++
-		m.drop(l, d.w)
+		first := m.drop(l, d.w)
 		events = append(events, Event{Kind: WaitTimedOut, Key: d.k, Waiters: []*Waiter{d.w}})
+		if !first {
+			return events
+		}
 	}
 	return append(events, m.pump(d.k, l)...)
 }

@@ -248,7 +248,11 @@ func (t *Table) handle(now int64, d due) {
 		if c.waiters.n > 0 {
 			return
 		}
+		first := l.queue.head() == c
 		t.removeClaim(c)
+		if !first {
+			return // it held nobody up
+		}
 	}
 	t.grantWaiting(now, l)
 }
