@@ -343,7 +343,8 @@ func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
 			lo, hi = min(lo, a.at+a.dur), max(hi, l.now+a.dur)
 		}
 	}
-	over := !e.live || e.ended || lo <= max(at, l.now+l.ahead)
+	latest := max(at, l.now+l.ahead)
+	over := !e.live || e.ended || lo <= latest
 	heir := l.find(e.heir)
 	switch {
 	case f.live && h.Token == e.token && e.live:
@@ -353,6 +354,8 @@ func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
 		return nil
 	case !over:
 		return fault("the holder lost it before its time")
+	case e.freed && heir >= 0 && !f.live && l.open[heir].at+l.open[heir].dur <= latest:
+		return nil
 	case e.freed && heir >= 0 && (!f.live || h.Owner != l.open[heir].owner):
 		return fault("it was not handed over to the first in the queue")
 	case !f.live:
