@@ -14,6 +14,7 @@ import (
 
 	"clouddragon/db"
 	"clouddragon/handlers"
+	"clouddragon/internal/front"
 	"clouddragon/metrics"
 )
 
@@ -83,9 +84,9 @@ func serveInProcess(tb testing.TB) (addr string) {
 			m.Request(int(api), method, code, took)
 		},
 	}))
-	s.ConnContext = handlers.ConnContext
+	s.ConnContext, s.ConnState = front.ConnContext, front.ConnState
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(handlers.Listener(l)) }()
+	go func() { ended <- s.Serve(front.NewListener(l, front.Options{Max: 10_000})) }()
 	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			tb.Error(err)

@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"clouddragon/db"
+	"clouddragon/internal/front"
 )
 
 // Header values that are the same in every answer, made once: assigned to the
@@ -230,6 +231,12 @@ func (s *server) send(c *call) {
 	if !c.isValue() {
 		c.notStored()
 	}
+	if s.bodyRemains(c) {
+		// With its length told, the answer is whole before the rest is read.
+		h := c.w.Header()
+		h["Connection"], h["Content-Length"] = closeConn, []string{strconv.Itoa(len(c.body))}
+		c.linger = true
+	}
 	if c.status != http.StatusOK {
 		c.w.WriteHeader(c.status)
 	}
@@ -239,6 +246,27 @@ func (s *server) send(c *call) {
 			c.status = codeGone
 		}
 	}
+	if c.linger && http.NewResponseController(c.w).Flush() != nil {
+		c.status, c.linger = codeGone, false
+	}
+}
+
+// smallBody is how much of a request that is refused net/http reads, in bytes, so
+// that the connection can be used again. Behind more the connection is closed.
+const smallBody = 64 << 10
+
+// bodyRemains says whether the client may go on to send a body for long after it
+// is answered. A short one is waited for a while.
+func (s *server) bodyRemains(c *call) bool {
+	n := c.r.ContentLength
+	if n == 0 || c.whole || c.conn == nil {
+		return false
+	}
+	if n > 0 && n <= smallBody && c.r.Header["Expect"] == nil {
+		c.readUntil(time.Now().Add(min(s.pace.idle, front.LingerTime)))
+		return false
+	}
+	return len(c.body) > 0
 }
 
 // sayStopping ends the connection with this answer once the server shuts down.

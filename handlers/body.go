@@ -96,7 +96,7 @@ func (c *call) writeUntil(t time.Time) {
 // is there or not: nobody need watch for a hang-up.
 func (c *call) brief() {
 	if c.conn != nil {
-		c.conn.spare()
+		c.conn.SkipWatch()
 	}
 }
 
@@ -147,6 +147,7 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 		case int64(len(b)) > limit:
 			return nil, tooLarge("", limit, setting)
 		case err == io.EOF:
+			c.whole = true
 			return b, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, badRequest("the body stopped after %d bytes, or is too slow: a part of it every %s is wanted, and %d bytes a second on average: nothing was done",

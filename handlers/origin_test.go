@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"clouddragon/internal/front"
 )
 
 func TestPagesOfOtherSitesAreRefused(t *testing.T) {
@@ -90,7 +92,7 @@ func TestOnAUnixSocketAnyHostIsServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: r.server, ConnContext: ConnContext}
+	s := &http.Server{Handler: r.server, ConnContext: front.ConnContext}
 	done := make(chan error)
 	go func() { done <- s.Serve(l) }()
 	defer func() {

@@ -2,36 +2,50 @@ package handlers
 
 import (
 	"context"
+	"sync"
 
-	"golang.org/x/sys/unix"
+	"clouddragon/internal/front"
 )
 
-// peer is the context of a request, and its client. With it a lock is not granted
-// from its queue to a client that has hung up, even if net/http has not noticed yet.
+// peer is the context of a call that may wait, and its client. It ends when the
+// client hangs up, even if net/http does not notice.
 type peer struct {
 	context.Context
-	conn *conn
+	conn   *front.Conn
+	cancel context.CancelFunc
+	once   sync.Once
+	stop   func() // ends the watch; nil: there is none
 }
 
-// peer returns the context of a request, which is a db.Peer where the connection is known.
+// peer returns the context of a call, which is a db.Peer where the connection is
+// known. It ends with the call.
 func (c *call) peer() context.Context {
 	if c.conn == nil {
 		return c.r.Context()
 	}
-	return peer{c.r.Context(), c.conn}
+	ctx, cancel := context.WithCancel(c.r.Context())
+	c.waiting = &peer{Context: ctx, conn: c.conn, cancel: cancel}
+	return c.waiting
 }
 
-// Gone looks at what the socket has received: the end, or an error.
-func (p peer) Gone() bool {
-	raw, err := p.conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	gone := false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		gone = err == nil && n == 0 || err == unix.ECONNRESET
+// Done is called by whoever begins to wait. Only then the client is watched.
+func (p *peer) Done() <-chan struct{} {
+	p.once.Do(func() {
+		// Where it cannot be watched, net/http still notices most, and Gone is
+		// asked before a grant.
+		p.stop, _ = p.conn.Watch(p.cancel)
 	})
-	return gone || err != nil
+	return p.Context.Done()
+}
+
+// Gone asks the socket.
+func (p *peer) Gone() bool { return p.conn.Gone() }
+
+// end lets go of what the context holds.
+func (p *peer) end() {
+	p.once.Do(func() {}) // nobody begins to wait any more
+	if p.stop != nil {
+		p.stop()
+	}
+	p.cancel()
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"clouddragon/db"
+	"clouddragon/internal/front"
 )
 
 // rig is a server on a loopback port with a database in a directory of its own.
@@ -60,7 +61,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	h := New(o)
 	r.server = h.(*server)
 	r.http.Handler = h
-	r.http.ConnContext = ConnContext
+	r.http.ConnContext, r.http.ConnState = front.ConnContext, front.ConnState
 	r.http.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(r.log, nil), slog.LevelError)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,7 +71,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := r.http.Serve(Listener(l)); err != http.ErrServerClosed {
+		if err := r.http.Serve(front.NewListener(l, front.Options{Max: 1000})); err != http.ErrServerClosed {
 			t.Error(err)
 		}
 	}()

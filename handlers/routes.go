@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"clouddragon/db"
+	"clouddragon/internal/front"
 )
 
 // Options say what is served and to whom.
@@ -150,7 +151,7 @@ func New(o Options) http.Handler {
 type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
-	conn  *conn // nil: not known
+	conn  *front.Conn // nil: not known
 	began time.Time
 
 	api       API
@@ -159,12 +160,15 @@ type call struct {
 	fault     error // what is wrong with the names in the path
 	params    params
 
-	status int
-	ctype  []string // Content-Type
-	body   []byte
-	sent   bool
-	held   int64  // bytes of the server's memory
-	buf    []byte // memory for small bodies, kept from call to call
+	status  int
+	ctype   []string // Content-Type
+	body    []byte
+	sent    bool
+	whole   bool   // the body of the request is read
+	linger  bool   // more of it may come behind the answer
+	held    int64  // bytes of the server's memory
+	waiting *peer  // what ends with the call; nil: nothing
+	buf     []byte // memory for small bodies, kept from call to call
 }
 
 var calls = sync.Pool{New: func() any { return &call{buf: make([]byte, 0, 512)} }}
@@ -174,7 +178,7 @@ const codeGone = 499
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := calls.Get().(*call)
-	c.w, c.r, c.conn, c.began = w, r, connOf(r), time.Now()
+	c.w, c.r, c.conn, c.began = w, r, front.Begin(r), time.Now()
 	defer s.finish(c)
 	if r.ContentLength != 0 {
 		// Whoever does not read the body leaves that to net/http, which must
@@ -282,10 +286,16 @@ func (s *server) finish(c *call) {
 	if s.observe != nil {
 		s.observe(c.api, methodLabel(c.r.Method), c.status, time.Since(c.began))
 	}
-	held := c.held
+	if c.waiting != nil {
+		c.waiting.end()
+	}
+	held, conn, linger := c.held, c.conn, c.linger
 	*c = call{buf: c.buf}
 	s.memory.free(held)
 	calls.Put(c)
+	if linger && p == nil {
+		conn.Linger()
+	}
 	if p != nil {
 		panic(p)
 	}

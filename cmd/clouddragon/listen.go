@@ -27,23 +27,9 @@ func loadCertificate(cert, key string) (*tls.Certificate, error) {
 	return &c, nil
 }
 
-// listen binds host:port or unix:/path, for as many connections as leave enough
-// descriptors to files.
-func listen(address string, s Socket) (*limited, error) {
-	of, err := shareDescriptors()
-	if err != nil {
-		return nil, err
-	}
-	l, err := bind(address, s)
-	if err != nil {
-		return nil, err
-	}
-	return limit(l, of.connections), nil
-}
-
-// bind is listen without a limit. The socket file that a dead server left is
+// listen binds host:port or unix:/path. The socket file that a dead server left is
 // replaced; one that somebody answers at is not.
-func bind(address string, s Socket) (net.Listener, error) {
+func listen(address string, s Socket) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
 		l, err := net.Listen(network(address), address)

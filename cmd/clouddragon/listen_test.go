@@ -48,7 +48,7 @@ func socketPath(t *testing.T) string {
 
 func TestIPv4AddressListensOnNothingElse(t *testing.T) {
 	for address, want := range map[string]string{"0.0.0.0:0": "0.0.0.0:", "127.0.0.1:0": "127.0.0.1:"} {
-		l, err := bind(address, Socket{})
+		l, err := listen(address, Socket{})
 		if err != nil {
 			t.Fatal(err)
 		}

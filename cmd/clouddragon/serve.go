@@ -13,6 +13,7 @@ import (
 	"clouddragon/db"
 	"clouddragon/handlers"
 	"clouddragon/internal/disk"
+	"clouddragon/internal/front"
 	"clouddragon/metrics"
 )
 
@@ -58,12 +59,19 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	home := watchHome(fsys, c.Data)
 	m.Watch(sources(c.Data, d, env.dropped))
 
-	l, err := listen(c.Listen, c.Socket)
+	of, err := shareDescriptors()
+	var bare net.Listener
+	if err == nil {
+		bare, err = listen(c.Listen, c.Socket)
+	}
 	if err != nil {
 		log.Error("cannot listen", "err", err)
 		return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed)
 	}
 	a := newAccess(c)
+	rare := newRare(log.Handler())
+	tlsConfig := a.tlsConfig()
+	l := front.NewListener(bare, front.Options{Max: of.connections, TLS: tlsConfig, Log: slog.New(rare)})
 	draining := make(chan struct{})
 	s := &http.Server{
 		Handler: handlers.New(handlers.Options{
@@ -81,22 +89,22 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		ReadHeaderTimeout:            10 * time.Second,
 		ReadTimeout:                  30 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
-		MaxHeaderBytes:               64 << 10,
+		MaxHeaderBytes:               front.MaxHeaderBytes,
 		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(newRare(log.Handler()), slog.LevelWarn),
+		ErrorLog:                     slog.NewLogLogger(rare, slog.LevelWarn),
 		Protocols:                    new(http.Protocols),
-		ConnContext:                  handlers.ConnContext,
-		TLSConfig:                    a.tlsConfig(),
+		ConnContext:                  front.ConnContext,
+		ConnState:                    front.ConnState,
 	}
 	s.Protocols.SetHTTP1(true)
 
 	ended := make(chan error, 1)
-	go func() { ended <- accept(s, handlers.Listener(l)) }()
+	go func() { ended <- s.Serve(l) }()
 	token := "none"
 	if c.hasToken() {
 		token = "required"
 	}
-	log.Info("listening", "addr", bound(l), "tls", s.TLSConfig != nil, "token", token, "data", c.Data, "version", versionText())
+	log.Info("listening", "addr", bound(l), "tls", tlsConfig != nil, "token", token, "data", c.Data, "version", versionText())
 
 	code, limit, all := exitOK, drainTime, stopTime
 	for stopping := false; !stopping; {
@@ -176,23 +184,16 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 	}
 }
 
-func accept(s *http.Server, l net.Listener) error {
-	if s.TLSConfig == nil {
-		return s.Serve(l)
-	}
-	return s.ServeTLS(l, "", "")
-}
-
 // drain takes no more connections and lets active requests end, for as long as
 // limit. Idle connections linger first: their clients may be about to send the
 // next request, whose answer tells them that the connection ends.
-func drain(s *http.Server, l *limited, limit time.Duration, log *slog.Logger) {
+func drain(s *http.Server, l *front.Listener, limit time.Duration, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if err := l.Close(); err != nil {
 		log.Warn("closing the listener", "err", err)
 	}
-	l.wait(min(lingerTime, limit/4))
+	l.Wait(min(lingerTime, limit/4))
 	err := s.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("closing connections still active", "after", limit)

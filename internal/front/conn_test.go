@@ -1,19 +1,14 @@
-package handlers
+package front
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"clouddragon/db"
 )
 
 // socket is a connection that answers each read as told and notes what it is asked.
@@ -66,7 +61,7 @@ func TestSocketIsToldOnlyDeadlinesThatMatter(t *testing.T) {
 		{"another error", []time.Time{soon}, []error{io.EOF}, []time.Time{soon}, []error{io.EOF}},
 	} {
 		s := &socket{reads: c.got}
-		conn := &conn{Conn: s}
+		conn := &Conn{Conn: s, busy: true}
 		var got []error
 		for _, at := range c.set {
 			if err := conn.SetReadDeadline(at); err != nil {
@@ -85,7 +80,7 @@ func TestSocketIsToldOnlyDeadlinesThatMatter(t *testing.T) {
 func TestWriteHasADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &socket{}
-		conn := &conn{Conn: s}
+		conn := &Conn{Conn: s, busy: true}
 		began := time.Now()
 		var want []time.Time
 		write := func(told ...time.Duration) {
@@ -125,7 +120,7 @@ func TestWriteHasADeadline(t *testing.T) {
 
 func TestSocketIsToldDeadlinesOfWrites(t *testing.T) {
 	s := &socket{}
-	conn := &conn{Conn: s}
+	conn := &Conn{Conn: s, busy: true}
 	at := time.Now()
 	for _, d := range []time.Time{{}, at, {}, {}} {
 		if err := conn.SetWriteDeadline(d); err != nil {
@@ -135,8 +130,8 @@ func TestSocketIsToldDeadlinesOfWrites(t *testing.T) {
 	if want := []time.Time{at}; !slices.Equal(s.writes, want) {
 		t.Errorf("told %v, want %v", s.writes, want)
 	}
-	if err := conn.SetDeadline(at); err != nil || !conn.until.Equal(at) || !s.writes[1].Equal(at) {
-		t.Errorf("SetDeadline: %v, reads %v, writes %v", err, conn.until, s.writes)
+	if err := conn.SetDeadline(at); err != nil || !conn.deadline.Equal(at) || !s.writes[1].Equal(at) {
+		t.Errorf("SetDeadline: %v, reads %v, writes %v", err, conn.deadline, s.writes)
 	}
 }
 
@@ -153,7 +148,7 @@ func pair(t *testing.T) (server, client net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	server, err = Listener(l).Accept()
+	server, err = NewListener(l, Options{Max: 1}).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,10 +204,10 @@ func TestReadOutlivesADeadlineTakenBack(t *testing.T) {
 	}
 }
 
-func TestSparedReadIsEmptyOnce(t *testing.T) {
+func TestSkippedReadIsEmptyOnce(t *testing.T) {
 	s := &socket{reads: []error{nil, nil}}
-	conn := &conn{Conn: s}
-	conn.spare()
+	conn := &Conn{Conn: s, busy: true}
+	conn.SkipWatch()
 	var got []int
 	for _, size := range []int{2, 1, 1} {
 		n, err := conn.Read(make([]byte, size))
@@ -226,104 +221,14 @@ func TestSparedReadIsEmptyOnce(t *testing.T) {
 	}
 }
 
-// What was spared may be over already, and the next read of one byte is another request's.
-func TestSparedReadIsForgottenWithTheRequest(t *testing.T) {
-	conn := &conn{Conn: &socket{reads: []error{nil}}}
-	conn.spare()
+// What was skipped may be over already, and the next read of one byte is another request's.
+func TestSkippedReadIsForgottenWithTheRequest(t *testing.T) {
+	conn := &Conn{Conn: &socket{reads: []error{nil}}}
+	conn.SkipWatch()
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := conn.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Errorf("read %d bytes, %v; want 1", n, err)
-	}
-}
-
-// watched counts the reads of one byte that reach the socket.
-type watched struct {
-	net.Listener
-	mu    sync.Mutex
-	reads int
-}
-
-type watchedConn struct {
-	net.Conn
-	by *watched
-}
-
-func (w *watched) Accept() (net.Conn, error) {
-	c, err := w.Listener.Accept()
-	return watchedConn{c, w}, err
-}
-
-func (c watchedConn) Read(p []byte) (int, error) {
-	if len(p) == 1 {
-		c.by.mu.Lock()
-		c.by.reads++
-		c.by.mu.Unlock()
-	}
-	return c.Conn.Read(p)
-}
-
-// The reads are how net/http watches for a hang-up. Should it do that in
-// another way one day, calls that wait are as safe as before, and the others slower.
-func TestOnlyCallsThatMayWaitAreWatched(t *testing.T) {
-	d, err := db.Open(db.Options{Dir: t.TempDir(), Segment: 4 << 20, Extent: 4096, CheckpointRoom: 4096})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &watched{Listener: l}
-	s := &http.Server{Handler: New(Options{DB: d}), ConnContext: ConnContext, IdleTimeout: time.Hour, ReadTimeout: time.Hour}
-	done := make(chan error)
-	go func() { done <- s.Serve(Listener(w)) }()
-	defer func() {
-		if err := errors.Join(s.Close(), d.Close()); err != nil {
-			t.Error(err)
-		}
-		if err := <-done; err != http.ErrServerClosed {
-			t.Error(err)
-		}
-	}()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	in := bufio.NewReader(c)
-	ask := func(request string) int {
-		t.Helper()
-		if _, err := io.WriteString(c, request); err != nil {
-			t.Fatal(err)
-		}
-		a, err := http.ReadResponse(in, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, a.Body); err != nil || a.StatusCode >= 300 {
-			t.Fatalf("%s: %s, %v", request, a.Status, err)
-		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		n := w.reads
-		w.reads = 0
-		return n
-	}
-	const times = 50
-	for _, request := range []string{
-		"POST /db/1/sequence/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		"POST /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
-		"POST /db/1/lock/a?id=1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-	} {
-		n := 0
-		for range times {
-			n += ask(request)
-		}
-		// A watch that net/http starts may read before the handler says that it need not.
-		if n > times/2 {
-			t.Errorf("%.20s: %d of %d calls were watched", request, n, times)
-		}
 	}
 }
