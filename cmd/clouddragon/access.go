@@ -16,7 +16,7 @@ import (
 type access struct {
 	tokens      handlers.Tokens
 	certificate atomic.Pointer[tls.Certificate]
-	config      Config // in force; only the goroutine that reloads uses it
+	config      Config // in force; only the goroutine of reloads uses it after the start
 }
 
 func newAccess(c Config) *access {
@@ -46,6 +46,14 @@ func (a *access) tlsConfig() *tls.Config {
 	return &tls.Config{
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.certificate.Load(), nil },
 		MinVersion:     tls.VersionTLS12,
+	}
+}
+
+// reloads reloads at each signal, on a goroutine of its own: a file that cannot
+// be read for long must not keep the server from a stop.
+func (a *access) reloads(env environment) {
+	for range env.reload {
+		a.reload(env)
 	}
 }
 

@@ -93,6 +93,22 @@ func TestReloadLeavesTheTokenOfTheEnvironment(t *testing.T) {
 	p.stop()
 }
 
+// TestReloadThatHangsDoesNotKeepTheServerFromAStop has a configuration that
+// nobody ever writes.
+func TestReloadThatHangsDoesNotKeepTheServerFromAStop(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	if err := os.Remove(p.config); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(p.config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGHUP)
+	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a", 200, "1\n")
+	p.stop()
+}
+
 func TestReloadClosesAServerThatWasOpen(t *testing.T) {
 	t.Parallel()
 	config := small(t, "listen: 127.0.0.1:0\n")

@@ -94,6 +94,23 @@ front: {enabled: false, loops: 3}
 	}
 }
 
+func TestConfigWithEveryKeyAndItsDefaultStarts(t *testing.T) {
+	t.Parallel()
+	p := start(t, `listen: 127.0.0.1:0
+data: `+t.TempDir()+`
+token: ""
+tokens:
+  - {token: "…", accounts: [shop, billing], readonly: true}
+tls: {cert: "", key: ""}     # files; both or neither
+tokens_file: ""
+socket: {mode: "0600", group: ""}
+limits: {value: 8MiB, dur: 24h, wait: 10m, waiters: 100000, batch: 10000, replay: 24h, watchers: 100000}
+log: {segment: 64MiB, garbage: 100}
+front: {enabled: true, loops: 0}
+`)
+	p.stop()
+}
+
 // TestFaultyConfigShowsItsLine has one faulty file a case; the message has to
 // hold the place, the line and the reason.
 func TestFaultyConfigShowsItsLine(t *testing.T) {

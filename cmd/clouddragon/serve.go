@@ -106,22 +106,18 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	}
 	log.Info("listening", "addr", bound(l), "tls", tlsConfig != nil, "token", token, "data", c.Data, "version", versionText())
 
+	go a.reloads(env)
+
 	code, limit, all := exitOK, drainTime, stopTime
-	for stopping := false; !stopping; {
-		stopping = true
-		select {
-		case <-env.reload:
-			a.reload(env)
-			stopping = false
-		case got := <-env.stop:
-			log.Info("stopping", "signal", got)
-		case <-d.Failed():
-			// db has logged what failed.
-			code, limit, all = exitFailed, failTime/2, failTime
-		case err := <-ended:
-			log.Error("cannot accept connections", "err", err)
-			code = exitFailed
-		}
+	select {
+	case got := <-env.stop:
+		log.Info("stopping", "signal", got)
+	case <-d.Failed():
+		// db has logged what failed.
+		code, limit, all = exitFailed, failTime/2, failTime
+	case err := <-ended:
+		log.Error("cannot accept connections", "err", err)
+		code = exitFailed
 	}
 	began := time.Now()
 	stopped := make(chan int, 1)
