@@ -30,8 +30,9 @@ func handOver(api string, waiters int) *row {
 		if t.name == empty {
 			return measured{}, errCannot
 		}
-		r := &ring{addr: t.addr, api: api, lock: fmt.Sprintf("POST /db/ring/%s/%d?dur=600&wait=600", api, waiters),
-			unlock: unlock + strconv.Itoa(waiters), grants: make(chan grant), fails: make(chan error, waiters+1)}
+		id := fmt.Sprintf("%d-%d", waiters, b.report.rounds) // the lock of the round before may be held still
+		r := &ring{addr: t.addr, api: api, lock: fmt.Sprintf("POST /db/ring/%s/%s?dur=600&wait=600", api, id),
+			unlock: unlock + id, grants: make(chan grant), fails: make(chan error, waiters+1)}
 		took, err := r.measure(ctx, waiters, b.seconds)
 		return measured{figures: []float64{micros(percentile(took, 50)), micros(percentile(took, 99))}}, err
 	}}

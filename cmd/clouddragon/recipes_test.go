@@ -62,11 +62,16 @@ func newScript(t *testing.T, p *process, dir, name string, args ...string) *scri
 	t.Helper()
 	s := &script{Cmd: exec.Command("bash", append([]string{name}, args...)...), t: t}
 	s.Dir = dir
-	s.Env = append(os.Environ(), "no_proxy=*", "SERVER="+p.addr, "DUR=6")
+	s.Env = append(os.Environ(), "no_proxy=*", "SERVER="+p.addr, "DUR=9")
 	s.Stderr = &s.stderr
 	out, err := s.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if f, ok := out.(*os.File); ok { // a script or a job that hangs is a failure
+		if err := f.SetReadDeadline(time.Now().Add(6 * patience)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s.lines = bufio.NewScanner(out)
 	return s
@@ -126,7 +131,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 		t.Errorf("the second says %q", second.stderr.String())
 	}
 	// Renewed: a lock that somebody waits for longer than it lasts is still held.
-	if code, body := ask(t, http.DefaultClient, "POST", lock+"?id=other&wait=5"); code != http.StatusConflict {
+	if code, body := ask(t, http.DefaultClient, "POST", lock+"?id=other&wait=11"); code != http.StatusConflict {
 		t.Errorf("while the job runs another gets its lock: %d %s", code, body)
 	}
 	end, err := os.OpenFile(hold, os.O_WRONLY, 0)
