@@ -131,6 +131,34 @@ func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
 	}
 }
 
+// TestStopEndsThoughTheDiskHangs has a sync that does not return.
+func TestStopEndsThoughTheDiskHangs(t *testing.T) {
+	t.Parallel()
+	fsys := memdisk.New()
+	signals := make(chan os.Signal, 1)
+	url, code := inProcess(t, fsys, signals)
+	want(t, http.DefaultClient, "POST", url+"/db/1/sequence/a", 200, "1\n")
+	hangs, goOn := make(chan struct{}, 100), make(chan struct{})
+	defer close(goOn)
+	fsys.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Sync && strings.Contains(op.Name, "log/") {
+			hangs <- struct{}{}
+			<-goOn
+		}
+		return nil
+	})
+	go func() {
+		if res, err := http.Post(url+"/db/1/sequence/a", "", nil); err == nil {
+			_ = res.Body.Close() // it may be answered or not
+		}
+	}()
+	<-hangs
+	signals <- syscall.SIGTERM
+	if c := soon(t, "the end after a signal", code); c != exitOK {
+		t.Errorf("exit %d, want %d", c, exitOK)
+	}
+}
+
 func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

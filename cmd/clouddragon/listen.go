@@ -36,6 +36,9 @@ func listen(address string, s Socket) (net.Listener, error) {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("%w: stop whoever has it, or set listen to another port", err)
 		}
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return nil, fmt.Errorf("%w: no interface of this machine has the address, or none has it yet", err)
+		}
 		return l, err
 	}
 	l, err := s.listen(path)

@@ -61,6 +61,12 @@ func TestIPv4AddressListensOnNothingElse(t *testing.T) {
 	}
 }
 
+func TestAddressThatIsNotThereIsNamedAsSuch(t *testing.T) {
+	if _, err := listen("192.0.2.1:0", Socket{}); err == nil || !strings.Contains(err.Error(), "no interface of this machine has the address") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestStaleSocketIsReplacedAndALiveOneRefused(t *testing.T) {
 	t.Parallel()
 	path := socketPath(t)

@@ -92,7 +92,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// A reader of stderr that is gone must not end the server.
 	signal.Ignore(syscall.SIGPIPE)
 	stop, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
 	signal.Notify(reload, syscall.SIGHUP)
 	config := func() (Config, error) { return LoadConfig(*file, os.Getenv) }
 	c, err := config()
@@ -100,6 +99,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
 		return exitConfig
 	}
+	// Not earlier, so that a signal ends a process that hangs on one of those files.
+	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	for _, w := range c.warnings {
 		log.Warn(w)

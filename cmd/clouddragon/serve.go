@@ -27,6 +27,8 @@ const (
 	// lingerTime is how long connections without a request stay open during a
 	// stop, so that a busy client's next request is still answered.
 	lingerTime = time.Second
+	// stopMargin is what closing the database may take beyond its time.
+	stopMargin = 250 * time.Millisecond
 	// secondSignal is how long after the first signal another one ends the
 	// process at once. A terminal, timeout(1) and a supervisor may each send the
 	// first one at the same time.
@@ -127,9 +129,13 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		drain(s, l, limit, log)
 		stopped <- closeDB(d, home, log, began.Add(all), code)
 	}()
+	end := time.After(all + stopMargin)
 	for {
 		select {
 		case code := <-stopped:
+			return code
+		case <-end:
+			log.Warn("stopped though the disk or a client holds something up", "after", all)
 			return code
 		case got := <-env.stop:
 			if time.Since(began) >= secondSignal {
