@@ -58,7 +58,8 @@ func (t *Table) Mark() Mark {
 // hears of it. Tokens and the events that were returned are the caller's. If another table that shares the limit on
 // waiters has taken the place of one that waits again, the limit is exceeded for that long.
 //
-// Marks that are older than m remain good; those that are newer do not.
+// Marks that are older than m remain good; those that are newer do not. The order in which things are due that are due
+// at the same instant may be another than before.
 func (t *Table) Undo(m Mark) {
 	c := t.journal.changes
 	for i := len(c) - 1; i >= m.changes; i-- {

@@ -216,10 +216,10 @@ func (t *Table) Next() (at int64, ok bool) {
 // that ended before a waiter gave up is granted to that waiter however late the call is. A hold that it grants is
 // counted from now. The events are all that it changed, and there may be none. Call it until it reports false.
 func (t *Table) Expire(now int64) (events []Event, ok bool) {
-	t.clear()
 	if !t.schedule.any(now) {
 		return nil, false
 	}
+	t.clear()
 	t.handle(now, t.schedule[0])
 	return t.events, true
 }
