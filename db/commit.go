@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"time"
 
-	"clouddragon/internal/disk"
 	"clouddragon/internal/lease"
 	"clouddragon/slots"
 )
@@ -128,10 +126,6 @@ func init() {
 	}
 }
 
-// starvedWait is how long the end of a hold that finds no room in the log waits
-// for the next try, where nothing else is to be done.
-const starvedWait = 50 * time.Millisecond
-
 // maxBatch bounds a batch in bytes, so that the first caller of a long queue
 // does not wait for all of it.
 const maxBatch = 4 << 20
@@ -175,12 +169,12 @@ func (d *DB) commit(todo []*op) int {
 // decideAll decides as much as fits into one batch, at least one operation, and
 // returns how many.
 func (d *DB) decideAll(todo []*op) int {
-	last := d.log.NeedsPrepare() // asked before the room: it may come meanwhile
+	short, last := d.log.NeedsPrepare(), d.log.Last() // asked before the room: it may come meanwhile
 	room, held := d.log.Room(false), d.log.Room(true)
 	d.expire(held)
 	// Without room for a mark on an expired lock the next commit tries again.
 	d.starved = d.batch.bytes()+opRoom > held
-	if d.starved && d.full.Load() { // else the next segment is only being made
+	if d.starved && d.room.full.Load() { // else the next segment is only being made
 		d.locks.TimeOut(d.now, d.timedOutFull)
 	}
 	d.batch.dated = d.batch.dated || d.noteDue() && !d.starved
@@ -195,14 +189,8 @@ func (d *DB) decideAll(todo []*op) int {
 			d.decide(o)
 		case n > 0 || d.batch.size > 0:
 			return n
-		case last:
+		case short:
 			o.err = errNeedLog
-		case !o.enlarged && d.log.Withdraw():
-			// It was made on a disk that was full. What was asked before of
-			// the room is no longer so.
-			o.err, o.enlarged = errNeedLog, true
-			d.answers = append(d.answers, o)
-			return n + 1
 		default:
 			o.err = ErrFull // a fresh segment is ready, and it would not do
 		}
@@ -244,6 +232,7 @@ func (d *DB) append() error {
 	if d.onCommit != nil {
 		d.onCommit(Commit{Operations: len(d.answers), Bytes: d.batch.records.Len(), Sync: took})
 	}
+	d.noteLast(d.batch.records.Len())
 	d.wakeMaintenance()
 	return nil
 }
@@ -363,73 +352,4 @@ func (d *DB) do(o *op) error {
 		}
 		o.err = nil
 	}
-}
-
-// roomFor makes the room that the writer did not find for an operation. The
-// error is the answer to its caller, whatever it is.
-func (d *DB) roomFor(o *op) error {
-	log, class := o.err == errNeedLog, slices.Index(needSlot[:], o.err)
-	if !log && class < 0 {
-		return o.err
-	}
-	if !d.useFiles() {
-		return ErrStopping
-	}
-	defer d.background.Done()
-	var err error
-	if log {
-		err = d.makeRoom(o)
-	} else {
-		err = d.growTable(class, o.capacity)
-	}
-	if err != nil {
-		return d.noRoom(err)
-	}
-	return nil
-}
-
-// noRoom is the answer where making room failed with an error.
-func (d *DB) noRoom(err error) error {
-	switch {
-	case d.Err() != nil:
-		return ErrStopped
-	case disk.IsNoDescriptor(err):
-		return ErrDescriptors
-	}
-	return ErrFull
-}
-
-// growTable makes room in the table of a class which had no free slot at that
-// capacity. Of those who found it full at once, one grows it.
-func (d *DB) growTable(class int, capacity uint64) error {
-	d.growMu[class].Lock()
-	defer d.growMu[class].Unlock()
-	if d.tables.Capacity(class) > capacity {
-		return nil
-	}
-	return d.checkRoom(d.tables.Grow(class))
-}
-
-// growLog makes a segment ready. On a full disk a checkpoint may free some first,
-// or have done so in the meantime.
-func (d *DB) growLog() error {
-	d.growLogMu.Lock()
-	defer d.growLogMu.Unlock()
-	err := d.log.Prepare()
-	if disk.IsFull(err) && d.freeable() {
-		if err := d.checkpoint(); err != nil {
-			return err
-		}
-		err = d.log.Prepare()
-	}
-	return d.checkRoom(err)
-}
-
-// checkRoom stops writes for an error that is neither a full disk nor a want of
-// descriptors.
-func (d *DB) checkRoom(err error) error {
-	if err != nil && !disk.IsFull(err) && !disk.IsNoDescriptor(err) {
-		d.fail(err)
-	}
-	return err
 }

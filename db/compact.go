@@ -53,30 +53,33 @@ func (d *DB) compactions() {
 	}
 }
 
-// compact compacts segments until the log is within its bounds. On a full disk
-// it compacts one that gives a good part of itself back.
+// compact compacts segments until the log is within its bounds, and on a full
+// disk until it can go on or nothing is worth it.
 func (d *DB) compact() {
 	d.compactMu.Lock()
 	defer d.compactMu.Unlock()
 	// Each at most once: the figures that say there is an excess are not exact.
 	for range d.log.Stats().Segments {
-		if d.values.Excess(d.ckptSegment.Load(), d.compactRatio, d.clock.now()) <= compactSlack*d.segment && !d.full.Load() {
+		switch {
+		case d.room.full.Load() && d.log.NeedsPrepare():
+			if !d.spend(d.worthwhile(0)) {
+				return
+			}
+		case d.values.Excess(d.ckptSegment.Load(), d.compactRatio, d.clock.now()) <= compactSlack*d.segment:
 			return
-		}
-		if !d.compactOne(d.full.Load()) {
-			return
+		default:
+			if !d.compactOne() {
+				return
+			}
 		}
 	}
 }
 
 // compactOne compacts a segment and says whether it is worth going on. It wants
-// compactMu held. With full there is no room but what is held back.
-func (d *DB) compactOne(full bool) bool {
+// compactMu held.
+func (d *DB) compactOne() bool {
 	victim, ok := d.values.Victim(d.ckptSegment.Load(), d.clock.now())
-	if !ok || full && victim.Gain < d.segment/8 {
-		return false
-	}
-	return d.compactSegment(victim.Segment, int(max(victim.Live, 0)))
+	return ok && d.compactSegment(victim.Segment, int(max(victim.Live, 0)))
 }
 
 // compactSegment compacts a segment that lies before the last checkpoint. rest
@@ -114,7 +117,10 @@ func (d *DB) compactSegment(number uint64, rest int) bool {
 	if d.checkpoint() != nil {
 		return false
 	}
-	wake(d.growWake)
+	// Nobody else gets what was freed before the log has what it needs.
+	if err := d.growLog(); err != nil && !disk.IsFull(err) {
+		return false
+	}
 	return true
 }
 
@@ -133,19 +139,6 @@ func (d *DB) move(moves []kvlog.Move, rest int) (moved int, err error) {
 	}
 	d.compactMoved.Add(uint64(m.moved))
 	return m.moved, nil
-}
-
-// needs is the room that an operation must find in the log. Where there is only
-// the last of it, what is held back must not be spent on a compaction that cannot
-// be finished, and deletes leave a part of it to one that can, as long as there is any.
-func (d *DB) needs(o *op, last bool) int {
-	switch {
-	case last && o.verb == verbMove:
-		return o.move.rest
-	case last && o.frees() && !o.desperate:
-		return o.room() + int(min(d.segment/8, 512<<10))
-	}
-	return o.room()
 }
 
 func (d *DB) decideMove(o *op) {
@@ -205,29 +198,4 @@ func (d *DB) moveMark(o *op, m *kvlog.Move) {
 	if !found.OK {
 		p.steps = append(p.steps, kvlog.Step{Hash: m.Hash, At: -1, Tombstone: p.mark(key, m.Origin)})
 	}
-}
-
-// makeRoom makes a segment ready for an operation that found no room in the log,
-// on a full disk with what compaction gives back.
-func (d *DB) makeRoom(o *op) error {
-	err := d.growLog()
-	if o.verb == verbMove || !disk.IsFull(err) {
-		return err
-	}
-	d.compactMu.Lock()
-	defer d.compactMu.Unlock()
-	for {
-		// Whoever had the lock before may have made room.
-		if err = d.growLog(); !disk.IsFull(err) {
-			return err
-		}
-		if !d.compactOne(true) {
-			break
-		}
-	}
-	if o.frees() && !o.desperate {
-		o.desperate = true
-		return nil
-	}
-	return err
 }

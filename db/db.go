@@ -161,7 +161,7 @@ type DB struct {
 
 	growMu    [len(slots.Classes)]sync.Mutex // held while the table of a class grows
 	growLogMu sync.Mutex                     // held while a segment is made ready
-	full      atomic.Bool                    // the last growth ahead of need found the disk full
+	room      room                           // of a full disk
 
 	commits atomic.Uint64
 
@@ -322,7 +322,7 @@ func (d *DB) Stats() Stats {
 		CheckpointTook: time.Duration(d.ckptTook.Load()),
 		CheckpointAt:   time.Unix(0, d.ckptAt.Load()),
 		Stopped:        d.Err() != nil,
-		DiskFull:       d.full.Load(),
+		DiskFull:       d.room.full.Load(),
 	}
 }
 

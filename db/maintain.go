@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -13,7 +12,7 @@ import (
 // wakeMaintenance tells the background goroutines what the last commit left
 // them to do. It never waits.
 func (d *DB) wakeMaintenance() {
-	if d.log.NeedsPrepare() || d.lowTable() >= 0 {
+	if (d.log.NeedsPrepare() || d.lowTable() >= 0) && d.mayGrow() {
 		wake(d.growWake)
 	}
 	if d.log.Stats().Appended-d.checkpointed.Load() >= uint64(d.checkpointEvery) {
@@ -37,35 +36,13 @@ func (d *DB) lowTable() int {
 func (d *DB) grow() {
 	defer d.background.Done()
 	for d.waitFor(d.growWake) {
-		if d.log.NeedsPrepare() {
-			d.growLogMu.Lock()
-			err := d.checkRoom(d.log.Prepare())
-			d.growLogMu.Unlock()
-			d.noteFull(err)
-			if err == nil {
-				d.queue.signal() // for the standby, which may wait for this
-			}
+		if d.log.NeedsPrepare() && d.growLog() == nil {
+			d.queue.signal() // for the standby, which may wait for this
 		}
 		if class := d.lowTable(); class >= 0 {
-			d.growMu[class].Lock()
-			err := d.checkRoom(d.tables.Grow(class))
-			d.growMu[class].Unlock()
-			d.noteFull(err)
+			// A full disk is noted, and any other failure stops writes.
+			_ = d.growTable(class, d.tables.Capacity(class))
 		}
-	}
-}
-
-// noteFull says once that the disk is full, until it no longer is. Compaction
-// looks once too: each refusal for want of room makes it look again.
-func (d *DB) noteFull(err error) {
-	full := disk.IsFull(err) && d.Err() == nil
-	if disk.IsNoDescriptor(err) {
-		d.logger.Warn("no file descriptor left: growing ahead of need failed, and will be tried again", "err", err)
-	}
-	was := d.full.Swap(full)
-	if full && !was {
-		wake(d.compactWake)
-		d.logger.Warn("disk full: growing ahead of need failed, writes that need more room will be refused", "err", err)
 	}
 }
 

@@ -54,7 +54,6 @@ type op struct {
 	move *moveOp  // of compaction
 
 	desperate bool // it frees, and there is no way to make room: it may use the last
-	enlarged  bool // the next segment was too small for it, and was to be made larger
 
 	value    int64 // the answer
 	holder   Holder

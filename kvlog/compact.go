@@ -41,21 +41,14 @@ type Victim struct {
 func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	oldest := uint64(math.MaxUint64)
-	for n := range v.byNumber {
-		oldest = min(oldest, n)
-	}
+	oldest := v.oldest()
 	var first, best Victim
 	var size int64
 	for n, h := range v.byNumber {
 		if n >= before || h.damaged {
 			continue
 		}
-		c := Victim{Segment: n, Live: h.live - h.expiries.expired(now)}
-		if n > oldest {
-			c.Live += h.tombstones
-		}
-		c.Gain = h.seg.Size() - c.Live
+		c := h.victim(n, oldest, now)
 		if first.Segment == 0 || n < first.Segment {
 			first = c
 		}
@@ -67,6 +60,53 @@ func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 		best = first
 	}
 	return best, best.Segment != 0
+}
+
+// Spendable picks the segment before that one whose compaction gives most room to
+// new batches: least is the gain that is worth it. What a segment has unused at
+// its end is no gain, since the same values leave as much in another. ok is false
+// if there is none.
+func (v *Values) Spendable(before uint64, now, least int64) (pick Victim, ok bool, err error) {
+	v.mu.RLock()
+	var all []Victim
+	var segments []*wal.Segment
+	oldest := v.oldest()
+	for n, h := range v.byNumber {
+		if n < before && !h.damaged {
+			all, segments = append(all, h.victim(n, oldest, now)), append(segments, h.seg)
+		}
+	}
+	v.mu.RUnlock()
+	for i, c := range all {
+		used, err := segments[i].Used()
+		if err != nil {
+			return Victim{}, false, err
+		}
+		c.Gain = used - c.Live
+		if c.Gain >= least && (!ok || c.Gain > pick.Gain || c.Gain == pick.Gain && c.Segment < pick.Segment) {
+			pick, ok = c, true
+		}
+	}
+	return pick, ok, nil
+}
+
+// oldest wants v.mu held.
+func (v *Values) oldest() uint64 {
+	oldest := uint64(math.MaxUint64)
+	for n := range v.byNumber {
+		oldest = min(oldest, n)
+	}
+	return oldest
+}
+
+// victim returns what a compaction of segment n would move and give back.
+func (h *segmentStats) victim(n, oldest uint64, now int64) Victim {
+	c := Victim{Segment: n, Live: h.live - h.expiries.expired(now)}
+	if n > oldest {
+		c.Live += h.tombstones
+	}
+	c.Gain = h.seg.Size() - c.Live
+	return c
 }
 
 // Excess says by how many bytes the segments before that one exceed ratio times

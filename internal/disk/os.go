@@ -127,19 +127,36 @@ func (o *osFile) Size() (int64, error) {
 	return st.Size(), nil
 }
 
+// Allocate writes the blocks besides reserving them. Until then they are marked as
+// unwritten, and the first sync after a write to one of them would commit metadata.
 func (o *osFile) Allocate(off, n int64) error {
+	if err := o.fallocate(off, n); err != nil && !noFallocate(err) {
+		return err
+	}
+	return o.zero(off, off+n)
+}
+
+// Reserve writes zeros where the file system has no fallocate.
+func (o *osFile) Reserve(off, n int64) error {
+	err := o.fallocate(off, n)
+	if noFallocate(err) {
+		err = o.zero(off, off+n)
+	}
+	return err
+}
+
+func (o *osFile) fallocate(off, n int64) error {
 	if o.readOnly {
 		return o.fail("allocate", ErrReadOnly)
 	}
-	// fallocate says at once whether there is room. Its blocks are marked as
-	// unwritten, and the first sync after a write to one of them would commit
-	// metadata, so they are written as well. A file system without fallocate
-	// gets only the zeros.
-	err := o.call(func(fd int) error { return unix.Fallocate(fd, 0, off, n) })
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
+	if err := o.call(func(fd int) error { return unix.Fallocate(fd, 0, off, n) }); err != nil {
 		return o.fail("allocate", err)
 	}
-	return o.zero(off, off+n)
+	return nil
+}
+
+func noFallocate(err error) bool {
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS)
 }
 
 // zero writes zeros to [off, end), and keeps no more than two pieces of them on

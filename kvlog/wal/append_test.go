@@ -83,30 +83,6 @@ func TestRoomIsExact(t *testing.T) {
 	}
 }
 
-func TestRoomForDeletesIsHeldBack(t *testing.T) {
-	o := testOptions(memdisk.New())
-	o.Segment = 64 << 10
-	l, _ := newLog(t, o)
-	held := int(o.Segment / 4)
-	if got := l.Room(true) - l.Room(false); got != held {
-		t.Errorf("%d bytes are held back in the last segment, want %d", got, held)
-	}
-	prepare(t, l)
-	if l.Room(true) != l.Room(false) {
-		t.Errorf("with a segment ready %d and %d bytes, want all of this one for everybody", l.Room(true), l.Room(false))
-	}
-	// A write fills this segment: into the next one go at most three quarters.
-	if _, err := l.Append(batchOf(strings.Repeat("x", l.Room(false)-batchHeader-recordHeader))); err != nil {
-		t.Fatal(err)
-	}
-	if got := l.Room(true) - l.Room(false); got != held {
-		t.Errorf("%d bytes are held back in the next segment, want %d", got, held)
-	}
-	if s := (Segment{size: 64 << 20}); s.reserve() != 1<<20 {
-		t.Errorf("of a large segment %d bytes are held back, want 1 MiB", s.reserve())
-	}
-}
-
 func TestBatchThatDoesNotFitChangesNothing(t *testing.T) {
 	disk := memdisk.New()
 	o := testOptions(disk)

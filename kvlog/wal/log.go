@@ -92,7 +92,7 @@ type Log struct {
 	segments []*Segment // ascending by number
 	active   *Segment   // takes the next batch; changed only by the writer
 	next     *Segment   // ready to follow active, or nil
-	small    *Segment   // to follow active, withdrawn to be made larger by Prepare; nil if there is none
+	reserved bool       // the disk has the blocks of one more segment for sure; see reserve.go
 	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool
@@ -122,7 +122,7 @@ func Create(o Options) (Pos, error) {
 			return Pos{}, err
 		}
 	}
-	s, err := o.createSegment(1, o.Segment)
+	s, err := o.createSegment(1, o.Segment, false)
 	if err != nil {
 		return Pos{}, err
 	}
@@ -151,22 +151,24 @@ func (o Options) checkUnused(number uint64) error {
 }
 
 // Room returns the bytes that the next batch may take, its header included: in
-// this segment or, if that is more, in the next one that is ready. Without
-// reserve what is held back for deletes does not count: of the last segment
-// that there is, a quarter, at most 1 MiB. Only the writer calls it.
-func (l *Log) Room(reserve bool) int {
-	here, next := l.active.room(l.end.Offset), int64(0)
-	held := l.active.reserve()
-	if n := l.ready(); n != nil {
-		next, held = n.room(pageSize)-n.reserve(), 0
-		if reserve {
-			next += n.reserve()
-		}
+// this segment or, if that is more, in the next one that is ready. all counts
+// what is held back on a full disk too; see reserve.go. Only the writer calls it.
+func (l *Log) Room(all bool) int {
+	l.mu.Lock()
+	next, reserved, alone := l.next, l.reserved, l.segments[0] == l.active
+	l.mu.Unlock()
+	here, behind := l.active.room(l.end.Offset), int64(0)
+	if next != nil {
+		behind = next.room(pageSize)
 	}
-	if !reserve {
-		here -= held
+	switch {
+	case all, reserved:
+	case next != nil || alone:
+		here, behind = here-l.active.reserve(), 0
+	default:
+		here = 0
 	}
-	return int(max(here, next, 0))
+	return int(max(here, behind, 0))
 }
 
 // ready returns the segment that follows the active one, nil if there is none.
@@ -220,6 +222,7 @@ func (l *Log) roll(n int64) error {
 		return err
 	}
 	l.active.file.settled()
+	l.active.used.Store(l.end.Offset)
 	l.end.Segment, l.end.Offset = next.number, pageSize
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -294,7 +297,7 @@ func (l *Log) Checkpoint() Pos { return l.from }
 // Stats are figures of a log.
 type Stats struct {
 	Segments int
-	Bytes    int64  // of all segments, on disk
+	Bytes    int64  // of all segments, on disk, and of the reserve
 	Appended uint64 // bytes appended since Start
 }
 
@@ -302,7 +305,11 @@ type Stats struct {
 func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Stats{Segments: len(l.segments), Bytes: l.bytes, Appended: l.appended.Load()}
+	s := Stats{Segments: len(l.segments), Bytes: l.bytes, Appended: l.appended.Load()}
+	if l.reserved {
+		s.Bytes += l.o.Segment
+	}
+	return s
 }
 
 // Close closes the segments' files and ends the readers. Whatever was appended is

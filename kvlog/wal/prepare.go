@@ -9,107 +9,116 @@ import (
 )
 
 // leastSegment is the size in bytes below which a segment is not made smaller to
-// fit on a full disk, unless all are that small.
+// fit on a disk that is too small for two, unless all are that small.
 const leastSegment = 256 << 10
 
-// NeedsPrepare says whether there is no segment ready to be the next. Any
+// NeedsPrepare reports whether there is something for Prepare to do. Any
 // goroutine may call it, and Prepare.
 func (l *Log) NeedsPrepare() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.next == nil && l.failed == nil
+	return (l.next == nil || !l.reserved || l.next.size < l.o.Segment) && l.failed == nil
 }
 
-// Prepare makes the next segment, if there is none ready, and returns once it is
-// durable. On a full disk it makes one of half the size, and so on down to an
-// eighth of Options.Segment, but not less than 256 KiB. If there is no room for
-// that either it returns an error that disk.IsFull recognises and leaves nothing
-// behind: it can be called again.
+// Last reports whether the log has nowhere to go on behind the segment that is
+// written to. Any goroutine may call it.
+func (l *Log) Last() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next == nil && !l.reserved
+}
+
+// Prepare makes the next segment, if there is none ready or a small one, and
+// reserves the one behind it. It returns once the segment is durable. On a full disk it does what
+// it can and returns an error that disk.IsFull recognises: it can be called again.
 func (l *Log) Prepare() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
 	l.mu.Lock()
-	active, next, small, err := l.active, l.next, l.small, l.failed
+	next, err := l.next, l.failed
 	l.mu.Unlock()
-	if err != nil || next != nil {
-		return err
-	}
-	if small != nil {
-		return l.enlarge(small)
-	}
-	// Without a next segment the writer cannot leave this one.
-	s, err := l.o.createAnySize(active.number + 1)
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.segments = append(l.segments, s)
-	l.bytes += s.size
-	l.next = s
-	l.mu.Unlock()
-	return nil
-}
-
-func (o Options) createAnySize(number uint64) (*Segment, error) {
-	least := min(o.Segment, max(o.Segment/8, leastSegment))
-	for size := o.Segment; ; {
-		s, err := o.createSegment(number, size)
-		if err == nil {
-			return s, nil
-		}
-		smaller := size / 2 / pageSize * pageSize
-		if !disk.IsFull(err) || smaller < least {
-			return nil, fmt.Errorf("make a log segment of %d bytes: %w", size, err)
-		}
-		size = smaller
+	// The reserve comes first, as it takes no time: with it callers need not wait
+	// for the segment.
+	full := l.reserve()
+	if full != nil && !disk.IsFull(full) {
+		return full
 	}
-}
-
-// Withdraw takes the next segment back if it is smaller than Options.Segment, and
-// says whether it was: Prepare makes it as large, or makes it ready as it is on a
-// disk that is still full. Only the writer calls it, with nothing decided that
-// needs the room.
-func (l *Log) Withdraw() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next == nil || l.next.size >= l.o.Segment {
-		return false
+	if next != nil && (full != nil || next.size >= l.o.Segment) {
+		return full
 	}
-	l.next, l.small = nil, l.next
-	return true
-}
-
-// enlarge makes the withdrawn segment as large as a new one, and ready. Nobody
-// else writes to it. It wants dir held.
-func (l *Log) enlarge(small *Segment) error {
-	s := *small
-	s.size = l.o.Segment
-	err := s.file.Allocate(small.size, s.size-small.size)
-	if disk.IsFull(err) {
-		err = fmt.Errorf("make a log segment of %d bytes larger: %w", small.size, err)
-		if err := s.file.Truncate(small.size); err != nil {
+	if next != nil {
+		if err := l.removeNext(next); err != nil {
 			return err
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.next, l.small = small, nil
-		return err
-	}
-	// The length comes first: a header that says more than that is no good.
-	for _, step := range []func() error{s.file.Sync, func() error { return l.o.writeHeader(&s) }, s.file.Sync} {
-		if err == nil {
-			err = step()
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("make a log segment of %d bytes larger: %w: %v", small.size, ErrFailed, err)
 	}
 	l.mu.Lock()
+	number := l.active.number + 1
+	l.mu.Unlock()
+	if full == nil {
+		if err := l.o.FS.Rename(l.o.reservePath(), l.o.path(number)); err != nil {
+			return err
+		}
+	}
+	s, err := l.o.createAnySize(number, full == nil, l.alone())
+	l.mu.Lock()
+	l.reserved = false
+	if s != nil {
+		l.segments = append(l.segments, s)
+		l.bytes += s.size
+		l.next = s
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return l.reserve()
+}
+
+// removeNext removes the next segment, unless the writer has just gone on in it.
+func (l *Log) removeNext(next *Segment) error {
+	l.mu.Lock()
+	if l.next != next {
+		l.mu.Unlock()
+		return nil
+	}
+	l.next = nil
+	l.segments = slices.DeleteFunc(l.segments, func(s *Segment) bool { return s == next })
+	l.bytes -= next.size
+	l.mu.Unlock()
+	return errors.Join(next.file.Close(), l.o.FS.Remove(next.path))
+}
+
+// alone reports whether there is no segment but the active one.
+func (l *Log) alone() bool {
+	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.segments[slices.Index(l.segments, small)] = &s
-	l.bytes += s.size - small.size
-	l.next, l.small = &s, nil
-	return nil
+	return len(l.segments) == 1
+}
+
+// createAnySize makes a segment. On a disk that has no room for a second one of
+// the full size it makes one of half the size, and so on down to an eighth, but
+// not less than 256 KiB, and returns it with the error of the one before.
+func (o Options) createAnySize(number uint64, reserved, alone bool) (*Segment, error) {
+	least := o.Segment
+	if alone {
+		least = min(o.Segment, max(o.Segment/8, leastSegment))
+	}
+	var full error
+	for size := o.Segment; ; {
+		s, err := o.createSegment(number, size, reserved)
+		if err == nil {
+			return s, full
+		}
+		full = fmt.Errorf("make a log segment of %d bytes: %w", size, err)
+		smaller := size / 2 / pageSize * pageSize
+		if !disk.IsFull(err) || smaller < least {
+			return nil, full
+		}
+		size, reserved = smaller, false
+	}
 }
 
 // Free removes the segments with a number less than before, but for those that

@@ -4,29 +4,29 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
-func TestPrepareMakesASmallerSegmentOnANearlyFullDisk(t *testing.T) {
+// On a disk that is too small for two segments of the full size the second one is smaller.
+func TestPrepareMakesASmallerSegmentOnATinyDisk(t *testing.T) {
 	const full = 2 << 20
 	for _, tc := range []struct{ room, want int64 }{
 		{full, full}, {full - 1, full / 2}, {full / 2, full / 2}, {full/2 - 1, full / 4}, {full / 8, full / 8},
 	} {
 		t.Run(fmt.Sprint(tc.room), func(t *testing.T) {
-			disk := memdisk.New()
-			o := testOptions(disk)
+			mem := memdisk.New()
+			o := testOptions(mem)
 			o.Segment = full
-			l, from := newLog(t, o)
-			disk.SetRoom(disk.Used() + tc.room)
-			prepare(t, l)
+			l, from := tightLog(t, o, tc.room)
+			if err := l.Prepare(); !disk.IsFull(err) {
+				t.Fatalf("got %v, want an error of a full disk", err)
+			}
 			if st := l.Stats(); st.Segments != 2 || st.Bytes != full+tc.want {
 				t.Fatalf("%+v, want a second segment of %d bytes", st, tc.want)
 			}
@@ -48,13 +48,25 @@ func TestPrepareMakesASmallerSegmentOnANearlyFullDisk(t *testing.T) {
 	}
 }
 
+// tightLog opens a new log on a disk with so much room besides its first segment.
+func tightLog(t *testing.T, o Options, room int64) (*Log, Pos) {
+	t.Helper()
+	from, err := Create(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := o.FS.(*memdisk.FS)
+	mem.SetRoom(mem.Used() + room)
+	l, _ := mustRestart(t, o, from, 1)
+	return l, from
+}
+
 func TestPrepareOnAFullDiskLeavesNothingBehind(t *testing.T) {
 	mem := memdisk.New()
 	o := testOptions(mem)
 	o.Segment = 1 << 20
-	l, from := newLog(t, o)
+	l, from := tightLog(t, o, leastSegment-1)
 	used := mem.Used()
-	mem.SetRoom(used + leastSegment - 1)
 	for range 2 {
 		if err := l.Prepare(); !disk.IsFull(err) {
 			t.Fatalf("got %v, want an error of a full disk", err)
@@ -76,6 +88,52 @@ func TestPrepareOnAFullDiskLeavesNothingBehind(t *testing.T) {
 	wantRecords(t, r, "this one still has room")
 }
 
+// The log knows one segment ahead that the disk is full: with the next segment
+// ready only what frees goes on there, so that it is empty when the log gets to it.
+func TestTheLastSegmentIsHeldBack(t *testing.T) {
+	mem := memdisk.New()
+	o := testOptions(mem)
+	o.Segment = 64 << 10
+	l, _ := newLog(t, o)
+	whole := int(o.Segment - pageSize - sealSize)
+	check := func(state string, anyone, frees int, last bool) {
+		t.Helper()
+		if a, f := l.Room(false), l.Room(true); a != anyone || f != frees || l.Last() != last {
+			t.Errorf("%s: room for %d bytes, %d for frees, last: %v; want %d, %d, %v", state, a, f, l.Last(), anyone, frees, last)
+		}
+	}
+	check("reserve", whole, whole, false)
+	prepare(t, l)
+	mem.SetRoom(mem.Used())
+	if _, err := l.Append(batchOf(strings.Repeat("x", whole/2-batchHeader-recordHeader))); err != nil {
+		t.Fatal(err)
+	}
+	check("roomy", whole, whole, false)
+	if _, err := l.Append(batchOf(strings.Repeat("x", whole-batchHeader-recordHeader))); err != nil {
+		t.Fatal(err)
+	}
+	check("on its way from roomy", 0, 0, false)
+	if err := l.Prepare(); !disk.IsFull(err) {
+		t.Fatalf("got %v, want an error of a full disk", err)
+	}
+	check("full", 0, whole, false)
+	if _, err := l.Append(batchOf("x")); err != nil {
+		t.Fatal(err)
+	}
+	check("last", 0, whole-batchOf("x").Len(), true)
+	if err := l.Free(2, nil); err != nil {
+		t.Fatal(err)
+	}
+	mem.SetRoom(mem.Used() + o.Segment)
+	if err := l.Prepare(); !disk.IsFull(err) {
+		t.Fatalf("got %v, want an error of a full disk", err)
+	}
+	check("full again", whole-batchOf("x").Len()-int(o.Segment/4), whole, false)
+	mem.SetRoom(-1)
+	prepare(t, l)
+	check("roomy again", whole, whole, false)
+}
+
 func TestFreeKeepsWhatItIsTold(t *testing.T) {
 	disk := memdisk.New()
 	o := testOptions(disk)
@@ -91,11 +149,13 @@ func TestFreeKeepsWhatItIsTold(t *testing.T) {
 	if got, want := l.Segments(), []uint64{2, 5, 6}; !slices.Equal(got, want) {
 		t.Errorf("segments %v, want %v", got, want)
 	}
-	if got := disk.Files(); len(got) != 3 || l.Stats().Bytes != 3*MinSegment {
+	if got := disk.Files(); len(got) != 4 || l.Stats().Bytes != 4*MinSegment { // with the reserve
 		t.Errorf("files %v, %+v", got, l.Stats())
 	}
-	if disk.Cut(disk.Len()).Unsynced() {
-		t.Error("the removal is not durable")
+	for _, name := range disk.Cut(disk.Len()).Nothing().Files() {
+		if strings.HasSuffix(name, "1.seg") || strings.HasSuffix(name, "3.seg") || strings.HasSuffix(name, "4.seg") {
+			t.Errorf("the removal of %s is not durable", name)
+		}
 	}
 	if _, r := mustRestart(t, o, pos, 2, 5, 6); len(r.got) != 0 {
 		t.Errorf("replayed %q", r.got)
@@ -172,85 +232,5 @@ func TestOthersWorkWhileTheWriterAppends(t *testing.T) {
 	all.Wait()
 	if _, r := mustRestart(t, o, from); len(r.seqs) != 1 || r.tail.End != last {
 		t.Errorf("replayed %v up to %v, want one batch up to %v", r.seqs, r.tail.End, last)
-	}
-}
-
-func TestASmallSegmentGrowsOnceThereIsRoom(t *testing.T) {
-	const full = 512 << 10
-	mem := memdisk.New()
-	o := testOptions(mem)
-	o.Segment = full
-	l, from := newLog(t, o)
-	mem.SetRoom(mem.Used() + full/2)
-	prepare(t, l)
-	used := mem.Used()
-	for range 2 {
-		if !l.Withdraw() || !l.NeedsPrepare() {
-			t.Fatal("a small segment is not withdrawn")
-		}
-		if err := l.Prepare(); !disk.IsFull(err) || l.NeedsPrepare() || mem.Used() != used {
-			t.Fatalf("on a full disk: %v, %d bytes, want %d", err, mem.Used(), used)
-		}
-	}
-	appendAll(t, l, "one")
-	mem.SetRoom(-1)
-	l.Withdraw()
-	began := mem.Len()
-	prepare(t, l)
-	if st := l.Stats(); st.Segments != 2 || st.Bytes != 2*full || l.Withdraw() {
-		t.Fatalf("%+v, want two whole segments", st)
-	}
-	want := []string{"one", strings.Repeat("a", full-pageSize-300), strings.Repeat("b", full-pageSize-300)}
-	acked := []int{0, 0, 0} // how long the journal was when each was durable
-	for i, body := range want[1:] {
-		if i == 1 {
-			prepare(t, l)
-		}
-		if _, err := l.Append(batchOf(body)); err != nil {
-			t.Fatal(err)
-		}
-		acked[i+1] = mem.Len()
-	}
-	for at := began; at <= mem.Len(); at++ {
-		for seed := range uint64(8) {
-			o.FS = mem.Crash(at, rand.New(rand.NewPCG(uint64(at), seed)))
-			again, r, err := restart(o, from, []uint64{1})
-			if err != nil {
-				t.Fatalf("cut at %d: %v", at, err)
-			}
-			for i, body := range want {
-				if acked[i] <= at && (i >= len(r.got) || r.got[i] != "1:"+body) {
-					t.Fatalf("cut at %d: %d records, without number %d", at, len(r.got), i)
-				}
-			}
-			if err := again.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
-func TestAFailureWhileASegmentGrowsIsNoFullDisk(t *testing.T) {
-	for _, kind := range []memdisk.Kind{memdisk.Truncate, memdisk.Sync, memdisk.Write} {
-		mem := memdisk.New()
-		o := testOptions(mem)
-		o.Segment = 512 << 10
-		l, _ := newLog(t, o)
-		mem.SetRoom(mem.Used() + o.Segment/2)
-		prepare(t, l)
-		if kind != memdisk.Truncate {
-			mem.SetRoom(-1)
-		}
-		mem.Fail(func(op memdisk.Op) error {
-			if op.Kind == kind {
-				return syscall.EIO
-			}
-			return nil
-		})
-		l.Withdraw()
-		if err := l.Prepare(); err == nil || disk.IsFull(err) {
-			t.Errorf("a failed %v: %v", kind, err)
-		}
-		mem.Fail(nil)
 	}
 }

@@ -328,6 +328,12 @@ func (l *Log) Start(t Tail) error {
 	if err := l.removeOutdated(); err != nil {
 		return err
 	}
+	// On a full disk the log starts without.
+	if err := l.o.makeReserve(); err == nil {
+		l.reserved = true
+	} else if !disk.IsFull(err) {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end, l.durable = t.End, t.End

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"clouddragon/internal/disk"
 )
@@ -36,6 +38,7 @@ type Segment struct {
 	file   *handle      // nil: the segment is missing
 	size   int64        // bytes that may be used: what the header says, or all there is if that is bad
 	bad    *disk.Damage // says why the segment cannot be used, nil if it can
+	used   atomic.Int64 // where the sealed segment ends; 0: not known yet, see Used
 	// unmade is set where it is bad as a crash while it was made leaves it: too
 	// short, or without a header, which is there or not since it is one sector.
 	unmade bool
@@ -171,25 +174,36 @@ func (o Options) openSegment(number uint64) (*Segment, error) {
 	return s, nil
 }
 
-// createSegment makes a segment of size bytes, durable when it returns. What a
-// crash left under its name is removed. After an error nothing is left of it.
-func (o Options) createSegment(number uint64, size int64) (*Segment, error) {
+// createSegment makes a segment of size bytes, durable when it returns: with
+// reserved out of the file under its name, which has the blocks. What a crash left
+// there else is removed. After an error nothing is left of it.
+func (o Options) createSegment(number uint64, size int64, reserved bool) (*Segment, error) {
 	s := &Segment{number: number, path: o.path(number), size: size}
+	if reserved {
+		s.file = o.files.handle(s.path)
+		if err := s.file.ready(); err != nil {
+			return nil, errors.Join(err, o.FS.Remove(s.path))
+		}
+	} else if err := o.createFile(s); err != nil {
+		return nil, err
+	}
+	if err := o.fill(s); err != nil {
+		return nil, errors.Join(err, s.file.Close(), o.FS.Remove(s.path))
+	}
+	return s, nil
+}
+
+// createFile makes a segment's file.
+func (o Options) createFile(s *Segment) error {
 	f, err := o.files.create(s.path)
 	if errors.Is(err, fs.ErrExist) {
 		if err := o.FS.Remove(s.path); err != nil {
-			return nil, err
+			return err
 		}
 		f, err = o.files.create(s.path)
 	}
-	if err != nil {
-		return nil, err
-	}
 	s.file = f
-	if err := o.fill(s); err != nil {
-		return nil, errors.Join(err, f.Close(), o.FS.Remove(s.path))
-	}
-	return s, nil
+	return err
 }
 
 func (o Options) fill(s *Segment) error {
@@ -217,7 +231,30 @@ func (o Options) writeHeader(s *Segment) error {
 func (s *Segment) room(offset int64) int64 { return max(0, s.size-offset-sealSize) }
 
 // reserve is what of a segment is held back for deletes, in bytes.
-func (s *Segment) reserve() int64 { return min(s.size/4, 1<<20) }
+func (s *Segment) reserve() int64 { return s.size / 4 }
+
+// Used returns how many bytes of a sealed segment its batches take. Where it ends
+// is looked for, if it is not known yet: behind it there are zeros only.
+func (s *Segment) Used() (int64, error) {
+	if n := s.used.Load(); n > 0 {
+		return n - pageSize, nil
+	}
+	buf := make([]byte, 64<<10)
+	end := s.size
+	for end > pageSize {
+		p := buf[:min(int64(len(buf)), end-pageSize)]
+		if _, err := s.file.ReadAt(p, end-int64(len(p))); err != nil {
+			return 0, fmt.Errorf("%s: look for its end: %w", s.path, err)
+		}
+		if rest := len(bytes.TrimRight(p, "\x00")); rest > 0 {
+			end -= int64(len(p) - rest)
+			break
+		}
+		end -= int64(len(p))
+	}
+	s.used.Store(end)
+	return end - pageSize, nil
+}
 
 // Damage returns a damage at an offset in bytes of the segment. Its File is named
 // within the data directory, which the log's directory lies in.

@@ -1,0 +1,73 @@
+package wal
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+)
+
+// What the log holds back on a full disk. Ahead of the segment that is written
+// to, the active one, stand the next segment and the reserve, a file whose blocks
+// will become the segment behind that:
+//
+//	            active        next          reserve
+//	  room      anyone        anyone        —             the disk has room
+//	  making    anyone        being made    —             out of the reserve
+//	  full      but a quarter for frees     none          no room for a reserve
+//	  last      for frees     none          none          no room for a next segment
+//
+// Anyone is any batch; frees are batches that only give room back: deletes,
+// unlocks, and what compaction moves. On a full disk only they go on in the next
+// segment. So it is empty when the log gets to it, and has room for all that is
+// live in any older segment: compaction can always free one, whose blocks become
+// the next segment again. Making the reserve takes no time, since nothing is
+// written to it. So it is known one segment ahead whether the disk is full, and no
+// batch has to wait for the answer.
+//
+// A log that has one segment only has nothing to compact: all but a quarter of it
+// is for anyone.
+
+const reserveName = "reserve"
+
+func (o Options) reservePath() string { return path.Join(o.Dir, reserveName) }
+
+// reserve makes the reserve if there is none. It wants dir held.
+func (l *Log) reserve() error {
+	l.mu.Lock()
+	reserved := l.reserved
+	l.mu.Unlock()
+	if reserved {
+		return nil
+	}
+	if err := l.o.makeReserve(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.reserved = true
+	l.mu.Unlock()
+	return nil
+}
+
+// makeReserve makes the file. After an error nothing is left of it. One that is
+// there already, perhaps in part, is taken over.
+func (o Options) makeReserve() error {
+	name := o.reservePath()
+	f, err := o.FS.Create(name)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = o.FS.Open(name)
+	}
+	if err != nil {
+		return err
+	}
+	size, err := f.Size()
+	if err == nil && size > o.Segment {
+		err = f.Truncate(o.Segment) // Options.Segment was larger once
+	}
+	if err == nil {
+		err = f.Reserve(0, o.Segment)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		err = errors.Join(err, o.FS.Remove(name))
+	}
+	return err
+}
