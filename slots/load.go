@@ -104,6 +104,11 @@ func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 		if err := tab.trim(); err != nil {
 			return fmt.Errorf("give up unused room of %s: %w", tab.name, err)
 		}
+		// A copy of the directory may share the blocks; a full disk may have no
+		// room to undo that.
+		if err := tab.file.Unshare(); err != nil && !disk.IsFull(err) {
+			return fmt.Errorf("make the blocks of %s its own: %w", tab.name, err)
+		}
 	}
 	for r, image := range replayed {
 		t.tables[r.Class()].store(r.Number(), image)

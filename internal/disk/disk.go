@@ -53,6 +53,9 @@ type File interface {
 	// writing them, which takes no time: an Allocate of it will not find the
 	// disk full.
 	Reserve(off, n int64) error
+	// Unshare makes the file's blocks its own where a copy or a snapshot shares
+	// them and the file system can, so that overwriting needs no room.
+	Unshare() error
 	// Truncate sets the file's length.
 	Truncate(size int64) error
 	// Sync makes the file's contents and length durable (fdatasync). After an

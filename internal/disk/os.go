@@ -29,7 +29,10 @@ func (o OS) MkdirAll(dir string) error {
 	if o.ReadOnly {
 		return &os.PathError{Op: "mkdir", Path: dir, Err: ErrReadOnly}
 	}
-	return os.MkdirAll(dir, 0o750)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	return overwriteInPlace(dir)
 }
 
 func (o OS) Open(name string) (File, error) {

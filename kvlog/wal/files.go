@@ -190,6 +190,10 @@ func (h *handle) Allocate(off, n int64) error {
 	return h.use(true, func(f disk.File) error { return f.Allocate(off, n) })
 }
 
+func (h *handle) Unshare() error {
+	return h.use(true, func(f disk.File) error { return f.Unshare() })
+}
+
 func (h *handle) Truncate(size int64) error {
 	return h.use(true, func(f disk.File) error { return f.Truncate(size) })
 }

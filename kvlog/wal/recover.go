@@ -216,6 +216,9 @@ func (l *Log) Repair(t Tail) error {
 	if l.recovered < replayed {
 		return errors.New("wal: Repair before Replay")
 	}
+	if err := l.unshare(t); err != nil {
+		return err
+	}
 	if err := l.rewrite(t); err != nil {
 		return err
 	}
@@ -237,6 +240,20 @@ func (l *Log) Repair(t Tail) error {
 		return err
 	}
 	l.recovered = repaired
+	return nil
+}
+
+// unshare makes the blocks that will be written the log's own, if a copy of the
+// directory shares them. A full disk may have no room for that; each write is told then.
+func (l *Log) unshare(t Tail) error {
+	for _, s := range l.segments {
+		if s.bad != nil || s.number < t.End.Segment && s.number != t.Last.Segment {
+			continue
+		}
+		if err := s.file.Unshare(); err != nil && !disk.IsFull(err) {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -90,6 +90,9 @@ func (f *file) Allocate(off, n int64) error {
 // Reserve does as Allocate does: how a block is reserved makes no difference here.
 func (f *file) Reserve(off, n int64) error { return f.Allocate(off, n) }
 
+// Unshare does nothing: no blocks are shared here.
+func (f *file) Unshare() error { return nil }
+
 // extend makes the file long enough for a write, and the write as short as the
 // fault or the room wants it.
 func (f *file) extend(e *entry, fault error) error {
