@@ -124,7 +124,7 @@ var malformed = []struct {
 	{"GET / HTTP/1.1\r\nHost: a b\x01\r\n\r\n", 400, "malformed"},
 	{"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, "malformed Host header"},
 	{"GET /\r\n\r\n", 400, `malformed HTTP request "GET /"`},
-	{"\r\n\r\n", 400, "malformed request"},
+	{"\r\n\r\n", 400, "bad request"},
 	{"GET / HTTP/one\r\nHost: a\r\n\r\n", 400, "malformed HTTP version"},
 	{"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "use HTTP/1.1"},
 	{"GET / HTTP/0.9\r\n\r\n", 505, "use HTTP/1.1"},

@@ -72,7 +72,7 @@ func fault(status int, reason string, head []byte) string {
 		return "this version of HTTP is not supported: use HTTP/1.1"
 	}
 	if reason != "" {
-		return "malformed request: " + reason
+		return "bad request: " + reason
 	}
 	_, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
 	var bad *url.Error
@@ -80,11 +80,11 @@ func fault(status int, reason string, head []byte) string {
 	case errors.As(err, &bad):
 		return fmt.Sprintf("the path has a bad percent escape or character: %s", short(bad.Err.Error()))
 	case err == io.EOF || err == io.ErrUnexpectedEOF && len(head) < maxHead:
-		return "malformed request: it ends in the middle of its headers"
+		return "bad request: it ends in the middle of its headers"
 	case err != nil && err != io.ErrUnexpectedEOF:
-		return "malformed request: " + short(strings.TrimPrefix(err.Error(), "net/http: "))
+		return "bad request: " + short(strings.TrimPrefix(err.Error(), "net/http: "))
 	}
-	return "malformed request: its first line, a header or the length of its body is not valid HTTP"
+	return "bad request: its first line, a header or the length of its body is not valid HTTP"
 }
 
 // short makes a text that may hold what a client sent fit for an error line.
