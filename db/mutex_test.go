@@ -286,13 +286,18 @@ func TestUncontendedMutexCostsNoAllocationAndNoTimer(t *testing.T) {
 	m := testMutexes(10)
 	ctx := t.Context()
 	s := m.shard(gate)
+	isArmed := func() int64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.armed
+	}
 	var armed int64
 	lockAndUnlock := func() {
 		if _, err := m.Lock(ctx, LockRequest{Key: gate, Owner: "ann", Dur: time.Hour, Wait: time.Minute}); err != nil {
 			t.Fatal(err)
 		}
 		if armed == 0 {
-			armed = s.armed
+			armed = isArmed()
 		}
 		if err := m.Unlock(UnlockRequest{Key: gate, Owner: "ann"}); err != nil {
 			t.Fatal(err)
@@ -301,8 +306,8 @@ func TestUncontendedMutexCostsNoAllocationAndNoTimer(t *testing.T) {
 	if n := testing.AllocsPerRun(200, lockAndUnlock); n >= 1 {
 		t.Errorf("%v allocations, want less than one", n)
 	}
-	if s.armed != armed {
-		t.Errorf("the timer was set %v later", time.Duration(s.armed-armed))
+	if later := isArmed() - armed; later != 0 {
+		t.Errorf("the timer was set %v later", time.Duration(later))
 	}
 }
 
