@@ -130,7 +130,7 @@ var malformed = []struct {
 	{"GET / HTTP/0.9\r\n\r\n", 505, "use HTTP/1.1"},
 	{"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, `invalid method "G@T"`},
 	{"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400, "malformed MIME header"},
-	{"GET / HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n", 400, "malformed"},
+	{"GET / HTTP/1.1\r\nHost: a\r\nA b: c\r\n\r\n", 400, "invalid header name"},
 	{"GET / HTTP/1.1\r\nHost: a\r\nA: b\x00c\r\n\r\n", 400, "malformed"},
 	{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "Content-Length"},
 	{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400, "Content-Length"},
