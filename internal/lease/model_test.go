@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"pgregory.net/rapid"
 )
 
 // model is the contract in slices, with no thought for cost: a list of holders and a list of claims for each lock. A
@@ -397,50 +395,4 @@ func (m *model) giveBack(k Key, token int64) (o Outcome, h Holder, events []Even
 	m.stats.GivenBack++
 	e := m.end(k, l, i, ByGiveBack)
 	return Released, e.Holder, append([]Event{e}, m.pump(k, l)...)
-}
-
-// check compares all that can be read from the table with the model.
-func (m *model) check(t *rapid.T, r *rig) {
-	s := m.stats
-	entries := 0
-	for k, l := range m.locks {
-		var holders []Holder
-		for _, h := range l.holders {
-			if is, ok := h.at(m.now); ok {
-				holders = append(holders, is)
-			}
-		}
-		var queue []Waiting
-		for _, c := range l.queue {
-			queue = append(queue, Waiting{c.owner, c.waiters[0].since, c.limit})
-		}
-		if got := r.Holders(m.now, k, 100); !slices.Equal(got, holders) {
-			t.Fatalf("holders of %v: got %+v, want %+v", k, got, holders)
-		}
-		if got := r.Queue(k, 100); !slices.Equal(got, queue) || r.Waiters(k) != len(queue) {
-			t.Fatalf("queue of %v: got %+v, want %+v", k, got, queue)
-		}
-		oldest, ok := r.Oldest(m.now, k)
-		if ok != (len(holders) > 0) || ok && oldest != holders[0] {
-			t.Fatalf("oldest of %v: got %+v, want the first of %+v", k, oldest, holders)
-		}
-		for token := max(1, m.tokens-12); token <= m.tokens; token++ {
-			i := l.find(func(h modelHolder) bool { return h.Token == token && !h.Resting && h.Expires > m.now })
-			if h, ok := r.Holder(m.now, k, token); ok != (i >= 0) || ok && h != l.holders[i].Holder {
-				t.Fatalf("holder of %v with %d: got %+v, %t, want it to be number %d", k, token, h, ok, i)
-			}
-		}
-		if len(l.holders) > 0 {
-			s.Held++
-		}
-		if len(l.holders)+len(l.queue) > 0 {
-			entries++
-		}
-		s.Holders += len(l.holders)
-	}
-	s.Waiting = m.waiting()
-	if r.Stats() != s || len(r.locks) != entries {
-		t.Fatalf("got %+v and %d entries, want %+v and %d", r.Stats(), len(r.locks), s, entries)
-	}
-	dump(t, r.Table)
 }
