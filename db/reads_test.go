@@ -19,13 +19,15 @@ import (
 // at a time, since each holds a thread.
 func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 	fs := memdisk.New()
-	d := mustOpen(t, tiny(fs, newTestClock()))
+	o := tiny(fs, newTestClock())
+	o.Files = 8
+	d := mustOpen(t, o)
 	defer mustClose(t, d)
 	k := Key{"a", "1"}
 	version, err := d.Set(SetRequest{Key: k, Data: []byte("x"), Check: AnyVersion})
 	wantDone(t, "a value", err)
 	var under, most atomic.Int32
-	begun, resume := make(chan struct{}, 2*cap(d.reads)), make(chan struct{})
+	begun, resume := make(chan struct{}, 1024), make(chan struct{})
 	fs.Fail(func(op memdisk.Op) error {
 		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, ".seg") {
 			n := under.Add(1)
@@ -50,20 +52,20 @@ func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 		},
 		func() error { _, err := d.Get(Key{"a", "none"}); return ignore(err, ErrNotFound) },
 	}
-	asked := 2 * cap(d.reads)
+	const asked = 64
 	done := make(chan error, asked)
 	for i := range asked {
 		go func() { done <- calls[i%len(calls)]() }()
 	}
-	for range cap(d.reads) {
+	for range o.Files {
 		<-begun
 	}
 	close(resume)
 	for range asked {
 		wantDone(t, "a call", <-done)
 	}
-	if n := most.Load(); int(n) > cap(d.reads) {
-		t.Errorf("%d reads were under way at once, want at most %d", n, cap(d.reads))
+	if n := most.Load(); int(n) > o.Files {
+		t.Errorf("%d reads were under way at once, want at most %d", n, o.Files)
 	}
 }
 

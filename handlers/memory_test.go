@@ -217,6 +217,14 @@ func TestBodiesBelowAMebibyteCount(t *testing.T) {
 // total, whoever comes and goes.
 func TestGarbageCountsUntilItIsCollected(t *testing.T) {
 	m := memoryOf(8 << 20)
+	one := &call{r: httptest.NewRequest("GET", "/", nil)}
+	if err := m.hold(one, 1<<20, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	m.free(one.held)
+	if m.spare != 7<<20 {
+		t.Errorf("%d bytes can be given away before a collection, want %d", m.spare, 7<<20)
+	}
 	var held, most atomic.Int64
 	var clients sync.WaitGroup
 	for i := range 16 {

@@ -194,6 +194,15 @@ func TestWhatIsWrittenToStaysOpen(t *testing.T) {
 	if err := l.Prepare(); err != nil {
 		t.Fatal(err)
 	}
+	end, numbers, o := l.end, l.Segments(), l.o
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(o, end, numbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, l)
 	closed := map[string]bool{}
 	var mu sync.Mutex // guards closed
 	fs.Fail(func(op memdisk.Op) error {
