@@ -18,6 +18,10 @@ import (
 // However many calls ask for a value while the disk is slow, only so many read
 // at a time, since each holds a thread.
 func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
+	synctest.Test(t, onlySoManyReads)
+}
+
+func onlySoManyReads(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())
 	o.Files = 8
@@ -27,13 +31,12 @@ func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 	version, err := d.Set(SetRequest{Key: k, Data: []byte("x"), Check: AnyVersion})
 	wantDone(t, "a value", err)
 	var under, most atomic.Int32
-	begun, resume := make(chan struct{}, 1024), make(chan struct{})
+	resume := make(chan struct{})
 	fs.Fail(func(op memdisk.Op) error {
 		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, ".seg") {
 			n := under.Add(1)
 			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 			}
-			begun <- struct{}{}
 			<-resume
 			under.Add(-1)
 		}
@@ -57,9 +60,7 @@ func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 	for i := range asked {
 		go func() { done <- calls[i%len(calls)]() }()
 	}
-	for range o.Files {
-		<-begun
-	}
+	synctest.Wait()
 	close(resume)
 	for range asked {
 		wantDone(t, "a call", <-done)
