@@ -2,19 +2,22 @@
 // number of connections, saves net/http system calls, notices clients that hang
 // up, and writes the answers to what is not even a request.
 //
-// What it assumes of net/http, the test that holds it, and what happens without:
+// What it assumes of net/http, which test holds it, and what happens if a later
+// net/http is different:
 //
-//	assumption                                        test                                    without it
-//	sets deadlines for each request that the next     TestSocketIsToldOnlyDeadlinesThatMatter more system calls
-//	  read need not wait for
-//	watches for a hang-up by a read of one byte, and  TestOnlyCallsThatMayWaitAreWatched      such calls are watched,
-//	  takes 0 bytes for the end of the watch                                                  which costs time
-//	sets a read deadline before each watch            TestSkippedReadIsForgotten…             a waiter is noticed by
-//	                                                                                          Watch alone
-//	answers what it cannot read in one Write, while   TestWhatHTTPRefusesIsOneLine            the answer is net/http's
-//	  no request is with a handler
-//	tells ConnState StateIdle after each answer       TestWhatHTTPRefusesIsOneLine            the same
-//	reads up to 4096 bytes over MaxHeaderBytes        TestLargestHeader                       another limit
+//   - It sets deadlines for each request that no read has to wait for.
+//     TestSocketIsToldOnlyDeadlinesThatMatter. Otherwise: nothing.
+//   - It watches for a hang-up with a read of one byte, and takes 0 bytes without
+//     an error for the end of that watch. TestOnlyCallsThatMayWaitAreWatched, of
+//     package handlers. Otherwise: brief calls are watched, which costs time.
+//   - It sets a read deadline before each such watch.
+//     TestSkippedReadIsForgottenWithTheRequest. Otherwise: a client that hangs up
+//     while it waits is noticed by Conn.Watch alone.
+//   - It answers a request that it cannot read in one Write, while no request is
+//     with the handler, and reports http.StateIdle after each other answer.
+//     TestWhatHTTPRefusesIsOneLine. Otherwise: its own answer is sent.
+//   - It reads up to 4096 bytes more than MaxHeaderBytes. TestLargestHeader.
+//     Otherwise: the limit on headers is another.
 //
 // Options.Plain turns off what saves system calls: net/http then has each
 // deadline and each watch that it asks for.

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // serve serves h on a loopback port and returns the address.
@@ -193,6 +195,24 @@ func TestWhatHTTPRefusesIsOneLine(t *testing.T) {
 			checkLine(t, b, m.status, m.part, m.request)
 		}
 	}
+}
+
+// What a client sent is repeated to it in part: printable, and not much of it.
+func FuzzFault(f *testing.F) {
+	for _, m := range malformed {
+		f.Add([]byte(m.request[:min(len(m.request), maxHead)]))
+	}
+	f.Fuzz(func(t *testing.T, head []byte) {
+		line := fault(400, "", head)
+		for _, r := range line {
+			if !unicode.IsPrint(r) {
+				t.Fatalf("the line is %q", line)
+			}
+		}
+		if line == "" || len(line) > 500 || !utf8.ValidString(line) {
+			t.Fatalf("the line is %q", line)
+		}
+	})
 }
 
 // A value that reads like an answer of net/http is a value.
