@@ -19,7 +19,7 @@ const deepest = 3
 func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
 	t.Parallel()
-	v := newVolume(t, 256)
+	v := newVolume(t, ext4, 256)
 	rng := rand.New(rand.NewPCG(*seed, 2))
 	l := &load{ledger: newLedger(), clients: 32, valueSize: 4 << 10, seed: *seed}
 	o := setup{binary: *binary, data: filepath.Join(v.dir, "data"), config: smallFiles}
@@ -90,7 +90,7 @@ func TestPowerCutLosesNothingAcknowledged(t *testing.T) {
 func TestPowerCutWhileTheDirectoryIsMade(t *testing.T) {
 	begin(t)
 	t.Parallel()
-	v := newVolume(t, 256)
+	v := newVolume(t, ext4, 256)
 	rng := rand.New(rand.NewPCG(*seed, 3))
 	for n := range atMost(max(*cuts/25, 4), 2) {
 		o := setup{binary: *binary, data: filepath.Join(v.dir, strconv.Itoa(n)), config: smallFiles}

@@ -20,7 +20,7 @@ const requiredVariable = "CLOUDDRAGON_CRASH_REQUIRED"
 
 // ioctls on a mounted file system.
 const (
-	ioctlShutdown = 0x8004587D // EXT4_IOC_SHUTDOWN
+	ioctlShutdown = 0x8004587D // EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 	noLogFlush    = 2          // what is in memory is lost, the journal's too
 	ioctlFreeze   = 0xC0045877 // FIFREEZE
 	ioctlThaw     = 0xC0045878 // FITHAW
@@ -29,20 +29,46 @@ const (
 // volumePrefix is followed by the process that made the volume.
 const volumePrefix = "clouddragon-volume-"
 
-// volume is an ext4 file system in a file, mounted through a loop device.
+// fileSystem is a kind of file system that the tests run on.
+type fileSystem struct {
+	name string
+	make []string // the command that makes it in the file whose name follows
+	mib  int64    // the least size that it can have
+	cut  bool     // the power can be cut
+}
+
+var (
+	ext4 = fileSystem{name: "ext4", make: []string{"mkfs.ext4", "-q", "-F"}, mib: 16, cut: true}
+	// XFS shares the blocks of a copy, and btrfs never overwrites what is there.
+	xfs   = fileSystem{name: "xfs", make: []string{"mkfs.xfs", "-q", "-f"}, mib: 300, cut: true}
+	btrfs = fileSystem{name: "btrfs", make: []string{"mkfs.btrfs", "-q", "-f"}, mib: 128}
+
+	fileSystems = []fileSystem{ext4, xfs, btrfs}
+)
+
+// onEach runs a test on every file system.
+func onEach(t *testing.T, test func(t *testing.T, fs fileSystem)) {
+	for _, fs := range fileSystems {
+		t.Run(fs.name, func(t *testing.T) { test(t, fs) })
+	}
+}
+
+// volume is a file system in a file, mounted through a loop device.
 type volume struct {
+	fs    fileSystem
 	image string
 	dir   string // where it is mounted
 }
 
-// newVolume makes and mounts a file system of so many MiB. It is gone after the test.
-func newVolume(t testing.TB, mib int64) *volume {
+// newVolume makes and mounts a file system of so many MiB, or the least size that
+// it can have. It is gone after the test.
+func newVolume(t testing.TB, fs fileSystem, mib int64) *volume {
 	t.Helper()
-	v, err := makeVolume(mib)
+	v, err := makeVolume(fs, max(mib, fs.mib))
 	if err != nil && os.Getenv(requiredVariable) != "" {
 		t.Fatalf("%s is set, and no file system can be mounted: %v", requiredVariable, err)
 	} else if err != nil {
-		t.Skipf("SKIPPED, NOTHING WAS TESTED: it needs root, a loop device and mkfs.ext4: %v", err)
+		t.Skipf("SKIPPED, NOTHING WAS TESTED: it needs root, a loop device and %s: %v", fs.make[0], err)
 	}
 	t.Cleanup(func() {
 		if err := errors.Join(unmountAll(v.dir), os.RemoveAll(filepath.Dir(v.dir))); err != nil {
@@ -52,12 +78,12 @@ func newVolume(t testing.TB, mib int64) *volume {
 	return v
 }
 
-func makeVolume(mib int64) (_ *volume, err error) {
+func makeVolume(fs fileSystem, mib int64) (_ *volume, err error) {
 	base, err := os.MkdirTemp(home(mib), volumePrefix+strconv.Itoa(os.Getpid())+"-")
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{image: filepath.Join(base, "image"), dir: filepath.Join(base, "mounted")}
+	v := &volume{fs: fs, image: filepath.Join(base, "image"), dir: filepath.Join(base, "mounted")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.RemoveAll(base))
@@ -72,8 +98,8 @@ func makeVolume(mib int64) (_ *volume, err error) {
 	if err := os.Truncate(v.image, mib<<20); err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", v.image).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("mkfs.ext4: %w: %s", err, out)
+	if out, err := exec.Command(fs.make[0], append(fs.make[1:], v.image)...).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", fs.make[0], err, out)
 	}
 	return v, v.mount()
 }
@@ -105,7 +131,7 @@ func (v *volume) mount() error {
 		if err != nil {
 			return err
 		}
-		err = unix.Mount(loop.Name(), v.dir, "ext4", 0, "")
+		err = unix.Mount(loop.Name(), v.dir, v.fs.name, 0, "")
 		return errors.Join(err, loop.Close())
 	}
 }
