@@ -104,17 +104,21 @@ the least and the most in brackets. Over 1 is better for clouddragon, also where
 	return b.String()
 }
 
-// cpu is what a request costs each server.
+// cpu is what a request costs each server, and how that compares with the
+// binary before.
 func (r *report) cpu(w *row, figure int) string {
 	var cells []string
+	costs := map[string][]float64{}
 	for _, name := range r.names {
-		var xs []float64
 		for _, m := range r.samples[sample{w, name}] {
-			xs = append(xs, m.cpu)
+			costs[name] = append(costs[name], m.cpu)
 		}
-		if m := median(xs); figure == 0 && m > 0 {
+		if m := median(costs[name]); figure == 0 && m > 0 {
 			cells = append(cells, fmt.Sprintf("%s %.0f", name, m))
 		}
+	}
+	if len(cells) > 0 && len(costs[before]) > 0 {
+		cells = append(cells, "of before "+ratio(costs[ours], costs[before], true))
 	}
 	return strings.Join(cells, ", ")
 }

@@ -30,7 +30,7 @@ func TestReportHasALineForEachFigure(t *testing.T) {
 	r.add(times, before, measured{[]float64{150, 300}, 0})
 	text := r.markdown()
 	for _, line := range []string{
-		"| posts | 64 | requests/s | 24,700 | **2.00** (2.00–2.00) | – | clouddragon 20, before 40 |",
+		"| posts | 64 | requests/s | 24,700 | **2.00** (2.00–2.00) | – | clouddragon 20, before 40, of before **2.00** (2.00–2.00) |",
 		"| hand-over | 2 | p50 µs | 100 | **1.50** (1.50–1.50) | – |  |",
 		"| hand-over | 2 | p99 µs | 400 | **0.75** (0.75–0.75) | – |  |",
 	} {
