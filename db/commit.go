@@ -214,6 +214,10 @@ func (d *DB) append() error {
 	}
 	took := time.Since(began)
 	d.tables.Apply(d.batch.images)
+	if err := d.tables.Err(); err != nil {
+		d.fail(err) // the log has the batch: the next start applies it
+		return err
+	}
 	start := pos
 	start.Offset -= int64(d.batch.records.Len())
 	d.values.Apply(start, d.batch.steps)

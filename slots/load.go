@@ -111,10 +111,14 @@ func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 		}
 	}
 	for r, image := range replayed {
-		t.tables[r.Class()].store(r.Number(), image)
+		if err := t.tables[r.Class()].store(r.Number(), image); err != nil {
+			return err
+		}
 	}
 	for _, r := range t.gaps {
-		t.storeFree(r)
+		if err := t.storeFree(r); err != nil {
+			return err
+		}
 	}
 	t.gaps = nil
 	return nil

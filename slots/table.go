@@ -71,10 +71,10 @@ func (t *table) slot(n uint64) []byte {
 }
 
 // store puts an image into slot n.
-func (t *table) store(n uint64, image []byte) {
+func (t *table) store(n uint64, image []byte) error {
 	e := t.extents[n/t.perEach]
-	e.Store(int(n%t.perEach)*t.size, image)
 	e.dirty.Store(true)
+	return e.Store(int(n%t.perEach)*t.size, image)
 }
 
 // FileName returns the name of a class's file in the data directory.

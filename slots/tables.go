@@ -172,10 +172,10 @@ func (t *Tables) Apply(changes []Change) {
 		// What the mark passes by was given by Alloc and not applied, or not
 		// yet. Below the mark it has to hold an image: that of a free slot.
 		for ; tab.used < n; tab.used++ {
-			t.storeFree(MakeRef(c.Ref.Class(), tab.used))
+			t.note(tab, t.storeFree(MakeRef(c.Ref.Class(), tab.used)))
 		}
 		tab.used = max(tab.used, n+1)
-		tab.store(n, c.Image)
+		t.note(tab, tab.store(n, c.Image))
 		switch c.Op {
 		case Insert:
 			t.index.Insert(c.Hash, location(c.Ref))
@@ -188,10 +188,25 @@ func (t *Tables) Apply(changes []Change) {
 	}
 }
 
-func (t *Tables) storeFree(r Ref) {
+// note keeps the first error of a store, and wants t.mu held.
+func (t *Tables) note(tab *table, err error) {
+	if err != nil && t.failed == nil {
+		t.failed = fmt.Errorf("%w: %s: %v", ErrSync, tab.name, err)
+	}
+}
+
+// Err returns why what was applied may be lost: nothing may be answered from the
+// tables then.
+func (t *Tables) Err() error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.failed
+}
+
+func (t *Tables) storeFree(r Ref) error {
 	image := make([]byte, r.Size())
 	t.EncodeFree(image, r)
-	t.tables[r.Class()].store(r.Number(), image)
+	return t.tables[r.Class()].store(r.Number(), image)
 }
 
 // Sizes returns the size of each file in bytes, for a checkpoint.

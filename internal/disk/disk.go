@@ -73,8 +73,10 @@ type File interface {
 type Mapping interface {
 	// Bytes is the mapped memory. It is for reading: a store goes through Store.
 	Bytes() []byte
-	// Store copies p to off.
-	Store(off int, p []byte)
+	// Store copies p to off, in no more than one page. An error says that the page
+	// cannot be written: the file system has failed, or has no room to write
+	// shared blocks to a new place. Nothing was stored then.
+	Store(off int, p []byte) error
 	// Sync makes every store so far durable (msync). What File.Sync says of
 	// errors holds here too.
 	Sync() error

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 
 	"github.com/edsrzf/mmap-go"
@@ -255,11 +256,21 @@ type osMapping struct {
 
 func (m *osMapping) Bytes() []byte { return m.m }
 
-func (m *osMapping) Store(off int, p []byte) {
+func (m *osMapping) Store(off int, p []byte) (err error) {
 	if m.readOnly {
 		panic(&os.PathError{Op: "store", Path: m.name, Err: ErrReadOnly}) // else the kernel ends the process
 	}
-	copy(m.m[off:off+len(p)], p)
+	room := m.m[off : off+len(p)]
+	// A page that cannot be written is a fault of the memory, a SIGBUS, which
+	// would end the process.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault, ok := recover().(interface{ Addr() uintptr }); ok {
+			err = &os.PathError{Op: "store", Path: m.name, Err: fmt.Errorf("the page at %x of memory cannot be written: %w", fault.Addr(), unix.EFAULT)}
+		}
+	}()
+	copy(room, p)
+	return nil
 }
 
 func (m *osMapping) Sync() error {

@@ -240,3 +240,31 @@ func TestIsFullKnowsAFullDiskAndAFullQuota(t *testing.T) {
 		}
 	}
 }
+
+// A page that cannot be written is an error, as where the file was cut under its
+// mapping: the kernel signals SIGBUS for both.
+func TestAStoreThatFaultsIsAnError(t *testing.T) {
+	f, err := disk.OS{}.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Allocate(0, page); err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.Map(0, page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Store(0, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Store(0, []byte("x")); err == nil {
+		t.Error("a store into a page that is gone succeeds")
+	}
+	if err := errors.Join(m.Close(), f.Close()); err != nil {
+		t.Error(err)
+	}
+}

@@ -53,7 +53,7 @@ func (m *mapping) Bytes() []byte { return m.bytes }
 
 // Store panics after Close, beyond the end, and where the hook fails it: it has
 // no other way to fail. On a frozen disk it changes the memory alone.
-func (m *mapping) Store(off int, p []byte) {
+func (m *mapping) Store(off int, p []byte) error {
 	err := m.fs.run(m.op(Store, off, len(p)), func(e *entry) error {
 		switch {
 		case m.bytes == nil:
@@ -71,6 +71,7 @@ func (m *mapping) Store(off int, p []byte) {
 	if err != nil {
 		panic(err)
 	}
+	return nil
 }
 
 func (m *mapping) Sync() error {
