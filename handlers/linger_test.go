@@ -145,8 +145,12 @@ func TestWaiterThatPipelinesAndHangsUpLeavesTheQueue(t *testing.T) {
 	} {
 		for _, at := range [][2]string{{"tcp", tcp}, {"unix", l.Addr().String()}} {
 			r.network, r.addr = at[0], at[1]
-			c, _ := r.start(request("POST", lock+"?wait=5m", "") + request("GET", "/healthz", ""))
+			c, _ := r.start(request("POST", lock+"?wait=5m", ""))
 			r.queued(lock, 1)
+			// Sent now, it ends the watch of net/http.
+			if _, err := io.WriteString(c, request("GET", "/healthz", "")); err != nil {
+				t.Fatal(err)
+			}
 			if err := hangUp(c); err != nil {
 				t.Fatal(err)
 			}

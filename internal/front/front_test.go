@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -197,6 +198,20 @@ func TestWhatHTTPRefusesIsOneLine(t *testing.T) {
 	}
 }
 
+// A client that sends all of its request before it reads is not reset.
+func TestMalformedUploadIsReadToItsEnd(t *testing.T) {
+	addr := serve(t, Options{}, hello)
+	const size = 20 << 20
+	c := dial(t, addr)
+	if _, err := fmt.Fprintf(c, "PUT /%%zz HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", size); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write(make([]byte, size)); err != nil {
+		t.Errorf("sending: %v", err)
+	}
+	checkLine(t, c, 400, "bad percent escape", "an upload")
+}
+
 // What a client sent is repeated to it in part: printable, and not much of it.
 func FuzzFault(f *testing.F) {
 	for _, m := range malformed {
@@ -338,7 +353,7 @@ func TestWatchTellsOfAHangUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if <-ctx.Done(); ctx.Err() != context.Canceled || !c.Gone() {
-			t.Errorf("%s: not noticed, %v", name, ctx.Err())
+			t.Fatalf("%s: not noticed, %v", name, ctx.Err())
 		}
 		stop()
 		// One that is gone already is told of too.
@@ -347,7 +362,7 @@ func TestWatchTellsOfAHangUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		if <-ctx.Done(); ctx.Err() != context.Canceled {
-			t.Errorf("%s: not noticed afterwards, %v", name, ctx.Err())
+			t.Fatalf("%s: not noticed afterwards, %v", name, ctx.Err())
 		}
 		stop()
 	}
