@@ -62,7 +62,7 @@ func TestReadmesClientsWork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			run := func(breaks func(r *http.Request) bool) (string, error, map[string]int) {
+			run := func(breaks func(r *http.Request) bool) (out string, seen map[string]int, err error) {
 				f := &flaky{next: httputil.NewSingleHostReverseProxy(to), breaks: breaks, seen: map[string]int{}}
 				server := httptest.NewServer(f)
 				defer server.Close()
@@ -72,15 +72,15 @@ func TestReadmesClientsWork(t *testing.T) {
 				cmd.Env = append(os.Environ(), "SERVER="+server.URL, "no_proxy=*", "PYTHONIOENCODING=utf-8")
 				var stderr strings.Builder
 				cmd.Stderr = &stderr
-				out, err := cmd.Output()
+				b, err := cmd.Output()
 				if err != nil {
 					t.Logf("%s: %v: %s", s.file, err, stderr.String())
 				}
-				return string(out), err, f.seen
+				return string(b), f.seen, err
 			}
 
 			// What may be repeated is, after a broken connection.
-			out, err, _ := run(func(r *http.Request) bool {
+			out, _, err := run(func(r *http.Request) bool {
 				return r.Method != "POST" || strings.Contains(r.URL.Path, "/lock/")
 			})
 			if want := "1\n" + s.lost + "\nhello\n"; err != nil || out != want {
@@ -93,7 +93,7 @@ func TestReadmesClientsWork(t *testing.T) {
 			}
 
 			// A POST on a sequence is not.
-			_, err, seen := run(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/sequence/") })
+			_, seen, err := run(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/sequence/") })
 			if err == nil {
 				t.Error("a sequence without an answer is no failure")
 			}
