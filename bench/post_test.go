@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"clouddragon/db"
+	"clouddragon/db/commit"
 	"clouddragon/handlers"
 	"clouddragon/internal/front"
 	"clouddragon/metrics"
@@ -56,6 +57,13 @@ func BenchmarkPost(b *testing.B) {
 	}
 }
 
+// observer counts the batches, as the program does.
+type observer struct{ *metrics.Metrics }
+
+func (o observer) Committed(b commit.Batch)            { o.Commit(b.Calls, b.Bytes, b.Sync) }
+func (observer) Waited(db.LockKind, time.Duration)     {}
+func (observer) HandedOver(db.LockKind, time.Duration) {}
+
 func serveInProcess(tb testing.TB) (addr string) {
 	var apis []string
 	for a := handlers.Other; a <= handlers.Metrics; a++ {
@@ -64,7 +72,7 @@ func serveInProcess(tb testing.TB) (addr string) {
 	m := metrics.New("bench", apis)
 	d, err := db.Open(db.Options{
 		Dir:      tb.TempDir(),
-		OnCommit: func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },
+		Observer: observer{m},
 	})
 	if err != nil {
 		tb.Fatal(err)

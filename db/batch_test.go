@@ -3,21 +3,21 @@ package db
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"clouddragon/internal/test/memdisk"
-	"clouddragon/kvlog/wal"
 )
 
 func TestAThousandAtOnceAreOneCommit(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())
 	o.Segment = 1 << 20
-	var batches []Commit
-	o.OnCommit = func(c Commit) { batches = append(batches, c) }
+	var batches watcher
+	o.Observer = &batches
 	d := mustOpen(t, o)
 	hot := Key{"a", "hot"}
 	g := barrierAt(fs)
@@ -43,8 +43,8 @@ func TestAThousandAtOnceAreOneCommit(t *testing.T) {
 		t.Errorf("%d commits", n)
 	}
 	mustClose(t, d)
-	if len(batches) != 2 || batches[0].Operations != 1 || batches[1].Operations != 1000 || batches[1].Bytes > 200 {
-		t.Errorf("OnCommit was told %+v", batches)
+	if b := batches.batches; len(b) != 2 || b[0].Calls != 1 || b[1].Calls != 1000 || b[1].Bytes > 200 {
+		t.Errorf("the observer was told %+v", b)
 	}
 	seen := make(map[int64]bool)
 	for _, v := range got {
@@ -73,7 +73,7 @@ func TestABatchThatDoesNotFitIntoTheSegmentGoesIntoTheNext(t *testing.T) {
 	<-g.reached
 	g.open()
 	wg.Wait()
-	if at := d.state.Log.Segment; at < 8 {
+	if at := d.writer.Position().Log.Segment; at < 8 {
 		t.Errorf("the log is in segment %d", at)
 	}
 	crashed := fs.Cut(fs.Len()).Nothing()
@@ -96,37 +96,44 @@ func TestABatchThatDoesNotFitIntoTheSegmentGoesIntoTheNext(t *testing.T) {
 // The records of a batch are counted to the last byte: one too many, and the log
 // could take the batch nowhere.
 func TestABatchThatFillsASegmentFits(t *testing.T) {
-	fs := memdisk.New()
-	o := tiny(fs, newTestClock())
-	o.defaults()
-	wantDone(t, "mkdir", fs.MkdirAll(o.Dir))
-	d, err := open(&o) // without its writer
-	wantDone(t, "open", err)
-	wantDone(t, "a second segment", d.log.Prepare())
-	d.moment = d.clock.read()
-	room := d.log.Room(true) - 48 // the header of a batch
-	lock := newOp(verbLock, kindLock, door)
-	lock.dur = int64(time.Hour)
-	d.tokens.last.Store(d.tokens.limit.Load()) // the lock's grant needs a block of tokens too
-	one, two := valueOp{check: AnyVersion}, valueOp{check: AnyVersion}
-	first, second := d.newValueOp(verbSet, Key{"a", "1"}, &one), d.newValueOp(verbSet, Key{"a", "2"}, &two)
-	room -= slotRecord + 256 + wal.RecordSize(momentSize) + one.room(first.key) + two.room(second.key)
-	one.data, two.data = make([]byte, room/16*8), make([]byte, room/16*8)
-	todo := []*op{lock, first, second}
-	for _, want := range []int{2, 1} {
-		if n := d.commit(todo); n != want {
-			t.Errorf("a batch of %d operations, want %d", n, want)
+	for over, want := range map[int]uint64{0: 2, 16: 3} {
+		fs := memdisk.New()
+		d := mustOpen(t, tiny(fs, newTestClock()))
+		for d.store.Log.NeedsPrepare() {
+			runtime.Gosched()
 		}
-		for ; want > 0; want-- {
-			<-todo[0].done
-			wantDone(t, "an operation", todo[0].err)
-			todo = todo[1:]
+		wantDone(t, "a write", addN(d, "first", 1))
+		batches := d.writer.Commits()
+		g := barrierAt(fs)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := addN(d, "first", 1); err != nil {
+				t.Error(err)
+			}
+		})
+		<-g.reached
+		d.tokens.Skip(0)                    // the lock's grant needs a block of tokens too
+		room := d.store.Log.Room(true) - 48 // the header of a batch
+		one, two := &ValueSet{Key: Key{"a", "1"}, Check: AnyVersion}, &ValueSet{Key: Key{"a", "2"}, Check: AnyVersion}
+		room -= 16 + 256 + 24 + 16 + one.Size() + two.Size() // the lock's slot, the moment and the tokens
+		one.Data, two.Data = make([]byte, room/16*8), make([]byte, room/16*8+over)
+		done := make(chan struct{}, 3)
+		var calls []*Call
+		for _, op := range []Operation{&LockTake{LockRequest: LockRequest{Key: door, Dur: time.Hour}}, one, two} {
+			calls = append(calls, &Call{Op: op, Done: func(*Call) { done <- struct{}{} }})
 		}
+		wantDone(t, "submit", d.Submit(calls...))
+		g.open()
+		wg.Wait()
+		for _, c := range calls {
+			<-done
+			wantDone(t, "an operation", c.Err)
+		}
+		if n := d.writer.Commits() - batches; n != want {
+			t.Errorf("%d bytes over the room: %d batches, want %d", over, n, want)
+		}
+		mustClose(t, d)
 	}
-	if at := d.state.Log.Segment; at != 2 {
-		t.Errorf("the log is in segment %d", at)
-	}
-	wantDone(t, "close", (&directory{ckpt: d.ckpt, tables: d.tables, log: d.log}).close())
 }
 
 // A slot that was taken and given up within one batch lies below one that is in
@@ -166,7 +173,7 @@ func TestASlotTakenInVainIsNoDamage(t *testing.T) {
 	}
 	o.FS = fs
 	d = mustOpen(t, o)
-	if n := d.tables.Used()[0]; n != 3 {
+	if n := d.store.Tables.Used()[0]; n != 3 {
 		t.Errorf("the high-water mark is at %d: nothing was taken in vain", n)
 	}
 	mustClose(t, d)

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"clouddragon/db/commit"
 	"errors"
 	"time"
 
@@ -11,14 +12,14 @@ import (
 // and restarts.
 type modelTime struct {
 	clock  *testClock
-	zero   int64  // database time at the zero of the monotonic clock
-	given  int64  // when the last thing with an end was given
-	ended  moment // the end of the last process
-	closed bool   // it was closed, not killed
+	zero   int64         // database time at the zero of the monotonic clock
+	given  int64         // when the last thing with an end was given
+	ended  commit.Moment // the end of the last process
+	closed bool          // it was closed, not killed
 }
 
 func newModelTime() modelTime {
-	return modelTime{clock: newTestClock(), ended: moment{epoch, epoch}}
+	return modelTime{clock: newTestClock(), ended: commit.Moment{Now: epoch, Wall: epoch}}
 }
 
 // now returns database time.
@@ -47,9 +48,7 @@ func (m *modelTime) notices(t *rapid.T, d *DB) {
 		if _, err := d.LockHolder(Key{"lock", "none"}); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
-		d.stateMu.Lock()
-		noticed = d.state.Moment.stepped(d.clock.read()) == 0
-		d.stateMu.Unlock()
+		noticed = d.writer.Position().Moment.Stepped(d.store.Clock.Read()) == 0
 	}
 }
 
@@ -57,7 +56,7 @@ func (m *modelTime) notices(t *rapid.T, d *DB) {
 func (m *modelTime) end(t *rapid.T, d *DB, closed bool) {
 	m.notices(t, d)
 	_, wall := m.clock.read()
-	m.ended, m.closed = moment{m.now(), wall}, closed
+	m.ended, m.closed = commit.Moment{Now: m.now(), Wall: wall}, closed
 }
 
 // down lets time go by while no process has the directory, and may set the wall
@@ -72,16 +71,16 @@ func (m *modelTime) down(t *rapid.T) {
 
 // resume checks the time at which a process starts: the wall time since the last
 // one has passed. Where the wall clock went back, time goes on where it was, and
-// after a kill at most clockNote before that, but not before anything that was given.
+// after a kill at most commit.ClockNote before that, but not before anything that was given.
 func (m *modelTime) resume(t *rapid.T, d *DB) {
 	mono, wall := m.clock.read()
 	now := timeOf(d)
-	least := m.ended.now
+	least := m.ended.Now
 	if !m.closed {
-		least = max(m.given, least-int64(clockNote))
+		least = max(m.given, least-int64(commit.ClockNote))
 	}
-	want := m.ended.now + wall - m.ended.wall
-	if now != want && (want >= m.ended.now || now < max(want, least) || now > m.ended.now) {
+	want := m.ended.Now + wall - m.ended.Wall
+	if now != want && (want >= m.ended.Now || now < max(want, least) || now > m.ended.Now) {
 		t.Fatalf("time starts at %d; the last process ended at %+v (closed: %t), the wall clock is at %d, the last thing was given at %d",
 			now, m.ended, m.closed, wall, m.given)
 	}

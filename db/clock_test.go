@@ -5,71 +5,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"strings"
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
-
-func TestClockResumes(t *testing.T) {
-	const start = int64(1000 * time.Hour)
-	for _, c := range []struct {
-		name string
-		last moment
-		wall int64
-		want int64
-	}{
-		{"at once", moment{start, epoch}, epoch, start},
-		{"after a while", moment{start, epoch}, epoch + 5, start + 5},
-		{"the wall clock is behind what the directory has seen", moment{start, epoch}, epoch - int64(2*time.Hour), start},
-		{"the wall clock is at 1970", moment{start, epoch}, 0, start},
-		{"the wall clock was ahead", moment{start, epoch + int64(24*time.Hour)}, epoch + int64(24*time.Hour) + 7, start + 7},
-		{"centuries have passed", moment{start, 0}, math.MaxInt64, latestStart},
-		{"centuries have passed before", moment{latestStart + 1, 0}, math.MaxInt64, latestStart + 1},
-	} {
-		mono := int64(12345)
-		now := resumeClock(func() (int64, int64) { return mono, c.wall }, c.last)
-		if got := now.read(); got != (moment{c.want, c.wall}) {
-			t.Errorf("%s: %+v resumes at %+v, want %d", c.name, c.last, got, c.want)
-		}
-		mono++
-		if got := now.now(); got != c.want+1 {
-			t.Errorf("%s: 1 ns later it is %d, want %d", c.name, got, c.want+1)
-		}
-	}
-}
-
-func TestStepIsWhereTheClocksDiverge(t *testing.T) {
-	m := moment{100, epoch}
-	for _, c := range []struct {
-		passed, step, want time.Duration
-	}{
-		{time.Hour, 0, 0},
-		{time.Hour, clockStep - 1, 0},
-		{time.Hour, 1 - clockStep, 0},
-		{time.Hour, clockStep, clockStep},
-		{0, -clockStep, -clockStep},
-		{time.Second, 24 * time.Hour, 24 * time.Hour},
-		{time.Second, -24 * time.Hour, -24 * time.Hour},
-	} {
-		n := moment{m.now + int64(c.passed), m.wall + int64(c.passed+c.step)}
-		if got := m.stepped(n); got != c.want {
-			t.Errorf("a step of %v in %v counts as %v, want %v", c.step, c.passed, got, c.want)
-		}
-	}
-}
-
-func TestMachineClockGoesOnWhileTheMachineSleeps(t *testing.T) {
-	mono, wall := machineClock()()
-	if up := time.Duration(mono); up <= 0 {
-		t.Errorf("the machine has been up for %v", up)
-	}
-	if off := time.Since(time.Unix(0, wall)); off < -time.Minute || off > time.Minute {
-		t.Errorf("the wall clock is off by %v", off)
-	}
-}
 
 // restart ends a process, as it should or by a power cut, and starts the next
 // one, with another monotonic clock.
@@ -89,7 +33,7 @@ var bothEnds = []string{"close", "power cut"}
 
 var valueKey = Key{"1", "v"}
 
-func store(t *testing.T, d *DB, ttl time.Duration) {
+func storeValue(t *testing.T, d *DB, ttl time.Duration) {
 	t.Helper()
 	_, err := d.Set(SetRequest{Key: valueKey, Data: []byte("x"), TTL: ttl, Check: AnyVersion})
 	wantDone(t, "store", err)
@@ -114,7 +58,7 @@ func TestStepBeforeARestartEndsAndProlongsNothing(t *testing.T) {
 				if when == "before" {
 					clock.step(step)
 				}
-				store(t, d, time.Hour)
+				storeValue(t, d, time.Hour)
 				token := hold(t, d, "me", time.Hour)
 				clock.pass(20 * time.Minute)
 				if when == "after" {
@@ -146,7 +90,7 @@ func TestNothingHasLongerLeftAfterARestartThanItWasGiven(t *testing.T) {
 			fs, clock := memdisk.New(), newTestClock()
 			d := mustOpen(t, tiny(fs, clock))
 			clock.pass(50 * time.Second) // too short a while for a moment in the log
-			give, there := func() { store(t, d, time.Minute) }, func() error { _, err := d.Get(valueKey); return err }
+			give, there := func() { storeValue(t, d, time.Minute) }, func() error { _, err := d.Get(valueKey); return err }
 			if what == "a lock" {
 				give, there = func() { hold(t, d, "me", time.Minute) }, func() error { _, err := d.LockHolder(door); return err }
 			}
@@ -169,16 +113,15 @@ func TestExpiredValueThatWasDeletedStaysGone(t *testing.T) {
 	for _, how := range bothEnds {
 		fs, clock := memdisk.New(), newTestClock()
 		d := mustOpen(t, tiny(fs, clock))
-		store(t, d, time.Hour)
+		storeValue(t, d, time.Hour)
 		clock.pass(2 * time.Hour)
 		wantValue(t, d, false, "after its time")
 		wantDone(t, "delete", d.DeleteValue(valueKey, AnyVersion))
 		d, fs = restart(t, d, fs, clock, how, -90*time.Minute)
 		wantValue(t, d, false, how)
-		// The mark alone keeps it away, whatever time it is.
-		d.clock.zero -= int64(3 * time.Hour)
-		wantValue(t, d, false, how+", however early")
-		d.clock.zero += int64(3 * time.Hour)
+		if n := d.Stats().Values.Keys; n != 0 { // whatever time it is
+			t.Errorf("%s: the index has %d keys", how, n)
+		}
 		mustClose(t, d)
 	}
 }
@@ -186,10 +129,10 @@ func TestExpiredValueThatWasDeletedStaysGone(t *testing.T) {
 // Nobody deletes what is over, and nobody writes. The time is in the log all the same.
 func TestExpiredValueStaysGoneThoughNobodyDeletedIt(t *testing.T) {
 	for _, how := range bothEnds {
-		for _, after := range []time.Duration{0, clockNote} {
+		for _, after := range []time.Duration{0, commit.ClockNote} {
 			fs, clock := memdisk.New(), newTestClock()
 			d := mustOpen(t, tiny(fs, clock))
-			store(t, d, time.Hour)
+			storeValue(t, d, time.Hour)
 			clock.pass(time.Hour)
 			clock.pass(after)
 			wantValue(t, d, false, "after its time")
@@ -208,10 +151,8 @@ func awaitMoment(t *testing.T, d *DB, clock *testClock) {
 	t.Helper()
 	_, wall := clock.read()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		d.stateMu.Lock()
-		noted := d.state.Moment
-		d.stateMu.Unlock()
-		if noted.wall == wall {
+		noted := d.writer.Position().Moment
+		if noted.Wall == wall {
 			return
 		}
 		if time.Now().After(end) {
@@ -255,13 +196,13 @@ func TestStartSaysThatTheWallClockIsBehind(t *testing.T) {
 	}
 }
 
-// A database in which nothing happens and no clock is set writes once in clockNote.
+// A database in which nothing happens and no clock is set writes once in commit.ClockNote.
 func TestIdleDatabaseRarelyWrites(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
-	before := d.log.Stats().Appended
+	before := d.store.Log.Stats().Appended
 	for range 10 {
-		clock.pass(clockNote - 1)
+		clock.pass(commit.ClockNote - 1)
 		if _, err := d.LockHolder(door); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
@@ -271,7 +212,7 @@ func TestIdleDatabaseRarelyWrites(t *testing.T) {
 		}
 	}
 	const batch = 48 + 24 // header and moment
-	if wrote := d.log.Stats().Appended - before; wrote != 10*batch {
+	if wrote := d.store.Log.Stats().Appended - before; wrote != 10*batch {
 		t.Errorf("10 minutes of idleness wrote %d bytes, want %d", wrote, 10*batch)
 	}
 	mustClose(t, d)
@@ -284,23 +225,21 @@ func TestCompactedExpiredValueStaysGone(t *testing.T) {
 	o := tiny(fs, clock)
 	o.CheckpointEvery = 1 << 30 // none but the test's, and the one that frees the segment
 	d := mustOpen(t, o)
-	store(t, d, 30*time.Second)
+	storeValue(t, d, 30*time.Second)
 	for i := range 30 {
 		_, err := d.Set(SetRequest{Key: Key{"1", "fill"}, Data: make([]byte, 3000+i), Check: AnyVersion})
 		wantDone(t, "fill", err)
 	}
-	wantDone(t, "checkpoint", d.checkpoint())
+	wantDone(t, "checkpoint", d.store.Checkpoint())
 	clock.pass(30 * time.Second)
 	from := fs.Len()
-	d.compactMu.Lock()
-	d.compactSegment(1, 0)
-	d.compactMu.Unlock()
+	d.store.CompactSegment(1)
 	mustClose(t, d)
 	clock.restart()
 	clock.step(-time.Hour)
 	for cut := range fs.Cuts() {
 		op := cut.Last()
-		if cut.At() <= from || op.Kind != memdisk.Write || !strings.HasSuffix(op.Name, checkpointName) {
+		if cut.At() <= from || op.Kind != memdisk.Write || !strings.HasSuffix(op.Name, store.CheckpointName) {
 			continue
 		}
 		next := mustOpen(t, tiny(cut.Nothing(), clock))
@@ -316,22 +255,22 @@ func TestDirectoryOfAnotherFormatIsRefused(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
 	mustClose(t, mustOpen(t, o))
-	name := o.Dir + "/" + checkpointName
+	name := o.Dir + "/" + store.CheckpointName
 	b, err := fs.ReadFile(name)
 	wantDone(t, "read", err)
 	le.PutUint32(b[8:], 1)
 	le.PutUint32(b[len(b)/2+8:], 1)
 	wantDone(t, "write", fs.WriteFile(name, b))
 	_, err = Open(o)
-	var damage *Damage
-	if !errors.Is(err, ErrFormat) || errors.As(err, &damage) || !strings.Contains(err.Error(), "format 1") {
+	var damage *disk.Damage
+	if !errors.Is(err, store.ErrFormat) || errors.As(err, &damage) || !strings.Contains(err.Error(), "format 1") {
 		t.Errorf("a directory of format 1: %v", err)
 	}
 	if n := fs.OpenHandles(); n > 0 {
 		t.Errorf("%d handles stay open", n)
 	}
-	_, err = Verify(fs, o.Dir, func(d *Damage) { t.Errorf("damage: %v", d) })
-	if !errors.Is(err, ErrFormat) {
+	_, err = Verify(fs, o.Dir, func(d *disk.Damage) { t.Errorf("damage: %v", d) })
+	if !errors.Is(err, store.ErrFormat) {
 		t.Errorf("verify: %v", err)
 	}
 }

@@ -3,45 +3,48 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"clouddragon/internal/test/memdisk"
 )
 
-// A caller whom the writer has sent back for room may find the files closed
-// meanwhile: that is the shutdown, and no failed disk.
-func TestRoomIsNotMadeInFilesThatAreClosed(t *testing.T) {
-	for _, why := range []error{errNeedLog, needSlot[0], needSlot[3]} {
-		d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
-		mustClose(t, d)
-		o := newOp(verbAdd, kindCounter, Key{"a", "late"})
-		o.err, o.capacity = why, d.tables.Capacity(0)+d.tables.Capacity(3)
-		if err := d.roomFor(o); !errors.Is(err, ErrStopping) || d.Err() != nil {
-			t.Errorf("%v: the answer is %v, writes are stopped since %v", why, err, d.Err())
+// A call that lacks room when the database is closed is answered: that is the
+// shutdown, and no failed disk.
+func TestCallsThatLackRoomAreAnsweredWhenItCloses(t *testing.T) {
+	fs := memdisk.New()
+	d := mustOpen(t, tiny(fs, newTestClock()))
+	waiting, resume := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Allocate && strings.HasSuffix(op.Name, "slots-512") {
+			once.Do(func() {
+				close(waiting)
+				<-resume
+			})
 		}
+		return nil
+	})
+	answers := make(chan error, 40)
+	for i := range cap(answers) { // more than the table has slots for
+		go func() { answers <- addN(d, fmt.Sprint(i, strings.Repeat("x", 250)), 1) }()
 	}
-}
-
-// Close waits for whoever makes room, and lets nobody else begin.
-func TestCloseWaitsUntilRoomIsMade(t *testing.T) {
-	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
-	if !d.useFiles() {
-		t.Fatal("the files cannot be used")
-	}
+	<-waiting
 	closed := make(chan error, 1)
 	go func() { closed <- d.Close() }()
-	<-d.closing
-	if d.useFiles() {
-		t.Error("the files can be used during Close")
+	for !d.writer.Closed() {
+		runtime.Gosched()
 	}
-	select {
-	case err := <-closed:
-		t.Fatalf("it is closed while room is made: %v", err)
-	case <-time.After(20 * time.Millisecond): // a Close that does not wait takes one
+	close(resume)
+	for range cap(answers) {
+		if err := <-answers; err != nil && !errors.Is(err, ErrStopping) {
+			t.Errorf("the answer is %v", err)
+		}
 	}
-	wantDone(t, "making room", d.growTable(3, d.tables.Capacity(3)))
-	d.background.Done()
 	wantDone(t, "close", <-closed)
 }
 

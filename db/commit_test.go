@@ -72,9 +72,7 @@ func awaitAsked(d *DB, n int) {
 
 // refuses says whether Close has got so far that nothing new is taken.
 func refuses(d *DB) bool {
-	d.queue.mu.Lock()
-	defer d.queue.mu.Unlock()
-	return d.queue.closed != nil
+	return d.writer.Closed()
 }
 
 // A refusal that rests on what the same batch decided is as unsure as the batch.
@@ -219,12 +217,10 @@ func TestGrowthInTheBackgroundIsNeverAFullDisk(t *testing.T) {
 func TestQuietPutsOneMarkBehindTheLastBatch(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
-	o.MarkAfter = time.Millisecond
+	o.QuietAfter = time.Millisecond
 	d := mustOpen(t, o)
 	batches := func() uint64 {
-		d.stateMu.Lock()
-		defer d.stateMu.Unlock()
-		return d.state.Log.Seq
+		return d.writer.Position().Log.Seq
 	}
 	for range 3 {
 		before := batches()
@@ -239,7 +235,7 @@ func TestQuietPutsOneMarkBehindTheLastBatch(t *testing.T) {
 		if !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
-		d.queue.signal()
+		d.writer.Wake()
 		if n := batches() - before; n != 2 {
 			t.Errorf("a write and quiet are %d batches", n)
 		}

@@ -14,8 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 )
 
 // compactAll compacts every segment before the last checkpoint, worth it or not.
@@ -23,26 +27,21 @@ func compactAll(d *DB) { compactSome(d, 1) }
 
 // compactSome compacts one in so many of them.
 func compactSome(d *DB, oneIn int) {
-	d.compactMu.Lock()
-	defer d.compactMu.Unlock()
 	var ready []uint64
-	for n := range d.values.Segments() {
-		if n < d.ckptSegment.Load() {
+	for n := range d.store.Values.Segments() {
+		if n < d.store.CheckpointSegment() {
 			ready = append(ready, n)
 		}
 	}
 	rand.Shuffle(len(ready), func(i, j int) { ready[i], ready[j] = ready[j], ready[i] })
 	for _, n := range ready[:(len(ready)+oneIn-1)/oneIn] {
-		d.compactSegment(n, 0)
+		d.store.CompactSegment(n)
 	}
 }
 
 // saveIndex runs a checkpoint that saves the index, due or not.
 func saveIndex(d *DB) error {
-	d.ckptMu.Lock()
-	d.snapshot.none = errors.New("one is due")
-	d.ckptMu.Unlock()
-	return d.checkpoint()
+	return d.store.CheckpointWithSnapshot()
 }
 
 // Writers change and delete keys, and readers read them, while every segment is
@@ -122,7 +121,7 @@ func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
 	}
 	after(d, "in the end")
 	// The segment with which the last one ends may be freed by now.
-	if err := errors.Join(d.growLog(), saveIndex(d)); err != nil {
+	if err := errors.Join(d.store.PrepareSegment(), saveIndex(d)); err != nil {
 		t.Fatal(err)
 	}
 	for _, what := range []string{"read from the snapshot", "rebuilt from the log"} {
@@ -132,7 +131,7 @@ func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
 		}
 		o.FS = copied
 		again := mustOpen(t, o)
-		if (again.snapshot.none != nil) != (what == "rebuilt from the log") {
+		if (noSnapshot(again) != nil) != (what == "rebuilt from the log") {
 			t.Errorf("the index was not %s", what)
 		}
 		after(again, what)
@@ -155,20 +154,19 @@ func TestAMoveAndAChangeInOneBatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := d.newValueOp(verbSet, key, &valueOp{data: []byte("new"), sum: kvlog.SumValue([]byte("new")), check: version})
+			var c commit.Op = &ValueSet{Key: key, Data: []byte("new"), Check: version}
 			if change == "delete" {
-				c = d.newValueOp(verbDelete, key, &valueOp{check: version})
+				c = &ValueDelete{Key: key, Check: version}
 			}
-			m := &op{verb: verbMove, done: make(chan struct{}, 1), move: &moveOp{moves: []kvlog.Move{moveOf(t, d, key)}, size: 100}}
-			todo := []*op{m, c}
+			m := &store.Move{Moves: []kvlog.Move{moveOf(t, d, key)}, Bytes: 100}
+			todo := []commit.Op{m, c}
 			if !first {
 				slices.Reverse(todo)
 			}
-			inOneBatch(d, todo...)
-			if m.err != nil || c.err != nil {
-				t.Fatal(m.err, c.err)
+			if err := errors.Join(inOneBatch(d, todo...)...); err != nil {
+				t.Fatal(err)
 			}
-			if moved := m.move.moved > 0; moved != first {
+			if moved := m.Moved > 0; moved != first {
 				t.Errorf("%s, move first %v: moved %v", change, first, moved)
 			}
 			check := func(d *DB) {
@@ -190,52 +188,76 @@ func TestAMoveAndAChangeInOneBatch(t *testing.T) {
 	mustClose(t, d)
 }
 
-// inOneBatch submits operations at once, so that the writer takes them together.
-func inOneBatch(d *DB, todo ...*op) {
-	d.queue.mu.Lock()
-	d.queue.ops = append(d.queue.ops, todo...)
-	d.queue.mu.Unlock()
-	d.queue.signal()
-	for _, o := range todo {
-		<-o.done
+// inOneBatch submits operations at once, so that the writer takes them together,
+// and returns their answers.
+func inOneBatch(d *DB, ops ...commit.Op) []error {
+	done := make(chan struct{}, len(ops))
+	var calls []*Call
+	for _, op := range ops {
+		if o, ok := op.(Operation); ok {
+			if err := o.prepare(d); err != nil {
+				return []error{err}
+			}
+		}
+		calls = append(calls, &Call{Op: op, Done: func(*Call) { done <- struct{}{} }})
 	}
+	if err := d.writer.Submit(calls...); err != nil {
+		return []error{err}
+	}
+	var errs []error
+	for _, c := range calls {
+		<-done
+		errs = append(errs, c.Err)
+	}
+	return errs
+}
+
+func snapshotAt(d *DB) wal.Pos {
+	at, _ := d.store.Snapshot()
+	return at
+}
+
+func noSnapshot(d *DB) error {
+	_, none := d.store.Snapshot()
+	return none
 }
 
 // What a survey saw of a key is no longer so when the writer comes to it.
 func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
 	key := Key{"1", "k"}
-	data := func(s string) *valueOp {
-		return &valueOp{data: []byte(s), sum: kvlog.SumValue([]byte(s)), check: AnyVersion}
+	data := func(s string) *ValueSet {
+		return &ValueSet{Key: key, Data: []byte(s), Check: AnyVersion}
 	}
 	for _, what := range []string{"value", "mark"} {
 		for _, change := range []string{"before", "before, with a refusal in the batch", "in the batch"} {
 			o := tinyKV(memdisk.New(), nil)
 			d := mustOpen(t, o)
-			m := kvlog.Move{Type: kvlog.TypeTombstone, Acc: key.Acc, ID: key.ID, Hash: d.values.Hash(key.Acc, key.ID), Origin: 1}
+			m := kvlog.Move{Type: kvlog.TypeTombstone, Acc: key.Acc, ID: key.ID, Hash: d.store.Values.Hash(key.Acc, key.ID), Origin: 1}
 			if what == "value" {
 				if _, err := d.Set(SetRequest{Key: key, Data: []byte("old"), Check: AnyVersion}); err != nil {
 					t.Fatal(err)
 				}
 				m = moveOf(t, d, key)
 			}
-			mo := &op{verb: verbMove, done: make(chan struct{}, 1), move: &moveOp{moves: []kvlog.Move{m}, size: 100}}
+			mo := &store.Move{Moves: []kvlog.Move{m}, Bytes: 100}
 			refused := data("refused")
-			refused.check = 1 << 40
+			refused.Check = 1 << 40
+			var errs []error
 			switch change {
 			case "in the batch":
-				inOneBatch(d, d.newValueOp(verbSet, key, data("new")), mo)
+				errs = inOneBatch(d, data("new"), mo)
 			default:
 				if _, err := d.Set(SetRequest{Key: key, Data: []byte("new"), Check: AnyVersion}); err != nil {
 					t.Fatal(err)
 				}
 				if change == "before" {
-					inOneBatch(d, mo)
+					errs = inOneBatch(d, mo)
 				} else {
-					inOneBatch(d, d.newValueOp(verbSet, key, refused), mo)
+					errs = inOneBatch(d, refused, mo)
 				}
 			}
-			if mo.err != nil || mo.move.moved != 0 {
-				t.Errorf("%s, changed %s: moved %d bytes, %v", what, change, mo.move.moved, mo.err)
+			if err := errs[len(errs)-1]; err != nil || mo.Moved != 0 {
+				t.Errorf("%s, changed %s: moved %d bytes, %v", what, change, mo.Moved, err)
 			}
 			for range 2 {
 				if v, err := d.Get(key); err != nil || string(v.Data) != "new" {
@@ -263,9 +285,7 @@ func TestAValueThatIsOverGoesWithAMarkWhileAnOlderOneMayBeLeft(t *testing.T) {
 		if _, err := d.Set(SetRequest{Key: k, Data: make([]byte, 500), TTL: ttl, Check: AnyVersion}); err != nil {
 			t.Fatal(err)
 		}
-		d.stateMu.Lock()
-		defer d.stateMu.Unlock()
-		return d.state.Log.Segment
+		return d.writer.Position().Log.Segment
 	}
 	fill := func(segment uint64) {
 		t.Helper()
@@ -278,13 +298,11 @@ func TestAValueThatIsOverGoesWithAMarkWhileAnOlderOneMayBeLeft(t *testing.T) {
 	second := put(key, time.Minute)
 	fill(second)
 	clock.pass(time.Hour)
-	if err := d.checkpoint(); err != nil {
+	if err := d.store.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	d.compactMu.Lock()
-	d.compactSegment(second, 0)
-	d.compactMu.Unlock()
-	if held := d.values.Segments(); !held[first] || held[second] {
+	d.store.CompactSegment(second)
+	if held := d.store.Values.Segments(); !held[first] || held[second] {
 		t.Fatalf("the segments %v are held, want %d and not %d", held, first, second)
 	}
 	for range 2 {
@@ -301,14 +319,14 @@ func TestAValueThatIsOverGoesWithAMarkWhileAnOlderOneMayBeLeft(t *testing.T) {
 // moveOf is the move of the record that a key has now.
 func moveOf(t *testing.T, d *DB, k Key) kvlog.Move {
 	t.Helper()
-	hash := d.values.Hash(k.Acc, k.ID)
-	f, err := d.values.Find(k.Acc, k.ID, hash)
-	v, ok, err2 := d.values.Get(k.Acc, k.ID, hash, math.MaxInt)
+	hash := d.store.Values.Hash(k.Acc, k.ID)
+	f, err := d.store.Values.Find(k.Acc, k.ID, hash)
+	v, ok, err2 := d.store.Values.Get(k.Acc, k.ID, hash, math.MaxInt)
 	if !f.OK || !ok || err != nil || err2 != nil {
 		t.Fatal(f, ok, err, err2)
 	}
 	body := make([]byte, kvlog.ValueSize(k.Acc, k.ID, string(v.Type), len(v.Data)))
-	d.values.Put(body, k.Acc, k.ID, string(v.Type), v.Version, v.Expires, v.Data, v.Sum)
+	d.store.Values.Put(body, k.Acc, k.ID, string(v.Type), v.Version, v.Expires, v.Data, v.Sum)
 	return kvlog.Move{Type: kvlog.TypeValue, Acc: k.Acc, ID: k.ID, Hash: hash, Size: f.Size, Body: body, Version: v.Version, Expires: v.Expires, Loc: f.Loc}
 }
 
@@ -330,10 +348,10 @@ func TestADamagedRecordKeepsItsSegmentAndHarmsNoOther(t *testing.T) {
 		put(fmt.Sprint(i % 3))
 	}
 	spoil(t, fs, bytes.Repeat([]byte("bad"), 100))
-	if err := d.checkpoint(); err != nil {
+	if err := d.store.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	held := len(d.values.Segments())
+	held := len(d.store.Values.Segments())
 	for range 2 {
 		compactAll(d)
 	}
@@ -357,16 +375,13 @@ func TestADamagedRecordKeepsItsSegmentAndHarmsNoOther(t *testing.T) {
 	}
 	check("compacted", ErrDamaged)
 	named := false
-	copied := o
-	copied.FS = fs.Clone()
-	copied.defaults()
-	if err := verify(&copied, new(Report), func(d *Damage) { named = named || strings.Contains(d.Error(), `the value "bad" of account "1"`) }); err != nil || !named {
+	if _, err := store.VerifyWith(store.Options{FS: fs.Clone(), Dir: o.Dir, Segment: o.Segment, Extent: o.Extent}, func(d *disk.Damage) { named = named || strings.Contains(d.Error(), `the value "bad" of account "1"`) }); err != nil || !named {
 		t.Errorf("verify does not name the damaged value: %v", err)
 	}
-	if !d.values.Segments()[1] {
+	if !d.store.Values.Segments()[1] {
 		t.Error("the segment with the damaged record was released")
 	}
-	if now := len(d.values.Segments()); now >= held || d.Stats().Values.Damaged == 0 {
+	if now := len(d.store.Values.Segments()); now >= held || d.Stats().Values.Damaged == 0 {
 		t.Errorf("%d segments of %d are held, %d records were damaged", now, held, d.Stats().Values.Damaged)
 	}
 	mustClose(t, d)

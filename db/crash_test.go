@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/store"
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -75,7 +77,7 @@ func (c *crasher) life(seed uint64) {
 	c.o = tiny(nil, newTestClock())
 	c.o.Segment = []int64{8 << 10, 16 << 10, 64 << 10}[c.rnd.IntN(3)]
 	c.o.CheckpointEvery = []int64{4 << 10, 16 << 10, 64 << 10}[c.rnd.IntN(3)]
-	c.o.MarkAfter = []time.Duration{time.Microsecond, 100 * time.Microsecond, time.Hour}[c.rnd.IntN(3)]
+	c.o.QuietAfter = []time.Duration{time.Microsecond, 100 * time.Microsecond, time.Hour}[c.rnd.IntN(3)]
 	fs, err := loaded(seed, c.o, 2+c.rnd.IntN(8), 20)
 	if err != nil {
 		c.t.Fatalf("seed %d: %v", seed, err)
@@ -176,13 +178,12 @@ func (c *crasher) recovers(fs *memdisk.FS, l *ledger) error {
 
 // verifies has Verify find nothing, and change nothing.
 func verifies(fs *memdisk.FS, o Options) error {
-	if !slices.Contains(fs.Files(), path.Join(o.Dir, checkpointName)) {
+	if !slices.Contains(fs.Files(), path.Join(o.Dir, store.CheckpointName)) {
 		return nil
 	}
 	before := fs.Len()
-	var all []*Damage
-	o.defaults()
-	err := verify(&o, new(Report), func(d *Damage) { all = append(all, d) })
+	var all []*disk.Damage
+	_, err := store.VerifyWith(store.Options{FS: fs, Dir: o.Dir, Segment: o.Segment, Extent: o.Extent}, func(d *disk.Damage) { all = append(all, d) })
 	if err != nil || len(all) > 0 {
 		return fmt.Errorf("verify: %v, %v", all, err)
 	}

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -65,7 +68,7 @@ func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 		p.note(last, 1, nil)
 	}
 	if marked && !closed {
-		must(db.do(newOp(verbReserve, kindLock, Key{}))) // any batch is a mark
+		must(db.writer.Do(commit.ReserveTokens{})) // any batch is a mark
 	}
 	d.clean = fs.Clone() // a kill
 	mustClose(t, db)
@@ -181,10 +184,10 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) *memdisk.FS
 		if !strings.Contains(err.Error(), path.Base(name)) {
 			d.Errorf("%s, %s: the error does not name it: %v", name, what, err)
 		}
-		if x := (*Damage)(nil); !errors.As(err, &x) || !strings.HasSuffix(name, x.File) || !strings.Contains(err.Error(), "clouddragon verify") {
-			d.Errorf("%s, %s: the error is no *Damage of that file with advice: %v", name, what, err)
+		if x := (*disk.Damage)(nil); !errors.As(err, &x) || !strings.HasSuffix(name, x.File) || !strings.Contains(err.Error(), "clouddragon verify") {
+			d.Errorf("%s, %s: the error is no *disk.Damage of that file with advice: %v", name, what, err)
 		}
-		if d.verifies(spoiled) == nil && path.Base(name) != checkpointName {
+		if d.verifies(spoiled) == nil && path.Base(name) != store.CheckpointName {
 			d.Errorf("%s, %s: verify finds nothing, but a start says: %v", name, what, err)
 		}
 	} else {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/store"
 	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
@@ -148,7 +149,7 @@ func (f *faulty) after(fs *memdisk.FS, hit memdisk.Op, fail func(string, ...any)
 			during.enter(op.Note)
 		}
 		// A failed sync of CHECKPOINT is the worst: what is read is not what is there.
-		if strings.HasSuffix(hit.Name, checkpointName) && hit.Kind == memdisk.Sync {
+		if strings.HasSuffix(hit.Name, store.CheckpointName) && hit.Kind == memdisk.Sync {
 			f.check(cut.Nothing(), during, fail, fmt.Sprintf("after a power cut during the restart, at %v", cut.Last()))
 		} else if f.rnd.IntN(60) == 0 {
 			f.check(cut.Random(f.rnd), during, fail, fmt.Sprintf("after a power cut during the restart, at %v", cut.Last()))
@@ -275,7 +276,7 @@ func TestDiskFailsUnderLoad(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	f := &faulty{crasher: &crasher{t: t, rnd: rnd, o: tiny(nil, newTestClock())}}
-	f.o.Segment, f.o.CheckpointEvery, f.o.MarkAfter = 8<<10, 4<<10, time.Microsecond
+	f.o.Segment, f.o.CheckpointEvery, f.o.QuietAfter = 8<<10, 4<<10, time.Microsecond
 	runs := 100
 	if testing.Short() || underRace {
 		runs = 10

@@ -3,16 +3,15 @@ package db
 import (
 	"bytes"
 	"encoding/hex"
-	"hash/crc32"
-	"math/rand/v2"
+	"fmt"
+	"math/bits"
 	"path"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/test/memdisk"
-	"clouddragon/kvlog/wal"
 )
 
 var goldenID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
@@ -33,205 +32,52 @@ func wantBytes(t *testing.T, what string, got []byte, want string) {
 	}
 }
 
-func goldenCheckpoint() checkpoint {
-	return checkpoint{
-		ID: goldenID, Room: 0x1000, Number: 0x1122334455667788,
-		Log:    wal.Pos{Segment: 0x0102030405060708, Offset: 0x1112131415161718, Seq: 0x2122232425262728, Sum: 0x31323334},
-		Tokens: 0x4142434445464748, Version: 0x5152535455565758,
-		Moment:   moment{0x6162636465666768, 0x7172737475767778},
-		Sizes:    [4]int64{0x1001, 0x1002, 0x1003, 0x1004},
-		Used:     [4]uint64{1, 2, 3, 4},
-		Segments: []uint64{1, 3, 500},
-	}
-}
-
-const goldenCheckpointBytes = `
-	434443484b50540a 02000000 db1f4f7b b4000000 03000000
-	000102030405060708090a0b0c0d0e0f
-	8877665544332211
-	0807060504030201 1817161514131211 2827262524232221 34333231
-	00100000
-	4847464544434241 5857565554535251
-	6867666564636261 7877767574737271
-	0110000000000000 0100000000000000
-	0210000000000000 0200000000000000
-	0310000000000000 0300000000000000
-	0410000000000000 0400000000000000
-	01 02 f103`
-
 // zeros is that many bytes, in hex.
 func zeros(n int) string { return strings.Repeat("00", n) }
-
-func TestCheckpointIsAlwaysTheseBytes(t *testing.T) {
-	c := goldenCheckpoint()
-	wantBytes(t, "the record", c.encode(), goldenCheckpointBytes)
-	back, err := decodeCheckpoint(unhex(goldenCheckpointBytes))
-	if err != nil || !reflect.DeepEqual(*back, c) {
-		t.Errorf("read back: %+v, %v", back, err)
-	}
-}
 
 func TestLogRecordsAreAlwaysTheseBytes(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
-	o.defaults()
-	wantDone(t, "mkdir", fs.MkdirAll(o.Dir))
-	d, err := open(&o)
-	wantDone(t, "open", err)
-	// Without its writer: the test commits, one batch after the other.
-	d.tables.ID = goldenID
+	d := mustOpen(t, o)
+	d.store.Tables.ID = goldenID
 	const batchHeader = 48
-	at := int64(4096)
+	at := d.writer.Position().Log.Offset
 	want := func(what, records string) {
 		t.Helper()
 		all, err := fs.ReadFile(path.Join(o.Dir, "log/00000001.seg"))
 		wantDone(t, "read the log", err)
-		end := d.state.Log.Offset
+		end := d.writer.Position().Log.Offset
 		wantBytes(t, what, all[at+batchHeader:end], records)
 		at = end
 	}
-	commit := func(ops ...*op) {
+	do := func(op Operation) {
 		t.Helper()
-		d.moment = d.clock.read()
-		if n := d.commit(ops); n != len(ops) {
-			t.Fatalf("%d of %d operations were taken", n, len(ops))
-		}
-		for _, o := range ops {
-			<-o.done
-			wantDone(t, "operation", o.err)
-		}
+		wantDone(t, "operation", d.Do(op))
 	}
-
-	add := newOp(verbAdd, kindSequence, Key{"acc", "seq"})
-	add.n = 0x0102030405060708
-	commit(add)
+	do(&SequenceAdd{Key: Key{"acc", "seq"}, N: 0x0102030405060708})
 	want("a sequence", `48000000 01 000000 0000000000000000
 		c63fad36 01 03 03 08 0807060504030201 616363 736571`+zeros(42))
 
-	count := newOp(verbAdd, kindCounter, Key{"acc", "seq"})
-	count.n, count.min, count.max = -2, -10, 10
-	commit(count)
+	do(&CounterAdd{Key: Key{"acc", "seq"}, Add: -2, Min: -10, Max: 10})
 	want("a counter", `48000000 01 000000 0100000000000000
 		c87e1db3 02 03 03 08 feffffffffffffff 616363 736571`+zeros(42))
 
-	commit(newOp(verbReset, kindSequence, Key{"acc", "seq"}))
+	do(&NumberReset{Key: Key{"acc", "seq"}})
 	want("a slot that is free again", `48000000 01 000000 0000000000000000
 		bc28bd20 00 00 00 00`+zeros(56))
 
 	const now = `10000000 03 000000 0000b49376e2fa18 0000b49376e2fa18`
-	d.tokens.last.Store(0x41)
-	lock := newOp(verbLock, kindLock, Key{"acc", "l"})
-	lock.owner, lock.dur = "me", int64(time.Second)
-	commit(lock)
+	d.tokens.Skip(1<<20 - 0x41)
+	first, _ := d.tokens.Take()
+	token, err := d.Lock(t.Context(), LockRequest{Key: Key{"acc", "l"}, Owner: "me", Dur: time.Second, Limit: 3, Least: time.Minute})
+	wantDone(t, "a lock", err)
+	if token != first+1 {
+		t.Fatalf("the token is %d, want %d", token, first+1)
+	}
 	want("a lock", `08010000 01 000000 0000000000000080
-		d4302c9f 03 03 01 91 4200000000000000 00ca4ecf76e2fa18 02 6d65`+zeros(126)+`616363 6c`+zeros(99)+now)
+		882c4e6f 83 03 01 9e 00ca4ecf76e2fa18 0000b49376e2fa18 0058fb8b84e2fa18 03000000 00 02 6d65`+zeros(126)+fmt.Sprintf("%016x", bits.ReverseBytes64(uint64(token)))+`616363 6c`+zeros(78)+now)
 
-	d.tokens.last.Store(0x7fff)
-	commit(newOp(verbReserve, kindLock, Key{}))
-	want("a block of tokens", `08000000 02 000000 ff7f100000000000`)
-
-	clock.step(-time.Second)
-	d.mark()
-	want("a mark", `10000000 03 000000 0000b49376e2fa18 0036195876e2fa18`)
-	wantDone(t, "close", (&directory{ckpt: d.ckpt, tables: d.tables, log: d.log}).close())
-}
-
-func FuzzCheckpoint(f *testing.F) {
-	golden := unhex(goldenCheckpointBytes)
-	f.Add(golden)
-	f.Add(golden[:len(golden)-1])
-	f.Add(golden[:checkpointHead])
-	f.Add([]byte{})
-	empty := checkpoint{Room: 4096}
-	f.Add(empty.encode())
-	many := goldenCheckpoint()
-	for i := range uint64(300) {
-		many.Segments = append(many.Segments, 501+i*i)
-	}
-	f.Add(many.encode())
-	more := bytes.Clone(golden)
-	le.PutUint32(more[20:], 1<<32-1) // segments
-	f.Add(more)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		check := func(b []byte) {
-			c, err := decodeCheckpoint(b)
-			if err != nil {
-				return
-			}
-			again, err := decodeCheckpoint(c.encode())
-			if err != nil || !reflect.DeepEqual(c, again) {
-				t.Errorf("%+v is written and read back as %+v, %v", c, again, err)
-			}
-		}
-		check(b)
-		// The same with a good checksum, so that what comes after it is met too.
-		if len(b) >= checkpointHead {
-			b = bytes.Clone(b)
-			if n := le.Uint32(b[16:]); n < checkpointHead || int64(n) > int64(len(b)) {
-				le.PutUint32(b[16:], uint32(len(b)))
-			}
-			le.PutUint32(b[12:], crc32.Checksum(b[16:le.Uint32(b[16:])], castagnoli))
-			check(b)
-		}
-	})
-}
-
-func TestEachByteOfACheckpointCounts(t *testing.T) {
-	golden := unhex(goldenCheckpointBytes)
-	for i := range golden {
-		for bit := range 8 {
-			b := bytes.Clone(golden)
-			b[i] ^= 1 << bit
-			if c, err := decodeCheckpoint(b); err == nil {
-				t.Errorf("bit %d of byte %d is not checked: %+v", bit, i, c)
-			}
-		}
-	}
-	for n := range golden {
-		if c, err := decodeCheckpoint(golden[:n]); err == nil {
-			t.Errorf("cut to %d bytes it is still read: %+v", n, c)
-		}
-	}
-}
-
-// A record that does not fit into one sector can be torn: one of the two copies is
-// good all the same.
-func TestCheckpointIsOldOrNewAtEveryPowerCut(t *testing.T) {
-	fs := memdisk.New()
-	c := goldenCheckpoint()
-	c.Number, c.Room = 1, 8<<10
-	for i := range uint64(2000) {
-		c.Segments = append(c.Segments, 1000+3*i)
-	}
-	wantDone(t, "mkdir", fs.MkdirAll("data"))
-	wantDone(t, "create", createCheckpoint(fs, "data", &c))
-	wantDone(t, "sync", fs.SyncDir(""))
-	f, _, err := openCheckpoint(fs, "data")
-	wantDone(t, "open", err)
-	from := fs.Len()
-	for c.Number < 6 {
-		c.Number++
-		c.Segments[len(c.Segments)-1]++
-		c.Log.Seq = c.Number
-		fs.Mark(c.Number)
-		wantDone(t, "write", f.write(&c))
-	}
-	rnd := rand.New(rand.NewPCG(9, 10))
-	for cut := range fs.Cuts() {
-		if cut.At() < from {
-			continue
-		}
-		newest := uint64(1)
-		if marks := cut.Marks(); len(marks) > 0 {
-			newest = marks[len(marks)-1].(uint64)
-		}
-		for range 50 {
-			f, got, err := openCheckpoint(cut.Random(rnd), "data")
-			if err != nil || got.Number != newest && got.Number != newest-1 || got.Log.Seq != got.Number && got.Number > 1 {
-				t.Fatalf("after %v: %+v, %v", cut.Last(), got, err)
-			}
-			wantDone(t, "close", f.f.Close())
-		}
-	}
-	wantDone(t, "close", f.f.Close())
+	wantDone(t, "tokens", d.writer.Do(commit.ReserveTokens{}))
+	want("a block of tokens", `08000000 02 000000`+fmt.Sprintf("%016x", bits.ReverseBytes64(uint64(token+commit.TokenBlock))))
+	mustClose(t, d)
 }

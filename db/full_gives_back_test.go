@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/test/memdisk"
+
 	"pgregory.net/rapid"
 )
 
@@ -87,7 +88,7 @@ func TestALargeValueSaysThatTheDiskIsFull(t *testing.T) {
 	var said strings.Builder
 	o.Segment, o.Log = 1<<20, slog.New(slog.NewTextHandler(&said, nil))
 	d := mustOpen(t, o)
-	wantDone(t, "a second segment", d.growLog())
+	wantDone(t, "a second segment", d.store.PrepareSegment())
 	fs.SetRoom(fs.Used() + o.Segment/2)
 	var err error
 	for n := 0; err == nil; n++ {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
@@ -103,9 +104,9 @@ func TestFullDiskRefusesOnlyWhatNeedsANewSlot(t *testing.T) {
 func TestARefusalOnAFullDiskCostsNoCheckpoint(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)
-	o.MarkAfter = time.Hour
+	o.QuietAfter = time.Hour
 	d := mustOpen(t, o)
-	wantDone(t, "a second segment", d.growLog())
+	wantDone(t, "a second segment", d.store.PrepareSegment())
 	fs.Fail(func(op memdisk.Op) error {
 		if op.Kind == memdisk.Allocate {
 			return syscall.ENOSPC
@@ -123,11 +124,11 @@ func TestARefusalOnAFullDiskCostsNoCheckpoint(t *testing.T) {
 			break
 		}
 	}
-	before := d.ckptCount.Load()
+	before := d.Stats().Checkpoints
 	for range 20 {
 		wantFull(t, d, "a value", set(n))
 	}
-	if after := d.ckptCount.Load(); after > before+1 { // one may have been due in the background
+	if after := d.Stats().Checkpoints; after > before+1 { // one may have been due in the background
 		t.Errorf("%d checkpoints for 20 refusals", after-before)
 	}
 	fs.Fail(nil)
@@ -295,14 +296,14 @@ func TestTimeUsesNothingOfWhatIsHeldBack(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatal(err)
 	}
-	before := d.log.Stats().Appended
+	before := d.store.Log.Stats().Appended
 	for range 1000 {
-		clock.pass(clockNote)
+		clock.pass(commit.ClockNote)
 		if _, err := d.LockHolder(Key{"a", "none"}); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
 	}
-	if wrote := d.log.Stats().Appended - before; wrote > 2*opRoom { // there may be room for a few
+	if wrote := d.store.Log.Stats().Appended - before; wrote > 2*commit.SlotChange { // there may be room for a few
 		t.Errorf("%d bytes were written", wrote)
 	}
 	for i := range 10 {
@@ -335,13 +336,13 @@ func triesNowAndThen(t *testing.T, d *DB, fs *memdisk.FS, isTry func(memdisk.Op)
 		return syscall.ENOSPC
 	})
 	began := time.Now()
-	d.queue.signal()
+	d.writer.Wake()
 	for range 12 {
 		soon(t, "a try to get room", tries)
 	}
 	close(enough)
 	wantDone(t, "what goes on", d.Err())
-	if took := time.Since(began); took < 3*starvedWait { // some of them come in pairs
+	if took := time.Since(began); took < 3*commit.BlockedWait { // some of them come in pairs
 		t.Errorf("12 tries to get room took %v", took)
 	}
 }
@@ -374,13 +375,13 @@ func TestWaitsEndWithoutAnyRoom(t *testing.T) {
 		t.Error("who hangs up:", err)
 	}
 	clock.pass(2 * time.Minute)
-	d.queue.signal()
+	d.writer.Wake()
 	var held *HeldError
 	if err := <-got; !errors.As(err, &held) || held.Holder.Owner != "holder" {
 		t.Error("whose wait is over:", err)
 	}
 	clock.pass(time.Hour)
-	d.queue.signal()
+	d.writer.Wake()
 	if _, err := d.LockHolder(r.Key); !errors.Is(err, ErrNotFound) {
 		t.Error("the holder, past its time:", err)
 	}
@@ -407,7 +408,7 @@ func TestRoomForLargeValuesComesBackWithTheRoom(t *testing.T) {
 		return nil
 	})
 	d := mustOpen(t, o)
-	if err := d.growLog(); !disk.IsFull(err) {
+	if err := d.store.PrepareSegment(); !disk.IsFull(err) {
 		t.Fatal(err)
 	}
 	set := func(id string, n int) error {

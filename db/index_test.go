@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"clouddragon/db/store"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -24,15 +25,15 @@ const saidRebuilt = "the index is rebuilt from the log"
 
 func fillSegments(t *testing.T, d *DB, segments int) {
 	t.Helper()
-	for end := d.log.Stats().Appended + uint64(segments)*uint64(d.segment); d.log.Stats().Appended < end; {
-		if _, err := d.Set(SetRequest{Key: Key{"1", fmt.Sprint(d.log.Stats().Appended % 7)}, Data: make([]byte, 1000), Check: AnyVersion}); err != nil {
+	for end := d.store.Log.Stats().Appended + uint64(segments)*uint64(d.store.SegmentSize()); d.store.Log.Stats().Appended < end; {
+		if _, err := d.Set(SetRequest{Key: Key{"1", fmt.Sprint(d.store.Log.Stats().Appended % 7)}, Data: make([]byte, 1000), Check: AnyVersion}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := d.growLog(); err != nil { // the next segment comes before a snapshot
+	if err := d.store.PrepareSegment(); err != nil { // the next segment comes before a snapshot
 		t.Fatal(err)
 	}
-	if err := d.checkpoint(); err != nil {
+	if err := d.store.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -74,7 +75,7 @@ func TestSnapshotsComeAsTheLogGrows(t *testing.T) {
 	fillSegments(t, d, 1) // the first, since there is none
 	first := saved()
 	for range 20 {
-		if err := d.checkpoint(); err != nil {
+		if err := d.store.Checkpoint(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -83,7 +84,7 @@ func TestSnapshotsComeAsTheLogGrows(t *testing.T) {
 	}
 	fillSegments(t, d, 12)
 	if n := saved(); n < 2 || n > 4 {
-		t.Errorf("%d snapshots after 12 segments, want one for every %d at least", n, snapshotSegments)
+		t.Errorf("%d snapshots after 12 segments, want one for every %d at least", n, store.SnapshotSegments)
 	}
 	fs.Freeze()
 	o.FS = fs.Cut(fs.Len()).Nothing()
@@ -123,20 +124,19 @@ func TestASnapshotIsOfUseWithoutTheSegmentItEndsWith(t *testing.T) {
 		change(60)
 		fillSegments(t, d, 1)
 		change(10)
-		d.snapshot.none = errors.New("one is due") // one is due
 		fillSegments(t, d, 0)
-		at := d.snapshot.at
+		at, _ := d.store.Snapshot()
 		change(10)
-		for d.log.Segments()[len(d.log.Segments())-1] < at.Segment+2 {
+		for d.store.Log.Segments()[len(d.store.Log.Segments())-1] < at.Segment+2 {
 			change(1)
 		}
 		fillSegments(t, d, 0)
-		first := d.log.Segments()[0]
+		first := d.store.Log.Segments()[0]
 		if rnd.IntN(2) == 0 && first < at.Segment {
-			d.compactSegment(first, 0)
+			d.store.CompactSegment(first)
 		}
-		if !d.compactSegment(at.Segment, 0) || slices.Contains(d.log.Segments(), at.Segment) || d.snapshot.at != at {
-			t.Fatalf("seed %d: the snapshot ends at %v, segments are %v", seed, at, d.log.Segments())
+		if !d.store.CompactSegment(at.Segment) || slices.Contains(d.store.Log.Segments(), at.Segment) || snapshotAt(d) != at {
+			t.Fatalf("seed %d: the snapshot ends at %v, segments are %v", seed, at, d.store.Log.Segments())
 		}
 		change(rnd.IntN(30))
 		fs.Freeze()
@@ -181,7 +181,7 @@ func TestASnapshotThatCannotBeWrittenIsLeftOut(t *testing.T) {
 			fillSegments(t, d, 10)
 			mustClose(t, d)
 			fs.Fail(nil)
-			if !strings.Contains(said.String(), "the index is not saved") {
+			if !strings.Contains(said.String(), "index snapshot not written") {
 				t.Errorf("%v at %v: %s", fault, kind, said)
 			}
 			if n := fs.OpenHandles(); n > 0 || kind != memdisk.Rename && slices.Contains(fs.Files(), "data/index.tmp") {

@@ -247,12 +247,12 @@ func recoverValues(o Options, fs *memdisk.FS, l *valueLedger, rnd *rand.Rand) (r
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", what, err)
 		}
-		if what == "recovered" && d.snapshot.none != nil {
+		if what == "recovered" && noSnapshot(d) != nil {
 			rebuilt++
 		}
 		err = now.check(d)
 		if err == nil {
-			err = d.checkpoint()
+			err = d.store.Checkpoint()
 		}
 		if err == nil {
 			compactSome(d, 2)

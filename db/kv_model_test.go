@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/store"
 	"clouddragon/internal/test/memdisk"
 
 	"pgregory.net/rapid"
@@ -142,7 +143,7 @@ func (m *kvModel) delete(t *rapid.T) {
 
 // roll goes on in a new segment, and makes the ones before it ready to compact.
 func (m *kvModel) roll(t *rapid.T) {
-	for at := m.db.log.Stats().Appended + 13<<10; m.db.log.Stats().Appended < at; {
+	for at := m.db.store.Log.Stats().Appended + 13<<10; m.db.store.Log.Stats().Appended < at; {
 		v, err := m.db.Set(SetRequest{Key: Key{"1", "h"}, Data: make([]byte, 3000), Check: AnyVersion})
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +151,7 @@ func (m *kvModel) roll(t *rapid.T) {
 		m.newest = v
 		m.values["h"] = modelValue{string(make([]byte, 3000)), "", v, 0}
 	}
-	if err := m.db.checkpoint(); err != nil {
+	if err := m.db.store.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -181,7 +182,7 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 			"time":   func(t *rapid.T) { m.clock.pass(4 * time.Second) },
 			"step":   m.step,
 			"checkpoint": func(t *rapid.T) {
-				if err := m.db.checkpoint(); err != nil {
+				if err := m.db.store.Checkpoint(); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -230,8 +231,8 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 // compactAny compacts some segment before the checkpoint, worth it or not.
 func (m *kvModel) compactAny(t *rapid.T) {
 	var ready []uint64
-	for n := range m.db.values.Segments() {
-		if n < m.db.ckptSegment.Load() {
+	for n := range m.db.store.Values.Segments() {
+		if n < m.db.store.CheckpointSegment() {
 			ready = append(ready, n)
 		}
 	}
@@ -240,9 +241,7 @@ func (m *kvModel) compactAny(t *rapid.T) {
 		return
 	}
 	n := rapid.SampledFrom(ready).Draw(t, "segment")
-	m.db.compactMu.Lock()
-	defer m.db.compactMu.Unlock()
-	if !m.db.compactSegment(n, 0) && m.db.values.Segments()[n] {
+	if !m.db.store.CompactSegment(n) && m.db.store.Values.Segments()[n] {
 		t.Fatalf("segment %d was not compacted", n)
 	}
 }
@@ -282,14 +281,14 @@ func TestOverwritingTheSameKeysLeavesABoundedLog(t *testing.T) {
 		}
 		wrote += 256
 	}
-	if err := d.checkpoint(); err != nil {
+	if err := d.store.Checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	d.compact()
+	d.store.Compact()
 	s := d.Stats()
 	size = int(s.Log.Bytes)
 	// Beside ratio and slack: the one that is written to, the one that is ready, and the reserve.
-	if bound := 2*s.Values.Live + (compactSlack+3)*o.Segment; int64(size) > bound {
+	if bound := 2*s.Values.Live + (store.CompactSlack+3)*o.Segment; int64(size) > bound {
 		t.Errorf("the log has %d bytes with %d live, at most %d are allowed", size, s.Values.Live, bound)
 	}
 	if s.Values.Keys != keys || s.Compaction.Freed == 0 {

@@ -2,6 +2,7 @@ package db
 
 import (
 	"bytes"
+	"clouddragon/db/store"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -137,13 +138,13 @@ func TestSoak(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if err := d.checkpoint(); err != nil {
+		if err := d.store.Checkpoint(); err != nil {
 			t.Error(err)
 		}
-		d.compact()
+		d.store.Compact()
 		s := d.Stats()
 		// What is written while a checkpoint and a compaction run comes on top.
-		if bound := int64(2*float64(s.Values.Live)) + (compactSlack+3)*o.Segment; s.Log.Bytes > bound {
+		if bound := int64(2*float64(s.Values.Live)) + (store.CompactSlack+3)*o.Segment; s.Log.Bytes > bound {
 			t.Errorf("the log has %d bytes with %d live, at most %d are allowed", s.Log.Bytes, s.Values.Live, bound)
 		}
 		freed += s.Compaction.Freed

@@ -99,7 +99,7 @@ func (l *ledger) clone() *ledger {
 	return &c
 }
 
-func (a asked) thing() slot.Key { return slotKey(a.kind, a.key) }
+func (a asked) thing() slot.Key { return slot.Key{Kind: a.kind, Acc: a.key.Acc, ID: a.key.ID} }
 
 // enter takes one more note.
 func (l *ledger) enter(note any) {
@@ -273,7 +273,7 @@ func (l *ledger) check(d *DB) (*ledger, error) {
 	}
 	used := 0
 	for class := range slot.Classes {
-		used += int(d.tables.Capacity(class) - d.tables.Free(class))
+		used += int(d.store.Tables.Capacity(class) - d.store.Tables.Free(class))
 	}
 	if used < live || used > live+over {
 		return nil, fmt.Errorf("the tables hold %d things, wanted %d, and at most %d locks that are over", used, live, over)

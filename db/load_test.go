@@ -55,7 +55,7 @@ func (l *load) run() error {
 			for first := l.busy.Add(-1) == int64(l.workers)-1; first && l.busy.Load() > 0; runtime.Gosched() {
 				if l.waiting.Load() > 0 {
 					l.pass(10 * time.Second)
-					l.d.queue.signal()
+					l.d.writer.Wake()
 				}
 			}
 		})

@@ -106,7 +106,7 @@ func TestLockIsHandedOverWhenItsTimeIsOver(t *testing.T) {
 	clock.pass(time.Minute - 1)
 	wantHolder(t, d, Holder{Owner: "holder", Token: token, TTL: 1, Expires: time.Unix(0, epoch).Add(time.Minute), Waiters: 1})
 	clock.pass(1)
-	d.queue.signal()
+	d.writer.Wake()
 	if g := <-next; g.err != nil || g.token <= token {
 		t.Fatalf("%+v", g)
 	}
@@ -272,7 +272,7 @@ func TestLocksThatAreOverGiveTheirSlotsBack(t *testing.T) {
 	}
 	st := d.Stats().Tables
 	for class, c := range st.Classes {
-		if c.Capacity > 4*uint64(d.extent)/uint64(len(st.Classes)) || c.Used > 1 {
+		if c.Capacity > 4*4096/uint64(len(st.Classes)) || c.Used > 1 {
 			t.Errorf("table %d after 1000 locks, one at a time: %+v", class, c)
 		}
 	}
@@ -312,7 +312,7 @@ func TestTokenIsNeverGrantedTwice(t *testing.T) {
 func TestTokensGoOnPastTheirBlock(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
-	d.tokens.last.Store(d.tokens.limit.Load() - 3)
+	d.tokens.Skip(3)
 	var last int64
 	for range 10 {
 		last = hold(t, d, "", time.Hour)
@@ -395,7 +395,7 @@ func TestHandOverNeedsNoNewSlot(t *testing.T) {
 
 // idLike makes ids whose counters have slots of the size that a lock's has.
 func idLike(k Key, i int) string {
-	return fmt.Sprint(i, strings.Repeat("x", lockSize-numberSize+len(k.ID)))
+	return fmt.Sprint(i, strings.Repeat("x", holdSize-numberSize+len(k.ID)))
 }
 
 func TestRenewalByTokenNeverTakesALock(t *testing.T) {

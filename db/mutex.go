@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/lease"
 )
 
@@ -33,12 +34,9 @@ type mutexOptions struct {
 	// Token answers the next fencing token. It is called with a shard locked, so
 	// it should rarely wait. Its error is the answer to the one who would have
 	// been granted the mutex, which goes to the next instead.
-	Token func() (int64, error)
-	Limit *lease.Limit // of callers that wait
-
-	// Called by the goroutine that waited, many at once; nil: not at all.
-	OnWait     func(time.Duration) // from queueing to the answer, whatever it was, or to hanging up
-	OnHandOver func(time.Duration) // from the end of one hold to the wake-up of the next holder
+	Token    func() (int64, error)
+	Limit    *lease.Limit // of callers that wait
+	Observer Observer
 }
 
 type mutexShard struct {
@@ -114,15 +112,11 @@ func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err err
 		}
 	}
 	now, _ := m.o.Clock()
-	if m.o.OnWait != nil {
-		m.o.OnWait(time.Duration(now - asked))
-	}
+	m.o.Observer.Waited(MutexInMemory, time.Duration(now-asked))
 	if a.err != nil {
 		return 0, a.err
 	}
-	if m.o.OnHandOver != nil {
-		m.o.OnHandOver(time.Duration(now - a.at))
-	}
+	m.o.Observer.HandedOver(MutexInMemory, time.Duration(now-a.at))
 	return a.token, nil
 }
 
@@ -138,11 +132,8 @@ func (m *Mutexes) Unlock(r UnlockRequest) error {
 	k := lease.Key(r.Key)
 	res := s.table.Release(now, k, r.Owner, r.Token, r.Force)
 	s.tell(now, wall, res.Events)
-	switch res.Outcome {
-	case lease.NotHolder:
-		return s.held(now, wall, k, notHolder("mutex", k.ID, r.Owner, r.Token))
-	case lease.Several:
-		return s.held(now, wall, k, fmt.Sprintf("mutex %q has several holders without an id: give the token= of one of them", k.ID))
+	if res.Outcome == lease.NotHolder || res.Outcome == lease.Several {
+		return s.held(now, wall, k, notReleased(res.Outcome, "mutex", &r))
 	}
 	return nil
 }
@@ -156,26 +147,7 @@ func (m *Mutexes) Holders(k Key, token int64) (Holders, error) {
 	defer s.mu.Unlock()
 	now, wall := s.begin()
 	defer s.arm(now)
-	key := lease.Key(k)
-	waiters := s.table.Waiters(key)
-	if token != 0 {
-		h, ok := s.table.Holder(now, key, token)
-		if !ok {
-			return Holders{}, s.held(now, wall, key, fmt.Sprintf("token %d does not hold mutex %q", token, k.ID))
-		}
-		return Holders{Holders: []Holder{holderAt(now, wall, h, waiters)}}, nil
-	}
-	var all Holders
-	for _, h := range s.table.Holders(now, key, MaxListed) {
-		all.Holders = append(all.Holders, holderAt(now, wall, h, waiters))
-	}
-	if len(all.Holders) == 0 {
-		return all, ErrNotFound
-	}
-	for _, w := range s.table.Queue(key, MaxListed) {
-		all.Queue = append(all.Queue, Waiter{w.Owner, time.Duration(now - w.Since)})
-	}
-	return all, nil
+	return listHolders(s.table, now, func(at int64) int64 { return wall + at - now }, "mutex", k, token)
 }
 
 // Drain makes whoever waits for a mutex, now or later, get ErrStopping. Other
@@ -210,10 +182,7 @@ func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued
 	defer s.mu.Unlock()
 	now, wall := s.begin()
 	defer s.arm(now)
-	q := lease.Request{Owner: r.Owner, Token: r.Token, Dur: int64(r.Dur), Wait: int64(r.Wait), Limit: int32(r.Limit), Least: int64(r.Least)}
-	if r.Shared {
-		q.Limit = lease.Shared
-	}
+	q := leaseRequest(&r)
 	if s.draining {
 		q.Wait = 0
 	}
@@ -237,24 +206,9 @@ func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued
 		}
 		fallthrough
 	default:
-		a.err = s.held(now, wall, k, refusal(res.Outcome, r))
+		a.err = s.held(now, wall, k, notAcquired(res.Outcome, "mutex", &r))
 	}
 	return a, false
-}
-
-// refusal says why a mutex is not granted or renewed.
-func refusal(o lease.Outcome, r LockRequest) string {
-	switch {
-	case o == lease.NotHolder:
-		return fmt.Sprintf("token %d does not hold mutex %q: nothing was renewed", r.Token, r.Key.ID)
-	case o == lease.OtherMode && r.Token != 0:
-		return fmt.Sprintf("token %d holds mutex %q with another limit= or shared=: unlock it first", r.Token, r.Key.ID)
-	case o == lease.OtherMode:
-		return fmt.Sprintf("id=%q holds mutex %q with another limit= or shared=: unlock it first", r.Owner, r.Key.ID)
-	case o == lease.WaitsOtherwise:
-		return fmt.Sprintf("id=%q waits for mutex %q with another limit= or shared=", r.Owner, r.Key.ID)
-	}
-	return fmt.Sprintf("mutex %q is held", r.Key.ID)
 }
 
 // leave takes c out of its queue, with cause as its answer, and lets in whoever it
@@ -336,34 +290,25 @@ func (s *mutexShard) arm(now int64) {
 	if !ok || at >= s.armed {
 		return
 	}
-	s.armed = min(at, now+int64(clockTick)) // the timer stands still while the machine sleeps
+	s.armed = min(at, now+int64(commit.ClockTick)) // the timer stands still while the machine sleeps
 	s.timer.Reset(time.Duration(s.armed - now))
 }
 
 // held is the refusal that names the oldest holder, if there is one.
 func (s *mutexShard) held(now, wall int64, k lease.Key, reason string) error {
-	h, ok := s.table.Oldest(now, k)
-	if !ok {
-		return &HeldError{Reason: reason}
-	}
-	switch {
-	case h.Owner != "" && h.Limit > 1:
-		reason += fmt.Sprintf("; the oldest holder is %q", h.Owner)
-	case h.Owner != "":
-		reason += fmt.Sprintf("; the holder is %q", h.Owner)
-	}
-	if h.Resting {
-		reason += "; it was given back or expired, and stays held for its least time"
-	}
-	return &HeldError{Reason: reason, Holder: holderAt(now, wall, h, s.table.Waiters(k))}
+	h, _ := s.table.Oldest(now, k)
+	return heldError(reason, h, holderOf(h, now, wall+h.Expires-now, s.table.Waiters(k)))
 }
 
-func holderAt(now, wall int64, h lease.Holder, waiters int) Holder {
-	return Holder{
-		Owner:   h.Owner,
-		Token:   h.Token,
-		TTL:     time.Duration(h.Expires - now),
-		Expires: time.Unix(0, wall+h.Expires-now),
-		Waiters: waiters,
-	}
+// LockMutex takes or renews a mutex, which lives in memory only. It is as Lock otherwise.
+func (d *DB) LockMutex(ctx context.Context, r LockRequest) (token int64, err error) {
+	return d.mutexes.Lock(ctx, r)
 }
+
+// UnlockMutex gives a mutex back.
+func (d *DB) UnlockMutex(r UnlockRequest) error { return d.mutexes.Unlock(r) }
+
+// MutexHolders returns who holds a mutex and who waits for it, or ErrNotFound if it
+// is free. With a token that is not 0 it returns only the holder that has it, or a
+// *HeldError.
+func (d *DB) MutexHolders(k Key, token int64) (Holders, error) { return d.mutexes.Holders(k, token) }

@@ -21,7 +21,7 @@ func testMutexes(waiters int) *Mutexes {
 	return newMutexes(mutexOptions{
 		Clock: bubbleClock(),
 		Token: func() (int64, error) { return last.Add(1), nil },
-		Limit: lease.NewLimit(waiters),
+		Limit: lease.NewLimit(waiters), Observer: noObserver{},
 	})
 }
 
@@ -104,7 +104,7 @@ func TestMutexRefusalNamesTheHolder(t *testing.T) {
 		_, err = m.Lock(t.Context(), LockRequest{Key: gate, Token: token + 1, Dur: time.Second})
 		wantHeld(t, err, fmt.Sprintf(`token %d does not hold mutex "gate": nothing was renewed; the holder is "ann"`, token+1), holder)
 		err = m.Unlock(UnlockRequest{Key: gate, Owner: "bob"})
-		wantHeld(t, err, notHolder("mutex", "gate", "bob", 0)+`; the holder is "ann"`, holder)
+		wantHeld(t, err, `mutex "gate" is held, but not by id="bob"; the holder is "ann"`, holder)
 		_, err = m.Lock(t.Context(), LockRequest{Key: Key{"acc", "free"}, Token: 7, Dur: time.Second})
 		wantHeld(t, err, `token 7 does not hold mutex "free": nothing was renewed`, Holder{})
 		if s := m.Stats(); s.Held != 1 {
@@ -198,7 +198,7 @@ func TestMutexWithoutATokenIsNotGranted(t *testing.T) {
 				last++
 				return last, nil
 			},
-			Limit: lease.NewLimit(10),
+			Limit: lease.NewLimit(10), Observer: noObserver{},
 		})
 		fail = ErrFull
 		if token, err := m.Lock(t.Context(), LockRequest{Key: gate, Dur: time.Hour}); err != ErrFull || token != 0 {
@@ -251,33 +251,24 @@ func TestDrainedMutexesAreNotWaitedFor(t *testing.T) {
 
 func TestMutexHooksMeasureWaitsAndHandOvers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex // guards waits and handOvers
-		var waits, handOvers []time.Duration
-		note := func(to *[]time.Duration) func(time.Duration) {
-			return func(d time.Duration) {
-				mu.Lock()
-				defer mu.Unlock()
-				*to = append(*to, d)
-			}
-		}
+		w := new(watcher)
 		var last int64
 		m := newMutexes(mutexOptions{
-			Clock:      bubbleClock(),
-			Token:      func() (int64, error) { last++; return last, nil },
-			Limit:      lease.NewLimit(10),
-			OnWait:     note(&waits),
-			OnHandOver: note(&handOvers),
+			Clock:    bubbleClock(),
+			Token:    func() (int64, error) { last++; return last, nil },
+			Limit:    lease.NewLimit(10),
+			Observer: w,
 		})
 		mustLock(t, m, LockRequest{Key: gate, Dur: 3 * time.Second, Wait: time.Second})
 		timedOut := lockLater(m, LockRequest{Key: gate, Dur: time.Second, Wait: time.Second})
 		granted := lockLater(m, LockRequest{Key: gate, Dur: time.Second, Wait: 5 * time.Second})
 		<-timedOut.done
 		granted.want(t, 2, 3*time.Second)
-		if want := []time.Duration{time.Second, 3 * time.Second}; !slices.Equal(waits, want) {
-			t.Errorf("waits %v, want %v", waits, want)
+		if want := []time.Duration{time.Second, 3 * time.Second}; !slices.Equal(w.waits, want) {
+			t.Errorf("waits %v, want %v", w.waits, want)
 		}
-		if want := []time.Duration{0}; !slices.Equal(handOvers, want) {
-			t.Errorf("hand-overs %v, want %v", handOvers, want)
+		if want := []time.Duration{0}; !slices.Equal(w.handOvers, want) {
+			t.Errorf("hand-overs %v, want %v", w.handOvers, want)
 		}
 	})
 }

@@ -181,10 +181,10 @@ func TestNoDescriptorIsARefusal(t *testing.T) {
 	if refused["a read"] == 0 || refused["a write"] == 0 || refused["a check"] == 0 {
 		t.Errorf("refused were %v: the test does nothing", refused)
 	}
-	if err := d.checkpoint(); err != nil {
+	if err := d.store.Checkpoint(); err != nil {
 		t.Errorf("a checkpoint: %v", err)
 	}
-	d.compact()
+	d.store.Compact()
 	fs.Fail(nil)
 	for i := range keys {
 		_, err := d.Get(Key{"a", fmt.Sprint(i)})

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 )
@@ -70,9 +71,9 @@ func tiny(fs disk.FS, clock *testClock) Options {
 	return Options{
 		FS: fs, Dir: "srv/cloud/data",
 		Segment: 16 << 10, Extent: 4096, CheckpointRoom: 4096, CheckpointEvery: 8 << 10,
-		Files:     4,         // so that segments are closed and opened again all the time
-		MarkAfter: time.Hour, // tests that want marks say so
-		Clock:     clock.read,
+		Files:      4,         // so that segments are closed and opened again all the time
+		QuietAfter: time.Hour, // tests that want marks say so
+		Clock:      clock.read,
 	}
 }
 
@@ -181,7 +182,19 @@ func (p *player) setClock(t time.Duration) error {
 }
 
 // timeOf returns the time in which all that a database holds ends.
-func timeOf(d *DB) int64 { return d.clock.now() }
+func timeOf(d *DB) int64 { return d.store.Clock.Now() }
+
+// verb says what a note is about.
+type verb uint8
+
+const (
+	verbAdd verb = iota
+	verbReset
+	verbLock
+	verbUnlock
+	verbSet
+	verbDelete
+)
 
 // kindValue stands for values in notes; in the files they have no kind.
 const kindValue uint8 = 0
@@ -212,4 +225,41 @@ func (p *player) set(k Key, n int64, ttl time.Duration) (version int64, err erro
 func (p *player) remove(k Key) error {
 	a := p.ask(asked{verb: verbDelete, kind: kindValue, key: k})
 	return p.note(a, 0, p.d.DeleteValue(k, AnyVersion))
+}
+
+// watcher is an Observer that remembers what it was told.
+type watcher struct {
+	mu               sync.Mutex // guards what follows
+	batches          []commit.Batch
+	waits, handOvers []time.Duration
+}
+
+func (w *watcher) Committed(b commit.Batch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.batches = append(w.batches, b)
+}
+
+func (w *watcher) Waited(_ LockKind, d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waits = append(w.waits, d)
+}
+
+func (w *watcher) HandedOver(_ LockKind, d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.handOvers = append(w.handOvers, d)
+}
+
+// soon waits for what has to come.
+func soon[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(10 * time.Second):
+		t.Fatal(what, "does not come")
+		panic("not reached")
+	}
 }

@@ -3,73 +3,45 @@ package db
 import (
 	"fmt"
 	"math"
+
+	"clouddragon/db/commit"
 )
 
-// number is the payload of a sequence or a counter: an int64, little endian.
-const numberSize = 8
+// MaxBlock is the largest block of sequence numbers that one call reserves.
+const MaxBlock = 1_000_000
 
-// AddSequence adds n, 1 to MaxBlock, and returns the new value: the caller owns
-// the n numbers that end with it. A *ConflictError says that the sequence is at its end.
-func (d *DB) AddSequence(k Key, n int64) (int64, error) {
-	o := newOp(verbAdd, kindSequence, k)
-	defer o.free()
-	o.n = n
-	err := d.do(o)
-	return o.value, err
+// SequenceAdd is the operation that reserves a block of a sequence's numbers.
+type SequenceAdd struct {
+	Key Key
+	N   int64 // how many numbers, 1 to MaxBlock
+
+	// Value is the answer: the last number of the block.
+	Value int64
+
+	thing thing
+}
+
+// Size returns the most bytes that the operation adds to the log.
+func (o *SequenceAdd) Size() int { return commit.SlotChange }
+
+// Frees is false.
+func (o *SequenceAdd) Frees() bool { return false }
+
+func (o *SequenceAdd) prepare(*DB) error {
+	o.thing.set(kindSequence, o.Key)
+	return nil
+}
+
+// Decide reserves the block. A *ConflictError says that the sequence is at its end.
+func (o *SequenceAdd) Decide(tx *commit.Tx) error {
+	e := o.thing.entry(tx)
+	cur := numberOf(e)
+	if cur > math.MaxInt64-o.N {
+		return &ConflictError{fmt.Sprintf("sequence %q is at %d: %d more would pass %d", o.Key.ID, cur, o.N, int64(math.MaxInt64))}
+	}
+	o.Value = cur + o.N
+	return putNumber(tx, e, o.Value)
 }
 
 // Sequence returns the last number handed out, or ErrNotFound.
 func (d *DB) Sequence(k Key) (int64, error) { return d.number(kindSequence, k) }
-
-// ResetSequence makes the sequence start anew at 1.
-func (d *DB) ResetSequence(k Key) error { return d.reset(kindSequence, k) }
-
-// nextBlock is what adding n to a sequence at cur gives.
-func nextBlock(id string, cur, n int64) (int64, error) {
-	if cur > math.MaxInt64-n {
-		return 0, &ConflictError{fmt.Sprintf("sequence %q is at %d: %d more would pass %d", id, cur, n, int64(math.MaxInt64))}
-	}
-	return cur + n, nil
-}
-
-// decideAdd adds to a sequence or a counter.
-func (d *DB) decideAdd(o *op) {
-	c := d.batch.find(o.key, o.hash)
-	var cur int64
-	if c.live {
-		cur = int64(le.Uint64(c.value()))
-	}
-	if o.key.Kind == kindSequence {
-		o.value, o.err = nextBlock(o.key.ID, cur, o.n)
-	} else {
-		o.value, o.err = nextCount(o.key.ID, cur, o.n, o.min, o.max)
-	}
-	if o.err == nil {
-		var b [numberSize]byte
-		le.PutUint64(b[:], uint64(o.value))
-		o.capacity, o.err = d.batch.set(c, b[:])
-	}
-}
-
-// decideReset forgets a sequence or a counter.
-func (d *DB) decideReset(o *op) {
-	if c := d.batch.find(o.key, o.hash); c.live {
-		d.batch.remove(c)
-	}
-}
-
-func (d *DB) number(kind uint8, k Key) (int64, error) {
-	key := slotKey(kind, k)
-	var buf [numberSize]byte
-	b, ok := d.tables.Get(key, key.Hash(), buf[:0])
-	if !ok {
-		return 0, ErrNotFound
-	}
-	return int64(le.Uint64(b)), nil
-}
-
-func (d *DB) reset(kind uint8, k Key) error {
-	o := newOp(verbReset, kind, k)
-	defer o.free()
-	return d.do(o)
-}

@@ -2,41 +2,20 @@ package db
 
 import (
 	"errors"
-	"sync/atomic"
+
+	"clouddragon/db/commit"
 )
-
-// tokenBlock is how many tokens are made durable at once. A crash skips what is
-// left of a block.
-const tokenBlock = 1 << 20
-
-// tokens hands out fencing tokens, for locks and mutexes alike. They grow, and
-// a limit above all that were handed out is durable before they are used.
-type tokens struct {
-	last  atomic.Int64 // handed out
-	limit atomic.Int64 // durable: every token handed out is below
-}
-
-// lockToken is the token of the next grant of a lock. Where the block is used
-// up, the batch that holds the grant makes the next block durable too.
-func (d *DB) lockToken() int64 {
-	t := d.tokens.last.Add(1)
-	if t+1 >= max(d.tokens.limit.Load(), d.batch.tokens) {
-		d.batch.tokens = t + tokenBlock
-	}
-	return t
-}
 
 // mutexToken is the token of the next grant of a mutex. The next block is asked
 // for when half of this one is used, so that no grant waits for the disk.
 func (d *DB) mutexToken() (int64, error) {
-	t := d.tokens.last.Add(1)
-	left := d.tokens.limit.Load() - t
-	if left <= tokenBlock/2 && d.reserving.CompareAndSwap(false, true) && d.useFiles() {
-		go d.reserve()
+	token, left := d.tokens.Take()
+	if left <= commit.TokenBlock/2 {
+		d.reserveTokens()
 	}
 	switch {
 	case left > 0:
-		return t, nil
+		return token, nil
 	case d.Err() != nil:
 		return 0, ErrStopped
 	case d.draining.Load():
@@ -47,20 +26,19 @@ func (d *DB) mutexToken() (int64, error) {
 	return 0, ErrTokens
 }
 
-// reserve asks for the next block.
-func (d *DB) reserve() {
-	defer d.background.Done()
-	defer d.reserving.Store(false)
-	o := newOp(verbReserve, kindLock, Key{})
-	defer o.free()
-	err := d.do(o)
-	d.noTokens.Store(errors.Is(err, ErrFull))
-	if err != nil {
-		d.logger.Warn("no new block of tokens", "err", err)
+// reserveTokens asks for the next block of tokens, unless it is on its way.
+func (d *DB) reserveTokens() {
+	if !d.reserving.CompareAndSwap(false, true) {
+		return
 	}
-}
-
-// decideReserve makes a block of tokens durable.
-func (d *DB) decideReserve() {
-	d.batch.tokens = max(d.batch.tokens, d.tokens.last.Load()+tokenBlock)
+	c := &Call{Op: commit.ReserveTokens{}, Done: func(c *Call) {
+		if c.Err != nil {
+			d.log.Warn("no new block of tokens", "err", c.Err)
+		}
+		d.noTokens.Store(errors.Is(c.Err, ErrFull))
+		d.reserving.Store(false)
+	}}
+	if d.writer.Queue(c) != nil { // the server stops
+		d.reserving.Store(false)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"clouddragon/db/store"
 	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog"
 )
@@ -67,7 +68,7 @@ func TestAMarkThatCannotBeMovedEndsTheMove(t *testing.T) {
 		k := Key{"a", fmt.Sprint(i)}
 		_, err := d.Set(SetRequest{Key: k, Data: []byte("x"), Check: AnyVersion})
 		wantDone(t, "a value", err)
-		moves[i] = kvlog.Move{Type: kvlog.TypeTombstone, Acc: k.Acc, ID: k.ID, Hash: d.values.Hash(k.Acc, k.ID), Origin: 1, Size: 64}
+		moves[i] = kvlog.Move{Type: kvlog.TypeTombstone, Acc: k.Acc, ID: k.ID, Hash: d.store.Values.Hash(k.Acc, k.ID), Origin: 1, Size: 64}
 	}
 	var reads atomic.Int32
 	fs.Fail(func(op memdisk.Op) error {
@@ -76,7 +77,7 @@ func TestAMarkThatCannotBeMovedEndsTheMove(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := d.move(moves, 0); !errors.Is(err, ErrDamaged) {
+	if err := d.writer.Do(&store.Move{Moves: moves, Bytes: 128}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v, want ErrDamaged", err)
 	}
 	mustClose(t, d)

@@ -26,7 +26,7 @@ func TestWaitThatEndedBeforeTheHoldIsNoFullDisk(t *testing.T) {
 	}()
 	awaitQueue(t, d, k, 1)
 	clock.pass(3 * time.Second)
-	d.queue.signal()
+	d.writer.Wake()
 	var held *HeldError
 	if err := <-answer; !errors.As(err, &held) {
 		t.Errorf("got %v, want a *HeldError", err)

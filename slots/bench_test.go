@@ -22,7 +22,7 @@ func onDisk(tb testing.TB, n int) (*writer, []Key) {
 	w := newWriter(tables)
 	keys := make([]Key, n)
 	for i := range keys {
-		keys[i] = Key{2, "account", fmt.Sprintf("counter/%d", i)}
+		keys[i] = Key{Kind: 2, Acc: "account", ID: fmt.Sprintf("counter/%d", i)}
 		w.set(tb, keys[i], "8 bytes.")
 		if len(w.batch) == 1000 || i == n-1 {
 			w.Apply(w.batch)
@@ -35,7 +35,7 @@ func onDisk(tb testing.TB, n int) (*writer, []Key) {
 func TestTheSteadyPathDoesNotAllocate(t *testing.T) {
 	w, keys := onDisk(t, 1000)
 	image := make([]byte, 64)
-	change := make([]Change, 1)
+	change := make([]Image, 1)
 	buf := make([]byte, 0, 64)
 	i := 0
 	for name, call := range map[string]func(k Key, hash uint64){
@@ -52,17 +52,17 @@ func TestTheSteadyPathDoesNotAllocate(t *testing.T) {
 		"Put": func(k Key, hash uint64) {
 			r, payload, _ := w.Lookup(k, hash)
 			w.Encode(image, r, k, payload)
-			change[0] = Change{Ref: r, Image: image, Hash: hash, Op: Put}
+			change[0] = Image{Ref: r, Bytes: image}
 			w.Apply(change)
 		},
 		"Delete and Insert": func(k Key, hash uint64) {
 			r, _, _ := w.Lookup(k, hash)
 			w.EncodeFree(image, r)
-			change[0] = Change{Ref: r, Image: image, Hash: hash, Op: Delete}
+			change[0] = Image{Ref: r, Bytes: image}
 			w.Apply(change)
 			r, _ = w.Alloc(0)
 			w.Encode(image, r, k, []byte("8 bytes."))
-			change[0] = Change{Ref: r, Image: image, Hash: hash, Op: Insert}
+			change[0] = Image{Ref: r, Bytes: image}
 			w.Apply(change)
 		},
 	} {
@@ -115,12 +115,12 @@ func BenchmarkTables(b *testing.B) {
 					b.Fatal("the key is gone")
 				}
 			})
-			image, payload, change := make([]byte, 64), make([]byte, 8), make([]Change, 1)
+			image, payload, change := make([]byte, 64), make([]byte, 8), make([]Image, 1)
 			run("LookupEncodeApply", func(k Key, hash uint64) {
 				r, was, _ := w.Lookup(k, hash)
 				binary.LittleEndian.PutUint64(payload, binary.LittleEndian.Uint64(was)+1)
 				w.Encode(image, r, k, payload)
-				change[0] = Change{Ref: r, Image: image, Op: Put}
+				change[0] = Image{Ref: r, Bytes: image}
 				w.Apply(change)
 			})
 			b.Logf("index: %.1f bytes an id", float64(w.Stats().IndexBytes)/float64(n))

@@ -3,18 +3,18 @@ package slots
 // Each calls fn for each key of a kind, until fn returns an error, which it
 // returns. The payload aliases the mapping. Only recovery calls it, after Load
 // and Rewrite.
-func (t *Tables) Each(kind uint8, fn func(acc, id string, payload []byte) error) error {
+func (t *Tables) Each(kind uint8, fn func(k Key, payload []byte) error) error {
 	for class, tab := range t.tables {
 		for n := uint64(0); n < tab.used; n++ {
 			image := tab.slot(n)
-			if image[4] != kind {
+			if image[4]&^hasSub != kind {
 				continue
 			}
 			s, err := t.Decode(MakeRef(class, n), image)
 			if err != nil {
 				return err
 			}
-			if err := fn(string(s.Acc), string(s.ID), s.Payload); err != nil {
+			if err := fn(s.Key(), s.Payload); err != nil {
 				return err
 			}
 		}

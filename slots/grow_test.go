@@ -13,7 +13,7 @@ import (
 )
 
 // small is a key of the smallest class.
-func small(i int) Key { return Key{1, "a", fmt.Sprint(i)} }
+func small(i int) Key { return Key{Kind: 1, Acc: "a", ID: fmt.Sprint(i)} }
 
 // sizeOf returns the length of a class's file.
 func sizeOf(t *testing.T, fs *memdisk.FS, class int) int64 {
@@ -204,7 +204,7 @@ func TestOnlyWhatChangedIsSynced(t *testing.T) {
 	w.put(t, small(70), "y")
 	w.put(t, small(80), "y")
 	w.put(t, small(299), "y")
-	w.put(t, Key{1, "a", strings.Repeat("i", 100)}, "y")
+	w.put(t, Key{Kind: 1, Acc: "a", ID: strings.Repeat("i", 100)}, "y")
 	check("data/slots-64 8192", "data/slots-64 20480", "data/slots-128 4096")
 	check()
 

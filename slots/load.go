@@ -88,7 +88,7 @@ func (l *loader) twin(s *Slot, hash uint64) (Ref, bool) {
 	for _, loc := range l.index.Candidates(hash, nil) {
 		r := refAt(loc)
 		image, _ := l.image(r)
-		if other, _ := split(image); other.is(Key{s.Kind, string(s.Acc), string(s.ID)}) {
+		if other, _ := split(image); other.is(s.Key()) {
 			return r, true
 		}
 	}

@@ -15,6 +15,8 @@ var Classes = [4]int{64, 128, 256, 512}
 // The parts of a slot, in bytes; part of the file format, never changed.
 const (
 	slotHead   = 8   // what comes before the payload
+	subSize    = 8   // of Key.Sub, where there is one
+	hasSub     = 128 // this bit of the kind says that there is one
 	MaxAcc     = 64  // longest account name
 	MaxID      = 255 // longest id
 	MaxPayload = 255 // longest payload
@@ -45,15 +47,19 @@ func (r Ref) Number() uint64 { return uint64(r) & (1<<numberBits - 1) }
 // offset returns where the slot starts in its file.
 func (r Ref) offset() int64 { return headerSize + int64(r.Number())*int64(r.Size()) }
 
-// Key names a thing: what kind it is (1 to 255, the caller's own numbers), the
-// account, and the id in it.
+// Key names a thing: what kind it is (1 to 127, the caller's own numbers), the
+// account, the id in it, and, where a thing has several slots, which of them.
 type Key struct {
 	Kind    uint8
 	Acc, ID string
+	Sub     uint64 // 0: the thing has one slot
 }
 
 // seed differs from process to process, so nobody outside can choose names that collide.
 var seed = maphash.MakeSeed()
+
+// hashMask is what of a hash is used; a test makes keys collide with it.
+var hashMask = ^uint64(0)
 
 // Hash returns the key's hash, which is good within this process only.
 func (k Key) Hash() uint64 {
@@ -63,7 +69,10 @@ func (k Key) Hash() uint64 {
 	h.WriteByte(uint8(len(k.Acc)))
 	h.WriteString(k.Acc)
 	h.WriteString(k.ID)
-	return h.Sum64()
+	if k.Sub != 0 {
+		hashSub(&h, k.Sub)
+	}
+	return h.Sum64() & hashMask
 }
 
 // Slot is what a slot holds. Its slices alias the image.
@@ -71,6 +80,16 @@ type Slot struct {
 	Free             bool // the slot was used and is free again; all else is empty
 	Kind             uint8
 	Acc, ID, Payload []byte
+	Sub              uint64
+}
+
+// Key returns the slot's key.
+func (s *Slot) Key() Key { return Key{s.Kind, string(s.Acc), string(s.ID), s.Sub} }
+
+func hashSub(h *maphash.Hash, sub uint64) {
+	var b [subSize]byte
+	binary.LittleEndian.PutUint64(b[:], sub)
+	h.Write(b[:])
 }
 
 // hash returns the hash of the slot's key, as Key.Hash does.
@@ -81,41 +100,73 @@ func (s *Slot) hash() uint64 {
 	h.WriteByte(uint8(len(s.Acc)))
 	h.Write(s.Acc)
 	h.Write(s.ID)
-	return h.Sum64()
+	if s.Sub != 0 {
+		hashSub(&h, s.Sub)
+	}
+	return h.Sum64() & hashMask
 }
 
 func (s *Slot) is(k Key) bool {
-	return s.Kind == k.Kind && string(s.ID) == k.ID && string(s.Acc) == k.Acc
+	return s.Kind == k.Kind && s.Sub == k.Sub && string(s.ID) == k.ID && string(s.Acc) == k.Acc
+}
+
+// sameKey reports whether two images of used slots have the same key.
+func sameKey(a, b []byte) bool {
+	if a[4] != b[4] || a[5] != b[5] || a[6] != b[6] {
+		return false
+	}
+	x, end := split(a)
+	y, _ := split(b)
+	if a[7] == b[7] { // then both have everything in the same place
+		return bytes.Equal(a[slotHead+int(a[7]):end], b[slotHead+int(b[7]):end])
+	}
+	return x.Sub == y.Sub && bytes.Equal(x.ID, y.ID) && bytes.Equal(x.Acc, y.Acc)
 }
 
 // ClassFor returns the index of the smallest class that holds the key with a
 // payload of that many bytes. It returns false where none does, or where the key
 // is not one that a slot can hold.
 func ClassFor(k Key, payload int) (class int, ok bool) {
-	if checkSlot(k.Kind, len(k.Acc), len(k.ID), payload, Classes[len(Classes)-1]) != nil {
+	if checkSlot(k.kind(), len(k.Acc), len(k.ID), payload, Classes[len(Classes)-1]) != nil {
 		return 0, false
 	}
-	size := slotHead + payload + len(k.Acc) + len(k.ID)
+	size := slotHead + payload + subBytes(k.kind()) + len(k.Acc) + len(k.ID)
 	for Classes[class] < size {
 		class++
 	}
 	return class, true
 }
 
+// kind returns the kind as a slot has it.
+func (k *Key) kind() uint8 {
+	if k.Sub != 0 {
+		return k.Kind | hasSub
+	}
+	return k.Kind
+}
+
+// subBytes returns how many bytes a slot of that kind has for Key.Sub.
+func subBytes(kind uint8) int {
+	if kind&hasSub != 0 {
+		return subSize
+	}
+	return 0
+}
+
 // checkSlot is the one check of a used slot's limits, where it is written and
 // where it is read.
 func checkSlot(kind uint8, acc, id, payload, size int) error {
 	switch {
-	case kind == freeKind:
-		return fmt.Errorf("kind is %d, wanted 1 to 255", kind)
+	case kind&^hasSub == freeKind:
+		return fmt.Errorf("kind is %d, wanted 1 to 127", kind&^hasSub)
 	case acc < 1 || acc > MaxAcc:
 		return fmt.Errorf("account is %d bytes long, wanted 1 to %d", acc, MaxAcc)
 	case id < 1 || id > MaxID:
 		return fmt.Errorf("id is %d bytes long, wanted 1 to %d", id, MaxID)
 	case payload < 0 || payload > MaxPayload:
 		return fmt.Errorf("payload is %d bytes long, wanted 0 to %d", payload, MaxPayload)
-	case slotHead+payload+acc+id > size:
-		return fmt.Errorf("contents take %d bytes, the slot has %d", slotHead+payload+acc+id, size)
+	case slotHead+payload+subBytes(kind)+acc+id > size:
+		return fmt.Errorf("contents take %d bytes, the slot has %d", slotHead+payload+subBytes(kind)+acc+id, size)
 	}
 	return nil
 }
@@ -127,11 +178,12 @@ func checkSlot(kind uint8, acc, id, payload, size int) error {
 //	offset size
 //	 0      4   checksum: crc32c over the directory's ID, the Ref (8 bytes), and
 //	            all of the image behind this field
-//	 4      1   kind, 1 to 255; 0: the slot was used and is free again
+//	 4      1   kind, 1 to 127, and 128 more if there is a Sub; 0: the slot was
+//	            used and is free again
 //	 5      1   length of the account, 1 to 64 (free: 0)
 //	 6      1   length of the id, 1 to 255 (free: 0)
 //	 7      1   length of the payload, 0 to 255 (free: 0)
-//	 8          payload, account, id, and zeros to the end
+//	 8          payload, Sub (8 bytes, if there is one), account, id, and zeros to the end
 //
 // The ID and the Ref are in the checksum but not in the image, so that a slot of
 // another directory or from another place never counts.
@@ -142,13 +194,17 @@ type Codec struct {
 // Encode writes the image of a used slot to dst, which is r.Size() bytes long.
 // A key or payload that ClassFor would not put there is a fault of the caller's.
 func (c Codec) Encode(dst []byte, r Ref, k Key, payload []byte) {
-	if err := checkSlot(k.Kind, len(k.Acc), len(k.ID), len(payload), r.Size()); err != nil {
+	if err := checkSlot(k.kind(), len(k.Acc), len(k.ID), len(payload), r.Size()); err != nil {
 		panic("slots: encode: " + err.Error())
 	}
 	dst = dst[:r.Size()]
-	dst[4], dst[5], dst[6], dst[7] = k.Kind, uint8(len(k.Acc)), uint8(len(k.ID)), uint8(len(payload))
+	dst[4], dst[5], dst[6], dst[7] = k.kind(), uint8(len(k.Acc)), uint8(len(k.ID)), uint8(len(payload))
 	n := slotHead
 	n += copy(dst[n:], payload)
+	if k.Sub != 0 {
+		binary.LittleEndian.PutUint64(dst[n:], k.Sub)
+		n += subSize
+	}
 	n += copy(dst[n:], k.Acc)
 	n += copy(dst[n:], k.ID)
 	clear(dst[n:])
@@ -185,6 +241,9 @@ func (c Codec) Decode(r Ref, image []byte) (Slot, error) {
 		return Slot{}, err
 	}
 	s, end := split(image)
+	if image[4]&hasSub != 0 && s.Sub == 0 {
+		return Slot{}, errors.New("the slot has a Sub of 0, which is not written")
+	}
 	if !isZero(image[end:]) {
 		return Slot{}, fmt.Errorf("the contents end at %d, but what follows is not zero", end)
 	}
@@ -194,15 +253,20 @@ func (c Codec) Decode(r Ref, image []byte) (Slot, error) {
 // split takes apart the image of a used slot that is known to be good. It
 // returns where the contents end, too.
 func split(image []byte) (Slot, int) {
-	acc := slotHead + int(image[7])
+	payload := slotHead + int(image[7])
+	acc := payload + subBytes(image[4])
 	id := acc + int(image[5])
 	end := id + int(image[6])
-	return Slot{
-		Kind:    image[4],
-		Payload: image[slotHead:acc:acc],
+	s := Slot{
+		Kind:    image[4] &^ hasSub,
+		Payload: image[slotHead:payload:payload],
 		Acc:     image[acc:id:id],
 		ID:      image[id:end:end],
-	}, end
+	}
+	if acc > payload {
+		s.Sub = binary.LittleEndian.Uint64(image[payload:])
+	}
+	return s, end
 }
 
 // sum returns the checksum of an image at r.

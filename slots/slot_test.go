@@ -64,22 +64,22 @@ func TestTheSmallestClassThatHoldsItIsTaken(t *testing.T) {
 		class   int
 		ok      bool
 	}{
-		{"smallest", Key{1, "a", "i"}, 0, 0, true},
-		{"64 full", Key{1, "a", id[:47]}, 8, 0, true},
-		{"64 and one more", Key{1, "a", id[:48]}, 8, 1, true},
-		{"128 full", Key{1, "a", id[:111]}, 8, 1, true},
-		{"128 and one more", Key{1, "a", id[:112]}, 8, 2, true},
-		{"256 full", Key{1, "a", id[:239]}, 8, 2, true},
-		{"256 and one more", Key{1, "a", id[:240]}, 8, 3, true},
-		{"longest names", Key{255, acc, id}, 512 - 8 - MaxAcc - MaxID, 3, true},
-		{"longest names and one more", Key{255, acc, id}, 512 - 8 - MaxAcc - MaxID + 1, 0, false},
-		{"longest payload", Key{1, "a", "i"}, MaxPayload, 3, true},
-		{"payload too long", Key{1, "a", "i"}, MaxPayload + 1, 0, false},
-		{"kind 0", Key{0, "a", "i"}, 8, 0, false},
-		{"no account", Key{1, "", "i"}, 8, 0, false},
-		{"account too long", Key{1, acc + "a", "i"}, 8, 0, false},
-		{"no id", Key{1, "a", ""}, 8, 0, false},
-		{"id too long", Key{1, "a", id + "i"}, 8, 0, false},
+		{"smallest", Key{Kind: 1, Acc: "a", ID: "i"}, 0, 0, true},
+		{"64 full", Key{Kind: 1, Acc: "a", ID: id[:47]}, 8, 0, true},
+		{"64 and one more", Key{Kind: 1, Acc: "a", ID: id[:48]}, 8, 1, true},
+		{"128 full", Key{Kind: 1, Acc: "a", ID: id[:111]}, 8, 1, true},
+		{"128 and one more", Key{Kind: 1, Acc: "a", ID: id[:112]}, 8, 2, true},
+		{"256 full", Key{Kind: 1, Acc: "a", ID: id[:239]}, 8, 2, true},
+		{"256 and one more", Key{Kind: 1, Acc: "a", ID: id[:240]}, 8, 3, true},
+		{"longest names", Key{Kind: 127, Acc: acc, ID: id}, 512 - 8 - MaxAcc - MaxID, 3, true},
+		{"longest names and one more", Key{Kind: 127, Acc: acc, ID: id}, 512 - 8 - MaxAcc - MaxID + 1, 0, false},
+		{"longest payload", Key{Kind: 1, Acc: "a", ID: "i"}, MaxPayload, 3, true},
+		{"payload too long", Key{Kind: 1, Acc: "a", ID: "i"}, MaxPayload + 1, 0, false},
+		{"kind 0", Key{Kind: 0, Acc: "a", ID: "i"}, 8, 0, false},
+		{"no account", Key{Kind: 1, Acc: "", ID: "i"}, 8, 0, false},
+		{"account too long", Key{Kind: 1, Acc: acc + "a", ID: "i"}, 8, 0, false},
+		{"no id", Key{Kind: 1, Acc: "a", ID: ""}, 8, 0, false},
+		{"id too long", Key{Kind: 1, Acc: "a", ID: id + "i"}, 8, 0, false},
 	} {
 		class, ok := ClassFor(c.key, c.payload)
 		if class != c.class || ok != c.ok {
@@ -102,7 +102,7 @@ func TestTheSmallestClassThatHoldsItIsTaken(t *testing.T) {
 
 func TestKeysThatLookAlikeHaveOtherHashes(t *testing.T) {
 	seen := make(map[uint64]Key)
-	for _, k := range []Key{{1, "ab", "c"}, {1, "a", "bc"}, {2, "ab", "c"}, {1, "ab", "d"}} {
+	for _, k := range []Key{{Kind: 1, Acc: "ab", ID: "c"}, {Kind: 1, Acc: "a", ID: "bc"}, {Kind: 2, Acc: "ab", ID: "c"}, {Kind: 1, Acc: "ab", ID: "d"}} {
 		if other, ok := seen[k.Hash()]; ok {
 			t.Errorf("%+v and %+v have the same hash", k, other)
 		}
@@ -112,7 +112,7 @@ func TestKeysThatLookAlikeHaveOtherHashes(t *testing.T) {
 
 func TestASlotCountsOnlyInItsPlace(t *testing.T) {
 	r := MakeRef(1, 7)
-	for name, good := range map[string][]byte{"used": image(r, Key{1, "a", "i"}, "x"), "free": freeImage(r)} {
+	for name, good := range map[string][]byte{"used": image(r, Key{Kind: 1, Acc: "a", ID: "i"}, "x"), "free": freeImage(r)} {
 		if _, err := codec.Decode(r, good); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -134,10 +134,10 @@ func TestASlotCountsOnlyInItsPlace(t *testing.T) {
 
 func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	for name, k := range map[string]Key{
-		"kind 0":      {0, "a", "i"},
-		"no account":  {1, "", "i"},
-		"too long id": {1, "a", strings.Repeat("i", MaxID+1)},
-		"no room":     {1, "a", strings.Repeat("i", 60)},
+		"kind 0":      {Kind: 0, Acc: "a", ID: "i"},
+		"no account":  {Kind: 1, ID: "i"},
+		"too long id": {Kind: 1, Acc: "a", ID: strings.Repeat("i", MaxID+1)},
+		"no room":     {Kind: 1, Acc: "a", ID: strings.Repeat("i", 60)},
 	} {
 		func() {
 			defer func() {
@@ -167,7 +167,7 @@ func TestAGoodChecksumOverBadContentsIsRefused(t *testing.T) {
 		"payload beyond the slot":    func(b []byte) { b[7] = 255 },
 		"bytes behind the contents":  func(b []byte) { b[63] = 1 },
 	} {
-		b := image(r, Key{1, "a", "i"}, "x")
+		b := image(r, Key{Kind: 1, Acc: "a", ID: "i"}, "x")
 		spoil(b)
 		resum(r, b)
 		if s, err := codec.Decode(r, b); err == nil {
@@ -179,7 +179,7 @@ func TestAGoodChecksumOverBadContentsIsRefused(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	for class := range Classes {
 		r := MakeRef(class, 5)
-		f.Add(uint8(class), uint32(5), image(r, Key{3, "account", "some id"}, "payload"))
+		f.Add(uint8(class), uint32(5), image(r, Key{Kind: 3, Acc: "account", ID: "some id"}, "payload"))
 		f.Add(uint8(class), uint32(5), freeImage(r))
 		f.Add(uint8(class), uint32(5), make([]byte, r.Size()))
 		f.Add(uint8(class), uint32(5), bytes.Repeat([]byte{0xff}, r.Size()))
@@ -203,7 +203,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			again := freeImage(r)
 			if !s.Free {
-				again = image(r, Key{s.Kind, string(s.Acc), string(s.ID)}, string(s.Payload))
+				again = image(r, s.Key(), string(s.Payload))
 			}
 			if !bytes.Equal(again, b) {
 				t.Fatalf("read as %+v, which is written as\n%x, but was\n%x", s, again, b)

@@ -28,7 +28,7 @@ import (
 const (
 	headerSize    = 4096
 	headerMagic   = "CDslots\n"
-	headerVersion = 1
+	headerVersion = 2
 	headerSum     = headerSize - 4
 )
 

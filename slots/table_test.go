@@ -58,11 +58,11 @@ func TestTableHeaderIsAlwaysTheseBytes(t *testing.T) {
 	}
 	got := hex.EncodeToString(b[:32]) + "…" + hex.EncodeToString(b[4092:headerSize])
 	want := "4344736c6f74730a" + // magic
-		"01000000" + // version
+		"02000000" + // version
 		"00010000" + // slot size
 		"a0a1a2a3a4a5a6a7a8a9aaabacadaeaf" + // ID
 		"…" +
-		"5d96a34d" // checksum
+		"49cd15d8" // checksum
 	if got != want || !isZero(b[32:4092]) {
 		t.Errorf("the header is\n%s, wanted\n%s, and zeros between", got, want)
 	}
@@ -117,7 +117,7 @@ func TestATableFileThatIsNotAsItWasIsRefusedByName(t *testing.T) {
 		{"cut by a byte", func(b []byte) []byte { return b[:len(b)-1] }, []string{"8191 bytes", "8192"}},
 		{"no table", func(b []byte) []byte { copy(b, "SQLite"); return b }, []string{"SQLite", "CDslots"}},
 		{"zeros", func(b []byte) []byte { clear(b); return b }, []string{"CDslots"}},
-		{"a newer version", func(b []byte) []byte { b[8] = 2; return b }, []string{"version is 2", "version 1"}},
+		{"a newer version", func(b []byte) []byte { b[8] = 3; return b }, []string{"version is 3", "version 2"}},
 		{"a byte of the header", func(b []byte) []byte { b[2000] ^= 1; return b }, []string{"checksum", "damaged"}},
 		{"another table", header(2, codec), []string{"256 bytes", "128"}},
 		{"another directory", header(1, Codec{ID: [16]byte{0xbb}}), []string{"bb000000", "a0a1a2a3"}},

@@ -143,48 +143,55 @@ func (t *Tables) Release(r Ref) {
 	tab.free = append(tab.free, r.Number())
 }
 
-// Op says what a Change does beside storing an image.
-type Op uint8
-
-const (
-	Put    Op = iota // the key is in this slot already
-	Insert           // the key is new in this slot
-	Delete           // the key leaves this slot, which is free again
-)
-
-// Change is one slot of a batch. The image is Encode's, or EncodeFree's for a
-// Delete; a Put does not need the key's hash.
-type Change struct {
+// Image is what a batch makes of one slot: what Encode or EncodeFree wrote.
+type Image struct {
 	Ref   Ref
-	Image []byte
-	Hash  uint64
-	Op    Op
+	Bytes []byte
 }
 
-// Apply stores a durable batch, in order, and makes it readable as a whole. Only
-// the writer calls it.
-func (t *Tables) Apply(changes []Change) {
+// Apply stores the images of a durable batch, in order, and makes them readable as
+// a whole. What becomes of the index and of the free slots follows from what each
+// slot held before. Only the writer calls it.
+func (t *Tables) Apply(images []Image) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range changes {
-		c := &changes[i]
-		tab, n := t.tables[c.Ref.Class()], c.Ref.Number()
-		// What the mark passes by was given by Alloc and not applied, or not
-		// yet. Below the mark it has to hold an image: that of a free slot.
+	for i := range images {
+		im := &images[i]
+		tab, n := t.tables[im.Ref.Class()], im.Ref.Number()
+		// Slots that Alloc gave and that were not applied, or not yet, lie below the
+		// mark from now on, and have to hold an image there: that of a free slot.
 		for ; tab.used < n; tab.used++ {
-			t.note(tab, t.storeFree(MakeRef(c.Ref.Class(), tab.used)))
+			t.note(tab, t.storeFree(MakeRef(im.Ref.Class(), tab.used)))
+		}
+		var old []byte
+		if n < tab.used {
+			old = tab.slot(n)
 		}
 		tab.used = max(tab.used, n+1)
-		t.note(tab, tab.store(n, c.Image))
-		switch c.Op {
-		case Insert:
-			t.index.Insert(c.Hash, location(c.Ref))
-			tab.live++
-		case Delete:
-			t.index.Delete(c.Hash, location(c.Ref))
-			tab.live--
-			tab.free = append(tab.free, n)
+		t.reindex(im.Ref, old, im.Bytes)
+		t.note(tab, tab.store(n, im.Bytes))
+	}
+}
+
+// reindex follows a slot from its old image, nil if it has none, to its new one.
+func (t *Tables) reindex(r Ref, old, image []byte) {
+	was, is := old != nil && old[4] != freeKind, image[4] != freeKind
+	if was && is && sameKey(old, image) {
+		return
+	}
+	tab := t.tables[r.Class()]
+	if was {
+		s, _ := split(old)
+		t.index.Delete(s.hash(), location(r))
+		tab.live--
+		if !is {
+			tab.free = append(tab.free, r.Number())
 		}
+	}
+	if is {
+		s, _ := split(image)
+		t.index.Insert(s.hash(), location(r))
+		tab.live++
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"clouddragon/db"
+	"clouddragon/db/commit"
 	"clouddragon/handlers"
 	"clouddragon/internal/disk"
 	"clouddragon/internal/front"
@@ -169,11 +170,8 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		Files:        of.segments,
 		Waiters:      c.Limits.Waiters,
 		Log:          log,
-		OnCommit:     func(c db.Commit) { m.Commit(c.Operations, c.Bytes, c.Sync) },
+		Observer:     newObserver(m),
 	}
-	times := m.LockTimes()
-	o.OnMutexWait, o.OnMutexHandOver = times(handlers.MLock.String())
-	o.OnLockWait, o.OnLockHandOver = times(handlers.Lock.String())
 	go func() {
 		d, err := db.Open(o)
 		done <- opened{d, err}
@@ -185,6 +183,24 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		return nil, errInterrupted
 	}
 }
+
+// observer tells the metrics what happens in the database.
+type observer struct {
+	*metrics.Metrics
+	wait, handOver [2]func(time.Duration) // by db.LockKind
+}
+
+func newObserver(m *metrics.Metrics) *observer {
+	o := &observer{Metrics: m}
+	times := m.LockTimes()
+	o.wait[db.MutexInMemory], o.handOver[db.MutexInMemory] = times(handlers.MLock.String())
+	o.wait[db.LockOnDisk], o.handOver[db.LockOnDisk] = times(handlers.Lock.String())
+	return o
+}
+
+func (o *observer) Committed(b commit.Batch)                     { o.Commit(b.Calls, b.Bytes, b.Sync) }
+func (o *observer) Waited(kind db.LockKind, d time.Duration)     { o.wait[kind](d) }
+func (o *observer) HandedOver(kind db.LockKind, d time.Duration) { o.handOver[kind](d) }
 
 // drain takes no more connections and lets active requests end, for as long as
 // limit. Idle connections linger first: their clients may be about to send the

@@ -34,7 +34,7 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	damaged := 0
-	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d *db.Damage) {
+	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d *disk.Damage) {
 		damaged++
 		fmt.Fprintln(stdout, d)
 	})

@@ -265,8 +265,12 @@ func (m *osMapping) Store(off int, p []byte) (err error) {
 	// would end the process.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if fault, ok := recover().(interface{ Addr() uintptr }); ok {
-			err = &os.PathError{Op: "store", Path: m.name, Err: fmt.Errorf("the page at %x of memory cannot be written: %w", fault.Addr(), unix.EFAULT)}
+		switch p := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			err = &os.PathError{Op: "store", Path: m.name, Err: fmt.Errorf("the page at %x of memory cannot be written: %w", p.Addr(), unix.EFAULT)}
+		default:
+			panic(p)
 		}
 	}()
 	copy(room, p)

@@ -1,4 +1,4 @@
-package db
+package store
 
 import (
 	"errors"
@@ -9,14 +9,14 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// snapshotSegments and snapshotShare bound how much of the log a start reads
+// SnapshotSegments and snapshotShare bound how much of the log a start reads
 // after a crash, and how much of what is written are snapshots of the index.
 const (
-	snapshotSegments = 4 // segments
+	SnapshotSegments = 4 // segments
 	snapshotShare    = 4 // times the size of the snapshot
 )
 
-// snapshots is what is known of the index snapshot. DB.ckptMu guards it.
+// snapshots is what is known of the index snapshot. Store.checkpointing guards it.
 type snapshots struct {
 	at       wal.Pos // its place in the log
 	size     int64   // bytes
@@ -29,36 +29,36 @@ func (s *snapshots) dueFor(at wal.Pos, appended uint64, segment int64, closing b
 	if closing || s.none != nil {
 		return at != s.at || s.none != nil
 	}
-	return appended-s.appended > uint64(max(snapshotSegments*segment, snapshotShare*s.size))
+	return appended-s.appended > uint64(max(SnapshotSegments*segment, snapshotShare*s.size))
 }
 
 // saveIndex writes a snapshot. It is a cache, so that a failure is only logged.
-func (d *DB) saveIndex(s *kvlog.Snapshot, at wal.Pos, appended uint64) {
-	size, err := s.Write(d.fs, d.dir)
+func (s *Store) saveIndex(snapshot *kvlog.Snapshot, at wal.Pos, appended uint64) {
+	size, err := snapshot.Write(s.o.FS, s.o.Dir)
 	switch {
 	case disk.IsFull(err):
-		d.logger.Warn("disk full: the index is not saved, so that a start takes longer", "err", err)
+		s.o.Log.Warn("disk full: index snapshot not written; the next start will be slower", "err", err)
 	case err != nil:
-		d.logger.Error("the index is not saved, so that a start takes longer", "err", err)
+		s.o.Log.Error("index snapshot not written; the next start will be slower", "err", err)
 	default:
-		d.snapshot = snapshots{at: at, size: size, appended: appended}
+		s.snapshot = snapshots{at: at, size: size, appended: appended}
 	}
 }
 
 // loadIndex fills the index, from the snapshot and the log behind it, or from the
 // whole log.
-func (r *directory) loadIndex(o *Options) error {
-	from, size, err := r.values.Load(o.FS, o.Dir)
+func (d *directory) loadIndex(o *Options) error {
+	from, size, err := d.state.Values.Load(o.FS, o.Dir)
 	if err == nil {
-		r.snapshot = snapshots{at: from, size: size}
-		return r.log.ScanBefore(from, r.replayValues, r.values.Salvage)
+		d.snapshot = snapshots{at: from, size: size}
+		return d.log.ScanBefore(from, d.state.ApplyValues, d.state.Values.Salvage)
 	}
-	if r.snapshot.none = err; errors.Is(err, fs.ErrNotExist) {
-		if r.state.Log.Seq == 0 {
+	if d.snapshot.none = err; errors.Is(err, fs.ErrNotExist) {
+		if d.last.Log.Seq == 0 {
 			return nil // a new directory
 		}
 		err = errors.New("none was saved yet")
 	}
 	o.Log.Info("the index is rebuilt from the log", "why", err)
-	return r.log.ScanBefore(wal.Pos{}, r.replayValues, r.values.Salvage)
+	return d.log.ScanBefore(wal.Pos{}, d.state.ApplyValues, d.state.Values.Salvage)
 }

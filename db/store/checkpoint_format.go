@@ -1,4 +1,4 @@
-package db
+package store
 
 import (
 	"encoding/binary"
@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -31,7 +32,7 @@ import (
 //	76  u32 room for one copy in bytes: the file is twice as long
 //	80  u64 tokens: every token handed out is below
 //	88  u64 version: the newest version of a value
-//	96  i64 database time, i64 wall time: one moment, see clock.go
+//	96  the moment of the checkpoint, see commit.MomentSize
 //	112 4 tables: u64 size of the file in bytes, u64 slots in use (the high-water mark)
 //	176 the segments of the log that count, ascending: uvarint differences
 const (
@@ -60,7 +61,7 @@ type checkpoint struct {
 	Log      wal.Pos
 	Tokens   uint64
 	Version  uint64
-	Moment   moment
+	Moment   commit.Moment
 	Sizes    [len(slots.Classes)]int64
 	Used     [len(slots.Classes)]uint64
 	Segments []uint64
@@ -80,8 +81,7 @@ func (c *checkpoint) encode() []byte {
 	le.PutUint32(b[76:], uint32(c.Room))
 	le.PutUint64(b[80:], c.Tokens)
 	le.PutUint64(b[88:], c.Version)
-	le.PutUint64(b[96:], uint64(c.Moment.now))
-	le.PutUint64(b[104:], uint64(c.Moment.wall))
+	c.Moment.Put(b[96:])
 	for i := range c.Sizes {
 		le.PutUint64(b[112+16*i:], uint64(c.Sizes[i]))
 		le.PutUint64(b[120+16*i:], c.Used[i])
@@ -119,7 +119,7 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 		Log:     wal.Pos{Segment: le.Uint64(b[48:]), Offset: int64(le.Uint64(b[56:])), Seq: le.Uint64(b[64:]), Sum: le.Uint32(b[72:])},
 		Tokens:  le.Uint64(b[80:]),
 		Version: le.Uint64(b[88:]),
-		Moment:  decodeMoment(b[96:]),
+		Moment:  commit.GetMoment(b[96:]),
 	}
 	for i := range c.Sizes {
 		c.Sizes[i] = int64(le.Uint64(b[112+16*i:]))
@@ -137,7 +137,7 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 	return c, nil
 }
 
-// checkpointFile is the open CHECKPOINT. It belongs to whoever holds DB.ckptMu.
+// checkpointFile is the open CHECKPOINT. It belongs to whoever holds Store.checkpointing.
 type checkpointFile struct {
 	f     disk.File
 	fault error // what was wrong with one of the copies when it was opened

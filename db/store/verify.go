@@ -1,4 +1,4 @@
-package db
+package store
 
 import (
 	"errors"
@@ -23,14 +23,19 @@ type Report struct {
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
 func Verify(fsys disk.FS, dir string, report func(*Damage)) (Report, error) {
-	o := &Options{FS: fsys, Dir: dir, Segment: wal.MinSegment, Files: 1} // the segments that are there may be larger
+	// The segments that are there may be larger.
+	return VerifyWith(Options{FS: fsys, Dir: dir, Segment: wal.MinSegment}, report)
+}
+
+// VerifyWith is Verify for a directory that was made with an Extent of its own.
+func VerifyWith(o Options, report func(*Damage)) (Report, error) {
 	o.defaults()
-	lock, err := lockDir(o)
+	lock, err := lockDir(&o)
 	if err != nil && !isNotExist(err) {
 		return Report{}, err
 	}
 	var rep Report
-	err = verify(o, &rep, report)
+	err = verify(&o, &rep, report)
 	if lock != nil {
 		err = errors.Join(err, lock.Close())
 	}
@@ -84,13 +89,13 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(*Damage)) (e
 		}
 		return nil
 	}
-	r.tables.Load(r.state.Used, r.images, report)
-	for _, c := range r.tables.Stats().Classes {
+	r.state.Tables.Load(r.last.Used, r.state.Images, report)
+	for _, c := range r.state.Tables.Stats().Classes {
 		rep.Slots += c.Used
 	}
 	if err := r.snapshot.none; errors.Is(err, kvlog.ErrSnapshot) {
 		report(&Damage{File: "index", What: err.Error(), Lost: "nothing, since the next start makes it anew"})
 	}
-	rep.Values = r.values.Check(func(d *Damage) { report(d) })
+	rep.Values = r.state.Values.Check(func(d *Damage) { report(d) })
 	return nil
 }

@@ -1,0 +1,129 @@
+package commit
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// Types of records in the log, besides those of kvlog; part of the file format,
+// never changed.
+//
+//	TypeSlot    u64 slot, then the slot's new image
+//	TypeTokens  u64 every token handed out from now on, until the next such record, is below
+//	TypeMoment  a moment, at which the batch was decided. Alone in its batch it is
+//	            a durability mark: the batch before was durable
+const (
+	TypeSlot   uint8 = 1
+	TypeTokens uint8 = 2
+	TypeMoment uint8 = 3
+)
+
+var le = binary.LittleEndian
+
+// The sizes of some records in the log, in bytes.
+const (
+	tokensRecord = 8 + 8
+	momentRecord = 8 + MomentSize
+)
+
+// SlotChange is the most that a change of one slot adds to a batch, in bytes: an
+// image that moves to another slot, the free slot that it leaves, and a new
+// block of tokens.
+const SlotChange = 2*(8+8+512) + tokensRecord
+
+// slotRecordSize is the size of the record of a slot in the log, in bytes.
+func slotRecordSize(r slots.Ref) int { return wal.RecordSize(8 + r.Size()) }
+
+// State is what the log's records change: the slot tables, the index of the
+// values, and what has to be known of tokens and versions. There is one Apply for
+// a commit, for recovery and for whoever follows the log of another server.
+type State struct {
+	Tables  *slots.Tables
+	Values  *kvlog.Values
+	Tokens  uint64 // every token handed out is below
+	Version uint64 // the newest version of a value
+	Moment  Moment // the latest that the log has
+
+	// Images, where it is not nil, collects the last image of each slot instead of
+	// storing them in the tables. Recovery stores them once all is found good.
+	Images map[slots.Ref][]byte
+
+	images []slots.Image
+}
+
+// Apply changes the state to what the records of one durable batch say. steps are
+// what the batch changes of the values, as whoever made it knows them; nil: they
+// are found from the records, which must be new to the index. An error says that
+// the batch cannot be what a server of this version has written, or that the tables
+// could not be written: then nothing may be answered from them any more.
+func (s *State) Apply(recs wal.Records, steps []kvlog.Step) error {
+	s.images = s.images[:0]
+	for rec := range recs.All() {
+		body := rec.Body
+		switch {
+		case rec.Type == TypeSlot && len(body) > 8:
+			if err := s.slot(slots.Ref(le.Uint64(body)), body[8:]); err != nil {
+				return err
+			}
+		case rec.Type == TypeTokens && len(body) == 8:
+			s.Tokens = max(s.Tokens, le.Uint64(body))
+		case rec.Type == TypeMoment && len(body) == MomentSize:
+			s.Moment = s.Moment.Later(GetMoment(body))
+		case rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeTombstone:
+			if steps == nil {
+				if err := s.value(recs, rec); err != nil {
+					return err
+				}
+			}
+		default:
+			return fmt.Errorf("a record of unknown type %d with %d bytes: was it written by a newer version?", rec.Type, len(body))
+		}
+	}
+	s.Tables.Apply(s.images)
+	if steps != nil {
+		s.Values.Apply(recs.Start(), steps)
+	}
+	return s.Tables.Err()
+}
+
+// ApplyValues takes over only the values of a batch, where the tables hold the
+// rest already.
+func (s *State) ApplyValues(recs wal.Records) error {
+	for rec := range recs.All() {
+		if rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeTombstone {
+			if err := s.value(recs, rec); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *State) slot(ref slots.Ref, image []byte) error {
+	if s.Images == nil {
+		s.images = append(s.images, slots.Image{Ref: ref, Bytes: image})
+		return nil
+	}
+	if len(image) != ref.Size() {
+		return fmt.Errorf("an image of %d bytes for slot %d of %s", len(image), ref.Number(), slots.FileName(ref.Class()))
+	}
+	if _, err := s.Tables.Decode(ref, image); err != nil {
+		return fmt.Errorf("image of slot %d of %s: %w", ref.Number(), slots.FileName(ref.Class()), err)
+	}
+	s.Images[ref] = bytes.Clone(image)
+	return nil
+}
+
+func (s *State) value(recs wal.Records, rec wal.Record) error {
+	version, err := s.Values.Replay(recs, rec)
+	if err != nil {
+		return fmt.Errorf("segment %d at offset %d: %w", recs.Segment, rec.Offset, err)
+	}
+	s.Version = max(s.Version, version)
+	return nil
+}

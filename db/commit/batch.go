@@ -1,0 +1,211 @@
+package commit
+
+import (
+	"time"
+
+	"clouddragon/kvlog"
+)
+
+// commit decides as many calls as fit into one batch, makes it durable and answers
+// them. It returns how many it took, and whether it did anything. What ends because
+// time has passed is decided first.
+func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
+	tx := w.tx
+	tx.reset()
+	if refuse {
+		w.refuseWaiters()
+	}
+	if w.Err() != nil {
+		// The batch of these calls was never begun.
+		for _, c := range todo {
+			tx.Answer(c, ErrStopped)
+		}
+		taken, w.blocked = len(todo), true
+	} else {
+		taken = w.decideAll(todo)
+	}
+	tx.encode()
+	did = taken > 0 || len(tx.answers) > 0 || tx.records.Records() > 0
+	if tx.records.Records() > 0 && !w.append() {
+		for i := range tx.answers {
+			tx.answers[i].err = ErrUnknown
+		}
+	}
+	for _, p := range w.o.Parts {
+		p.Committed()
+	}
+	for i := range tx.answers {
+		a := &tx.answers[i]
+		a.call.Err = a.err
+		a.call.Done(a.call)
+	}
+	return taken, did
+}
+
+// refuseWaiters answers the calls that wait for a lock: there is no more time for that.
+func (w *Writer) refuseWaiters() {
+	err := ErrStopping
+	if w.Err() != nil {
+		err = ErrStopped
+	}
+	for _, p := range w.o.Parts {
+		p.Drain(w.tx, err)
+	}
+}
+
+// decideAll decides as much as fits into one batch, at least one call, and returns
+// how many.
+func (w *Writer) decideAll(todo []*Call) int {
+	tx := w.tx
+	reserve := w.o.Room.Begin()
+	w.expire(reserve)
+	if !w.blocked && w.noteDue() {
+		tx.Date()
+	}
+	for i, c := range todo {
+		if !w.decideOne(c, i, reserve) {
+			return i
+		}
+		if tx.bytes() >= MaxBatch {
+			return i + 1
+		}
+	}
+	return len(todo)
+}
+
+// decideOne decides a call, the i-th of the batch, or hands it on. It returns false
+// if that is for the next batch to do.
+func (w *Writer) decideOne(c *Call, i, reserve int) bool {
+	tx := w.tx
+	for {
+		empty := i == 0 && tx.records.Records() == 0 && tx.size == 0
+		switch w.o.Room.Fits(c, tx.bytes(), empty) {
+		case Decide:
+			if w.decide(c, reserve) {
+				return true
+			}
+			// It needs more than it said. With that it is asked for room again.
+		case NextBatch:
+			return false
+		case Lacking:
+			w.o.Room.Lacks(c, &NoRoom{Class: LogRoom})
+			return true
+		case Full:
+			tx.Answer(c, ErrFull)
+			return true
+		}
+	}
+}
+
+// decide decides one call. It returns false if the call needs more room than it
+// said, and nothing was decided.
+func (w *Writer) decide(c *Call, reserve int) bool {
+	tx := w.tx
+	before := tx.bytes()
+	s := tx.save()
+	tx.call = c
+	err := c.Op.Decide(tx)
+	tx.call = nil
+	if need := tx.bytes() - before; need > max(c.Op.Size(), c.Need) && tx.bytes() > reserve {
+		tx.undo(&s)
+		tx.forget()
+		c.Need = need
+		return false
+	}
+	if err != nil && err != ErrWaiting {
+		tx.undo(&s)
+	}
+	tx.forget()
+	if lacks, ok := err.(*NoRoom); ok {
+		w.o.Room.Lacks(c, lacks)
+	} else if err != ErrWaiting {
+		tx.Answer(c, err)
+	}
+	return true
+}
+
+// expire lets the Parts decide what is over by now, as far as the log has room.
+func (w *Writer) expire(reserve int) {
+	tx := w.tx
+	tx.expired = true
+	w.blocked = false
+	for _, p := range w.o.Parts {
+		for !w.blocked && tx.bytes() < MaxBatch {
+			if at, ok := p.Next(); !ok || at > tx.Now() {
+				break
+			}
+			// Without room for an end the next batch tries again.
+			if w.blocked = tx.bytes()+SlotChange > reserve; !w.blocked {
+				s := tx.save()
+				if err := p.Expire(tx); err != nil || tx.bytes() > reserve {
+					tx.undo(&s)
+					w.blocked = true
+				}
+				tx.forget()
+			}
+		}
+	}
+	if w.blocked && w.o.Room.Blocked() {
+		for _, p := range w.o.Parts {
+			p.TimeOut(tx)
+		}
+		tx.forget()
+	}
+	tx.expired = false
+}
+
+// encode turns what was decided about slots, tokens and the time into records.
+func (tx *Tx) encode() {
+	tx.encodeSlots()
+	if tx.tokenLimit != 0 {
+		le.PutUint64(tx.records.Add(TypeTokens, 8), uint64(tx.tokenLimit))
+	}
+	if tx.dated {
+		tx.moment.Put(tx.records.Add(TypeMoment, MomentSize))
+	}
+}
+
+// noSteps says that a batch changes no values, as far as whoever made it knows.
+var noSteps = []kvlog.Step{}
+
+// append makes the batch durable and applies it. It returns false if the disk failed.
+func (w *Writer) append() bool {
+	tx, state := w.tx, w.o.State
+	began := time.Now()
+	end, err := w.o.Log.Append(&tx.records)
+	if err != nil {
+		w.Fail(err)
+		return false
+	}
+	took := time.Since(began)
+	steps := tx.steps
+	if len(steps) == 0 {
+		steps = noSteps
+	}
+	if step := state.Moment.Stepped(tx.moment); tx.dated && step != 0 {
+		w.o.Logger.Warn("the wall clock was set; nothing that is held or stored ends earlier or later for it", "forward", step.Round(time.Millisecond))
+	}
+	if err := state.Apply(tx.records.At(end), steps); err != nil {
+		w.Fail(err) // the log has the batch: the next start applies it
+		return false
+	}
+	state.Version = tx.version
+	if tx.tokenLimit != 0 {
+		w.o.Tokens.limit.Store(tx.tokenLimit)
+	}
+	w.mu.Lock()
+	w.position = Position{Log: end, Tokens: state.Tokens, Version: state.Version, Moment: state.Moment}
+	w.mu.Unlock()
+	// A moment that stands alone is a durability mark.
+	w.quiet = tx.dated && tx.records.Records() == 1
+	w.appended = began.Add(took)
+	w.commits.Add(1)
+	if w.o.Publish != nil && len(tx.touched) > 0 {
+		w.o.Publish(tx.touched)
+	}
+	if w.o.Batch != nil {
+		w.o.Batch(Batch{Calls: len(tx.answers), Bytes: tx.records.Len(), Sync: took})
+	}
+	w.o.Maintain()
+	return true
+}

@@ -1,0 +1,19 @@
+package commit
+
+// What the tests of the writer's turns look at.
+
+// Put adds a call to the queue; with lead it is the caller's turn.
+func (w *Writer) Put(c *Call) (lead bool, err error) { return w.queue.put(true, c) }
+
+// Lead takes the caller's turn.
+func (w *Writer) Lead() { w.lead() }
+
+// Ring has the standby find that its timer rang.
+func (w *Writer) Ring() { w.timer.Reset(0) }
+
+// StandbyWants reports whether the standby waits for the end of a caller's turn.
+func (w *Writer) StandbyWants() bool {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	return w.queue.standbyWants
+}

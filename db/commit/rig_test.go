@@ -1,0 +1,222 @@
+package commit_test
+
+import (
+	"encoding/binary"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/internal/test/memdisk"
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// rig is a writer on a simulated disk.
+type rig struct {
+	*commit.Writer
+	fs     *memdisk.FS
+	store  *store.Store
+	tokens *commit.Tokens
+	alarm  *alarm
+	mono   atomic.Int64
+}
+
+// newRig opens a new directory with segments of that size.
+func newRig(t *testing.T, segment int64, o commit.Options) *rig {
+	t.Helper()
+	return openRig(t, memdisk.New(), segment, o)
+}
+
+func openRig(t *testing.T, fs *memdisk.FS, segment int64, o commit.Options) *rig {
+	t.Helper()
+	r := &rig{fs: fs, alarm: new(alarm)}
+	s, recovered, err := store.Open(store.Options{
+		FS: fs, Dir: "data", Segment: segment, Extent: 4096, CheckpointRoom: 4096,
+		Clock: func() (mono, wall int64) { return r.mono.Load(), 1_800_000_000e9 + r.mono.Load() },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.store, r.tokens = s, recovered.Tokens
+	if o.QuietAfter == 0 {
+		o.QuietAfter = time.Hour
+	}
+	if o.Batch == nil {
+		o.Batch = func(commit.Batch) {}
+	}
+	o.Parts = []commit.Part{r.alarm}
+	r.Writer = s.NewWriter(recovered, o)
+	s.Start()
+	r.Start()
+	return r
+}
+
+func (r *rig) close(t *testing.T) {
+	t.Helper()
+	r.Writer.Close()
+	if err := r.store.Close(r.tokens.Stop()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pass lets time go by.
+func (r *rig) pass(d time.Duration) { r.mono.Add(int64(d)) }
+
+// number returns what a thing holds, which is durable; ok is false if there is none.
+func (r *rig) number(id string) (n int64, ok bool) {
+	k := key(id)
+	b, ok := r.store.Tables.Get(k, k.Hash(), nil)
+	if !ok {
+		return 0, false
+	}
+	return int64(binary.LittleEndian.Uint64(b)), true
+}
+
+func key(id string) slots.Key { return slots.Key{Kind: 9, Acc: "a", ID: id} }
+
+// opFunc is an operation that a test makes up.
+type opFunc func(tx *commit.Tx) error
+
+func (opFunc) Size() int                     { return commit.SlotChange }
+func (opFunc) Frees() bool                   { return false }
+func (f opFunc) Decide(tx *commit.Tx) error  { return f(tx) }
+func get(tx *commit.Tx, id string) (n int64) { return numberOf(entry(tx, id)) }
+
+func entry(tx *commit.Tx, id string) *commit.Entry { return tx.Entry(key(id), key(id).Hash()) }
+
+func numberOf(e *commit.Entry) int64 {
+	if !e.Live() {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint64(e.Payload()))
+}
+
+// put sets a number. The payload has so many bytes more.
+func put(tx *commit.Tx, id string, n int64, more int) error {
+	b := tx.Bytes(8 + more)
+	binary.LittleEndian.PutUint64(b, uint64(n))
+	return tx.Put(entry(tx, id), b)
+}
+
+func remove(tx *commit.Tx, id string) {
+	if e := entry(tx, id); e.Live() {
+		tx.Remove(e)
+	}
+}
+
+// add is the operation that adds to a number.
+func add(id string, n int64) commit.Op {
+	return opFunc(func(tx *commit.Tx) error { return put(tx, id, get(tx, id)+n, 0) })
+}
+
+// large is an operation that adds a record of so many bytes to the log.
+type large struct{ data []byte }
+
+func (o *large) Frees() bool { return false }
+
+func (o *large) Size() int { return wal.RecordSize(len(o.data) + 100) }
+
+func (o *large) Decide(tx *commit.Tx) error {
+	k := slots.Key{Acc: "a", ID: "large"}
+	e := tx.Decided(k, 1)
+	if e == nil {
+		e = tx.AddValue(k, 1, noValue)
+	}
+	tx.PutValue(e, &commit.NewValue{Data: o.data})
+	return nil
+}
+
+// call returns a call and what is closed once it is answered.
+func call(op commit.Op) (*commit.Call, <-chan struct{}) {
+	done := make(chan struct{})
+	return &commit.Call{Op: op, Done: func(*commit.Call) { close(done) }}, done
+}
+
+// alarm is a Part that adds to a number at an instant.
+type alarm struct {
+	mu sync.Mutex // guards at: a test sets it while the writer looks
+	at int64      // 0: never
+}
+
+func (a *alarm) set(at int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at = at
+}
+
+func (a *alarm) Next() (at int64, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at, a.at != 0
+}
+
+func (a *alarm) Expire(tx *commit.Tx) error {
+	a.set(0)
+	return put(tx, "alarm", get(tx, "alarm")+1, 0)
+}
+
+func (a *alarm) Mark(*commit.Tx) int     { return 0 }
+func (a *alarm) Undo(int)                {}
+func (a *alarm) Forget()                 {}
+func (a *alarm) TimeOut(*commit.Tx)      {}
+func (a *alarm) Drain(*commit.Tx, error) {}
+func (a *alarm) Committed()              {}
+
+// barrier stops the writer at its next sync of the log.
+type barrier struct {
+	reached chan struct{} // closed once the writer is there
+	pass    chan error
+}
+
+// barrierAt makes the next sync of a log segment wait, of one that is written to.
+func barrierAt(fs *memdisk.FS) *barrier {
+	g := &barrier{reached: make(chan struct{}), pass: make(chan error)}
+	var (
+		once    sync.Once
+		mu      sync.Mutex // guards written
+		written string
+	)
+	fs.Fail(func(op memdisk.Op) error {
+		if !strings.HasSuffix(op.Name, ".seg") {
+			return nil
+		}
+		mu.Lock()
+		if op.Kind == memdisk.Write && op.Off > 0 {
+			written = op.Name
+		}
+		here := op.Kind == memdisk.Sync && op.Name == written
+		mu.Unlock()
+		var err error
+		if here {
+			once.Do(func() {
+				close(g.reached)
+				err = <-g.pass
+			})
+		}
+		return err
+	})
+	return g
+}
+
+func (g *barrier) open() { g.pass <- nil }
+
+// soon waits for what has to come.
+func soon[T any](t *testing.T, what string, c <-chan T) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(10 * time.Second):
+		t.Fatal(what, "does not come")
+	}
+}
+
+func wantDone(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}

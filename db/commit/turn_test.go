@@ -1,0 +1,156 @@
+package commit_test
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/kvlog"
+)
+
+var noValue = kvlog.Found{}
+
+// takeTurn puts a call first into the queue of a writer that is left alone, so that
+// it is the test's turn.
+func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
+	t.Helper()
+	for {
+		c, done := call(add("turn", 1))
+		lead, err := r.Put(c)
+		wantDone(t, "put", err)
+		if lead {
+			return done
+		}
+		<-done // the standby was looking whether there is anything to do
+	}
+}
+
+// The standby finds that something is due while a caller writes, and comes back to it.
+func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
+	r := newRig(t, 16<<10, commit.Options{})
+	done := takeTurn(t, r)
+	g := barrierAt(r.fs)
+	go r.Lead()
+	<-g.reached
+	r.alarm.set(1_800_000_000e9 + int64(time.Minute))
+	r.pass(time.Minute)
+	r.Ring()
+	for !r.StandbyWants() {
+		runtime.Gosched()
+	}
+	g.open()
+	<-done
+	for n, _ := r.number("alarm"); n != 1; n, _ = r.number("alarm") {
+		runtime.Gosched()
+	}
+	r.close(t)
+}
+
+// What happens by itself happens also where nobody asks after a caller's turn.
+func TestTimerIsSetAtTheEndOfACallersTurn(t *testing.T) {
+	r := newRig(t, 1<<20, commit.Options{})
+	for r.store.Log.NeedsPrepare() {
+		runtime.Gosched() // until the standby has no reason to look but the timer
+	}
+	done := takeTurn(t, r)
+	r.alarm.set(1_800_000_000e9 + int64(10*time.Millisecond))
+	r.Lead()
+	<-done
+	r.pass(10 * time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		if n, _ := r.number("alarm"); n == 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the alarm does not go off")
+		}
+	}
+	r.close(t)
+}
+
+// A durability mark is for a log that is quiet, and a log that is written to is not.
+func TestNoDurabilityMarksBetweenWrites(t *testing.T) {
+	r := newRig(t, 1<<20, commit.Options{}) // all of it in one segment, without a seal
+	wantDone(t, "an increment", r.Do(add("a", 1)))
+	before := r.store.Log.Stats().Appended
+	wantDone(t, "an increment", r.Do(add("a", 1)))
+	one := r.store.Log.Stats().Appended - before
+	for range 1000 {
+		wantDone(t, "an increment", r.Do(add("a", 1)))
+		r.Ring()
+	}
+	if got := r.store.Log.Stats().Appended - before; got != 1001*one {
+		t.Errorf("%d bytes logged, want 1001 times %d", got, one)
+	}
+	r.close(t)
+}
+
+// A caller writes one batch, whatever else waits: what is left of it is the standby's.
+func TestACallersTurnIsOneBatch(t *testing.T) {
+	r := newRig(t, 4*commit.MaxBatch, commit.Options{})
+	done := takeTurn(t, r)
+	before := r.Commits()
+	var others []<-chan struct{}
+	for range 5 {
+		c, answered := call(&large{data: make([]byte, commit.MaxBatch/4)})
+		if lead, err := r.Put(c); err != nil || lead {
+			t.Fatalf("two lead: %v", err)
+		}
+		others = append(others, answered)
+	}
+	first, led := barrierAt(r.fs), make(chan struct{})
+	go func() {
+		r.Lead()
+		close(led)
+	}()
+	<-first.reached
+	second := barrierAt(r.fs)
+	first.open()
+	soon(t, "the second batch", second.reached)
+	soon(t, "the end of the turn", led)
+	second.open()
+	<-done
+	for _, answered := range others {
+		<-answered
+	}
+	if n := r.Commits() - before; n != 2 {
+		t.Errorf("%d batches, want what fits into one and the rest", n)
+	}
+	r.close(t)
+}
+
+// Servers recover from a panic of a handler, but nobody can go on behind half a batch.
+func TestAPanicInACallersTurnEndsTheProcess(t *testing.T) {
+	const child = "CLOUDDRAGON_PANICS"
+	if os.Getenv(child) == "" {
+		c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+		c.Env = append(os.Environ(), child+"=1")
+		out, err := c.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "panic: out of tokens\n") {
+			t.Errorf("%v:\n%s", err, out)
+		}
+		return
+	}
+	r := newRig(t, 16<<10, commit.Options{Batch: func(commit.Batch) { panic("out of tokens") }})
+	defer func() {
+		t.Log("recovered from", recover())
+	}()
+	_ = r.Do(add("a", 1)) // of no interest
+}
+
+// A caller that may not lead leaves the batch to the standby.
+func TestQueuedCallsAreTheStandbys(t *testing.T) {
+	r := newRig(t, 16<<10, commit.Options{})
+	g := barrierAt(r.fs)
+	c, done := call(add("a", 1))
+	wantDone(t, "queue", r.Queue(c))
+	soon(t, "the standby's batch", g.reached)
+	g.open()
+	<-done
+	wantDone(t, "the call", c.Err)
+	r.close(t)
+}

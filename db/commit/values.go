@@ -1,0 +1,152 @@
+package commit
+
+import (
+	"clouddragon/kvlog"
+	"clouddragon/slots"
+)
+
+// ValueEntry is what is known of a key that may have a value: what the index
+// finds, and what the transaction has decided about it.
+type ValueEntry struct {
+	key   slots.Key
+	hash  uint64
+	next  int32 // the entry before it with the same hash, plus one
+	index int32
+	valueState
+}
+
+// valueState is the part of a ValueEntry that a transaction changes.
+type valueState struct {
+	found kvlog.Found
+	after int // the step that put it there, plus one; 0: it was there before
+}
+
+type valueUndo struct {
+	index int32
+	valueState
+}
+
+// Found returns what the key has. Its time may be over, see Live.
+func (e *ValueEntry) Found() *kvlog.Found { return &e.found }
+
+// Live reports whether the key has a value at that database time.
+func (e *ValueEntry) Live(now int64) bool {
+	return e.found.OK && (e.found.Expires == 0 || e.found.Expires > now)
+}
+
+// Decided returns what the transaction knows of a key; nil if nothing. The
+// pointer is good until the next AddValue.
+func (tx *Tx) Decided(k slots.Key, hash uint64) *ValueEntry {
+	for i := tx.byValue[hash]; i != 0; i = tx.values[i-1].next {
+		if e := &tx.values[i-1]; e.key == k {
+			return e
+		}
+	}
+	return nil
+}
+
+// AddValue tells the transaction what was found of a key of which it knows nothing.
+func (tx *Tx) AddValue(k slots.Key, hash uint64, found kvlog.Found) *ValueEntry {
+	tx.values = append(tx.values, ValueEntry{key: k, hash: hash, next: tx.byValue[hash], index: int32(len(tx.values)), valueState: valueState{found: found}})
+	tx.byValue[hash] = int32(len(tx.values))
+	return &tx.values[len(tx.values)-1]
+}
+
+func (tx *Tx) changeValue(e *ValueEntry) {
+	tx.valueUndo = append(tx.valueUndo, valueUndo{e.index, e.valueState})
+}
+
+// NewValue is a value to be stored.
+type NewValue struct {
+	Type    string // Content-Type
+	Data    []byte
+	Sum     uint32 // kvlog.SumValue of Data
+	Expires int64  // in database time, ns; 0: never
+}
+
+// PutValue stores a value and returns its version.
+func (tx *Tx) PutValue(e *ValueEntry, v *NewValue) (version uint64) {
+	tx.changeValue(e)
+	tx.version++
+	if v.Expires != 0 {
+		tx.Date()
+	}
+	at := tx.records.Len()
+	body := tx.records.AddDirty(kvlog.TypeValue, kvlog.ValueSize(e.key.Acc, e.key.ID, v.Type, len(v.Data)))
+	tx.index.Put(body, e.key.Acc, e.key.ID, v.Type, tx.version, v.Expires, v.Data, v.Sum)
+	size := tx.records.Len() - at
+	tx.steps = append(tx.steps, kvlog.Step{Hash: e.hash, At: at, Size: size, Expires: v.Expires, Old: e.found, After: e.after})
+	e.found = kvlog.Found{OK: true, Version: tx.version, Expires: v.Expires, Size: size}
+	e.after = len(tx.steps)
+	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: tx.version})
+	return tx.version
+}
+
+// RemoveValue takes a key's value away. With tombstone a record says so, so that
+// an index that is built anew brings back neither this value nor an older one;
+// origin is the segment whose older values it has to outlive, 0 for the current one.
+func (tx *Tx) RemoveValue(e *ValueEntry, tombstone bool, origin uint64) {
+	tx.changeValue(e)
+	step := kvlog.Step{Hash: e.hash, At: -1, Old: e.found, After: e.after}
+	if tombstone {
+		step.Tombstone = tx.addTombstone(e.key, origin)
+	}
+	tx.steps = append(tx.steps, step)
+	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: e.found.Version, Gone: true})
+	e.found, e.after = kvlog.Found{}, 0
+}
+
+// addTombstone adds the record that a key has no value, and returns its size.
+func (tx *Tx) addTombstone(k slots.Key, origin uint64) int {
+	at := tx.records.Len()
+	kvlog.PutTombstone(tx.records.Add(kvlog.TypeTombstone, kvlog.TombstoneSize(k.Acc, k.ID)), k.Acc, k.ID, origin)
+	return tx.records.Len() - at
+}
+
+// MoveValue appends the record of a value anew, unless the key has another one
+// by now. A value whose time is over is removed instead.
+func (tx *Tx) MoveValue(m *kvlog.Move) {
+	key := slots.Key{Acc: m.Acc, ID: m.ID}
+	e := tx.Decided(key, m.Hash)
+	if e == nil {
+		if !tx.index.Points(m.Hash, m.Loc) {
+			return
+		}
+		e = tx.AddValue(key, m.Hash, kvlog.Found{OK: true, Loc: m.Loc, Version: m.Version, Expires: m.Expires, Size: m.Size})
+	}
+	if !e.found.OK || e.after != 0 || e.found.Loc != m.Loc {
+		return
+	}
+	if !e.Live(tx.Now()) {
+		// No older value of the key lies behind this segment.
+		tx.Date()
+		tx.expired = true
+		tx.RemoveValue(e, tx.index.Needed(m.From, m.From), m.From)
+		tx.expired = false
+		return
+	}
+	tx.changeValue(e)
+	at := tx.records.Len()
+	tx.records.AddBytes(kvlog.TypeValue, m.Body)
+	tx.steps = append(tx.steps, kvlog.Step{Hash: m.Hash, At: at, Size: m.Size, Expires: m.Expires, Old: e.found})
+	e.after = len(tx.steps)
+}
+
+// MoveTombstone appends a tombstone anew, unless its key has a value: that says
+// the same to an index that is built anew.
+func (tx *Tx) MoveTombstone(m *kvlog.Move) error {
+	key := slots.Key{Acc: m.Acc, ID: m.ID}
+	found := m.Found
+	if e := tx.Decided(key, m.Hash); e != nil {
+		found = e.found
+	} else if !tx.index.StillValid(&found, m.Hash) {
+		var err error
+		if found, err = tx.index.Find(m.Acc, m.ID, m.Hash); err != nil {
+			return err
+		}
+	}
+	if !found.OK {
+		tx.steps = append(tx.steps, kvlog.Step{Hash: m.Hash, At: -1, Tombstone: tx.addTombstone(key, m.Origin)})
+	}
+	return nil
+}

@@ -1,0 +1,366 @@
+// Package commit is the single writer: it turns operations into batches of the
+// log, makes them durable and applies them. It knows no API: what an operation
+// does is the operation's own.
+//
+// A commit, by whoever leads; nobody else changes anything:
+//
+//	take all calls that wait in the queue
+//	decide each operation against the tables and what this batch has decided so far
+//	put the images of what changed into one batch of records
+//	append the batch to the log: one write, one fdatasync
+//	apply the records to the tables and to the index of the values
+//	publish what was touched
+//	answer the calls, refusals too: they may rest on what this batch decided
+//
+// Nothing is answered and nothing can be read before it is durable, and the tables
+// never hold what the log does not. Calls that arrive meanwhile are the next batch.
+package commit
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/kvlog/wal"
+)
+
+// MaxBatch bounds a batch in bytes, so that the first caller of a long queue does
+// not wait for all of it. A single operation may be larger.
+const MaxBatch = 4 << 20
+
+// Options say what a Writer works on.
+type Options struct {
+	State *State
+	Log   *wal.Log
+	Room  Room
+	// Position is where the log ends.
+	Position wal.Pos
+	Tokens   *Tokens
+	Parts    []Part // at most 4
+	Clock    DatabaseClock
+	// QuietAfter is how long it is quiet before a durability mark is written
+	// behind the last batch.
+	QuietAfter time.Duration
+	Logger     *slog.Logger
+
+	// Batch is called after each batch that was written; nil: it is not.
+	Batch func(Batch)
+	// Publish is called with what a batch has touched, once it is applied and before
+	// its calls are answered; nil: it is not. It must not block.
+	Publish func([]Touched)
+	// Maintain is called after each batch, and must not block: there may be something
+	// to do in the background.
+	Maintain func()
+}
+
+// Batch is what is told of a batch that was written.
+type Batch struct {
+	Calls int           // answered by it
+	Bytes int           // written to the log
+	Sync  time.Duration // of the write and the sync
+}
+
+// Room decides what may use which room in the log. Its methods are called by
+// whoever leads.
+type Room interface {
+	// Begin is called before a batch is decided. It returns the bytes that a batch
+	// may take that only ends what is over.
+	Begin() (reserve int)
+	// Fits says what to do with a call, where the batch has used so many bytes.
+	Fits(c *Call, used int, empty bool) Verdict
+	// Lacks takes over a call for which there is no room: it is submitted again once
+	// there is room, or answered that there will be none. It must not block.
+	Lacks(c *Call, why *NoRoom)
+	// Blocked reports whether the disk is so full that an end that finds no
+	// room in the log has to wait for better times.
+	Blocked() bool
+}
+
+// Verdict is what Room says of a call.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Decide    Verdict = iota // there is room
+	NextBatch                // there is room, but not in this batch
+	Lacking                  // room has to be made: Lacks
+	Full                     // there never will be enough room
+)
+
+// Position is what is durable and applied.
+type Position struct {
+	Log     wal.Pos
+	Tokens  uint64 // every token handed out is below
+	Version uint64 // the newest version of a value
+	Moment  Moment // the latest in the log
+}
+
+// Writer is the single writer. Any goroutine may call its exported methods.
+type Writer struct {
+	o     Options
+	queue *queue
+
+	// Owned by the leader.
+	todo, rest []*Call // what was taken from the queue, and what of it is not yet decided
+	closed     bool    // nothing more will be in the queue
+	tx         *Tx
+	appended   time.Time // when the last batch was
+	quiet      bool      // a durability mark stands behind it
+	blocked    bool      // the log has no room for what has to end
+	timer      *time.Timer
+
+	draining atomic.Bool
+	done     chan struct{} // closed once the standby has ended
+
+	mu       sync.Mutex // guards position
+	position Position
+
+	commits  atomic.Uint64
+	failOnce sync.Once
+	failure  atomic.Pointer[error]
+	failed   chan struct{}
+}
+
+// New returns a writer that does nothing before Start.
+func New(o Options) *Writer {
+	return &Writer{
+		o: o, queue: newQueue(), tx: newTx(&o),
+		quiet:    true, // what was recovered was just written anew, and a checkpoint stands behind it
+		timer:    time.NewTimer(ClockTick),
+		done:     make(chan struct{}),
+		failed:   make(chan struct{}),
+		position: Position{Log: o.Position, Tokens: o.State.Tokens, Version: o.State.Version, Moment: o.State.Moment},
+	}
+}
+
+// Start starts the standby.
+func (w *Writer) Start() { go w.standby() }
+
+// Submit hands calls to the writer, which answers each by its Done. A caller that
+// finds the writer idle commits one batch itself, on its own goroutine, and is
+// told of its calls before Submit returns. The error says that nothing is taken
+// any more: then no Done is called.
+func (w *Writer) Submit(calls ...*Call) error {
+	lead, err := w.queue.put(true, calls...)
+	if lead {
+		w.lead()
+	}
+	return err
+}
+
+// Queue is as Submit, but never commits on the caller's goroutine.
+func (w *Writer) Queue(calls ...*Call) error {
+	_, err := w.queue.put(false, calls...)
+	return err
+}
+
+// Waiting returns how many calls the writer has not yet taken.
+func (w *Writer) Waiting() int { return w.queue.len() }
+
+// Commits returns how many batches were written.
+func (w *Writer) Commits() uint64 { return w.commits.Load() }
+
+// Position returns what is durable and applied.
+func (w *Writer) Position() Position {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.position
+}
+
+// Wake makes the standby look whether there is something to do.
+func (w *Writer) Wake() { w.queue.signal() }
+
+// Fail stops writes for good: what the disk holds is no longer known. Whoever
+// watches Failed ends the process; the next start recovers.
+func (w *Writer) Fail(err error) {
+	w.failOnce.Do(func() {
+		err := fmt.Errorf("%w: %w", ErrStopped, err)
+		w.failure.Store(&err)
+		w.queue.close(ErrStopped)
+		w.o.Logger.Error("writes are stopped", "err", err)
+		close(w.failed)
+	})
+}
+
+// Failed is closed once writes are stopped.
+func (w *Writer) Failed() <-chan struct{} { return w.failed }
+
+// Err says why writes are stopped; nil while they are not.
+func (w *Writer) Err() error {
+	if p := w.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Drain makes every call that waits for a lock, now or later, get ErrStopping.
+// Other calls go on.
+func (w *Writer) Drain() {
+	w.draining.Store(true)
+	w.queue.signal()
+}
+
+// Close refuses new calls with ErrStopping, answers those on their way and returns
+// once the writer has ended.
+func (w *Writer) Close() {
+	w.Drain()
+	w.queue.close(ErrStopping)
+	<-w.done
+	w.timer.Stop()
+}
+
+// standby leads whenever no caller does and there is something to do: what a
+// caller's batch left over, and what happens because time has passed.
+func (w *Writer) standby() {
+	defer close(w.done)
+	for rang := false; ; {
+		rang = w.idle() || rang
+		if !w.queue.begin() {
+			continue
+		}
+		if rang {
+			rang = false
+			w.markQuiet()
+		}
+		for over := false; !over; over = w.queue.end() {
+			for w.round() {
+			}
+			if w.closed {
+				return // nobody else leads from here on
+			}
+			w.setTimer()
+		}
+	}
+}
+
+// lead is a caller's turn: one batch. What does not fit into it is left to the
+// standby.
+func (w *Writer) lead() {
+	defer func() {
+		if p := recover(); p != nil {
+			// Half a batch may be done: no caller may go on from here.
+			go panic(fmt.Sprintf("%v\n%s", p, debug.Stack()))
+			select {}
+		}
+	}()
+	w.round()
+	w.setTimer()
+	w.queue.yield(len(w.rest) > 0)
+}
+
+// round commits one batch of what waits and of what is over by now. It returns
+// false if there was nothing to do.
+func (w *Writer) round() bool {
+	if len(w.rest) == 0 {
+		// Let goroutines that are about to submit do so first: more calls share the sync.
+		runtime.Gosched()
+		w.todo, w.closed = w.queue.take(w.todo)
+		w.rest = w.todo
+		// The time is read after the queue: nothing was asked after it that is decided now.
+		w.tx.moment = w.o.Clock.Read()
+	}
+	refuse := w.draining.Load() || w.closed
+	if len(w.rest) == 0 && !refuse && !w.due() {
+		return false
+	}
+	n, did := w.commit(w.rest, refuse)
+	w.rest = w.rest[n:]
+	if len(w.rest) == 0 {
+		clear(w.todo)
+	}
+	return did
+}
+
+// due reports whether something has to happen because time has passed.
+func (w *Writer) due() bool {
+	if w.blocked {
+		return false
+	}
+	at, ok := w.next()
+	return ok && at <= w.tx.moment.Now || w.noteDue()
+}
+
+// noteDue reports whether the moment goes into the log though nothing needs it:
+// the wall clock has stepped, or the last moment in the log is old. Only a step may
+// use the room that is held back for deletes.
+func (w *Writer) noteDue() bool {
+	last, now := w.o.State.Moment, w.tx.moment
+	stepped := last.Stepped(now) != 0
+	return (stepped || now.Now-last.Now >= int64(ClockNote)) && w.o.Log.Room(stepped) >= SlotChange
+}
+
+// next returns the first instant at which a Part changes by itself.
+func (w *Writer) next() (at int64, ok bool) {
+	at = math.MaxInt64
+	for _, p := range w.o.Parts {
+		if t, some := p.Next(); some {
+			at, ok = min(at, t), true
+		}
+	}
+	return at, ok
+}
+
+// idle waits until there is something to do, and reports whether the timer rang.
+func (w *Writer) idle() (rang bool) {
+	select {
+	case <-w.queue.wake:
+		return false
+	case <-w.timer.C:
+		return true
+	}
+}
+
+// BlockedWait is how long an end that finds no room in the log waits for the next
+// try, where nothing else is to be done.
+const BlockedWait = 50 * time.Millisecond
+
+// setTimer sets the timer, at the end of a turn, to what happens by itself next: a
+// durability mark, a change of a Part, or the next look at the clocks.
+func (w *Writer) setTimer() {
+	wait := ClockTick
+	if !w.quiet {
+		wait = min(wait, w.o.QuietAfter-time.Since(w.appended))
+	}
+	if at, ok := w.next(); ok {
+		left := time.Duration(at - w.o.Clock.Now())
+		if w.blocked {
+			left = BlockedWait
+		}
+		wait = min(wait, left)
+	}
+	if w.blocked {
+		w.blocked = false
+		w.o.Maintain() // there may be room again
+	}
+	w.timer.Reset(wait)
+}
+
+// markQuiet writes a durability mark behind the last batch after a moment of quiet:
+// a batch with another behind it was durable, so damage in it is never taken for a
+// torn tail.
+func (w *Writer) markQuiet() {
+	if w.quiet || w.queue.len() > 0 || time.Since(w.appended) < w.o.QuietAfter {
+		return
+	}
+	w.quiet = true
+	if w.o.Room.Begin() < SlotChange || w.Err() != nil {
+		return
+	}
+	w.tx.reset()
+	w.tx.moment = w.o.Clock.Read()
+	w.tx.Date()
+	w.tx.encode()
+	w.append()
+}
+
+// Closed reports whether nothing is taken any more.
+func (w *Writer) Closed() bool {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	return w.queue.closed != nil
+}

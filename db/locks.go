@@ -1,0 +1,222 @@
+package db
+
+import (
+	"fmt"
+	"sync"
+
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/internal/lease"
+	"clouddragon/slots"
+)
+
+// The payload of a slot that holds one holder of a lock. The slot's key is the
+// lock's, and the token as its Sub. It has room for the longest owner, so that the
+// slots of two holders of a lock have the same size, and a hand-over from one to the
+// next needs no other slot. Times are database time.
+//
+//	 0  i64 end of the hold, or of its rest
+//	 8  i64 when it was granted
+//	16  i64 it stays held until then, though it is given back earlier; 0: it does not
+//	24  u32 the most holders that it allows
+//	28  u8  1: it was given back and rests
+//	29  u8  length of the owner's id, then the id, then zeros
+const (
+	holdHead = 30                  // part of the file format, never changed
+	holdSize = holdHead + MaxOwner // part of the file format, never changed
+)
+
+// lockChange is the most that an operation of a lock with one holder adds to the log.
+const lockChange = commit.SlotChange
+
+// locks are the locks on disk: a lease table whose every change is a change of slots
+// in the same transaction. It belongs to the writer, but for stats.
+type locks struct {
+	table *lease.Table
+	tx    *commit.Tx // that of the step under way: it has the tokens
+	marks []lease.Mark
+	ended []slots.Key // holders that ended in the step under way
+
+	mu    sync.Mutex // guards what follows
+	shown lease.Stats
+}
+
+func newLocks(waiters *lease.Limit) *locks {
+	l := new(locks)
+	l.table = lease.New(func() (int64, error) { return l.tx.Token(), nil }, waiters)
+	return l
+}
+
+// restore takes over the holders that outlived the last process.
+func (l *locks) restore(s *store.Store) error {
+	defer l.Committed()
+	return s.Tables.Each(kindLock, func(k slots.Key, payload []byte) error {
+		if len(payload) != holdSize || int(payload[29]) > MaxOwner || k.Sub == 0 {
+			return fmt.Errorf("lock %q has a holder of %d bytes, want %d", k.ID, len(payload), holdSize)
+		}
+		l.table.Restore(lease.Key{Acc: k.Acc, ID: k.ID}, lease.Holder{
+			Owner:   string(payload[holdHead:][:payload[29]]),
+			Token:   int64(k.Sub),
+			Expires: int64(le.Uint64(payload)),
+			Granted: int64(le.Uint64(payload[8:])),
+			Least:   int64(le.Uint64(payload[16:])),
+			Limit:   int32(le.Uint32(payload[24:])),
+			Resting: payload[28] != 0,
+		})
+		return nil
+	})
+}
+
+func holdKey(k lease.Key, token int64) slots.Key {
+	return slots.Key{Kind: kindLock, Acc: k.Acc, ID: k.ID, Sub: uint64(token)}
+}
+
+func putHold(tx *commit.Tx, h *lease.Holder) []byte {
+	b := tx.Bytes(holdSize)
+	le.PutUint64(b, uint64(h.Expires))
+	le.PutUint64(b[8:], uint64(h.Granted))
+	le.PutUint64(b[16:], uint64(h.Least))
+	le.PutUint32(b[24:], uint32(h.Limit))
+	if h.Resting {
+		b[28] = 1
+	}
+	b[29] = uint8(len(h.Owner))
+	copy(b[holdHead:], h.Owner)
+	tx.Date()
+	return b
+}
+
+// apply makes slots and answers of what a step of the table has changed. The error
+// is a *commit.NoRoom, and the step has to be undone.
+func (l *locks) apply(tx *commit.Tx, events []lease.Event) error {
+	l.ended = l.ended[:0]
+	for i := range events {
+		e := &events[i]
+		switch e.Kind {
+		case lease.HolderEnded:
+			l.ended = append(l.ended, holdKey(e.Key, e.Holder.Token))
+		case lease.HolderGranted:
+			if err := l.granted(tx, e); err != nil {
+				return err
+			}
+		case lease.HolderRenewed, lease.HolderRests:
+			k := holdKey(e.Key, e.Holder.Token)
+			if err := tx.Put(tx.Entry(k, k.Hash()), putHold(tx, &e.Holder)); err != nil {
+				return err
+			}
+		case lease.WaitTimedOut:
+			for _, w := range e.Waiters {
+				l.timedOut(tx, e.Key, w)
+			}
+		case lease.WaitRefused:
+			for _, w := range e.Waiters {
+				tx.Answer(w.Data.(*Call), e.Err)
+			}
+		}
+	}
+	for _, k := range l.ended {
+		tx.Remove(tx.Entry(k, k.Hash()))
+	}
+	return nil
+}
+
+// granted puts a new holder into a slot, that of one that has ended if there is one,
+// and answers those who waited for it.
+func (l *locks) granted(tx *commit.Tx, e *lease.Event) error {
+	k, payload := holdKey(e.Key, e.Holder.Token), putHold(tx, &e.Holder)
+	if last := len(l.ended) - 1; last >= 0 {
+		old := l.ended[last]
+		l.ended = l.ended[:last]
+		tx.Replace(old, old.Hash(), k, k.Hash(), payload)
+	} else if err := tx.Put(tx.Entry(k, k.Hash()), payload); err != nil {
+		return err
+	}
+	for _, w := range e.Waiters {
+		c := w.Data.(*Call)
+		take := c.Op.(*LockTake)
+		take.Holder, take.Passed = l.seen(tx, e.Key, e.Holder), tx.Now()
+		tx.Answer(c, nil)
+	}
+	return nil
+}
+
+// timedOut answers a call whose wait is over.
+func (l *locks) timedOut(tx *commit.Tx, k lease.Key, w *lease.Waiter) {
+	tx.Answer(w.Data.(*Call), l.held(tx, k, fmt.Sprintf("lock %q is still held after the wait", k.ID)))
+}
+
+// held is the refusal that names the oldest holder, if there is one.
+func (l *locks) held(tx *commit.Tx, k lease.Key, reason string) error {
+	h, _ := l.table.Oldest(tx.Now(), k)
+	return heldError(reason, h, l.seen(tx, k, h))
+}
+
+// seen is what a user may see of a holder.
+func (l *locks) seen(tx *commit.Tx, k lease.Key, h lease.Holder) Holder {
+	return holderOf(h, tx.Now(), tx.Wall(h.Expires), l.table.Waiters(k))
+}
+
+// Mark, Undo and Forget make the table a part of the transaction.
+func (l *locks) Mark(tx *commit.Tx) int {
+	l.tx = tx
+	l.marks = append(l.marks, l.table.Mark())
+	return len(l.marks) - 1
+}
+
+// Undo takes back everything since a mark.
+func (l *locks) Undo(mark int) {
+	l.table.Undo(l.marks[mark])
+	l.marks = l.marks[:mark]
+}
+
+// Forget makes everything so far final.
+func (l *locks) Forget() {
+	l.table.Forget()
+	l.marks = l.marks[:0]
+}
+
+// Next returns the instant at which a hold or a wait is over.
+func (l *locks) Next() (at int64, ok bool) { return l.table.Next() }
+
+// Expire ends one hold or wait that is over.
+func (l *locks) Expire(tx *commit.Tx) error {
+	l.tx = tx
+	events, _ := l.table.Expire(tx.Now())
+	return l.apply(tx, events)
+}
+
+// TimeOut answers the calls whose wait is over, where the log has no room to end holds.
+func (l *locks) TimeOut(tx *commit.Tx) {
+	l.table.TimeOut(tx.Now(), func(k lease.Key, w *lease.Waiter) {
+		if _, held := l.table.Oldest(tx.Now(), k); !held { // its turn has come
+			tx.Answer(w.Data.(*Call), ErrFull)
+			return
+		}
+		l.timedOut(tx, k, w)
+	})
+}
+
+// Drain answers every call that waits.
+func (l *locks) Drain(tx *commit.Tx, err error) {
+	if l.table.Stats().Waiting == 0 {
+		return
+	}
+	l.table.Drain(func(_ lease.Key, w *lease.Waiter) { tx.Answer(w.Data.(*Call), err) })
+}
+
+// Committed shows the counts of the table as they are now.
+func (l *locks) Committed() {
+	now := l.table.Stats()
+	if now == l.shown { // only the writer changes it
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shown = now
+}
+
+func (l *locks) stats() lease.Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shown
+}

@@ -1,0 +1,70 @@
+package db
+
+import (
+	"encoding/binary"
+
+	"clouddragon/db/commit"
+	"clouddragon/slots"
+)
+
+// numberSize is the size of the payload of a sequence or a counter: an int64,
+// little endian. Part of the file format, never changed.
+const numberSize = 8
+
+var le = binary.LittleEndian
+
+// numberOf returns the number that an entry holds, 0 if it does not exist.
+func numberOf(e *commit.Entry) int64 {
+	if !e.Live() {
+		return 0
+	}
+	return int64(le.Uint64(e.Payload()))
+}
+
+func putNumber(tx *commit.Tx, e *commit.Entry, n int64) error {
+	b := tx.Bytes(numberSize)
+	le.PutUint64(b, uint64(n))
+	return tx.Put(e, b)
+}
+
+// NumberReset is the operation that forgets a sequence or a counter.
+type NumberReset struct {
+	Key     Key
+	Counter bool // it is a counter, else a sequence
+
+	thing thing
+}
+
+// Size returns the most bytes that the operation adds to the log.
+func (o *NumberReset) Size() int { return commit.SlotChange }
+
+// Frees is true: the slot is free again.
+func (o *NumberReset) Frees() bool { return true }
+
+func (o *NumberReset) prepare(*DB) error {
+	kind := kindSequence
+	if o.Counter {
+		kind = kindCounter
+	}
+	o.thing.set(kind, o.Key)
+	return nil
+}
+
+// Decide forgets the number. That there is none is no error.
+func (o *NumberReset) Decide(tx *commit.Tx) error {
+	if e := o.thing.entry(tx); e.Live() {
+		tx.Remove(e)
+	}
+	return nil
+}
+
+// number reads a number that is durable, or returns ErrNotFound.
+func (d *DB) number(kind uint8, k Key) (int64, error) {
+	key := slots.Key{Kind: kind, Acc: k.Acc, ID: k.ID}
+	var buf [numberSize]byte
+	b, ok := d.store.Tables.Get(key, key.Hash(), buf[:0])
+	if !ok {
+		return 0, ErrNotFound
+	}
+	return int64(le.Uint64(b)), nil
+}

@@ -1,0 +1,94 @@
+package store
+
+import (
+	"slices"
+	"time"
+
+	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
+)
+
+// runCheckpoints runs a checkpoint whenever enough was logged since the last.
+func (s *Store) runCheckpoints() {
+	defer s.background.Done()
+	for s.wait(s.checkpointWake) {
+		// A failure has stopped writes and was logged.
+		if s.Checkpoint() != nil {
+			return
+		}
+		wake(s.compactWake)
+	}
+}
+
+// Checkpoint makes the tables durable up to what is applied now, says so in
+// CHECKPOINT, and frees the segments that nothing needs any more. Commits go on
+// meanwhile. An error has stopped writes.
+func (s *Store) Checkpoint() error { return s.checkpoint(false, 0) }
+
+// checkpoint also saves the index where that is due: always if it is the last. The
+// last one knows that every token is below tokens.
+func (s *Store) checkpoint(last bool, tokens uint64) error {
+	s.checkpointing.Lock()
+	defer s.checkpointing.Unlock()
+	if err := s.writer.Err(); err != nil {
+		return err
+	}
+	began := time.Now()
+	appended := s.Log.Stats().Appended
+	at := s.writer.Position()
+	c := s.last
+	c.Log, c.Tokens, c.Version = at.Log, at.Tokens, at.Version
+	if last {
+		c.Tokens = tokens
+	}
+	var snapshot *kvlog.Snapshot
+	// On a disk that is all but full the next segment comes first.
+	if s.snapshot.dueFor(c.Log, appended, s.o.Segment, last) && (last || !s.Log.NeedsPrepare()) {
+		snapshot = s.Values.Freeze(c.Log)
+	}
+	c.Number++
+	c.Moment = s.Clock.Read()
+	// The marks are taken before the sync: what lies above them later is not in the log.
+	c.Sizes, c.Used = s.Tables.Sizes(), s.Tables.Used()
+	err := s.Tables.Sync()
+	if err == nil {
+		c.Segments = needed(s.Log, s.Values, c.Log)
+		err = s.file.write(&c)
+	}
+	if err == nil {
+		s.last = c
+		s.checkpoints.segment.Store(c.Log.Segment)
+		err = s.Log.Free(c.Log.Segment, func(n uint64) bool { return slices.Contains(c.Segments, n) })
+	}
+	if err != nil {
+		s.writer.Fail(err)
+		return err
+	}
+	// Behind CHECKPOINT, as it must not be newer.
+	if snapshot != nil {
+		s.saveIndex(snapshot, c.Log, appended)
+	}
+	s.checkpoints.appended.Store(appended)
+	s.checkpoints.count.Add(1)
+	s.checkpoints.took.Store(int64(time.Since(began)))
+	s.checkpoints.at.Store(time.Now().UnixNano())
+	return nil
+}
+
+// needed returns the segments that a checkpoint at a place in the log needs:
+// the one it lies in, and those before it that hold values.
+func needed(l *wal.Log, v *kvlog.Values, at wal.Pos) []uint64 {
+	held := v.Segments()
+	return slices.DeleteFunc(l.Segments(), func(n uint64) bool {
+		return n > at.Segment || n < at.Segment && !held[n]
+	})
+}
+
+// freeable reports whether a checkpoint would free a segment now.
+func (s *Store) freeable() bool {
+	at := s.writer.Position().Log
+	kept := needed(s.Log, s.Values, at)
+	return slices.ContainsFunc(s.Log.Segments(), func(n uint64) bool {
+		return n < at.Segment && !slices.Contains(kept, n)
+	})
+}

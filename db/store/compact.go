@@ -1,0 +1,161 @@
+package store
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
+)
+
+// Compaction runs beside the traffic; kvlog/compact.go tells how. What it moves
+// goes through the queue like any other operation, a chunk at a time, so that a
+// caller waits at most for one chunk more.
+const (
+	moveChunk = 64 << 10 // bytes of records in one operation, or one record if that is larger
+	// CompactSlack is how many segments the log may have beyond
+	// Options.CompactRatio times what is live.
+	CompactSlack = 2
+	// compactEvery is how often it is looked for values whose time is over,
+	// where no checkpoint does so.
+	compactEvery = time.Minute
+)
+
+// Move is the operation of compaction: it moves what must not go with a segment.
+type Move struct {
+	Moves []kvlog.Move
+	Bytes int // of their records
+	Rest  int // about how many bytes are to be moved until the segment can go, these included
+
+	// Moved is the answer: bytes appended.
+	Moved int
+}
+
+// Size returns the most bytes that the operation adds to the log.
+func (m *Move) Size() int { return m.Bytes }
+
+// Frees is true: in the end compaction gives room back.
+func (m *Move) Frees() bool { return true }
+
+// Decide moves what is still what its key has.
+func (m *Move) Decide(tx *commit.Tx) error {
+	before := tx.Logged()
+	for i := range m.Moves {
+		r := &m.Moves[i]
+		if r.Type == kvlog.TypeValue {
+			tx.MoveValue(r)
+		} else if err := tx.MoveTombstone(r); err != nil {
+			return err // the segment stays
+		}
+	}
+	m.Moved = tx.Logged() - before
+	return nil
+}
+
+// CompactionStats count since Open.
+type CompactionStats struct {
+	Runs       uint64 // segments that were read to be compacted
+	MovedBytes uint64 // of the records appended anew
+	Freed      uint64 // segments released
+}
+
+type compactionCounters struct{ runs, moved, freed atomic.Uint64 }
+
+func (c *compactionCounters) stats() CompactionStats {
+	return CompactionStats{Runs: c.runs.Load(), MovedBytes: c.moved.Load(), Freed: c.freed.Load()}
+}
+
+// runCompactions compacts the log when it is woken, and every now and then.
+func (s *Store) runCompactions() {
+	defer s.background.Done()
+	tick := time.NewTicker(compactEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.compactWake:
+		case <-tick.C:
+		case <-s.closing:
+			return
+		}
+		s.compact()
+	}
+}
+
+// compact compacts segments until the log is within its bounds, and on a full
+// disk until it can go on or nothing is worth it.
+func (s *Store) compact() {
+	s.compacting.Lock()
+	defer s.compacting.Unlock()
+	// Each at most once: the figures that say there is an excess are not exact.
+	for range s.Log.Stats().Segments {
+		switch {
+		case s.room.full.Load() && s.Log.NeedsPrepare():
+			if !s.room.spend(s.room.worthwhile(0)) {
+				return
+			}
+		case s.Values.Excess(s.CheckpointSegment(), s.o.CompactRatio, s.Clock.Now()) <= CompactSlack*s.o.Segment:
+			return
+		default:
+			victim, ok := s.Values.Victim(s.CheckpointSegment(), s.Clock.Now())
+			if !ok || !s.compactSegment(victim.Segment, int(max(victim.Live, 0))) {
+				return
+			}
+		}
+	}
+}
+
+// compactSegment compacts a segment that lies before the last checkpoint. rest
+// is about how many bytes have to be moved.
+func (s *Store) compactSegment(number uint64, rest int) bool {
+	submit := func(moves []kvlog.Move) error {
+		select {
+		case <-s.closing:
+			return commit.ErrStopping
+		default:
+		}
+		moved, err := s.move(moves, rest)
+		rest = max(rest-moved, 0)
+		return err
+	}
+	err := submit(nil) // is there room at all?
+	if err == nil {
+		s.compaction.runs.Add(1)
+		err = s.Values.Survey(number, int(min(moveChunk, s.o.Segment/8)), submit, func(err error) {
+			s.o.Log.Error("compaction met a damaged record: its segment will be kept", "segment", number, "err", err)
+		})
+	}
+	switch {
+	case errors.Is(err, commit.ErrFull), errors.Is(err, commit.ErrStopping), errors.Is(err, commit.ErrStopped), errors.Is(err, commit.ErrUnknown):
+		return false
+	case err != nil:
+		s.o.Log.Error("compaction of a segment failed", "segment", number, "err", err)
+		return false
+	}
+	if err := s.Values.Release(number); err != nil {
+		s.o.Log.Error("a compacted segment cannot be freed", "segment", number, "err", err)
+		return true
+	}
+	s.compaction.freed.Add(1)
+	if s.Checkpoint() != nil {
+		return false
+	}
+	// Nobody else gets what was freed before the log has what it needs.
+	err = s.room.prepare()
+	return err == nil || disk.IsFull(err)
+}
+
+// move submits what is to be moved and returns how many bytes that took.
+func (s *Store) move(moves []kvlog.Move, rest int) (moved int, err error) {
+	m := Move{Moves: moves}
+	for i := range moves {
+		m.Bytes += moves[i].Size
+	}
+	m.Rest = max(rest, m.Bytes)
+	if err := s.writer.Do(&m); err != nil {
+		return 0, err
+	}
+	s.compaction.moved.Add(uint64(m.Moved))
+	return m.Moved, nil
+}

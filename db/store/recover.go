@@ -1,0 +1,181 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// The start, in short:
+//
+//	take the newest good CHECKPOINT; without one, make a new directory
+//	read the log from there: the last image of each slot, the values, the tail
+//	check every slot of the tables, with those images in their places
+//	only then write: the tail of the log anew, then the images, then a checkpoint
+//
+// Nothing is written before everything was found good, so a refused start
+// changes nothing. What was accepted is written anew because after a failed sync
+// the page cache can show what the disk does not have; the log goes first, as a
+// table must never hold what the log does not.
+
+// Damage is one thing found wrong in a data directory.
+type Damage = disk.Damage
+
+// advise adds to an error that is a *Damage what to do about it.
+func advise(err error) error {
+	if d := (*Damage)(nil); errors.As(err, &d) {
+		return fmt.Errorf("damaged: %w; run `clouddragon verify` for all of it, and restore a copy of the data directory", err)
+	}
+	return err
+}
+
+// directory is what the files of a data directory say, read without changing them.
+type directory struct {
+	file     *checkpointFile
+	last     checkpoint
+	log      *wal.Log
+	state    commit.State
+	snapshot snapshots
+	tail     wal.Tail
+}
+
+func open(o *Options) (*Store, *Recovered, error) {
+	began := time.Now()
+	if err := create(o); err != nil {
+		return nil, nil, advise(fmt.Errorf("make the data directory: %w", err))
+	}
+	d, err := read(o)
+	if err != nil {
+		return nil, nil, errors.Join(advise(err), d.close())
+	}
+	last := d.last.Moment
+	clock := commit.ResumeClock(o.Clock, last)
+	d.last.Moment = clock.Read()
+	if back := time.Duration(last.Wall - d.last.Moment.Wall); back >= commit.ClockStep {
+		o.Log.Warn("the wall clock is behind the last time it was read; what is held or stored lives on as if no time had passed", "behind", back.Round(time.Millisecond))
+	}
+	d.state.Moment = d.last.Moment
+	var damage []*Damage
+	d.state.Tables.Load(d.last.Used, d.state.Images, func(x *Damage) { damage = append(damage, x) })
+	if len(damage) > 0 {
+		return nil, nil, errors.Join(advise(damage[0]), d.close())
+	}
+	if err := syncDirs(o.FS, o.Dir); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("sync the directories: %w", err), d.close())
+	}
+	if err := d.persistRecovered(); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("write the recovered state: %w", err), d.close())
+	}
+	o.Log.Info("recovered", "replayed_slots", len(d.state.Images), "torn", d.tail.Torn, "took", time.Since(began))
+	d.state.Images = nil // from here on the tables are changed
+	s := &Store{
+		o:      *o,
+		Tables: d.state.Tables, Log: d.log, Values: d.state.Values,
+		Clock: clock,
+		file:  d.file, last: d.last, snapshot: d.snapshot,
+		checkpointWake: make(chan struct{}, 1),
+		compactWake:    make(chan struct{}, 1),
+		closing:        make(chan struct{}),
+	}
+	s.room = newRoom(s)
+	s.checkpoints.segment.Store(d.last.Log.Segment)
+	s.checkpoints.appended.Store(d.log.Stats().Appended)
+	s.checkpoints.at.Store(time.Now().UnixNano())
+	tokens := int64(d.last.Tokens)
+	return s, &Recovered{
+		State:    &d.state,
+		Position: d.last.Log,
+		Tokens:   commit.NewTokens(tokens-commit.TokenBlock, tokens),
+	}, nil
+}
+
+// Abandon closes a store that was opened and not started.
+func (s *Store) Abandon() error { return s.closeFiles() }
+
+// read opens everything and replays the log in memory. The directory it
+// returns is to be closed, also after an error.
+func read(o *Options) (*directory, error) {
+	d := &directory{state: commit.State{Images: make(map[slots.Ref][]byte)}}
+	file, last, err := openCheckpoint(o.FS, o.Dir)
+	if err != nil {
+		return d, err
+	}
+	d.file, d.last = file, *last
+	d.state.Tokens, d.state.Version, d.state.Moment = last.Tokens, last.Version, last.Moment
+	if d.state.Tables, err = slots.Open(slotOptions(o, last.ID), last.Sizes); err != nil {
+		return d, err
+	}
+	if d.log, err = wal.Open(logOptions(o, last.ID), last.Log, last.Segments); err != nil {
+		return d, err
+	}
+	d.state.Values = kvlog.NewValues(d.log)
+	if err := d.loadIndex(o); err != nil {
+		return d, err
+	}
+	d.tail, err = d.log.Replay(func(seq uint64, recs wal.Records) error {
+		if err := d.state.Apply(recs, nil); err != nil {
+			return fmt.Errorf("batch %d: %w", seq, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return d, err
+	}
+	d.last.Log, d.last.Tokens, d.last.Version, d.last.Moment = d.tail.End, d.state.Tokens, d.state.Version, d.state.Moment
+	return d, nil
+}
+
+func slotOptions(o *Options, id [16]byte) slots.Options {
+	return slots.Options{FS: o.FS, Dir: o.Dir, ID: id, Extent: o.Extent}
+}
+
+func logOptions(o *Options, id [16]byte) wal.Options {
+	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log}
+}
+
+// persistRecovered writes anew what was accepted, and a checkpoint behind it.
+func (d *directory) persistRecovered() error {
+	if err := d.log.Repair(d.tail); err != nil {
+		return err
+	}
+	if err := d.state.Tables.Rewrite(d.state.Images); err != nil {
+		return err
+	}
+	if err := d.state.Tables.Sync(); err != nil {
+		return err
+	}
+	d.last.Number++
+	d.last.Tokens += commit.TokenBlock
+	d.state.Tokens = d.last.Tokens
+	d.last.Sizes, d.last.Used = d.state.Tables.Sizes(), d.state.Tables.Used()
+	d.last.Segments = needed(d.log, d.state.Values, d.last.Log)
+	if err := d.file.write(&d.last); err != nil {
+		return err
+	}
+	if err := d.log.Start(d.tail); err != nil {
+		return err
+	}
+	return d.log.Free(d.last.Log.Segment, func(n uint64) bool { return slices.Contains(d.last.Segments, n) })
+}
+
+func (d *directory) close() error {
+	var err error
+	if d.file != nil {
+		err = d.file.f.Close()
+	}
+	if d.state.Tables != nil {
+		err = errors.Join(err, d.state.Tables.Close())
+	}
+	if d.log != nil {
+		err = errors.Join(err, d.log.Close())
+	}
+	return err
+}

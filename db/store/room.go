@@ -1,0 +1,394 @@
+package store
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// Everything that is decided because a disk is full. How far the log has got is told
+// in kvlog/wal/reserve.go; here is who may still write, and who makes room:
+//
+//	                 no blocks for a reserve           the log enters its last segment
+//	  ┌─────────┐  ─────────────────────────►  ┌──────┐  ───────────────────►  ┌──────┐
+//	  │ roomy   │                              │ full │                        │ last │
+//	  └─────────┘  ◄─────────────────────────  └──────┘  ◄───────────────────  └──────┘
+//	                 the reserve is made                 a segment was freed
+//
+//	roomy   everything is written
+//	full    a call that needs more than is left of the active segment asks for room,
+//	        and gets ErrFull where there is none; calls that free go on (deletes,
+//	        unlocks, moves)
+//	last    the same, and a delete leaves the room that compaction needs to free
+//	        a segment, as long as there is one that is worth it
+//
+// A call that lacks room is handed to one of two keepers, goroutines that make room
+// and submit the call again: one for the log, one for the tables. The keeper of the
+// log first tries for blocks and lets a checkpoint free segments that nothing needs.
+// Then it compacts one segment at a time, until there is room or none of them has
+// enough garbage. A segment that was freed becomes the log's next one before anybody
+// else gets a byte of it. In state last compaction also begins by itself, before the
+// deletes have used the room for it.
+//
+// A refusal has tried all this, so that the next call works once there is room.
+// Ahead of need it is tried every now and then only.
+type room struct {
+	s *Store
+
+	// Of the batch that is being decided; used by whoever leads.
+	short, last   bool // something is to be prepared; there is no segment ready after this one
+	free, reserve int  // bytes that a batch may take, without and with what is held back
+
+	mu        sync.Mutex     // guards what follows
+	forLog    []*commit.Call // calls that lack room in the log
+	forTables []tableCall    // calls that lack a slot
+
+	logWake, tableWake chan struct{}
+
+	full   atomic.Bool   // the last try for room found the disk full
+	tried  atomic.Int64  // when that was: wall time in ns
+	told   atomic.Int64  // when the log said so: wall time in ns
+	keep   atomic.Int64  // in state last: bytes that the next compaction needs
+	looked atomic.Uint64 // in state last: bytes ever logged when compaction was woken
+}
+
+const (
+	// againAfter is how long nothing is tried ahead of need on a disk that was full.
+	againAfter = time.Second
+	// tellAfter is how often the log says that the disk is full, at most: compaction
+	// can make room many times, each of which is used up at once.
+	tellAfter = time.Minute
+)
+
+// tableCall is a call that lacks a slot.
+type tableCall struct {
+	call *commit.Call
+	why  *commit.NoRoom
+}
+
+func newRoom(s *Store) *room {
+	return &room{s: s, logWake: make(chan struct{}, 1), tableWake: make(chan struct{}, 1)}
+}
+
+// Begin notes what a batch may take.
+func (r *room) Begin() (reserve int) {
+	// Asked before the room: it may come meanwhile.
+	r.short, r.last = r.s.Log.NeedsPrepare(), r.s.Log.Last()
+	r.free, r.reserve = r.s.Log.Room(false), r.s.Log.Room(true)
+	return r.reserve
+}
+
+// Blocked reports whether the log has no room to end a hold because the disk is
+// full, and not because the next segment is only being made.
+func (r *room) Blocked() bool { return r.full.Load() }
+
+// Fits says whether a call has the room that it needs.
+func (r *room) Fits(c *commit.Call, used int, empty bool) commit.Verdict {
+	need, have := needs(c), r.free
+	if c.Op.Frees() {
+		have = r.reserve
+	}
+	m, compacts := c.Op.(*Move)
+	switch {
+	case r.last && compacts:
+		need = m.Rest // what is held back must not be spent on a compaction that cannot be finished
+	case need == 0:
+		return commit.Decide
+	case r.last && c.Op.Frees() && !c.Reserve:
+		need += int(r.keep.Load()) // is left to a compaction that can
+	}
+	switch {
+	case used+need <= have:
+		return commit.Decide
+	case !empty:
+		return commit.NextBatch
+	case r.short:
+		return commit.Lacking
+	}
+	return commit.Full // a fresh segment is ready, and it would not do
+}
+
+func needs(c *commit.Call) int { return max(c.Op.Size(), c.Need) }
+
+// Lacks hands a call to a keeper. Compaction does not wait for room: it makes it.
+func (r *room) Lacks(c *commit.Call, why *commit.NoRoom) {
+	if _, ok := c.Op.(*Move); ok {
+		answer(c, commit.ErrFull)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if why.Class == commit.LogRoom {
+		r.forLog = append(r.forLog, c)
+		wake(r.logWake)
+	} else {
+		r.forTables = append(r.forTables, tableCall{c, why})
+		wake(r.tableWake)
+	}
+}
+
+func answer(c *commit.Call, err error) {
+	c.Err = err
+	c.Done(c)
+}
+
+// again submits a call once more.
+func (r *room) again(c *commit.Call) {
+	if err := r.s.writer.Queue(c); err != nil {
+		answer(c, err)
+	}
+}
+
+// refuse answers a call for which no room could be made because of err.
+func (r *room) refuse(c *commit.Call, err error) {
+	switch {
+	case r.s.writer.Err() != nil:
+		err = commit.ErrStopped
+	case disk.IsNoDescriptor(err):
+		err = commit.ErrDescriptors
+	default:
+		err = commit.ErrFull
+	}
+	answer(c, err)
+}
+
+// keepLog keeps a segment ready ahead of need, and makes room in the log for the
+// calls that lack it.
+func (r *room) keepLog() {
+	defer r.s.background.Done()
+	for r.s.wait(r.logWake) {
+		if r.s.Log.NeedsPrepare() && r.prepare() == nil {
+			r.s.writer.Wake() // the end of a hold may wait for this
+		}
+		r.serveLog()
+	}
+	r.serveLog()
+}
+
+func (r *room) serveLog() {
+	for {
+		r.mu.Lock()
+		calls := r.forLog
+		r.forLog = nil
+		r.mu.Unlock()
+		if len(calls) == 0 {
+			return
+		}
+		least := needs(calls[0])
+		for _, c := range calls {
+			least = min(least, needs(c))
+		}
+		err := r.makeLogRoom(least)
+		for _, c := range calls {
+			switch {
+			case err == nil:
+				r.again(c)
+			case disk.IsFull(err) && c.Op.Frees() && !c.Reserve:
+				c.Reserve = true
+				r.again(c)
+			default:
+				r.refuse(c, err)
+			}
+		}
+	}
+}
+
+// makeLogRoom makes room in the log for a call that needs so many bytes. After nil
+// the call is to be tried again.
+func (r *room) makeLogRoom(need int) error {
+	freed := r.s.compaction.freed.Load()
+	err := r.prepare()
+	if !disk.IsFull(err) {
+		return err
+	}
+	r.s.compacting.Lock()
+	defer r.s.compacting.Unlock()
+	if r.s.compaction.freed.Load() != freed || r.spend(r.worthwhile(need)) {
+		return nil
+	}
+	return err
+}
+
+// prepare gives the log its next segment and its reserve. On a full disk a
+// checkpoint may free segments first.
+func (r *room) prepare() error {
+	r.s.growing.Lock()
+	defer r.s.growing.Unlock()
+	err := r.s.Log.Prepare()
+	if disk.IsFull(err) && r.s.freeable() {
+		if err := r.s.Checkpoint(); err != nil {
+			return err
+		}
+		err = r.s.Log.Prepare()
+	}
+	r.noteFull(err)
+	return r.check(err)
+}
+
+// check stops writes for an error that is neither a full disk nor a want of
+// descriptors.
+func (r *room) check(err error) error {
+	if err != nil && !disk.IsFull(err) && !disk.IsNoDescriptor(err) && !errors.Is(err, wal.ErrClosed) {
+		r.s.writer.Fail(err)
+	}
+	return err
+}
+
+// mayGrow reports whether to try for room ahead of need: a call that a full disk
+// refuses tries by itself.
+func (r *room) mayGrow() bool {
+	return !r.full.Load() || time.Since(time.Unix(0, r.tried.Load())) >= againAfter
+}
+
+// noteFull notes whether the disk is full, and logs it.
+func (r *room) noteFull(err error) {
+	if disk.IsNoDescriptor(err) {
+		r.s.o.Log.Warn("no file descriptor left: the log cannot grow, and will be tried again", "err", err)
+	}
+	full := disk.IsFull(err) && r.s.writer.Err() == nil
+	now := time.Now()
+	r.tried.Store(now.UnixNano())
+	was := r.full.Swap(full)
+	if !full || was {
+		return
+	}
+	wake(r.s.compactWake)
+	if now.Sub(time.Unix(0, r.told.Load())) >= tellAfter {
+		r.told.Store(now.UnixNano())
+		r.s.o.Log.Warn("disk full: the log or a table cannot grow, writes that need more room will be refused", "err", err)
+	}
+}
+
+// noteLast wakes compaction in the last segment of a full disk, every now and then.
+func (r *room) noteLast(appended uint64) {
+	switch {
+	case !r.full.Load() || !r.s.Log.Last():
+		r.looked.Store(0)
+	case appended-r.looked.Load() >= uint64(r.s.o.Segment/64):
+		r.looked.Store(appended)
+		wake(r.s.compactWake)
+	}
+}
+
+// worthwhile is the least gain for which a segment is compacted on a full disk,
+// for a call that needs so many bytes. It is more than the headers that the
+// batches of moves have, or compaction would go on for ever.
+func (r *room) worthwhile(need int) int64 {
+	segment := r.s.o.Segment
+	least := max(segment/64, min(8<<10, segment/8))
+	return max(least, min(int64(need), segment/8))
+}
+
+// spend compacts the segment that gives most room on a full disk, at least so many
+// bytes, into what is held back. It returns false if there was none. s.compacting is held.
+func (r *room) spend(least int64) bool {
+	s := r.s
+	// Segments before the last checkpoint can be compacted.
+	if s.writer.Position().Log.Segment > s.CheckpointSegment() && s.Checkpoint() != nil {
+		return false
+	}
+	victim, ok, err := s.Values.Spendable(s.CheckpointSegment(), s.Clock.Now(), least)
+	if err != nil {
+		s.o.Log.Error("the segments cannot be compared for compaction", "err", err)
+		return false
+	}
+	r.keep.Store(0)
+	if !ok {
+		return false
+	}
+	moved := moveSize(int(max(victim.Live, 0)))
+	r.keep.Store(moved)
+	return s.compactSegment(victim.Segment, int(moved))
+}
+
+// moveSize is an upper bound of what so many bytes of records take in the log,
+// with the headers of the batches that move them.
+func moveSize(live int) int64 {
+	const header = 256 // of a batch, and what belongs to it
+	if live == 0 {
+		return 0
+	}
+	return int64(live + header*(2+2*live/moveChunk))
+}
+
+// keepTables keeps free slots ready ahead of need, and makes room for the calls
+// that lack one.
+func (r *room) keepTables() {
+	defer r.s.background.Done()
+	for r.s.wait(r.tableWake) {
+		if class := r.s.lowTable(); class >= 0 {
+			// A full disk is noted, and any other failure stops writes.
+			_ = r.growTable(class, r.s.Tables.Capacity(class))
+		}
+		r.serveTables()
+	}
+	r.serveTables()
+}
+
+func (r *room) serveTables() {
+	for {
+		r.mu.Lock()
+		calls := r.forTables
+		r.forTables = nil
+		r.mu.Unlock()
+		if len(calls) == 0 {
+			return
+		}
+		var errs [len(slots.Classes)]error
+		for _, t := range calls {
+			class := t.why.Class
+			if errs[class] == nil {
+				errs[class] = r.growTable(class, t.why.Capacity)
+			}
+			if errs[class] == nil {
+				r.again(t.call)
+			} else {
+				r.refuse(t.call, errs[class])
+			}
+		}
+	}
+}
+
+// growTable makes room in the table of a class which had no free slot at that
+// capacity. Room that a full disk has again is the log's first.
+func (r *room) growTable(class int, capacity uint64) error {
+	tables := r.s.Tables
+	if tables.Capacity(class) > capacity {
+		return nil
+	}
+	if r.s.Log.Last() {
+		if err := r.prepare(); err != nil {
+			return err
+		}
+	}
+	err := tables.Grow(class)
+	if disk.IsFull(err) {
+		r.noteFull(err)
+		r.s.compacting.Lock()
+		defer r.s.compacting.Unlock()
+		for disk.IsFull(err) && r.spend(r.s.o.Segment/8) {
+			err = tables.Grow(class)
+		}
+	}
+	if err == nil && !r.s.Log.NeedsPrepare() {
+		r.noteFull(nil)
+	}
+	return r.check(err)
+}
+
+// lowTable returns a class whose table has less than a quarter of an extent
+// left, or -1.
+func (s *Store) lowTable() int {
+	for class, size := range slots.Classes {
+		if s.Tables.Free(class) < uint64(s.o.Extent/size/4) {
+			return class
+		}
+	}
+	return -1
+}

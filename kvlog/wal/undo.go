@@ -1,0 +1,27 @@
+package wal
+
+// Mark is how far a Batch was filled.
+type Mark struct {
+	length int
+	count  uint32
+}
+
+// Mark returns how far the batch is filled, for Undo.
+func (b *Batch) Mark() Mark { return Mark{len(b.buf), b.count} }
+
+// Undo removes the records that were added since the mark.
+func (b *Batch) Undo(m Mark) { b.buf, b.count = b.buf[:m.length], m.count }
+
+// At returns the records of a batch that Append has written; end is what Append
+// returned. They are valid until the batch is filled again.
+func (b *Batch) At(end Pos) Records {
+	return Records{
+		Segment: end.Segment,
+		offset:  end.Offset - int64(len(b.buf)) + batchHeader,
+		bytes:   b.buf[batchHeader:],
+		count:   int(b.count),
+	}
+}
+
+// Start returns where the batch of the records begins. Seq and Sum are not set.
+func (r Records) Start() Pos { return Pos{Segment: r.Segment, Offset: r.offset - batchHeader} }
