@@ -73,8 +73,10 @@ func (t *table) slot(n uint64) []byte {
 // store puts an image into slot n.
 func (t *table) store(n uint64, image []byte) error {
 	e := t.extents[n/t.perEach]
+	err := e.Store(int(n%t.perEach)*t.size, image)
+	// Behind the store: a Sync between the two would call the extent clean without it.
 	e.dirty.Store(true)
-	return e.Store(int(n%t.perEach)*t.size, image)
+	return err
 }
 
 // FileName returns the name of a class's file in the data directory.
