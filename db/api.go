@@ -20,6 +20,8 @@ const (
 var (
 	// ErrNotFound is returned when there is no such value, or the lock is free.
 	ErrNotFound = errors.New("not found")
+	// ErrTooLarge is returned when a group reads more than its Budget; nothing changed.
+	ErrTooLarge = errors.New("the values that are read are too large together")
 	// ErrWaiters is returned when too many callers wait for locks already.
 	ErrWaiters = errors.New("too many callers are waiting for locks: try again later")
 	// ErrReads is returned when too many reads of values have waited for the disk

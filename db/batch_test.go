@@ -114,7 +114,7 @@ func TestABatchThatFillsASegmentFits(t *testing.T) {
 		<-g.reached
 		d.tokens.Skip(0)                    // the lock's grant needs a block of tokens too
 		room := d.store.Log.Room(true) - 48 // the header of a batch
-		one, two := &ValueSet{Key: Key{"a", "1"}, Check: AnyVersion}, &ValueSet{Key: Key{"a", "2"}, Check: AnyVersion}
+		one, two := &ValueSet{Key: Key{"a", "1"}, Conditions: Conditions{Check: AnyVersion}}, &ValueSet{Key: Key{"a", "2"}, Conditions: Conditions{Check: AnyVersion}}
 		room -= 16 + 256 + 24 + 16 + one.Size() + two.Size() // the lock's slot, the moment and the tokens
 		one.Data, two.Data = make([]byte, room/16*8), make([]byte, room/16*8+over)
 		done := make(chan struct{}, 3)

@@ -38,13 +38,15 @@ type SetRequest struct {
 
 // Set stores a value and returns its version. The error is as ValueSet.Decide says.
 func (d *DB) Set(r SetRequest) (version int64, err error) {
-	o := ValueSet{Key: r.Key, Data: r.Data, Type: r.Type, TTL: r.TTL, Check: r.Check}
+	o := ValueSet{Key: r.Key, Data: r.Data, Type: r.Type, TTL: r.TTL, Conditions: Conditions{Check: r.Check}}
 	err = d.Do(&o)
 	return o.Version, err
 }
 
 // DeleteValue removes a value. The error is as ValueDelete.Decide says.
-func (d *DB) DeleteValue(k Key, check int64) error { return d.Do(&ValueDelete{Key: k, Check: check}) }
+func (d *DB) DeleteValue(k Key, check int64) error {
+	return d.Do(&ValueDelete{Key: k, Conditions: Conditions{Check: check}})
+}
 
 // Unlock gives a lock back. The error is as LockRelease.Decide says.
 func (d *DB) Unlock(r UnlockRequest) error { return d.Do(&LockRelease{UnlockRequest: r}) }

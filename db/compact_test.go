@@ -154,9 +154,9 @@ func TestAMoveAndAChangeInOneBatch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var c commit.Op = &ValueSet{Key: key, Data: []byte("new"), Check: version}
+			var c commit.Op = &ValueSet{Key: key, Data: []byte("new"), Conditions: Conditions{Check: version}}
 			if change == "delete" {
-				c = &ValueDelete{Key: key, Check: version}
+				c = &ValueDelete{Key: key, Conditions: Conditions{Check: version}}
 			}
 			m := &store.Move{Moves: []kvlog.Move{moveOf(t, d, key)}, Bytes: 100}
 			todo := []commit.Op{m, c}
@@ -226,7 +226,7 @@ func noSnapshot(d *DB) error {
 func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
 	key := Key{"1", "k"}
 	data := func(s string) *ValueSet {
-		return &ValueSet{Key: key, Data: []byte(s), Check: AnyVersion}
+		return &ValueSet{Key: key, Data: []byte(s), Conditions: Conditions{Check: AnyVersion}}
 	}
 	for _, what := range []string{"value", "mark"} {
 		for _, change := range []string{"before", "before, with a refusal in the batch", "in the batch"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"clouddragon/db/commit"
@@ -73,28 +74,72 @@ func (l *lookup) entry(tx *commit.Tx, damaged bool) (*commit.ValueEntry, error) 
 	return tx.AddValue(l.key, l.hash, found), nil
 }
 
-// checkVersion says why a key does not have the version asked for, if it does not.
-func (l *lookup) checkVersion(tx *commit.Tx, e *commit.ValueEntry, check int64) error {
-	id, live, version := l.key.ID, e.Live(tx.Now()), e.Found().Version
-	switch {
-	case check == AnyVersion:
-	case check == 0 && live:
-		return &ConflictError{fmt.Sprintf("value %q exists, with version %d; ver=0 asks for none", id, version)}
-	case check != 0 && !live:
-		return &ConflictError{fmt.Sprintf("value %q does not exist; ver=%d was asked for", id, check)}
-	case check != 0 && version != uint64(check):
-		return &ConflictError{fmt.Sprintf("value %q has version %d; ver=%d was asked for", id, version, check)}
+// Conditions are what has to hold of a key's version for a change to be done.
+type Conditions struct {
+	Check int64 // AnyVersion, 0 (there is no value now), or the version it must have now
+	// Match, if given, must have the version that there is; NoneMatch must not.
+	Match, NoneMatch Versions
+}
+
+// Versions are a set of versions, as the headers If-Match and If-None-Match name one.
+type Versions struct {
+	Given bool
+	Any   bool // every version
+	List  []int64
+}
+
+// Has reports whether a version is in the set; 0, which stands for no value, never is.
+func (v *Versions) Has(version int64) bool {
+	return version != 0 && (v.Any || slices.Contains(v.List, version))
+}
+
+// MatchError is returned when Match or NoneMatch of a change's Conditions does not
+// hold. Nothing changed.
+type MatchError struct {
+	Match   bool  // Match failed, else NoneMatch
+	Version int64 // the version that there is; 0: no value
+}
+
+func (e *MatchError) Error() string {
+	return fmt.Sprintf("the condition on the version does not hold: it is %d", e.Version)
+}
+
+// check says why a key does not fulfil the conditions, if it does not.
+func (l *lookup) check(tx *commit.Tx, e *commit.ValueEntry, q *Conditions) error {
+	version := int64(0)
+	if e.Live(tx.Now()) {
+		version = int64(e.Found().Version)
 	}
-	return nil
+	switch {
+	case q.Match.Given && !q.Match.Has(version):
+		return &MatchError{Match: true, Version: version}
+	case q.NoneMatch.Given && q.NoneMatch.Has(version):
+		return &MatchError{Version: version}
+	}
+	return CheckVersion(l.key.ID, version, q.Check)
+}
+
+// CheckVersion returns a *ConflictError if a value at a version, 0 for none, is not
+// at the one that is asked for; AnyVersion asks for none.
+func CheckVersion(id string, version, check int64) error {
+	switch {
+	case check == AnyVersion || check == version:
+		return nil
+	case check == 0:
+		return &ConflictError{fmt.Sprintf("value %q exists, with version %d; ver=0 asks for none", id, version)}
+	case version == 0:
+		return &ConflictError{fmt.Sprintf("value %q does not exist; ver=%d was asked for", id, check)}
+	}
+	return &ConflictError{fmt.Sprintf("value %q has version %d; ver=%d was asked for", id, version, check)}
 }
 
 // ValueSet is the operation that stores a value.
 type ValueSet struct {
-	Key   Key
-	Data  []byte        // not changed before the operation is answered
-	Type  string        // Content-Type, at most MaxType bytes
-	TTL   time.Duration // 0: for good
-	Check int64         // AnyVersion, 0 (there is no value now), or the version it must have now
+	Key  Key
+	Data []byte        // not changed before the operation is answered
+	Type string        // Content-Type, at most MaxType bytes
+	TTL  time.Duration // 0: for good
+	Conditions
 
 	// Version is the answer.
 	Version int64
@@ -116,14 +161,14 @@ func (o *ValueSet) prepare(d *DB) error {
 	return o.lookup.prepare(d, o.Key)
 }
 
-// Decide stores the value. A *ConflictError says that the version is another than
-// the one asked for.
+// Decide stores the value. A *ConflictError or a *MatchError says that the
+// conditions do not hold.
 func (o *ValueSet) Decide(tx *commit.Tx) error {
-	e, err := o.lookup.entry(tx, o.Check == AnyVersion)
+	e, err := o.lookup.entry(tx, o.Check == AnyVersion && !o.Match.Given && !o.NoneMatch.Given)
 	if err != nil {
 		return err
 	}
-	if err := o.lookup.checkVersion(tx, e, o.Check); err != nil {
+	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
 		return err
 	}
 	v := commit.NewValue{Type: o.Type, Data: o.Data, Sum: o.sum}
@@ -136,8 +181,8 @@ func (o *ValueSet) Decide(tx *commit.Tx) error {
 
 // ValueDelete is the operation that removes a value.
 type ValueDelete struct {
-	Key   Key
-	Check int64 // AnyVersion, or the version it must have now
+	Key Key
+	Conditions
 
 	lookup lookup
 }
@@ -152,14 +197,14 @@ func (o *ValueDelete) Frees() bool { return true }
 
 func (o *ValueDelete) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
 
-// Decide removes the value. With a check, a *ConflictError says that it is gone or
-// another; without, that there is none is no error.
+// Decide removes the value. A *ConflictError or a *MatchError says that the
+// conditions do not hold; without any, that there is no value is no error.
 func (o *ValueDelete) Decide(tx *commit.Tx) error {
 	e, err := o.lookup.entry(tx, false)
 	if err != nil {
 		return err
 	}
-	if err := o.lookup.checkVersion(tx, e, o.Check); err != nil {
+	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
 		return err
 	}
 	if e.Found().OK { // also if its time is over: it must not come back

@@ -68,3 +68,40 @@ func (d *DB) number(kind uint8, k Key) (int64, error) {
 	}
 	return int64(le.Uint64(b)), nil
 }
+
+// NumberRead is the operation that reads a sequence or a counter between the
+// operations of a Group.
+type NumberRead struct {
+	Key     Key
+	Counter bool // it is a counter, else a sequence
+
+	// Value is the answer.
+	Value int64
+
+	thing thing
+}
+
+// Size is 0: reading needs no room.
+func (o *NumberRead) Size() int { return 0 }
+
+// Frees is true.
+func (o *NumberRead) Frees() bool { return true }
+
+func (o *NumberRead) prepare(*DB) error {
+	kind := kindSequence
+	if o.Counter {
+		kind = kindCounter
+	}
+	o.thing.set(kind, o.Key)
+	return nil
+}
+
+// Decide reads the number, or returns ErrNotFound.
+func (o *NumberRead) Decide(tx *commit.Tx) error {
+	e := o.thing.entry(tx)
+	if !e.Live() {
+		return ErrNotFound
+	}
+	o.Value = numberOf(e)
+	return nil
+}

@@ -54,20 +54,11 @@ const maxExact = 1 << 53
 // sayNumber says a number and a newline, or the same as JSON. As JSON a number
 // that JavaScript cannot hold is said as text too.
 func (c *call) sayNumber(n int64) error {
-	b := c.buf[:0]
-	if c.wantsJSON() {
-		b = append(b, `{"value":`...)
-		b = strconv.AppendInt(b, n, 10)
-		if n > maxExact || n < -maxExact {
-			b = append(b, `,"text":"`...)
-			b = strconv.AppendInt(b, n, 10)
-			b = append(b, '"')
-		}
-		b = append(b, '}')
+	asJSON := c.wantsJSON()
+	b := appendNumber(c.buf[:0], n, asJSON)
+	c.ctype = textPlain
+	if asJSON {
 		c.ctype = applicationJSON
-	} else {
-		b = strconv.AppendInt(b, n, 10)
-		c.ctype = textPlain
 	}
 	c.buf = append(b, '\n')
 	c.status, c.body = http.StatusOK, c.buf
@@ -111,6 +102,7 @@ func (s *server) refuse(c *call, err error) {
 		refused  *refusal
 		conflict *db.ConflictError
 		held     *db.HeldError
+		match    *db.MatchError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -126,6 +118,8 @@ func (s *server) refuse(c *call, err error) {
 	case errors.As(err, &held):
 		status = http.StatusConflict
 		holder(h, held.Holder)
+	case errors.As(err, &match):
+		status, line = http.StatusPreconditionFailed, c.notMatched(match)
 	case errors.Is(err, db.ErrNotFound):
 		status, line = http.StatusNotFound, "there is no "+c.thing()
 		if c.api == Lock || c.api == MLock {

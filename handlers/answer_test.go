@@ -190,7 +190,7 @@ func TestStatusOfEachDatabaseError(t *testing.T) {
 		log := new(syncBuffer)
 		s := New(Options{Log: slogTo(log)}).(*server)
 		w := httptest.NewRecorder()
-		k := call{w: w, r: httptest.NewRequest("GET", "/", nil), api: KV, key: db.Key{Acc: "1", ID: "a"}}
+		k := call{w: w, r: httptest.NewRequest("GET", "/", nil), ask: ask{api: KV, key: db.Key{Acc: "1", ID: "a"}}}
 		s.refuse(&k, c.err)
 		s.send(&k)
 		if w.Code != c.status || w.Body.String() != c.line+"\n" {

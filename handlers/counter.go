@@ -1,24 +1,27 @@
 package handlers
 
-import "math"
+import (
+	"math"
+
+	"clouddragon/db"
+)
 
 // POST /db/:acc/counter/:id?add=&min=&max=
-func addCounter(s *server, c *call) error {
-	add := c.params.number("add", 1, math.MinInt64, math.MaxInt64)
-	low := c.params.number("min", math.MinInt64, math.MinInt64, math.MaxInt64)
-	high := c.params.number("max", math.MaxInt64, math.MinInt64, math.MaxInt64)
-	if c.params.bad != nil {
-		return c.params.bad
-	}
-	if low > high {
-		return badRequest("min=%d is over max=%d", low, high)
-	}
-	n, err := s.db.AddCounter(c.key, add, low, high)
-	if err != nil {
-		return err
-	}
-	return c.sayNumber(n)
-}
+var addCounter = durable(
+	func(_ *server, a *ask) (*db.CounterAdd, error) {
+		op := &db.CounterAdd{
+			Key: a.key,
+			Add: a.params.number("add", 1, math.MinInt64, math.MaxInt64),
+			Min: a.params.number("min", math.MinInt64, math.MinInt64, math.MaxInt64),
+			Max: a.params.number("max", math.MaxInt64, math.MinInt64, math.MaxInt64),
+		}
+		if a.params.bad == nil && op.Min > op.Max {
+			return nil, badRequest("min=%d is over max=%d", op.Min, op.Max)
+		}
+		return op, a.params.bad
+	},
+	func(op *db.CounterAdd) result { return numbered(op.Value) },
+)
 
 // GET /db/:acc/counter/:id
 func getCounter(s *server, c *call) error {
@@ -29,10 +32,5 @@ func getCounter(s *server, c *call) error {
 	return c.sayNumber(n)
 }
 
-// DELETE /db/:acc/counter/:id
-func resetCounter(s *server, c *call) error {
-	if err := s.db.ResetCounter(c.key); err != nil {
-		return err
-	}
-	return c.sayDone()
-}
+// GET and DELETE /db/:acc/counter/:id; the GET in a batch
+var readCounter, resetCounter = readNumber(true), resetNumber(true)

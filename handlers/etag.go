@@ -1,8 +1,6 @@
 package handlers
 
 import (
-	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -12,31 +10,19 @@ import (
 // etag writes a version as an ETag.
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-// etags are what If-Match or If-None-Match lists.
-type etags struct {
-	given    bool
-	any      bool    // *
-	versions []int64 // the tags that can be a version; another never matches
-}
-
-// has says whether a value at version, 0 for none, is one of those listed.
-func (e *etags) has(version int64) bool {
-	return version != 0 && (e.any || slices.Contains(e.versions, version))
-}
-
 // parseETags reads the lines of a header that lists entity tags:
 //
 //	tags = "*" | tag *( "," tag )
 //	tag  = [ "W/" ] <"> characters <">
 //
 // A weak tag counts only where weak is true. It returns false if it is neither.
-func parseETags(lines []string, weak bool) (e etags, ok bool) {
+func parseETags(lines []string, weak bool) (e db.Versions, ok bool) {
 	if len(lines) == 0 {
 		return e, true
 	}
-	e.given = true
+	e.Given = true
 	if len(lines) == 1 && strings.Trim(lines[0], " \t") == "*" {
-		e.any = true
+		e.Any = true
 		return e, true
 	}
 	for _, rest := range lines {
@@ -51,29 +37,23 @@ func parseETags(lines []string, weak bool) (e etags, ok bool) {
 			ok = true
 			v, isNumber := parseNumber(tag)
 			if isNumber && tag == strconv.FormatInt(v, 10) && (weak || !isWeak) {
-				e.versions = append(e.versions, v)
+				e.List = append(e.List, v)
 			}
 		}
 	}
 	return e, ok
 }
 
-// conditions are what has to hold for a call on a value to be done.
-type conditions struct {
-	ver             int64 // of the parameter; db.AnyVersion: not given
-	match, nonMatch etags
-}
-
-// conditions reads those of a request.
-func (c *call) conditions(ver int64) (q conditions, err error) {
-	q.ver = ver
+// conditions reads those of a request's headers.
+func (c *call) conditions() (q db.Conditions, err error) {
+	q.Check = db.AnyVersion
 	for _, header := range [...]struct {
 		name string
 		weak bool
-		tags *etags
+		tags *db.Versions
 	}{
-		{"If-Match", false, &q.match},
-		{"If-None-Match", true, &q.nonMatch},
+		{"If-Match", false, &q.Match},
+		{"If-None-Match", true, &q.NoneMatch},
 	} {
 		var ok bool
 		lines := c.r.Header[header.name]
@@ -85,23 +65,19 @@ func (c *call) conditions(ver int64) (q conditions, err error) {
 	return q, nil
 }
 
-// check holds the conditions against the version that there is, 0 for none.
-func (q *conditions) check(c *call, version int64) error {
-	switch {
-	case q.match.given && !q.match.has(version):
-		return &refusal{http.StatusPreconditionFailed, "If-Match failed: " + c.at(version)}
-	case q.nonMatch.has(version):
-		return &refusal{http.StatusPreconditionFailed, "If-None-Match failed: " + c.at(version)}
-	case q.ver != db.AnyVersion && q.ver != version:
-		return &db.ConflictError{Reason: c.at(version) + ", not at ver=" + strconv.FormatInt(q.ver, 10)}
+// notMatched says which header's condition does not hold, and why.
+func (a *ask) notMatched(e *db.MatchError) string {
+	header := "If-None-Match"
+	if e.Match {
+		header = "If-Match"
 	}
-	return nil
+	return header + " failed: " + a.at(e.Version)
 }
 
 // at says what version there is, for an error line.
-func (c *call) at(version int64) string {
+func (a *ask) at(version int64) string {
 	if version == 0 {
-		return c.thing() + " has no value"
+		return a.thing() + " has no value"
 	}
-	return c.thing() + " is at version " + strconv.FormatInt(version, 10)
+	return a.thing() + " is at version " + strconv.FormatInt(version, 10)
 }

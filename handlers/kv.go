@@ -14,34 +14,42 @@ import (
 // maxTTL is how long a value with a ttl may live.
 const maxTTL = 100 * 365 * 24 * time.Hour
 
-// GET /db/:acc/kv/:id
+// GET /db/:acc/kv/:id?ver=
 //
 // A value is read only once memory for all of it is granted: of a large one, at
 // first just the head is read, and so it is where the answer may need no more.
 func getValue(s *server, c *call) error {
-	q, err := c.conditions(db.AnyVersion)
+	ver := c.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
+	if c.params.bad != nil {
+		return c.params.bad
+	}
+	q, err := c.conditions()
 	if err != nil {
 		return err
 	}
-	nonMatch := q.nonMatch
-	q.nonMatch = etags{} // which is no failure here
 	head := c.r.Method == http.MethodHead
 	most := uncounted
-	if head || q.match.given || nonMatch.given {
+	if head || q.Match.Given || q.NoneMatch.Given {
 		most = -1
 	}
 	for race := 1; ; race++ {
 		v, err := s.db.Read(c.r.Context(), c.key, most)
+		if err != nil && !errors.Is(err, db.ErrNotFound) {
+			return err
+		}
+		if conflict := db.CheckVersion(c.key.ID, v.Version, ver); conflict != nil {
+			return conflict
+		}
 		if err != nil {
 			return err
 		}
 		h := c.w.Header()
 		h["ETag"] = []string{etag(v.Version)}
 		h["Version"] = []string{strconv.FormatInt(v.Version, 10)}
-		if err := q.check(c, v.Version); err != nil {
-			return err
+		if q.Match.Given && !q.Match.Has(v.Version) {
+			return &db.MatchError{Match: true, Version: v.Version}
 		}
-		if nonMatch.has(v.Version) {
+		if q.NoneMatch.Has(v.Version) {
 			c.status = http.StatusNotModified
 			return nil
 		}
@@ -89,96 +97,69 @@ func (c *call) sayValue(v db.Value) error {
 }
 
 // POST and PUT /db/:acc/kv/:id?ver=&ttl=
-func setValue(s *server, c *call) error {
-	ver := c.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
-	ttl := c.params.duration("ttl", 0, maxTTL, false)
-	if c.params.bad != nil {
-		return c.params.bad
-	}
-	typ, err := c.contentType()
-	if err != nil {
-		return err
-	}
-	q, err := c.conditions(ver)
-	if err != nil {
-		return err
-	}
-	data, err := s.readBody(c, s.limits.Value, "limits.value")
-	if err != nil {
-		return err
-	}
-	c.patience()
-	c.brief()
-	var version int64
-	err = s.changeIf(c, &q, func(check int64) error {
-		version, err = s.db.Set(db.SetRequest{Key: c.key, Data: data, Type: typ, TTL: ttl, Check: check})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	c.w.Header()["ETag"] = []string{etag(version)}
-	return c.sayNumber(version)
-}
+var setValue = durable(
+	func(_ *server, a *ask) (*db.ValueSet, error) {
+		op := &db.ValueSet{Key: a.key, Data: a.value, Type: a.typ, Conditions: a.cond}
+		op.Check = a.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
+		op.TTL = a.params.duration("ttl", 0, maxTTL, false)
+		return op, a.params.bad
+	},
+	func(op *db.ValueSet) result {
+		r := numbered(op.Version)
+		r.etag = op.Version
+		return r
+	},
+)
 
 // DELETE /db/:acc/kv/:id?ver=
-func deleteValue(s *server, c *call) error {
-	ver := c.params.number("ver", db.AnyVersion, 1, math.MaxInt64)
-	if c.params.bad != nil {
-		return c.params.bad
-	}
-	q, err := c.conditions(ver)
-	if err != nil {
-		return err
-	}
-	err = s.changeIf(c, &q, func(check int64) error {
-		if check == 0 {
-			return nil // nothing to delete
-		}
-		return s.db.DeleteValue(c.key, check)
-	})
-	if err != nil {
-		return err
-	}
-	return c.sayDone()
-}
+var deleteValue = durable(
+	func(_ *server, a *ask) (*db.ValueDelete, error) {
+		op := &db.ValueDelete{Key: a.key, Conditions: a.cond}
+		op.Check = a.params.number("ver", db.AnyVersion, 1, math.MaxInt64)
+		return op, a.params.bad
+	},
+	func(*db.ValueDelete) result { return done() },
+)
 
-// maxRaces is how often a change under a condition is tried again since another
-// change came between: far more than a sane client ever meets.
+// GET /db/:acc/kv/:id?ver= in a batch
+var readValue = durable(
+	func(_ *server, a *ask) (*db.ValueRead, error) {
+		op := &db.ValueRead{Key: a.key, Conditions: a.cond}
+		op.Check = a.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
+		return op, a.params.bad
+	},
+	func(op *db.ValueRead) result { return result{status: http.StatusOK, value: &op.Value} },
+)
+
+// maxRaces is how often a read of a value is tried again since another change came
+// between: far more than a sane client ever meets.
 const maxRaces = 100
 
-// changeIf makes a change where the conditions hold. ver alone is left to the
-// database. What headers say is held against the version of now, and the change
-// asks for just that version: if another came between, all is looked at anew.
-func (s *server) changeIf(c *call, q *conditions, change func(check int64) error) error {
-	if !q.match.given && !q.nonMatch.given {
-		return change(q.ver)
-	}
-	for race := 1; ; race++ {
-		v, err := s.db.Head(c.r.Context(), c.key) // Version 0 if there is none
-		if err != nil && !errors.Is(err, db.ErrNotFound) {
-			return err
-		}
-		if err := q.check(c, v.Version); err != nil {
-			return err
-		}
-		err = change(v.Version)
-		var conflict *db.ConflictError
-		if !errors.As(err, &conflict) || race == maxRaces {
+// readHeaders reads what the headers of a call on a value ask for.
+func (c *call) readHeaders(e *endpoint) (err error) {
+	if e.takesValue() {
+		if c.typ, err = c.contentType(); err != nil {
 			return err
 		}
 	}
+	c.cond, err = c.conditions()
+	return err
 }
 
-// contentType returns what to keep as the value's type. What curl sends with
-// --data says nothing about the value.
+// contentType returns what to keep as the value's type.
 func (c *call) contentType() (string, error) {
 	t := strings.TrimSpace(c.r.Header.Get("Content-Type"))
 	if len(t) > db.MaxType {
 		return "", badRequest("the header Content-Type has %d bytes: it may have at most %d", len(t), db.MaxType)
 	}
+	return keptType(t), nil
+}
+
+// keptType is the type with which a value is kept. What curl sends with --data says
+// nothing about the value.
+func keptType(t string) string {
 	if t == "" || strings.EqualFold(t, form) {
-		t = octetStream[0]
+		return octetStream[0]
 	}
-	return t, nil
+	return t
 }

@@ -13,12 +13,13 @@ import (
 // limit is less.
 const defaultDur = 30 * time.Second
 
-// POST /db/:acc/lock/:id?id=&token=&dur=&wait=
+// POST /db/:acc/lock/:id?id=&token=&dur=&wait=&limit=&shared=&least=
 func takeLock(s *server, c *call) error {
-	r, err := s.lockRequest(c, 0)
+	r, err := s.lockRequest(&c.ask, 0)
 	if err != nil {
 		return err
 	}
+	c.prepareWait(r.Wait)
 	token, err := s.db.Lock(c.peer(), r)
 	if err != nil {
 		return err
@@ -26,16 +27,28 @@ func takeLock(s *server, c *call) error {
 	return c.sayNumber(token)
 }
 
-// GET /db/:acc/lock/:id
-func getLock(s *server, c *call) error {
-	h, err := s.db.LockHolder(c.key)
-	if err != nil {
-		return err
-	}
-	holderID(c.w.Header(), h)
-	c.status = http.StatusOK
-	return c.sayJSON(heldBy(h))
+// GET /db/:acc/lock/:id?token=
+var readLock = durable(
+	func(_ *server, a *ask) (*db.LockRead, error) {
+		op := &db.LockRead{Key: a.key, Token: a.params.number("token", 0, 1, math.MaxInt64)}
+		return op, a.params.bad
+	},
+	func(op *db.LockRead) result { return lockResult(op.Holders) },
+)
+
+// lockResult tells who holds a lock.
+func lockResult(all db.Holders) result {
+	return result{status: http.StatusOK, json: held(all), owner: all.Holders[0].Owner}
 }
+
+// POST /db/:acc/lock/:id without a wait, in a batch
+var tryLock = durable(
+	func(s *server, a *ask) (*db.LockTake, error) {
+		r, err := s.lockRequest(a, 0)
+		return &db.LockTake{LockRequest: r}, err
+	},
+	func(op *db.LockTake) result { return numbered(op.Holder.Token) },
+)
 
 // heldJSON is who holds a lock.
 type heldJSON struct {
@@ -101,57 +114,56 @@ func notUTF8(id string) []byte {
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
 // DELETE /db/:acc/lock/:id?id=&token=&force=
-func releaseLock(s *server, c *call) error {
-	r := c.unlockRequest()
-	r.Force = c.params.flag("force")
-	if c.params.bad != nil {
-		return c.params.bad
-	}
-	if err := s.db.Unlock(r); err != nil {
-		return err
-	}
-	return c.sayDone()
-}
+var releaseLock = durable(
+	func(_ *server, a *ask) (*db.LockRelease, error) {
+		r, err := a.unlockRequest()
+		return &db.LockRelease{UnlockRequest: r}, err
+	},
+	func(*db.LockRelease) result { return done() },
+)
 
-// lockRequest reads what a lock or a mutex is asked with. If it may wait, no
-// deadline ends the connection meanwhile.
-func (s *server) lockRequest(c *call, defaultWait time.Duration) (db.LockRequest, error) {
+// lockRequest reads what a lock or a mutex is asked with.
+func (s *server) lockRequest(a *ask, defaultWait time.Duration) (db.LockRequest, error) {
+	p := &a.params
 	r := db.LockRequest{
-		Key:   c.key,
-		Owner: c.params.owner("id", db.MaxOwner),
-		Token: c.params.number("token", 0, 1, math.MaxInt64),
-		Dur:   c.params.duration("dur", min(defaultDur, s.limits.Dur), s.limits.Dur, false),
-		Wait:  c.params.duration("wait", min(defaultWait, s.limits.Wait), s.limits.Wait, true),
+		Key:   a.key,
+		Owner: p.owner("id", db.MaxOwner),
+		Token: p.number("token", 0, 1, math.MaxInt64),
+		Dur:   p.duration("dur", min(defaultDur, s.limits.Dur), s.limits.Dur, false),
+		Wait:  p.duration("wait", min(defaultWait, s.limits.Wait), s.limits.Wait, true),
 	}
-	if c.api == MLock {
-		s.modeOf(c, &r)
-	}
-	if c.params.bad != nil {
-		return r, c.params.bad
-	}
-	if r.Wait == 0 {
-		c.brief()
-		return r, nil
-	}
-	c.patience()
-	return r, nil
+	s.modeOf(p, &r)
+	return r, p.bad
 }
 
 // modeOf reads who else may hold the lock, and for how long it stays held in any case.
-func (s *server) modeOf(c *call, r *db.LockRequest) {
-	r.Limit = int(c.params.number("limit", 0, 1, db.MaxHolders))
-	r.Shared = c.params.flag("shared")
-	r.Least = c.params.duration("least", 0, s.limits.Dur, true)
+func (s *server) modeOf(p *params, r *db.LockRequest) {
+	r.Limit = int(p.number("limit", 0, 1, db.MaxHolders))
+	r.Shared = p.flag("shared")
+	r.Least = p.duration("least", 0, s.limits.Dur, true)
 	if r.Limit != 0 && r.Shared {
-		c.params.fail(badRequest("limit and shared=true exclude each other: give one of them"))
+		p.fail(badRequest("limit and shared=true exclude each other: give one of them"))
 	}
 }
 
 // unlockRequest reads what a lock or a mutex is given back with.
-func (c *call) unlockRequest() db.UnlockRequest {
-	return db.UnlockRequest{
-		Key:   c.key,
-		Owner: c.params.owner("id", db.MaxOwner),
-		Token: c.params.number("token", 0, 1, math.MaxInt64),
+func (a *ask) unlockRequest() (db.UnlockRequest, error) {
+	p := &a.params
+	r := db.UnlockRequest{
+		Key:   a.key,
+		Owner: p.owner("id", db.MaxOwner),
+		Token: p.number("token", 0, 1, math.MaxInt64),
+		Force: p.flag("force"),
 	}
+	return r, p.bad
+}
+
+// prepareWait gets a call ready that may wait for a lock: no deadline ends the
+// connection meanwhile.
+func (c *call) prepareWait(wait time.Duration) {
+	if wait == 0 {
+		c.brief()
+		return
+	}
+	c.patience()
 }

@@ -23,6 +23,8 @@ type holding struct {
 	TTL     float64
 	Expires string
 	Waiters int
+	Holders []json.RawMessage
+	Queue   []json.RawMessage
 }
 
 // holder asks who has a lock.
@@ -285,7 +287,7 @@ func TestDefaultsOfLocks(t *testing.T) {
 		if err := c.params.parse(query); err != nil {
 			t.Fatal(err)
 		}
-		r, err := s.lockRequest(c, wait)
+		r, err := s.lockRequest(&c.ask, wait)
 		if err != nil {
 			t.Fatal(err)
 		}

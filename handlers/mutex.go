@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"math"
-	"net/http"
 	"time"
 )
 
@@ -12,10 +11,11 @@ const defaultMutexWait = 15 * time.Second
 
 // POST /db/:acc/mlock/:id?id=&token=&dur=&wait=&limit=&shared=&least=
 func lockMutex(s *server, c *call) error {
-	r, err := s.lockRequest(c, defaultMutexWait)
+	r, err := s.lockRequest(&c.ask, defaultMutexWait)
 	if err != nil {
 		return err
 	}
+	c.prepareWait(r.Wait)
 	token, err := s.db.LockMutex(c.peer(), r)
 	if err != nil {
 		return err
@@ -33,17 +33,14 @@ func getMutex(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	holderID(c.w.Header(), all.Holders[0])
-	c.status = http.StatusOK
-	return c.sayJSON(held(all))
+	return c.say(lockResult(all))
 }
 
 // POST /db/:acc/munlock/:id?id=&token=&force=
 func unlockMutex(s *server, c *call) error {
-	r := c.unlockRequest()
-	r.Force = c.params.flag("force")
-	if c.params.bad != nil {
-		return c.params.bad
+	r, err := c.unlockRequest()
+	if err != nil {
+		return err
 	}
 	if err := s.db.UnlockMutex(r); err != nil {
 		return err

@@ -104,6 +104,6 @@ func (c *call) noRoute() error {
 }
 
 // thing names what the path is about, for an error line.
-func (c *call) thing() string {
-	return fmt.Sprintf("%s %s of account %s", c.api, quote(c.key.ID), quote(c.key.Acc))
+func (a *ask) thing() string {
+	return fmt.Sprintf("%s %s of account %s", a.api, quote(a.key.ID), quote(a.key.Acc))
 }

@@ -72,35 +72,36 @@ type endpoint struct {
 	api    API
 	method string
 	params []string
-	serve  func(*server, *call) error
-	waits  bool // it may wait for other calls
+	serve  func(*server, *call) error // nil: the steps do
+	steps  *steps                     // of a durable call, and of one that a batch may hold
+	waits  bool                       // it may wait for other calls
 }
 
 var endpoints = []endpoint{
-	{Sequence, "GET", nil, getSequence, false},
-	{Sequence, "POST", []string{"n"}, addSequence, false},
-	{Sequence, "DELETE", nil, resetSequence, false},
+	{api: Sequence, method: "GET", serve: getSequence, steps: readSequence},
+	{api: Sequence, method: "POST", params: []string{"n"}, steps: addSequence},
+	{api: Sequence, method: "DELETE", steps: resetSequence},
 
-	{Counter, "GET", nil, getCounter, false},
-	{Counter, "POST", []string{"add", "min", "max"}, addCounter, false},
-	{Counter, "DELETE", nil, resetCounter, false},
+	{api: Counter, method: "GET", serve: getCounter, steps: readCounter},
+	{api: Counter, method: "POST", params: []string{"add", "min", "max"}, steps: addCounter},
+	{api: Counter, method: "DELETE", steps: resetCounter},
 
-	{KV, "GET", nil, getValue, true}, // for memory
-	{KV, "POST", []string{"ver", "ttl"}, setValue, false},
-	{KV, "PUT", []string{"ver", "ttl"}, setValue, false},
-	{KV, "DELETE", []string{"ver"}, deleteValue, false},
+	{api: KV, method: "GET", params: []string{"ver"}, serve: getValue, steps: readValue, waits: true}, // for memory
+	{api: KV, method: "POST", params: []string{"ver", "ttl"}, steps: setValue},
+	{api: KV, method: "PUT", params: []string{"ver", "ttl"}, steps: setValue},
+	{api: KV, method: "DELETE", params: []string{"ver"}, steps: deleteValue},
 
-	{MLock, "GET", []string{"token"}, getMutex, false},
-	{MLock, "POST", []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, lockMutex, true},
-	{MUnlock, "POST", []string{"id", "token", "force"}, unlockMutex, false},
+	{api: MLock, method: "GET", params: []string{"token"}, serve: getMutex},
+	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, waits: true},
+	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex},
 
-	{Lock, "GET", nil, getLock, false},
-	{Lock, "POST", []string{"id", "token", "dur", "wait"}, takeLock, true},
-	{Lock, "DELETE", []string{"id", "token", "force"}, releaseLock, false},
+	{api: Lock, method: "GET", params: []string{"token"}, steps: readLock},
+	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
+	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 
-	{Healthz, "GET", nil, getHealth, false},
-	{Healthz, "OPTIONS", nil, getHealth, false},
-	{Metrics, "GET", nil, getMetrics, false},
+	{api: Healthz, method: "GET", serve: getHealth},
+	{api: Healthz, method: "OPTIONS", serve: getHealth},
+	{api: Metrics, method: "GET", serve: getMetrics},
 }
 
 // server is what all requests share. It does not change after New.
@@ -155,11 +156,9 @@ type call struct {
 	conn  *front.Conn // nil: not known
 	began time.Time
 
-	api       API
-	inAccount bool // the path is below an account
-	key       db.Key
+	ask
+	inAccount bool  // the path is below an account
 	fault     error // what is wrong with the names in the path
-	params    params
 
 	status  int
 	ctype   []string // Content-Type
@@ -198,6 +197,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // handle finds the call that the request is for and lets it speak.
 func (s *server) handle(c *call) error {
+	c.method = c.r.Method
 	c.locate(c.r.URL)
 	if err := s.checkOrigin(c); err != nil {
 		return err
@@ -232,7 +232,10 @@ func (s *server) handle(c *call) error {
 			c.brief()
 		}
 	}
-	return e.serve(s, c)
+	if e.serve != nil {
+		return e.serve(s, c)
+	}
+	return s.do(c, e)
 }
 
 // takesValue says whether the body is a value. Any other may be parameters.

@@ -3,17 +3,13 @@ package handlers
 import "clouddragon/db"
 
 // POST /db/:acc/sequence/:id?n=
-func addSequence(s *server, c *call) error {
-	n := c.params.number("n", 1, 1, db.MaxBlock)
-	if c.params.bad != nil {
-		return c.params.bad
-	}
-	last, err := s.db.AddSequence(c.key, n)
-	if err != nil {
-		return err
-	}
-	return c.sayNumber(last)
-}
+var addSequence = durable(
+	func(_ *server, a *ask) (*db.SequenceAdd, error) {
+		op := &db.SequenceAdd{Key: a.key, N: a.params.number("n", 1, 1, db.MaxBlock)}
+		return op, a.params.bad
+	},
+	func(op *db.SequenceAdd) result { return numbered(op.Value) },
+)
 
 // GET /db/:acc/sequence/:id
 func getSequence(s *server, c *call) error {
@@ -24,10 +20,25 @@ func getSequence(s *server, c *call) error {
 	return c.sayNumber(n)
 }
 
-// DELETE /db/:acc/sequence/:id
-func resetSequence(s *server, c *call) error {
-	if err := s.db.ResetSequence(c.key); err != nil {
-		return err
-	}
-	return c.sayDone()
+// GET and DELETE /db/:acc/sequence/:id; the GET in a batch
+var readSequence, resetSequence = readNumber(false), resetNumber(false)
+
+// readNumber reads a sequence or a counter between other operations.
+func readNumber(counter bool) *steps {
+	return durable(
+		func(_ *server, a *ask) (*db.NumberRead, error) {
+			return &db.NumberRead{Key: a.key, Counter: counter}, nil
+		},
+		func(op *db.NumberRead) result { return numbered(op.Value) },
+	)
+}
+
+// resetNumber forgets a sequence or a counter.
+func resetNumber(counter bool) *steps {
+	return durable(
+		func(_ *server, a *ask) (*db.NumberReset, error) {
+			return &db.NumberReset{Key: a.key, Counter: counter}, nil
+		},
+		func(*db.NumberReset) result { return done() },
+	)
 }

@@ -321,3 +321,6 @@ func (v *Values) Check(report func(*disk.Damage)) int {
 	}
 	return len(locs)
 }
+
+// Decode reads the body of a value's record, checked. Its slices alias the body.
+func (v *Values) Decode(body []byte) (Value, error) { return v.codec.decodeValue(body) }

@@ -150,3 +150,13 @@ func (tx *Tx) MoveTombstone(m *kvlog.Move) error {
 	}
 	return nil
 }
+
+// Stored returns the body of the record of a value that this transaction has
+// stored, or nil if it has not. It is valid until the transaction stores another.
+func (tx *Tx) Stored(e *ValueEntry) []byte {
+	if e.after == 0 {
+		return nil
+	}
+	step := &tx.steps[e.after-1]
+	return tx.records.Body(step.At)
+}

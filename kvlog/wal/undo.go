@@ -25,3 +25,10 @@ func (b *Batch) At(end Pos) Records {
 
 // Start returns where the batch of the records begins. Seq and Sum are not set.
 func (r Records) Start() Pos { return Pos{Segment: r.Segment, Offset: r.offset - batchHeader} }
+
+// Body returns the body of the record that begins at a place counted from the
+// batch's start, as Len gave it before the record was added.
+func (b *Batch) Body(at int) []byte {
+	_, n := ParseRecordHeader(b.buf[at:])
+	return b.buf[at+recordHeader:][:n:n]
+}

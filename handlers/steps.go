@@ -1,0 +1,120 @@
+package handlers
+
+import (
+	"net/http"
+	"strconv"
+
+	"clouddragon/db"
+)
+
+// A durable call is three steps, so that a request of its own, a line of a batch
+// and the event loop share them:
+//
+//	prepare  parses and validates what is asked, and returns an operation of db
+//	         the operation is decided, alone or with others
+//	answer   says what the operation's result is
+//
+// prepare and answer know no request and no connection, and wait for nothing.
+
+// ask is what a call asks for, wherever it came from.
+type ask struct {
+	api    API
+	method string // as it was sent
+	key    db.Key
+	params params
+	// Of a call on a value.
+	value []byte        // to be stored
+	typ   string        // its Content-Type, as it is kept
+	cond  db.Conditions // what the headers ask for; its Check is AnyVersion
+}
+
+// result is what a call says when it was done.
+type result struct {
+	status    int
+	number    int64
+	hasNumber bool
+	etag      int64     // the version that the header ETag names; 0: none
+	value     *db.Value // of a GET of kv
+	json      any       // of a GET of a lock
+	owner     string    // of the lock that json tells of
+}
+
+// numbered is the result of a call that says a number.
+func numbered(n int64) result { return result{status: http.StatusOK, number: n, hasNumber: true} }
+
+// done is the result of a call that has nothing to say.
+func done() result { return result{status: http.StatusNoContent} }
+
+// steps are the two steps of a call around its operation.
+type steps struct {
+	prepare func(*server, *ask) (db.Operation, error)
+	answer  func(op db.Operation) result
+}
+
+// durable makes steps of a prepare and an answer for one type of operation.
+func durable[Op db.Operation](prepare func(*server, *ask) (Op, error), answer func(Op) result) *steps {
+	return &steps{
+		prepare: func(s *server, a *ask) (db.Operation, error) { return prepare(s, a) },
+		answer:  func(op db.Operation) result { return answer(op.(Op)) },
+	}
+}
+
+// do takes the steps of a durable call for a request of its own.
+func (s *server) do(c *call, e *endpoint) error {
+	if e.api == KV {
+		if err := c.readHeaders(e); err != nil {
+			return err
+		}
+	}
+	op, err := e.steps.prepare(s, &c.ask)
+	if err != nil {
+		return err
+	}
+	if set, ok := op.(*db.ValueSet); ok {
+		if set.Data, err = s.readBody(c, s.limits.Value, "limits.value"); err != nil {
+			return err
+		}
+		c.patience()
+		c.brief()
+	}
+	if err := s.db.Do(op); err != nil {
+		return err
+	}
+	return c.say(e.steps.answer(op))
+}
+
+// say says a result.
+func (c *call) say(r result) error {
+	h := c.w.Header()
+	if r.etag != 0 {
+		h["ETag"] = []string{etag(r.etag)}
+	}
+	switch {
+	case r.hasNumber:
+		return c.sayNumber(r.number)
+	case r.json != nil:
+		if r.owner != "" {
+			h["Lock-Id"] = []string{percentEncode(r.owner)}
+		}
+		c.status = r.status
+		return c.sayJSON(r.json)
+	}
+	c.status = r.status
+	return nil
+}
+
+// appendNumber writes a number as text, or as JSON: one that JavaScript cannot hold
+// is said as text too.
+func appendNumber(b []byte, n int64, asJSON bool) []byte {
+	if !asJSON {
+		return strconv.AppendInt(b, n, 10)
+	}
+	b = append(b, `{"value":`...)
+	b = strconv.AppendInt(b, n, 10)
+	if n > maxExact || n < -maxExact {
+		b = append(b, `,"text":"`...)
+		b = strconv.AppendInt(b, n, 10)
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
