@@ -86,9 +86,6 @@ func (o *Options) defaults() {
 	if o.Files == 0 {
 		o.Files = maxReads
 	}
-	if o.Files == 0 {
-		o.Files = maxReads
-	}
 	if o.Waiters == 0 {
 		o.Waiters = 100_000
 	}

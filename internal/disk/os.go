@@ -26,6 +26,7 @@ var ErrReadOnly = errors.New("opened for reading only")
 // others wait longer, with smaller ones large values are written more slowly.
 var zeros [512 << 10]byte
 
+// MkdirAll makes a directory and its parents.
 func (o OS) MkdirAll(dir string) error {
 	if o.ReadOnly {
 		return &os.PathError{Op: "mkdir", Path: dir, Err: ErrReadOnly}
@@ -36,6 +37,7 @@ func (o OS) MkdirAll(dir string) error {
 	return overwriteInPlace(dir)
 }
 
+// Open opens an existing file.
 func (o OS) Open(name string) (File, error) {
 	flag := os.O_RDWR
 	if o.ReadOnly {
@@ -44,6 +46,7 @@ func (o OS) Open(name string) (File, error) {
 	return o.open(name, flag)
 }
 
+// Create makes a file, which must not exist yet.
 func (o OS) Create(name string) (File, error) {
 	if o.ReadOnly {
 		return nil, &os.PathError{Op: "create", Path: name, Err: ErrReadOnly}
@@ -59,6 +62,7 @@ func (o OS) open(name string, flag int) (File, error) {
 	return &osFile{f: f, readOnly: o.ReadOnly}, nil
 }
 
+// Rename puts a file in another's place.
 func (o OS) Rename(from, to string) error {
 	if o.ReadOnly {
 		return &os.PathError{Op: "rename", Path: from, Err: ErrReadOnly}
@@ -66,6 +70,7 @@ func (o OS) Rename(from, to string) error {
 	return os.Rename(from, to)
 }
 
+// Remove deletes a file.
 func (o OS) Remove(name string) error {
 	if o.ReadOnly {
 		return &os.PathError{Op: "remove", Path: name, Err: ErrReadOnly}
@@ -73,6 +78,7 @@ func (o OS) Remove(name string) error {
 	return os.Remove(name)
 }
 
+// ReadDir returns the names in a directory, sorted.
 func (OS) ReadDir(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -86,6 +92,7 @@ func (OS) ReadDir(dir string) ([]string, error) {
 	return names, nil
 }
 
+// SyncDir makes a directory's entries durable.
 func (o OS) SyncDir(dir string) error {
 	if o.ReadOnly {
 		return &os.PathError{Op: "sync", Path: dir, Err: ErrReadOnly}

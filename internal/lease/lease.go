@@ -126,6 +126,7 @@ const (
 // Why says why a holder rests or ended.
 type Why uint8
 
+// The reasons.
 const (
 	ByRelease Why = iota + 1
 	ByForce
