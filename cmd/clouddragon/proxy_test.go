@@ -17,19 +17,15 @@ import (
 	"time"
 )
 
-// fenced returns the README's code block of a language. It names a program in its
-// tests, so a block that is missing is a failure.
+// fenced returns the documents' first code block of a language. A block that is
+// missing fails the test.
 func fenced(t *testing.T, language string) string {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindSubmatch(readme)
+	m := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindStringSubmatch(documents(t))
 	if m == nil {
-		t.Fatalf("the README has no block ```%s", language)
+		t.Fatalf("neither README.md nor docs has a block ```%s", language)
 	}
-	return string(m[1])
+	return m[1]
 }
 
 // program returns the path of a program, or skips the test. CI has all of them.
@@ -43,11 +39,11 @@ func program(t *testing.T, names ...string) string {
 	if os.Getenv("CLOUDDRAGON_CRASH_REQUIRED") != "" {
 		t.Fatalf("%s is not installed", names[0])
 	}
-	t.Skipf("%s is not installed: what the README says of it is NOT TESTED here", names[0])
+	t.Skipf("%s is not installed: what the documents say of it is NOT TESTED here", names[0])
 	return ""
 }
 
-// proxy is a kind of proxy that the README has a configuration for.
+// proxy is a kind of proxy that docs/operations.md has a configuration for.
 type proxy struct {
 	language string
 	programs []string

@@ -17,7 +17,26 @@ import (
 
 var recipe = regexp.MustCompile("(?s)```bash\n(#!.*?\n# ([a-z]+\\.sh) .*?)```")
 
-// recipes writes the scripts of the README to files and returns their directory.
+// documents returns the text of the README and of docs, from which the tests take
+// scripts, clients and configurations.
+func documents(t *testing.T) string {
+	t.Helper()
+	names, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, name := range append([]string{"../../README.md"}, names...) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text.Write(b)
+	}
+	return text.String()
+}
+
+// recipes writes the scripts of the documents to files and returns their directory.
 func recipes(t *testing.T, want ...string) string {
 	t.Helper()
 	for _, tool := range []string{"bash", "curl", "flock"} {
@@ -25,19 +44,15 @@ func recipes(t *testing.T, want ...string) string {
 			t.Skipf("needs %s", tool)
 		}
 	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	for _, m := range recipe.FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range recipe.FindAllStringSubmatch(documents(t), -1) {
 		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte(m[1]), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, name := range want {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			t.Fatalf("the README has no recipe %s: %v", name, err)
+			t.Fatalf("neither README.md nor docs has a recipe %s: %v", name, err)
 		}
 	}
 	return dir

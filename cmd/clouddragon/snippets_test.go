@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// snippets are the README's clients in other languages.
+// snippets are the clients of docs/recipes.md.
 var snippets = []struct {
 	language, program, file string
 	args                    []string
