@@ -3,22 +3,47 @@ package db
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"clouddragon/db/commit"
+	"clouddragon/slots"
 )
 
-// CounterAdd is the operation that adds to a counter, which starts from 0.
+// The payload of a counter's slot; part of the file format, never changed.
+//
+//	0  i64 value
+//	8  i64 end in database time, ns; not there if the counter has none
+const (
+	counterSize     = numberSize
+	counterWithTime = counterSize + 8
+)
+
+// CounterAdd is the operation that adds to a counter, which starts from 0, or sets it.
 type CounterAdd struct {
 	Key Key
 	Add int64
+	Set bool // the result is Add, whatever the counter is at
 	// Min and Max are the bounds of the result; math.MinInt64 and math.MaxInt64
 	// are none.
 	Min, Max int64
+	If       CounterIf
+	// TTL is how long the counter exists from now on: where this operation makes it,
+	// and with Touch in any case. 0 leaves its end as it is, and a new counter has none.
+	TTL   time.Duration
+	Touch bool
 
 	// Value is the answer: the new value.
 	Value int64
 
 	thing thing
+}
+
+// CounterIf is what a counter has to be for an operation to be done. The zero
+// CounterIf asks for nothing.
+type CounterIf struct {
+	Asked bool
+	None  bool // there is no such counter
+	Value int64
 }
 
 // Size returns the most bytes that the operation adds to the log.
@@ -32,32 +57,113 @@ func (o *CounterAdd) prepare(*DB) error {
 	return nil
 }
 
-// Decide adds. A *ConflictError says that the result would be out of bounds.
+// Decide adds or sets. A *ConflictError says that the counter is not what If asks
+// for, or that the result would be out of bounds.
 func (o *CounterAdd) Decide(tx *commit.Tx) error {
 	e := o.thing.entry(tx)
-	next, err := o.next(numberOf(e))
+	cur, ends, live := int64(0), int64(0), e.Live()
+	if live {
+		cur, ends = readCounter(e.Payload())
+		if ends != 0 && ends <= tx.Now() {
+			cur, ends, live = 0, 0, false
+			tx.Date() // what is over must not come back
+		}
+	}
+	if err := o.If.check(o.Key.ID, cur, live); err != nil {
+		return err
+	}
+	next, err := o.next(cur)
 	if err != nil {
 		return err
 	}
+	if o.TTL != 0 && (o.Touch || !live) {
+		ends = tx.Now() + int64(o.TTL)
+		tx.Date()
+	}
 	o.Value = next
-	return putNumber(tx, e, next)
+	size := counterSize
+	if ends != 0 {
+		size = counterWithTime
+	}
+	b := tx.Bytes(size)
+	le.PutUint64(b, uint64(next))
+	if ends != 0 {
+		le.PutUint64(b[counterSize:], uint64(ends))
+	}
+	return tx.Put(e, b)
 }
 
-// next is what adding to a counter at cur gives.
+func (c *CounterIf) check(id string, cur int64, live bool) error {
+	switch {
+	case !c.Asked:
+	case c.None && live:
+		return &ConflictError{fmt.Sprintf("counter %q exists, and is at %d; if=none was asked for", id, cur)}
+	case !c.None && !live:
+		return &ConflictError{fmt.Sprintf("counter %q does not exist; if=%d was asked for", id, c.Value)}
+	case !c.None && cur != c.Value:
+		return &ConflictError{fmt.Sprintf("counter %q is at %d; if=%d was asked for", id, cur, c.Value)}
+	}
+	return nil
+}
+
+// next is what the operation makes of a counter at cur.
 func (o *CounterAdd) next(cur int64) (int64, error) {
 	id, add := o.Key.ID, o.Add
+	if o.Set {
+		cur = 0
+	}
 	if add > 0 && cur > math.MaxInt64-add || add < 0 && cur < math.MinInt64-add {
 		return 0, &ConflictError{fmt.Sprintf("counter %q is at %d: adding %d overflows", id, cur, add)}
 	}
-	switch next := cur + add; {
+	next := cur + add
+	switch {
+	case next >= o.Min && next <= o.Max:
+		return next, nil
+	case o.Set && next < o.Min:
+		return 0, &ConflictError{fmt.Sprintf("counter %q cannot be set to %d, under min=%d", id, next, o.Min)}
+	case o.Set:
+		return 0, &ConflictError{fmt.Sprintf("counter %q cannot be set to %d, over max=%d", id, next, o.Max)}
 	case next < o.Min:
 		return 0, &ConflictError{fmt.Sprintf("counter %q is at %d: adding %d gives %d, under min=%d", id, cur, add, next, o.Min)}
-	case next > o.Max:
-		return 0, &ConflictError{fmt.Sprintf("counter %q is at %d: adding %d gives %d, over max=%d", id, cur, add, next, o.Max)}
-	default:
-		return next, nil
 	}
+	return 0, &ConflictError{fmt.Sprintf("counter %q is at %d: adding %d gives %d, over max=%d", id, cur, add, next, o.Max)}
+}
+
+// readCounter returns what a counter's payload holds. ends is 0 where it has no end.
+func readCounter(payload []byte) (value, ends int64) {
+	value = int64(le.Uint64(payload))
+	return value, counterEnd(payload)
+}
+
+// counterEnd is the commit.EndOf of counters.
+func counterEnd(payload []byte) int64 {
+	if len(payload) < counterWithTime {
+		return 0
+	}
+	return int64(le.Uint64(payload[counterSize:]))
 }
 
 // Counter returns the value, or ErrNotFound where there was never one.
-func (d *DB) Counter(k Key) (int64, error) { return d.number(kindCounter, k) }
+func (d *DB) Counter(k Key) (int64, error) {
+	value, _, err := d.CounterTTL(k)
+	return value, err
+}
+
+// CounterTTL returns the value and how long the counter still exists, 0 if it has
+// no end. The error is ErrNotFound where there is none.
+func (d *DB) CounterTTL(k Key) (value int64, left time.Duration, err error) {
+	key := slots.Key{Kind: kindCounter, Acc: k.Acc, ID: k.ID}
+	var buf [counterWithTime]byte
+	b, ok := d.store.Tables.Get(key, key.Hash(), buf[:0])
+	if !ok {
+		return 0, 0, ErrNotFound
+	}
+	value, ends := readCounter(b)
+	if ends == 0 {
+		return value, 0, nil
+	}
+	if left = time.Duration(ends - d.store.Clock.Now()); left <= 0 {
+		return 0, 0, ErrNotFound
+	}
+	return value, left, nil
+}

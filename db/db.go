@@ -137,9 +137,14 @@ func Open(o Options) (*DB, error) {
 	if err := d.locks.restore(s); err != nil {
 		return nil, errors.Join(err, s.Abandon())
 	}
+	ends, err := commit.NewEnds(s.Tables, ending)
+	if err != nil {
+		return nil, errors.Join(err, s.Abandon())
+	}
 	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Observer: o.Observer})
 	d.writer = s.NewWriter(r, commit.Options{
 		Parts:      []commit.Part{d.locks},
+		Ends:       ends,
 		QuietAfter: o.QuietAfter,
 		Batch:      o.Observer.Committed,
 	})

@@ -67,6 +67,10 @@ func TestLogRecordsAreAlwaysTheseBytes(t *testing.T) {
 		bc28bd20 00 00 00 00`+zeros(56))
 
 	const now = `10000000 03 000000 0000b49376e2fa18 0000b49376e2fa18`
+	do(&CounterAdd{Key: Key{"acc", "end"}, Add: -2, Min: -10, Max: 10, TTL: time.Second})
+	want("a counter with an end", `48000000 01 000000 0000000000000000
+		12914a8a 02 03 03 10 feffffffffffffff 00ca4ecf76e2fa18 616363 656e64`+zeros(34)+now)
+
 	d.tokens.Skip(1<<20 - 0x41)
 	first, _ := d.tokens.Take()
 	token, err := d.Lock(t.Context(), LockRequest{Key: Key{"acc", "l"}, Owner: "me", Dur: time.Second, Limit: 3, Least: time.Minute})

@@ -2,13 +2,13 @@ package db
 
 import (
 	"encoding/binary"
+	"time"
 
 	"clouddragon/db/commit"
-	"clouddragon/slots"
 )
 
-// numberSize is the size of the payload of a sequence or a counter: an int64,
-// little endian. Part of the file format, never changed.
+// numberSize is the size of the payload of a sequence, and the least of a
+// counter: an int64, little endian. Part of the file format, never changed.
 const numberSize = 8
 
 var le = binary.LittleEndian
@@ -58,25 +58,15 @@ func (o *NumberReset) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// number reads a number that is durable, or returns ErrNotFound.
-func (d *DB) number(kind uint8, k Key) (int64, error) {
-	key := slots.Key{Kind: kind, Acc: k.Acc, ID: k.ID}
-	var buf [numberSize]byte
-	b, ok := d.store.Tables.Get(key, key.Hash(), buf[:0])
-	if !ok {
-		return 0, ErrNotFound
-	}
-	return int64(le.Uint64(b)), nil
-}
-
 // NumberRead is the operation that reads a sequence or a counter between the
 // operations of a Group.
 type NumberRead struct {
 	Key     Key
 	Counter bool // it is a counter, else a sequence
 
-	// Value is the answer.
+	// Value is the answer, and Left how long a counter still exists; 0: it has no end.
 	Value int64
+	Left  time.Duration
 
 	thing thing
 }
@@ -102,6 +92,17 @@ func (o *NumberRead) Decide(tx *commit.Tx) error {
 	if !e.Live() {
 		return ErrNotFound
 	}
-	o.Value = numberOf(e)
+	if !o.Counter {
+		o.Value = numberOf(e)
+		return nil
+	}
+	value, ends := readCounter(e.Payload())
+	if ends != 0 && ends <= tx.Now() {
+		return ErrNotFound
+	}
+	o.Value, o.Left = value, 0
+	if ends != 0 {
+		o.Left = time.Duration(ends - tx.Now())
+	}
 	return nil
 }

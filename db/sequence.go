@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"clouddragon/db/commit"
+	"clouddragon/slots"
 )
 
 // MaxBlock is the largest block of sequence numbers that one call reserves.
@@ -14,6 +15,9 @@ const MaxBlock = 1_000_000
 type SequenceAdd struct {
 	Key Key
 	N   int64 // how many numbers, 1 to MaxBlock
+	// Above is a number that all of them are over; 0 asks for nothing more than they
+	// are over already.
+	Above int64
 
 	// Value is the answer: the last number of the block.
 	Value int64
@@ -36,12 +40,24 @@ func (o *SequenceAdd) prepare(*DB) error {
 func (o *SequenceAdd) Decide(tx *commit.Tx) error {
 	e := o.thing.entry(tx)
 	cur := numberOf(e)
+	if o.Above > cur && o.Above > math.MaxInt64-o.N {
+		return &ConflictError{fmt.Sprintf("sequence %q: %d above %d would pass %d", o.Key.ID, o.N, o.Above, int64(math.MaxInt64))}
+	}
 	if cur > math.MaxInt64-o.N {
 		return &ConflictError{fmt.Sprintf("sequence %q is at %d: %d more would pass %d", o.Key.ID, cur, o.N, int64(math.MaxInt64))}
 	}
+	cur = max(cur, o.Above)
 	o.Value = cur + o.N
 	return putNumber(tx, e, o.Value)
 }
 
 // Sequence returns the last number handed out, or ErrNotFound.
-func (d *DB) Sequence(k Key) (int64, error) { return d.number(kindSequence, k) }
+func (d *DB) Sequence(k Key) (int64, error) {
+	key := slots.Key{Kind: kindSequence, Acc: k.Acc, ID: k.ID}
+	var buf [numberSize]byte
+	b, ok := d.store.Tables.Get(key, key.Hash(), buf[:0])
+	if !ok {
+		return 0, ErrNotFound
+	}
+	return int64(le.Uint64(b)), nil
+}

@@ -98,6 +98,15 @@ func (t *Tables) Lookup(k Key, hash uint64) (r Ref, payload []byte, ok bool) {
 	return t.find(k, hash)
 }
 
+// KeyAt returns the key of what a slot holds, which must be in use. Only the writer
+// calls it.
+func (t *Tables) KeyAt(r Ref) Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	s, _ := split(t.tables[r.Class()].slot(r.Number()))
+	return s.Key()
+}
+
 // Get appends a copy of a key's payload to dst. It returns false if the key is
 // not there.
 func (t *Tables) Get(k Key, hash uint64, dst []byte) ([]byte, bool) {

@@ -189,6 +189,9 @@ func (w *Writer) append() bool {
 		w.Fail(err) // the log has the batch: the next start applies it
 		return false
 	}
+	if w.o.Ends != nil {
+		w.o.Ends.applied(tx.entries)
+	}
 	state.Version = tx.version
 	if tx.tokenLimit != 0 {
 		w.o.Tokens.limit.Store(tx.tokenLimit)

@@ -49,6 +49,9 @@ func openRig(t *testing.T, fs *memdisk.FS, segment int64, o commit.Options) *rig
 		o.Batch = func(commit.Batch) {}
 	}
 	o.Parts = []commit.Part{r.alarm}
+	if o.Ends, err = commit.NewEnds(s.Tables, map[uint8]commit.EndOf{endingKind: endOf}); err != nil {
+		t.Fatal(err)
+	}
 	r.Writer = s.NewWriter(recovered, o)
 	s.Start()
 	r.Start()

@@ -41,7 +41,8 @@ type Options struct {
 	// Position is where the log ends.
 	Position wal.Pos
 	Tokens   *Tokens
-	Parts    []Part // at most 4
+	Parts    []Part // at most 3
+	Ends     *Ends  // one more Part; nil: nothing in a slot ends by itself
 	Clock    DatabaseClock
 	// QuietAfter is how long it is quiet before a durability mark is written
 	// behind the last batch.
@@ -128,6 +129,10 @@ type Writer struct {
 
 // New returns a writer that does nothing before Start.
 func New(o Options) *Writer {
+	if o.Ends != nil {
+		o.Ends.room = func() int { return o.Log.Room(false) }
+		o.Parts = append(o.Parts, o.Ends) // the last: it can be blocked where others are not
+	}
 	return &Writer{
 		o: o, queue: newQueue(), tx: newTx(&o),
 		quiet:    true, // what was recovered was just written anew, and a checkpoint stands behind it

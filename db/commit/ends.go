@@ -1,0 +1,163 @@
+package commit
+
+import (
+	"container/heap"
+
+	"clouddragon/slots"
+)
+
+// endsPerBatch bounds how many things end in one batch, so that the calls of that
+// batch need not wait for a million of them.
+const endsPerBatch = 1000
+
+// Ends removes things in slots once their time is over: it is a Part that knows
+// the end of each. A kind takes part by saying what the end is that a payload
+// holds; see NewEnds. Until a thing is removed, whoever reads it has to compare
+// its end with the time.
+//
+// It learns of ends from the batches that were applied, so it never has to take
+// anything back but a removal that finds no room.
+type Ends struct {
+	kinds  [128]EndOf
+	tables *slots.Tables
+	room   func() int // bytes that a batch may take, without what is held back
+
+	due     endHeap
+	removed []slots.Ref // in the batch that is being decided, for undo
+	ended   []int64     // their ends
+	count   int         // removed by the batch that is being decided
+}
+
+// EndOf returns the end that a payload holds, in database time; 0: it has none.
+type EndOf func(payload []byte) int64
+
+// NewEnds returns the ends of things of those kinds, 1 to 127, and takes over what
+// the tables hold of them.
+func NewEnds(t *slots.Tables, kinds map[uint8]EndOf) (*Ends, error) {
+	e := &Ends{tables: t, due: endHeap{place: make(map[slots.Ref]int)}}
+	for kind, end := range kinds {
+		e.kinds[kind] = end
+		err := t.EachRef(kind, func(r slots.Ref, _ slots.Key, payload []byte) error {
+			if at := end(payload); at != 0 {
+				e.due.set(r, at)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// applied follows what a durable batch has changed.
+func (e *Ends) applied(entries []Entry) {
+	for i := range entries {
+		if en := &entries[i]; en.dirty && en.had && e.kinds[en.key.Kind] != nil {
+			e.due.drop(en.old)
+		}
+	}
+	for i := range entries {
+		en := &entries[i]
+		if !en.dirty || !en.live || e.kinds[en.key.Kind] == nil {
+			continue
+		}
+		if at := e.kinds[en.key.Kind](en.payload); at != 0 {
+			e.due.set(en.ref, at)
+		}
+	}
+}
+
+// Next returns the first end, or none while this batch has removed enough.
+func (e *Ends) Next() (at int64, ok bool) {
+	if len(e.due.ends) == 0 || e.count >= endsPerBatch {
+		return 0, false
+	}
+	return e.due.ends[0].at, true
+}
+
+// Expire removes the thing that ends first. It leaves the room that is held back
+// on a full disk to deletes: nobody misses what is over.
+func (e *Ends) Expire(tx *Tx) error {
+	if tx.bytes()+SlotChange > e.room() {
+		return &NoRoom{Class: LogRoom}
+	}
+	first := e.due.ends[0]
+	e.due.drop(first.ref)
+	e.removed, e.ended = append(e.removed, first.ref), append(e.ended, first.at)
+	e.count++
+	k := e.tables.KeyAt(first.ref)
+	tx.Remove(tx.Entry(k, k.Hash()))
+	tx.Date()
+	return nil
+}
+
+// Mark, Undo and Forget take back removals.
+func (e *Ends) Mark(*Tx) int { return len(e.removed) }
+
+// Undo takes back the removals since a mark.
+func (e *Ends) Undo(mark int) {
+	for i := mark; i < len(e.removed); i++ {
+		e.due.set(e.removed[i], e.ended[i])
+	}
+	e.removed, e.ended = e.removed[:mark], e.ended[:mark]
+}
+
+// Forget makes the removals so far final.
+func (e *Ends) Forget() { e.removed, e.ended = e.removed[:0], e.ended[:0] }
+
+// Committed lets the next batch remove more.
+func (e *Ends) Committed() { e.count = 0 }
+
+// TimeOut and Drain have nothing to do: no call waits for an end.
+func (e *Ends) TimeOut(*Tx) {}
+
+// Drain does nothing; see TimeOut.
+func (e *Ends) Drain(*Tx, error) {}
+
+// end is when the thing in a slot ends.
+type end struct {
+	at  int64
+	ref slots.Ref
+}
+
+// endHeap has the first end on top, and knows where each slot's stands.
+type endHeap struct {
+	ends  []end
+	place map[slots.Ref]int
+}
+
+func (h *endHeap) set(r slots.Ref, at int64) {
+	if i, ok := h.place[r]; ok {
+		h.ends[i].at = at
+		heap.Fix(h, i)
+		return
+	}
+	heap.Push(h, end{at, r})
+}
+
+func (h *endHeap) drop(r slots.Ref) {
+	if i, ok := h.place[r]; ok {
+		heap.Remove(h, i)
+	}
+}
+
+// Len, Less, Swap, Push and Pop are for package heap.
+func (h *endHeap) Len() int           { return len(h.ends) }
+func (h *endHeap) Less(i, j int) bool { return h.ends[i].at < h.ends[j].at }
+func (h *endHeap) Swap(i, j int) {
+	h.ends[i], h.ends[j] = h.ends[j], h.ends[i]
+	h.place[h.ends[i].ref], h.place[h.ends[j].ref] = i, j
+}
+
+func (h *endHeap) Push(x any) {
+	h.place[x.(end).ref] = len(h.ends)
+	h.ends = append(h.ends, x.(end))
+}
+
+func (h *endHeap) Pop() any {
+	last := h.ends[len(h.ends)-1]
+	h.ends = h.ends[:len(h.ends)-1]
+	delete(h.place, last.ref)
+	return last
+}

@@ -1,0 +1,205 @@
+package commit_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/test/memdisk"
+	"clouddragon/slots"
+)
+
+// endingKind is a kind of things with an end. Their payload is the end; then
+// anything.
+const endingKind = 8
+
+func endOf(payload []byte) int64 { return int64(binary.LittleEndian.Uint64(payload)) }
+
+func endingKey(id string) slots.Key { return slots.Key{Kind: endingKind, Acc: "a", ID: id} }
+
+// began is the database time at which a rig starts.
+const began = 1_800_000_000e9
+
+// lasts is the operation that gives a thing an end; 0: it has none.
+func lasts(id string, end int64, more int) commit.Op {
+	return opFunc(func(tx *commit.Tx) error {
+		b := tx.Bytes(8 + more)
+		binary.LittleEndian.PutUint64(b, uint64(end))
+		tx.Date()
+		return tx.Put(tx.Entry(endingKey(id), endingKey(id).Hash()), b)
+	})
+}
+
+func (r *rig) exists(id string) bool {
+	_, ok := r.store.Tables.Get(endingKey(id), endingKey(id).Hash(), nil)
+	return ok
+}
+
+// published collects what is published.
+type published struct {
+	mu  sync.Mutex // guards all
+	all []commit.Touched
+}
+
+func (p *published) publish(changes []commit.Touched) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range changes {
+		c.Payload = slices.Clone(c.Payload)
+		p.all = append(p.all, c)
+	}
+}
+
+func (p *published) take() []commit.Touched {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.all
+	p.all = nil
+	return all
+}
+
+// awaitGone waits until the standby has removed so many things in all.
+func awaitUsed(t *testing.T, r *rig, want uint64) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		used := uint64(0)
+		for _, c := range r.store.Stats().Tables.Classes {
+			used += c.Used
+		}
+		if used == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d slots are in use, want %d", used, want)
+		}
+		r.Ring()
+	}
+}
+
+// Nobody asks for the thing: it ends all the same, at its time and not before, and
+// whoever listens is told why.
+func TestWhatIsOverGivesItsSlotBack(t *testing.T) {
+	var told published
+	r := newRig(t, 1<<20, commit.Options{Publish: told.publish})
+	wantDone(t, "put", r.Do(lasts("a", began+int64(time.Minute), 0)))
+	wantDone(t, "put", r.Do(lasts("b", 0, 0)))
+	told.take()
+	r.pass(time.Minute - 1)
+	wantDone(t, "a write", r.Do(lasts("b", 0, 0)))
+	if !r.exists("a") {
+		t.Error("it ended before its time")
+	}
+	told.take()
+	r.pass(1)
+	awaitUsed(t, r, 1)
+	want := commit.Touched{Kind: endingKind, Acc: "a", ID: "a", Gone: true, Expired: true}
+	if got := told.take(); len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(want) {
+		t.Errorf("published %+v, want %+v", got, want)
+	}
+	if !r.exists("b") {
+		t.Error("what has no end ended")
+	}
+	r.close(t)
+}
+
+// An end that is put off, brought forward or taken away counts as it is now, and so
+// does one of a thing that has moved to a slot of another size.
+func TestTheLastEndCounts(t *testing.T) {
+	r := newRig(t, 1<<20, commit.Options{})
+	for _, id := range []string{"later", "sooner", "never", "moved", "removed"} {
+		wantDone(t, "put", r.Do(lasts(id, began+100, 0)))
+	}
+	wantDone(t, "put off", r.Do(lasts("later", began+200, 0)))
+	wantDone(t, "bring forward", r.Do(lasts("sooner", began+50, 0)))
+	wantDone(t, "take away", r.Do(lasts("never", 0, 0)))
+	wantDone(t, "move", r.Do(lasts("moved", began+100, 100)))
+	gone := endingKey("removed")
+	wantDone(t, "remove", r.Do(opFunc(func(tx *commit.Tx) error {
+		tx.Remove(tx.Entry(gone, gone.Hash()))
+		return nil
+	})))
+	wantDone(t, "put into the same slot", r.Do(lasts("heir", began+300, 0)))
+	left := []string{"later", "sooner", "never", "moved", "heir"}
+	for _, step := range []struct {
+		at    int64
+		ended []string
+	}{{49, nil}, {50, []string{"sooner"}}, {100, []string{"moved"}}, {200, []string{"later"}}, {1000, []string{"heir"}}} {
+		r.mono.Store(step.at)
+		left = slices.DeleteFunc(left, func(id string) bool { return slices.Contains(step.ended, id) })
+		awaitUsed(t, r, uint64(len(left)))
+		for _, id := range left {
+			if !r.exists(id) {
+				t.Errorf("%q ended at %d", id, step.at)
+			}
+		}
+	}
+	r.close(t)
+}
+
+// A thing that is given a new end in the batch that removes it stays.
+func TestWhatIsPutAnewInTheBatchThatEndsItStays(t *testing.T) {
+	r := newRig(t, 1<<20, commit.Options{})
+	wantDone(t, "put", r.Do(lasts("a", began+1, 0)))
+	r.pass(1)
+	wantDone(t, "put anew", r.Do(lasts("a", began+10, 0)))
+	r.Ring()
+	if !r.exists("a") {
+		t.Error("it ended")
+	}
+	r.pass(9)
+	awaitUsed(t, r, 0)
+	r.close(t)
+}
+
+// A million things may end at once: a caller's write waits for few of them.
+func TestABatchEndsAtMostAThousandThings(t *testing.T) {
+	var told published
+	r := newRig(t, 16<<20, commit.Options{Publish: told.publish})
+	const n = 2500
+	for i := range n {
+		wantDone(t, "put", r.Do(lasts(fmt.Sprint(i), began+1, 0)))
+	}
+	told.take()
+	done := takeTurn(t, r)
+	r.pass(1)
+	r.Lead()
+	<-done
+	ended := 0
+	for _, c := range told.take() {
+		if c.Expired {
+			ended++
+		}
+	}
+	if ended > 1000 {
+		t.Errorf("a caller's batch ended %d things", ended)
+	}
+	awaitUsed(t, r, 1)
+	r.close(t)
+}
+
+// The next process knows every end, whether the last one was closed or killed.
+func TestEndsOutliveTheProcess(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, how := range []string{"closed", "killed"} {
+		fs := memdisk.New()
+		r := openRig(t, fs, 64<<10, commit.Options{})
+		for i := range 300 {
+			wantDone(t, "put", r.Do(lasts(fmt.Sprint(i), began+1+int64(rnd.IntN(100)), rnd.IntN(2)*100)))
+		}
+		if how == "killed" {
+			fs = fs.Reopen()
+		}
+		r.close(t)
+		r = openRig(t, fs, 64<<10, commit.Options{})
+		awaitUsed(t, r, 300)
+		r.pass(1000)
+		awaitUsed(t, r, 0)
+		r.close(t)
+	}
+}
