@@ -27,6 +27,7 @@ type CounterAdd struct {
 	// are none.
 	Min, Max int64
 	If       CounterIf
+	Fence    Fence
 	// TTL is how long the counter exists from now on: where this operation makes it,
 	// and with Touch in any case. 0 leaves its end as it is, and a new counter has none.
 	TTL   time.Duration
@@ -52,7 +53,8 @@ func (o *CounterAdd) Size() int { return commit.SlotChange }
 // Frees is false.
 func (o *CounterAdd) Frees() bool { return false }
 
-func (o *CounterAdd) prepare(*DB) error {
+func (o *CounterAdd) prepare(d *DB) error {
+	o.Fence.prepare(d)
 	o.thing.set(kindCounter, o.Key)
 	return nil
 }
@@ -60,6 +62,9 @@ func (o *CounterAdd) prepare(*DB) error {
 // Decide adds or sets. A *ConflictError says that the counter is not what If asks
 // for, or that the result would be out of bounds.
 func (o *CounterAdd) Decide(tx *commit.Tx) error {
+	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
+		return err
+	}
 	e := o.thing.entry(tx)
 	cur, ends, live := int64(0), int64(0), e.Live()
 	if live {

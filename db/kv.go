@@ -140,6 +140,7 @@ type ValueSet struct {
 	Type string        // Content-Type, at most MaxType bytes
 	TTL  time.Duration // 0: for good
 	Conditions
+	Fence Fence
 
 	// Version is the answer.
 	Version int64
@@ -157,6 +158,7 @@ func (o *ValueSet) Size() int {
 func (o *ValueSet) Frees() bool { return false }
 
 func (o *ValueSet) prepare(d *DB) error {
+	o.Fence.prepare(d)
 	o.sum = kvlog.SumValue(o.Data)
 	return o.lookup.prepare(d, o.Key)
 }
@@ -164,6 +166,9 @@ func (o *ValueSet) prepare(d *DB) error {
 // Decide stores the value. A *ConflictError or a *MatchError says that the
 // conditions do not hold.
 func (o *ValueSet) Decide(tx *commit.Tx) error {
+	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
+		return err
+	}
 	e, err := o.lookup.entry(tx, o.Check == AnyVersion && !o.Match.Given && !o.NoneMatch.Given)
 	if err != nil {
 		return err
@@ -183,6 +188,7 @@ func (o *ValueSet) Decide(tx *commit.Tx) error {
 type ValueDelete struct {
 	Key Key
 	Conditions
+	Fence Fence
 
 	lookup lookup
 }
@@ -195,11 +201,17 @@ func (o *ValueDelete) Size() int {
 // Frees is true: what the value takes can be given back.
 func (o *ValueDelete) Frees() bool { return true }
 
-func (o *ValueDelete) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
+func (o *ValueDelete) prepare(d *DB) error {
+	o.Fence.prepare(d)
+	return o.lookup.prepare(d, o.Key)
+}
 
 // Decide removes the value. A *ConflictError or a *MatchError says that the
 // conditions do not hold; without any, that there is no value is no error.
 func (o *ValueDelete) Decide(tx *commit.Tx) error {
+	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
+		return err
+	}
 	e, err := o.lookup.entry(tx, false)
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ func putNumber(tx *commit.Tx, e *commit.Entry, n int64) error {
 type NumberReset struct {
 	Key     Key
 	Counter bool // it is a counter, else a sequence
+	Fence   Fence
 
 	thing thing
 }
@@ -41,7 +42,8 @@ func (o *NumberReset) Size() int { return commit.SlotChange }
 // Frees is true: the slot is free again.
 func (o *NumberReset) Frees() bool { return true }
 
-func (o *NumberReset) prepare(*DB) error {
+func (o *NumberReset) prepare(d *DB) error {
+	o.Fence.prepare(d)
 	kind := kindSequence
 	if o.Counter {
 		kind = kindCounter
@@ -50,8 +52,12 @@ func (o *NumberReset) prepare(*DB) error {
 	return nil
 }
 
-// Decide forgets the number. That there is none is no error.
+// Decide forgets the number. That there is none is no error; a *ConflictError says
+// that the Fence does not hold.
 func (o *NumberReset) Decide(tx *commit.Tx) error {
+	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
+		return err
+	}
 	if e := o.thing.entry(tx); e.Live() {
 		tx.Remove(e)
 	}

@@ -18,6 +18,7 @@ type SequenceAdd struct {
 	// Above is a number that all of them are over; 0 asks for nothing more than they
 	// are over already.
 	Above int64
+	Fence Fence
 
 	// Value is the answer: the last number of the block.
 	Value int64
@@ -31,13 +32,17 @@ func (o *SequenceAdd) Size() int { return commit.SlotChange }
 // Frees is false.
 func (o *SequenceAdd) Frees() bool { return false }
 
-func (o *SequenceAdd) prepare(*DB) error {
+func (o *SequenceAdd) prepare(d *DB) error {
+	o.Fence.prepare(d)
 	o.thing.set(kindSequence, o.Key)
 	return nil
 }
 
 // Decide reserves the block. A *ConflictError says that the sequence is at its end.
 func (o *SequenceAdd) Decide(tx *commit.Tx) error {
+	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
+		return err
+	}
 	e := o.thing.entry(tx)
 	cur := numberOf(e)
 	if o.Above > cur && o.Above > math.MaxInt64-o.N {

@@ -6,13 +6,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"clouddragon/db"
 )
-
-// maxTTL is how long a value with a ttl may live.
-const maxTTL = 100 * 365 * 24 * time.Hour
 
 // GET /db/:acc/kv/:id?ver=
 //
@@ -96,12 +92,13 @@ func (c *call) sayValue(v db.Value) error {
 	return nil
 }
 
-// POST and PUT /db/:acc/kv/:id?ver=&ttl=
+// POST and PUT /db/:acc/kv/:id?ver=&ttl=&lock=&token=
 var setValue = durable(
 	func(_ *server, a *ask) (*db.ValueSet, error) {
 		op := &db.ValueSet{Key: a.key, Data: a.value, Type: a.typ, Conditions: a.cond}
 		op.Check = a.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
-		op.TTL = a.params.duration("ttl", 0, maxTTL, false)
+		op.TTL = a.params.ttl()
+		op.Fence = a.params.fence()
 		return op, a.params.bad
 	},
 	func(op *db.ValueSet) result {
@@ -111,11 +108,12 @@ var setValue = durable(
 	},
 )
 
-// DELETE /db/:acc/kv/:id?ver=
+// DELETE /db/:acc/kv/:id?ver=&lock=&token=
 var deleteValue = durable(
 	func(_ *server, a *ask) (*db.ValueDelete, error) {
 		op := &db.ValueDelete{Key: a.key, Conditions: a.cond}
 		op.Check = a.params.number("ver", db.AnyVersion, 1, math.MaxInt64)
+		op.Fence = a.params.fence()
 		return op, a.params.bad
 	},
 	func(*db.ValueDelete) result { return done() },

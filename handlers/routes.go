@@ -79,17 +79,17 @@ type endpoint struct {
 
 var endpoints = []endpoint{
 	{api: Sequence, method: "GET", serve: getSequence, steps: readSequence},
-	{api: Sequence, method: "POST", params: []string{"n"}, steps: addSequence},
-	{api: Sequence, method: "DELETE", steps: resetSequence},
+	{api: Sequence, method: "POST", params: []string{"n", "above", "lock", "token"}, steps: addSequence},
+	{api: Sequence, method: "DELETE", params: []string{"lock", "token"}, steps: resetSequence},
 
 	{api: Counter, method: "GET", serve: getCounter, steps: readCounter},
-	{api: Counter, method: "POST", params: []string{"add", "min", "max"}, steps: addCounter},
-	{api: Counter, method: "DELETE", steps: resetCounter},
+	{api: Counter, method: "POST", params: []string{"add", "set", "min", "max", "if", "ttl", "touch", "lock", "token"}, steps: addCounter},
+	{api: Counter, method: "DELETE", params: []string{"lock", "token"}, steps: resetCounter},
 
 	{api: KV, method: "GET", params: []string{"ver"}, serve: getValue, steps: readValue, waits: true}, // for memory
-	{api: KV, method: "POST", params: []string{"ver", "ttl"}, steps: setValue},
-	{api: KV, method: "PUT", params: []string{"ver", "ttl"}, steps: setValue},
-	{api: KV, method: "DELETE", params: []string{"ver"}, steps: deleteValue},
+	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
+	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
+	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
 	{api: MLock, method: "GET", params: []string{"token"}, serve: getMutex},
 	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, waits: true},

@@ -1,11 +1,20 @@
 package handlers
 
-import "clouddragon/db"
+import (
+	"math"
 
-// POST /db/:acc/sequence/:id?n=
+	"clouddragon/db"
+)
+
+// POST /db/:acc/sequence/:id?n=&above=&lock=&token=
 var addSequence = durable(
 	func(_ *server, a *ask) (*db.SequenceAdd, error) {
-		op := &db.SequenceAdd{Key: a.key, N: a.params.number("n", 1, 1, db.MaxBlock)}
+		op := &db.SequenceAdd{
+			Key:   a.key,
+			N:     a.params.number("n", 1, 1, db.MaxBlock),
+			Above: a.params.number("above", 0, math.MinInt64, math.MaxInt64),
+			Fence: a.params.fence(),
+		}
 		return op, a.params.bad
 	},
 	func(op *db.SequenceAdd) result { return numbered(op.Value) },
@@ -37,7 +46,7 @@ func readNumber(counter bool) *steps {
 func resetNumber(counter bool) *steps {
 	return durable(
 		func(_ *server, a *ask) (*db.NumberReset, error) {
-			return &db.NumberReset{Key: a.key, Counter: counter}, nil
+			return &db.NumberReset{Key: a.key, Counter: counter, Fence: a.params.fence()}, a.params.bad
 		},
 		func(*db.NumberReset) result { return done() },
 	)
