@@ -109,6 +109,7 @@ type DB struct {
 	writer  *commit.Writer
 	tokens  *commit.Tokens
 	locks   *locks
+	rates   *rates
 	mutexes *Mutexes
 
 	reads     reads
@@ -141,9 +142,10 @@ func Open(o Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Abandon())
 	}
+	d.rates = newRates(waiters)
 	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Observer: o.Observer})
 	d.writer = s.NewWriter(r, commit.Options{
-		Parts:      []commit.Part{d.locks},
+		Parts:      []commit.Part{d.locks, d.rates},
 		Ends:       ends,
 		QuietAfter: o.QuietAfter,
 		Batch:      o.Observer.Committed,

@@ -10,12 +10,13 @@ const (
 	kindSequence uint8 = 1
 	kindCounter  uint8 = 2
 	kindLock     uint8 = 3
+	kindRate     uint8 = 4
 )
 
 // ending are the kinds whose slots are given back once a time that the payload holds
 // has passed. A kind with an entry here need do nothing else for it, but treat what
 // is over as gone until then.
-var ending = map[uint8]commit.EndOf{kindCounter: counterEnd}
+var ending = map[uint8]commit.EndOf{kindCounter: counterEnd, kindRate: rateEnd}
 
 // Operation is an operation of one of the APIs. It is decided by the writer, and
 // holds its own answer. It may be used again once it is answered.

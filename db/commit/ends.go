@@ -87,7 +87,11 @@ func (e *Ends) Expire(tx *Tx) error {
 	e.removed, e.ended = append(e.removed, first.ref), append(e.ended, first.at)
 	e.count++
 	k := e.tables.KeyAt(first.ref)
-	tx.Remove(tx.Entry(k, k.Hash()))
+	en := tx.Entry(k, k.Hash())
+	if at := e.kinds[k.Kind](en.Payload()); !en.Live() || at == 0 || at > tx.Now() {
+		return nil // another Part has changed it in this batch
+	}
+	tx.Remove(en)
 	tx.Date()
 	return nil
 }

@@ -110,10 +110,10 @@ func (t *Table) revert(c *change) {
 		t.schedule.move(c.holder.place, c.holder.Expires)
 	case claimAdded:
 		t.unlinkClaim(c.claim)
-		t.limit.give()
+		t.limit.Give()
 		t.claimsSpare.put(c.claim)
 	case claimRemoved:
-		t.limit.retake()
+		t.limit.Retake()
 		t.linkClaim(c.claim)
 	case waiterAdded:
 		t.unlinkWaiter(c.waiter)
@@ -213,7 +213,7 @@ func (t *Table) addClaim(l *lock, owner string, limit int32) *claim {
 // removeClaim removes a claim that has no waiters left.
 func (t *Table) removeClaim(c *claim) {
 	t.unlinkClaim(c)
-	t.limit.give()
+	t.limit.Give()
 	t.stats.Waiting--
 	if t.journal.on {
 		t.journal.add(change{kind: claimRemoved, claim: c})

@@ -14,7 +14,9 @@ func NewLimit(max int) *Limit { return &Limit{max: int64(max)} }
 // Waiting returns how many claims wait now.
 func (l *Limit) Waiting() int { return int(l.waiting.Load()) }
 
-func (l *Limit) take() bool {
+// Take takes a place for one more, which gives it back with Give. It reports false if
+// there is none.
+func (l *Limit) Take() bool {
 	for {
 		n := l.waiting.Load()
 		if n >= l.max {
@@ -26,8 +28,9 @@ func (l *Limit) take() bool {
 	}
 }
 
-// retake takes back a place whose giving is undone. Another table may have taken it meanwhile, so the limit may be
+// Retake takes back a place whose giving is undone. Another table may have taken it meanwhile, so the limit may be
 // exceeded for as long as the claim waits.
-func (l *Limit) retake() { l.waiting.Add(1) }
+func (l *Limit) Retake() { l.waiting.Add(1) }
 
-func (l *Limit) give() { l.waiting.Add(-1) }
+// Give gives a place back.
+func (l *Limit) Give() { l.waiting.Add(-1) }

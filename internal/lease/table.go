@@ -59,7 +59,7 @@ func (t *Table) Acquire(now int64, k Key, r Request, w *Waiter) Result {
 	switch {
 	case c != nil && c.limit != limit:
 		return t.refuse(WaitsOtherwise, l)
-	case c == nil && !t.limit.take():
+	case c == nil && !t.limit.Take():
 		return t.refuse(Crowded, l)
 	case c == nil:
 		c = t.addClaim(l, r.Owner, limit)

@@ -1,0 +1,269 @@
+package db
+
+import (
+	"container/heap"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/lease"
+)
+
+// rates are the calls that wait until a rate allows them. It belongs to the writer,
+// but for waiting. Nothing of it is on disk: a call is counted when it is allowed, so a
+// restart, which ends the wait, has nothing to take back.
+type rates struct {
+	limit   *lease.Limit       // of calls that wait
+	queues  map[Key]*rateQueue // none of them is empty
+	heads   rateHeap           // the same queues
+	journal []rateChange       // what was changed since the first mark
+	count   int                // calls that wait
+	waiting atomic.Int64       // count after the last batch
+}
+
+// rateQueue is the queue of one rate, in the order in which the calls came. A call in
+// it is allowed when those before it have been.
+type rateQueue struct {
+	key         Key
+	first, last *RateTake
+	at          int64 // the theoretical arrival time, as the transaction has it
+	owes        int64 // what all that wait will add to it
+	others      int   // how many of them differ from the first that came in what they ask for
+	asked       rateAsk
+	place       int // among the heads
+}
+
+// rateAsk is what decides when a call is allowed.
+type rateAsk struct {
+	rate Rate
+	cost int64
+}
+
+func (o *RateTake) ask() rateAsk { return rateAsk{o.Rate, o.Cost} }
+
+// due is when the first of the queue is allowed.
+func (q *rateQueue) due() int64 { return q.at - max(0, q.first.most(q.first.Cost)) }
+
+// until is how long it takes until o is allowed if it queues now. at is the
+// theoretical arrival time.
+func (q *rateQueue) until(now, at int64, o *RateTake) time.Duration {
+	// Calls that ask for the same become due in order. Any other may have to wait for
+	// one before it although its own time has come.
+	var turn int64
+	if q.others > 0 || q.asked != o.ask() {
+		backlog := at - now
+		for w := q.first; w != nil; w = w.next {
+			turn = max(turn, backlog-w.most(w.Cost))
+			backlog += w.adds
+		}
+	}
+	own := o.until(at-now+q.owes, o.Cost)
+	return max(own, time.Duration(turn))
+}
+
+// rateChange is one change of a queue, with what is needed to undo it.
+type rateChange struct {
+	queue  *rateQueue
+	was    rateQueueState
+	waiter *RateTake // nil if only the time was changed
+	added  bool      // else it was removed
+}
+
+type rateQueueState struct {
+	at, owes int64
+	others   int
+	asked    rateAsk
+}
+
+func (q *rateQueue) state() rateQueueState { return rateQueueState{q.at, q.owes, q.others, q.asked} }
+
+// add puts a call, for which a place was taken from the limit, at the end of its queue.
+func (r *rates) add(o *RateTake, at int64) {
+	q := r.queues[o.Key]
+	if q == nil {
+		q = &rateQueue{key: o.Key, asked: o.ask()}
+	}
+	r.journal = append(r.journal, rateChange{q, q.state(), o, true})
+	q.at, q.owes = at, q.owes+o.adds
+	if q.asked != o.ask() {
+		q.others++
+	}
+	o.prev, o.next = q.last, nil
+	r.link(q, o)
+}
+
+// remove takes a call out of its queue, whose theoretical arrival time is at from now on.
+func (r *rates) remove(o *RateTake, at int64) {
+	q := o.in
+	r.journal = append(r.journal, rateChange{q, q.state(), o, false})
+	q.at, q.owes = at, q.owes-o.adds
+	if q.asked != o.ask() {
+		q.others--
+	}
+	r.unlink(q, o)
+	r.limit.Give()
+}
+
+// moved says that the theoretical arrival time of a rate has changed.
+func (r *rates) moved(k Key, at int64) {
+	if q := r.queues[k]; q != nil {
+		r.journal = append(r.journal, rateChange{queue: q, was: q.state()})
+		q.at = at
+		heap.Fix(&r.heads, q.place)
+	}
+}
+
+// link puts a call between its prev and next.
+func (r *rates) link(q *rateQueue, o *RateTake) {
+	o.in = q
+	if o.prev == nil {
+		q.first = o
+	} else {
+		o.prev.next = o
+	}
+	if o.next == nil {
+		q.last = o
+	} else {
+		o.next.prev = o
+	}
+	r.count++
+	if o.prev == nil && o.next == nil {
+		r.queues[q.key] = q
+		heap.Push(&r.heads, q)
+		return
+	}
+	heap.Fix(&r.heads, q.place)
+}
+
+// unlink leaves prev and next of the call as they are, for link to undo it.
+func (r *rates) unlink(q *rateQueue, o *RateTake) {
+	o.in = nil
+	if o.prev == nil {
+		q.first = o.next
+	} else {
+		o.prev.next = o.next
+	}
+	if o.next == nil {
+		q.last = o.prev
+	} else {
+		o.next.prev = o.prev
+	}
+	r.count--
+	if q.first == nil {
+		delete(r.queues, q.key)
+		heap.Remove(&r.heads, q.place)
+		return
+	}
+	heap.Fix(&r.heads, q.place)
+}
+
+// Mark returns a savepoint.
+func (r *rates) Mark(*commit.Tx) int { return len(r.journal) }
+
+// Undo takes back everything since a mark.
+func (r *rates) Undo(mark int) {
+	for i := len(r.journal) - 1; i >= mark; i-- {
+		c := &r.journal[i]
+		q := c.queue
+		q.at, q.owes, q.others, q.asked = c.was.at, c.was.owes, c.was.others, c.was.asked
+		switch {
+		case c.waiter == nil:
+			heap.Fix(&r.heads, q.place)
+		case c.added:
+			r.unlink(q, c.waiter)
+			r.limit.Give()
+		default:
+			r.limit.Retake()
+			r.link(q, c.waiter)
+		}
+	}
+	clear(r.journal[mark:])
+	r.journal = r.journal[:mark]
+}
+
+// Forget makes everything so far final.
+func (r *rates) Forget() {
+	clear(r.journal)
+	r.journal = r.journal[:0]
+}
+
+// Next returns the instant at which the next call is allowed.
+func (r *rates) Next() (at int64, ok bool) {
+	if len(r.heads) == 0 {
+		return math.MaxInt64, false
+	}
+	return r.heads[0].due(), true
+}
+
+// Expire counts the first call that is allowed by now, and answers it.
+func (r *rates) Expire(tx *commit.Tx) error {
+	q := r.heads[0]
+	o := q.first
+	at := max(q.at, tx.Now())
+	r.remove(o, at+o.adds)
+	if err := o.take(tx, at); err != nil {
+		return err
+	}
+	tx.Answer(o.call, nil)
+	return nil
+}
+
+// TimeOut answers the calls whose wait is over, where a full disk does not let them be
+// counted.
+func (r *rates) TimeOut(tx *commit.Tx) {
+	var over []*RateTake
+	for _, q := range r.heads {
+		for o := q.first; o != nil; o = o.next {
+			if o.deadline <= tx.Now() {
+				over = append(over, o)
+			}
+		}
+	}
+	r.refuse(tx, over, ErrFull)
+}
+
+// Drain answers every call that waits.
+func (r *rates) Drain(tx *commit.Tx, err error) {
+	var all []*RateTake
+	for _, q := range r.heads {
+		for o := q.first; o != nil; o = o.next {
+			all = append(all, o)
+		}
+	}
+	r.refuse(tx, all, err)
+}
+
+func (r *rates) refuse(tx *commit.Tx, all []*RateTake, err error) {
+	for _, o := range all {
+		r.remove(o, o.in.at)
+		tx.Answer(o.call, err)
+	}
+}
+
+// Committed shows how many calls wait now.
+func (r *rates) Committed() { r.waiting.Store(int64(r.count)) }
+
+// rateHeap has the queue whose first call is allowed earliest in front.
+type rateHeap []*rateQueue
+
+func (h rateHeap) Len() int           { return len(h) }
+func (h rateHeap) Less(i, j int) bool { return h[i].due() < h[j].due() }
+func (h rateHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *rateHeap) Push(x any) {
+	q := x.(*rateQueue)
+	q.place = len(*h)
+	*h = append(*h, q)
+}
+
+func (h *rateHeap) Pop() any {
+	last := len(*h) - 1
+	q := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return q
+}
