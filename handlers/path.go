@@ -43,26 +43,24 @@ func (c *call) locate(u *url.URL) {
 	if id == "" || strings.Contains(id, "/") {
 		return
 	}
-	switch api {
-	case "sequence":
-		c.api = Sequence
-	case "counter":
-		c.api = Counter
-	case "kv":
-		c.api = KV
-	case "mlock":
-		c.api = MLock
-	case "munlock":
-		c.api = MUnlock
-	case "lock":
-		c.api = Lock
-	default:
+	if c.api = keyedAPI(api); c.api == Other {
 		return
 	}
 	var err error
 	if c.key.ID, err = name("id", id, escaped, db.MaxID); c.fault == nil {
 		c.fault = err
 	}
+}
+
+// keyedAPI returns the API of that name in a path below an account, Other if there
+// is none.
+func keyedAPI(name string) API {
+	for api := firstKeyed; api <= lastKeyed; api++ {
+		if apiNames[api] == name {
+			return api
+		}
+	}
+	return Other
 }
 
 // name decodes one segment of a path, which is not empty, and checks it. It
@@ -89,10 +87,11 @@ func name(what, segment string, escaped bool, limit int) (string, error) {
 // noRoute refuses a path that is no route. An id or an account that is missing, as
 // when a variable of a script is empty, is named.
 func (c *call) noRoute() error {
-	const want = "want /db/ACCOUNT/API/ID, with an API out of sequence, counter, kv, mlock, munlock and lock"
+	keyed := apiNames[firstKeyed : lastKeyed+1]
+	want := "want /db/ACCOUNT/API/ID, with an API out of " + strings.Join(keyed[:len(keyed)-1], ", ") + " and " + keyed[len(keyed)-1]
 	line := "no such route: " + want
 	parts := strings.Split(c.r.URL.EscapedPath(), "/")
-	if len(parts) == 5 && parts[0] == "" && parts[1] == "db" && slices.Contains(apiNames[Sequence:Lock+1], parts[3]) {
+	if len(parts) == 5 && parts[0] == "" && parts[1] == "db" && slices.Contains(keyed, parts[3]) {
 		switch {
 		case parts[2] == "":
 			line = "no such route: the account is empty: " + want

@@ -61,7 +61,24 @@ const (
 	Metrics
 )
 
-var apiNames = [...]string{"other", "sequence", "counter", "kv", "mlock", "munlock", "lock", "healthz", "metrics"}
+// apiNames are the APIs as they stand in the path.
+var apiNames = [...]string{
+	Other:    "other",
+	Sequence: "sequence",
+	Counter:  "counter",
+	KV:       "kv",
+	MLock:    "mlock",
+	MUnlock:  "munlock",
+	Lock:     "lock",
+	Healthz:  "healthz",
+	Metrics:  "metrics",
+}
+
+// The APIs with a path below an account, /db/:acc/API/:id.
+const (
+	firstKeyed = Sequence
+	lastKeyed  = Lock
+)
 
 // String returns the API's name as it stands in the path, or "other".
 func (a API) String() string { return apiNames[a] }
