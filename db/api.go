@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"clouddragon/db/commit"
+	"clouddragon/slots"
 )
 
 // Key names a thing within its API: the account and the id, any bytes but NUL,
@@ -12,8 +13,8 @@ type Key struct{ Acc, ID string }
 
 // Limits of names, in bytes; part of the file format, never changed.
 const (
-	MaxAcc   = 64
-	MaxID    = 255
+	MaxAcc   = slots.MaxAcc
+	MaxID    = slots.MaxID
 	MaxOwner = 128
 )
 

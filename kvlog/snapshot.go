@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 	"clouddragon/internal/hashindex"
 	"clouddragon/kvlog/wal"
 )
@@ -99,7 +100,7 @@ func (v *Values) Freeze(at wal.Pos) *Snapshot {
 		}
 	}
 	le.PutUint32(b[16:], uint32(len(b)))
-	le.PutUint32(b[12:], crc32.Update(v.codec.seed, castagnoli, b[16:]))
+	le.PutUint32(b[12:], crc32.Update(v.codec.seed, format.Castagnoli, b[16:]))
 	return &Snapshot{v: v, head: b, seq: at.Seq}
 }
 
@@ -157,7 +158,7 @@ func (c codec) shardSum(seq uint64, shard int, entries []byte) uint32 {
 	var b [12]byte
 	binary.LittleEndian.PutUint64(b[:], seq)
 	binary.LittleEndian.PutUint32(b[8:], uint32(shard))
-	return crc32.Update(crc32.Update(c.seed, castagnoli, b[:]), castagnoli, entries)
+	return crc32.Update(crc32.Update(c.seed, format.Castagnoli, b[:]), format.Castagnoli, entries)
 }
 
 // Load fills the empty index of a log that was just opened from the snapshot in dir.
@@ -262,7 +263,7 @@ func (r *snapshotReader) head() (shards int, err error) {
 	if b, err = r.next(int(length)); err != nil {
 		return 0, err
 	}
-	if got, want := crc32.Update(v.codec.seed, castagnoli, b[16:]), le.Uint32(b[12:]); got != want {
+	if got, want := crc32.Update(v.codec.seed, format.Castagnoli, b[16:]), le.Uint32(b[12:]); got != want {
 		return 0, fmt.Errorf("%w: its head has checksum %08x, its bytes have %08x", ErrSnapshot, want, got)
 	}
 	r.from = wal.Pos{Segment: le.Uint64(b[40:]), Offset: int64(le.Uint64(b[48:])), Seq: le.Uint64(b[56:]), Sum: le.Uint32(b[64:])}

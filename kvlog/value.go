@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"clouddragon/internal/format"
 )
 
 // TypeValue is the type of the record that holds a key's value. Part of the file
@@ -15,8 +17,6 @@ const TypeValue uint8 = 16
 // file format, never changed.
 const valueHead = 32
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // codec encodes and checks what belongs to one data directory. The checksums of a
 // value's head and of the index snapshot begin with the directory's ID, so that
 // nothing from another directory passes for its own.
@@ -25,7 +25,7 @@ type codec struct {
 }
 
 func newCodec(id [16]byte) codec {
-	return codec{seed: crc32.Checksum(id[:], castagnoli)}
+	return codec{seed: crc32.Checksum(id[:], format.Castagnoli)}
 }
 
 // Value is one value record, in memory.
@@ -73,12 +73,12 @@ func (c codec) putValue(p []byte, acc, id, typ string, version uint64, expires i
 	n += copy(p[n:], acc)
 	n += copy(p[n:], id)
 	n += copy(p[n:], typ)
-	le.PutUint32(p, crc32.Update(c.seed, castagnoli, p[4:n]))
+	le.PutUint32(p, crc32.Update(c.seed, format.Castagnoli, p[4:n]))
 	copy(p[n:], data)
 }
 
 // SumValue returns the checksum of a value's data, its CRC-32C.
-func SumValue(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
+func SumValue(data []byte) uint32 { return crc32.Checksum(data, format.Castagnoli) }
 
 // head decodes the head of a value's body. p holds the body's start, as far as it
 // was read. end is where the data begins; if p is too short, it is an error and end
@@ -93,7 +93,7 @@ func (c codec) head(p []byte) (v Value, end int, err error) {
 	if len(p) < end {
 		return Value{}, end, errValue
 	}
-	if got, want := crc32.Update(c.seed, castagnoli, p[4:end]), le.Uint32(p); got != want {
+	if got, want := crc32.Update(c.seed, format.Castagnoli, p[4:end]), le.Uint32(p); got != want {
 		return Value{}, 0, fmt.Errorf("%w: its head has checksum %08x, its bytes have %08x", errValue, want, got)
 	}
 	names := p[valueHead:end]

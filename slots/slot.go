@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"hash/maphash"
+
+	"clouddragon/internal/format"
 )
 
 // Classes are the slot sizes in bytes; part of the file format, never changed.
@@ -23,8 +25,6 @@ const (
 
 	freeKind = 0 // the kind of a slot that was used and is free again
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Ref names a slot: the index of its class in the top two bits, its number in
 // the table below. It is part of the file format, never changed.
@@ -274,7 +274,7 @@ func (c Codec) sum(r Ref, image []byte) uint32 {
 	crc := extend(0, binary.LittleEndian.Uint64(c.ID[:8]))
 	crc = extend(crc, binary.LittleEndian.Uint64(c.ID[8:]))
 	crc = extend(crc, uint64(r))
-	return crc32.Update(crc, castagnoli, image[4:])
+	return crc32.Update(crc, format.Castagnoli, image[4:])
 }
 
 // extend is crc32.Update over v in little-endian order: bytes on the stack would
@@ -282,7 +282,7 @@ func (c Codec) sum(r Ref, image []byte) uint32 {
 func extend(crc uint32, v uint64) uint32 {
 	crc = ^crc
 	for range 8 {
-		crc = castagnoli[uint8(crc)^uint8(v)] ^ crc>>8
+		crc = format.Castagnoli[uint8(crc)^uint8(v)] ^ crc>>8
 		v >>= 8
 	}
 	return ^crc

@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"strings"
 	"testing"
+
+	"clouddragon/internal/format"
 )
 
 var (
@@ -49,7 +51,7 @@ func TestSlotImageIsAlwaysTheseBytes(t *testing.T) {
 	for _, image := range [][]byte{used, free} {
 		told := binary.LittleEndian.AppendUint64(testID[:], uint64(r))
 		told = append(told, image[4:]...)
-		if got, want := binary.LittleEndian.Uint32(image), crc32.Checksum(told, castagnoli); got != want {
+		if got, want := binary.LittleEndian.Uint32(image), crc32.Checksum(told, format.Castagnoli); got != want {
 			t.Errorf("the checksum is %08x, that of the ID, the Ref and the rest is %08x", got, want)
 		}
 	}

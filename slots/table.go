@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 )
 
 // The header page of a table file. All numbers are little-endian.
@@ -92,7 +93,7 @@ func (c Codec) header(class int) []byte {
 	binary.LittleEndian.PutUint32(page[8:], headerVersion)
 	binary.LittleEndian.PutUint32(page[12:], uint32(Classes[class]))
 	copy(page[16:32], c.ID[:])
-	binary.LittleEndian.PutUint32(page[headerSum:], crc32.Checksum(page[:headerSum], castagnoli))
+	binary.LittleEndian.PutUint32(page[headerSum:], crc32.Checksum(page[:headerSum], format.Castagnoli))
 	return page
 }
 
@@ -105,7 +106,7 @@ func (c Codec) checkHeader(class int, page []byte) string {
 	if v := binary.LittleEndian.Uint32(page[8:]); v != headerVersion {
 		return fmt.Sprintf("its format version is %d, this program reads version %d", v, headerVersion)
 	}
-	got, want := binary.LittleEndian.Uint32(page[headerSum:]), crc32.Checksum(page[:headerSum], castagnoli)
+	got, want := binary.LittleEndian.Uint32(page[headerSum:]), crc32.Checksum(page[:headerSum], format.Castagnoli)
 	if got != want {
 		return fmt.Sprintf("its header has the checksum %08x, wanted %08x: the header is damaged", got, want)
 	}

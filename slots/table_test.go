@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -66,7 +67,7 @@ func TestTableHeaderIsAlwaysTheseBytes(t *testing.T) {
 	if got != want || !isZero(b[32:4092]) {
 		t.Errorf("the header is\n%s, wanted\n%s, and zeros between", got, want)
 	}
-	if got, want := binary.LittleEndian.Uint32(b[4092:]), crc32.Checksum(b[:4092], castagnoli); got != want {
+	if got, want := binary.LittleEndian.Uint32(b[4092:]), crc32.Checksum(b[:4092], format.Castagnoli); got != want {
 		t.Errorf("the checksum is %08x, that of the rest is %08x", got, want)
 	}
 	if !isZero(b[headerSize:]) {
@@ -88,7 +89,7 @@ func FuzzTableHeader(f *testing.F) {
 		copy(page, b)
 		for _, fix := range []bool{false, true} {
 			if fix {
-				binary.LittleEndian.PutUint32(page[headerSum:], crc32.Checksum(page[:headerSum], castagnoli))
+				binary.LittleEndian.PutUint32(page[headerSum:], crc32.Checksum(page[:headerSum], format.Castagnoli))
 			}
 			if codec.checkHeader(int(class), page) != "" {
 				continue

@@ -10,6 +10,7 @@ import (
 
 	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
 )
@@ -44,10 +45,7 @@ const (
 	checkpointCopy = 256 << 10
 )
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	le         = binary.LittleEndian
-)
+var le = binary.LittleEndian
 
 // ErrFormat is returned when a data directory was written by another version of
 // the program, whose files this one does not read.
@@ -92,7 +90,7 @@ func (c *checkpoint) encode() []byte {
 		last = s
 	}
 	le.PutUint32(b[16:], uint32(len(b)))
-	le.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	le.PutUint32(b[12:], crc32.Checksum(b[16:], format.Castagnoli))
 	return b
 }
 
@@ -109,7 +107,7 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 		return nil, fmt.Errorf("impossible length %d", n)
 	}
 	b = b[:n]
-	if got, want := crc32.Checksum(b[16:], castagnoli), le.Uint32(b[12:]); got != want {
+	if got, want := crc32.Checksum(b[16:], format.Castagnoli), le.Uint32(b[12:]); got != want {
 		return nil, fmt.Errorf("checksum %08x, want %08x", got, want)
 	}
 	c := &checkpoint{

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"clouddragon/db/commit"
+	"clouddragon/internal/format"
 	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog/wal"
 )
@@ -104,7 +105,7 @@ func FuzzCheckpoint(f *testing.F) {
 			if n := le.Uint32(b[16:]); n < checkpointHead || int64(n) > int64(len(b)) {
 				le.PutUint32(b[16:], uint32(len(b)))
 			}
-			le.PutUint32(b[12:], crc32.Checksum(b[16:le.Uint32(b[16:])], castagnoli))
+			le.PutUint32(b[12:], crc32.Checksum(b[16:le.Uint32(b[16:])], format.Castagnoli))
 			check(b)
 		}
 	})

@@ -3,6 +3,8 @@ package wal
 import (
 	"encoding/binary"
 	"hash/crc32"
+
+	"clouddragon/internal/format"
 )
 
 // Part of the file format, never changed.
@@ -11,15 +13,13 @@ const (
 	batchHeader = 48 // bytes
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // codec encodes and checks the batches of one data directory.
 type codec struct {
 	seed uint32 // the checksum of the directory's ID, with which every other begins
 }
 
 func newCodec(id [16]byte) codec {
-	return codec{seed: crc32.Checksum(id[:], castagnoli)}
+	return codec{seed: crc32.Checksum(id[:], format.Castagnoli)}
 }
 
 // header is a batch's header, decoded.
@@ -60,7 +60,7 @@ func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
 	le.PutUint64(p[24:], pos.Seq+1)
 	le.PutUint64(p[32:], pos.Segment)
 	le.PutUint64(p[40:], uint64(pos.Offset))
-	le.PutUint32(p[8:], crc32.Update(c.seed, castagnoli, p[12:batchHeader]))
+	le.PutUint32(p[8:], crc32.Update(c.seed, format.Castagnoli, p[12:batchHeader]))
 	sum := c.sum(p)
 	le.PutUint32(p[4:], sum)
 	return sum
@@ -68,7 +68,7 @@ func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
 
 // sum returns the checksum that belongs in the header of the batch p.
 func (c codec) sum(p []byte) uint32 {
-	return crc32.Update(c.seed, castagnoli, p[8:])
+	return crc32.Update(c.seed, format.Castagnoli, p[8:])
 }
 
 // header decodes a batch header from p, which has at least 48 bytes. ok is whether
@@ -79,7 +79,7 @@ func (c codec) header(p []byte) (h header, ok bool) {
 		return header{}, false
 	}
 	le := binary.LittleEndian
-	if le.Uint32(p[8:]) != crc32.Update(c.seed, castagnoli, p[12:batchHeader]) {
+	if le.Uint32(p[8:]) != crc32.Update(c.seed, format.Castagnoli, p[12:batchHeader]) {
 		return header{}, false
 	}
 	return header{

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 )
 
 // Part of the file format, never changed.
@@ -85,7 +86,7 @@ func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
 
 // segmentSum returns the checksum of a header page.
 func segmentSum(p []byte) uint32 {
-	return crc32.Update(crc32.Checksum(p[:12], castagnoli), castagnoli, p[16:pageSize])
+	return crc32.Update(crc32.Checksum(p[:12], format.Castagnoli), format.Castagnoli, p[16:pageSize])
 }
 
 // parseSegmentHeader returns the size in bytes that a header page gives its

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -150,7 +151,7 @@ func TestTornTailIsCut(t *testing.T) {
 
 // fixHead makes a header's own checksum good again after a test changed it.
 func fixHead(p []byte) {
-	binary.LittleEndian.PutUint32(p[8:], crc32.Update(newCodec(testID).seed, castagnoli, p[12:batchHeader]))
+	binary.LittleEndian.PutUint32(p[8:], crc32.Update(newCodec(testID).seed, format.Castagnoli, p[12:batchHeader]))
 }
 
 // wantClean makes sure that Verify finds no damage.
