@@ -59,35 +59,6 @@ func (d *DB) Do(op Operation) error {
 	return d.writer.Do(op)
 }
 
-// Group is an operation made of several: all of them are done, or none.
-type Group []Operation
-
-func (g Group) ops() commit.Group {
-	ops := make(commit.Group, len(g))
-	for i, op := range g {
-		ops[i] = op
-	}
-	return ops
-}
-
-// Size returns the sum of the operations' sizes.
-func (g Group) Size() int { return g.ops().Size() }
-
-// Frees reports whether every operation of the group frees.
-func (g Group) Frees() bool { return g.ops().Frees() }
-
-// Decide decides the operations in order; see commit.Group.
-func (g Group) Decide(tx *commit.Tx) error { return g.ops().Decide(tx) }
-
-func (g Group) prepare(d *DB) error {
-	for _, op := range g {
-		if err := op.prepare(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // thing is the slot that an operation is about.
 type thing struct {
 	key  slots.Key

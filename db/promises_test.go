@@ -225,24 +225,26 @@ func TestRefusalChangesNothing(t *testing.T) {
 	}
 }
 
+func group(ops ...db.Operation) *db.Batch { return &db.Batch{Ops: ops, Atomic: true} }
+
 func TestGroupIsDoneOrNotDone(t *testing.T) {
 	w := newWorld(t)
 	set(w, "a", "old")
-	refused := db.Group{
+	refused := group(
 		&db.ValueSet{Key: key("a"), Data: []byte("new"), Conditions: db.Conditions{Check: db.AnyVersion}},
 		&db.SequenceAdd{Key: key("s"), N: 1},
 		&db.CounterAdd{Key: key("c"), Add: -1, Min: 0, Max: 1},
-	}
+	)
 	wantConflict(w, refused)
 	wantValue(t, w.d, "a", "old")
 	if n := next(w, "s"); n != 1 {
 		t.Errorf("the sequence goes on with %d after a group that was refused, want 1", n)
 	}
 	from := w.fs.Len()
-	do(w, db.Group{
+	do(w, group(
 		&db.ValueSet{Key: key("a"), Data: []byte("new"), Conditions: db.Conditions{Check: db.AnyVersion}},
 		&db.ValueSet{Key: key("b"), Data: []byte("new"), Conditions: db.Conditions{Check: db.AnyVersion}},
-	})
+	))
 	for at := from; at <= w.fs.Len(); at++ {
 		o := w.o
 		o.FS = w.fs.Crash(at, w.rnd)

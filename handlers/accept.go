@@ -9,9 +9,9 @@ import (
 // wantsJSON says whether the client prefers application/json to text/plain: the
 // one of them with the higher q in Accept is chosen, and of two with the same q
 // the first. Only these two names count, so that a browser's list and curl's */*
-// are answered with text.
+// are answered with text. With neither, a batch is answered as it was asked.
 func (c *call) wantsJSON() bool {
-	json, best := false, 0
+	json, best := c.cameAsJSON, 0
 	for _, list := range c.r.Header["Accept"] {
 		for list != "" {
 			var media string

@@ -95,8 +95,34 @@ func (c *call) sayDone() error {
 
 // refuse says why nothing was done.
 func (s *server) refuse(c *call, err error) {
+	h := c.w.Header()
+	var held *db.HeldError
+	if errors.As(err, &held) {
+		holder(h, held.Holder)
+	}
+	var r result
+	var of *batchError
+	if errors.As(err, &of) {
+		r = s.refusalOf(&of.it.ask, of.err)
+		r.line = of.it.place + ": " + r.line
+	} else {
+		r = s.refusalOf(&c.ask, err)
+	}
+	switch r.status {
+	case http.StatusUnauthorized:
+		h["WWW-Authenticate"] = challenges
+	case http.StatusServiceUnavailable:
+		h["Retry-After"] = oneSecond
+	}
+	c.status = r.status
+	if !c.wantsJSON() || c.sayJSON(problem{r.line, r.status}) != nil {
+		c.ctype, c.body = textPlain, []byte(r.line+"\n")
+	}
+}
+
+// refusalOf says in a status and a line why a call was not done.
+func (s *server) refusalOf(a *ask, err error) result {
 	var (
-		h        = c.w.Header()
 		status   int
 		line     = err.Error()
 		refused  *refusal
@@ -107,44 +133,29 @@ func (s *server) refuse(c *call, err error) {
 	switch {
 	case errors.As(err, &refused):
 		status = refused.status
-		switch status {
-		case http.StatusUnauthorized:
-			h["WWW-Authenticate"] = challenges
-		case http.StatusServiceUnavailable:
-			h["Retry-After"] = oneSecond
-		}
-	case errors.As(err, &conflict):
+	case errors.As(err, &conflict), errors.As(err, &held):
 		status = http.StatusConflict
-	case errors.As(err, &held):
-		status = http.StatusConflict
-		holder(h, held.Holder)
 	case errors.As(err, &match):
-		status, line = http.StatusPreconditionFailed, c.notMatched(match)
+		status, line = http.StatusPreconditionFailed, a.notMatched(match)
 	case errors.Is(err, db.ErrNotFound):
-		status, line = http.StatusNotFound, "there is no "+c.thing()
-		if c.api == Lock || c.api == MLock {
-			line = c.thing() + " is not locked"
+		status, line = http.StatusNotFound, "there is no "+a.thing()
+		if a.api == Lock || a.api == MLock {
+			line = a.thing() + " is not locked"
 		}
 	case errors.Is(err, db.ErrFull):
 		status, line = http.StatusInsufficientStorage, db.ErrFull.Error()
 	default:
-		reason := unavailable(err)
-		if reason == nil {
-			s.log.Error("a request failed", "api", c.api, "err", err)
-			status, line = errInternal.status, errInternal.line
-			if errors.Is(err, db.ErrDamaged) {
-				line = c.thing() + " is damaged on disk: see the server's log"
-			}
+		if reason := unavailable(err); reason != nil {
+			status, line = http.StatusServiceUnavailable, reason.Error()
 			break
 		}
-		status, line = http.StatusServiceUnavailable, reason.Error()
-		h["Retry-After"] = oneSecond
+		s.log.Error("a request failed", "api", a.api, "err", err)
+		status, line = errInternal.status, errInternal.line
+		if errors.Is(err, db.ErrDamaged) {
+			line = a.thing() + " is damaged on disk: see the server's log"
+		}
 	}
-	line = oneLine(line)
-	c.status = status
-	if !c.wantsJSON() || c.sayJSON(problem{line, status}) != nil {
-		c.ctype, c.body = textPlain, []byte(line+"\n")
-	}
+	return result{status: status, line: oneLine(line)}
 }
 
 // problem is an error as JSON.

@@ -16,8 +16,11 @@ func TestApiDocNamesEveryRouteAndParameter(t *testing.T) {
 	sections := strings.Split(string(b), "\n## ")
 	for _, e := range endpoints {
 		route := "/db/:acc/" + e.api.String() + "/:id"
-		if e.api == Healthz || e.api == Metrics {
+		switch e.api {
+		case Healthz, Metrics:
 			route = "/" + e.api.String()
+		case Batch:
+			route = "/db/:acc/batch"
 		}
 		var text string // of all sections that name the route
 		for _, s := range sections {

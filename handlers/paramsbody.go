@@ -61,11 +61,8 @@ func mediaType(contentType string) string {
 // parseJSON takes a JSON object apart. A number may be a string too; nothing else
 // is converted: a flag has to be true or false, and what is text a string.
 func (p *params) parseJSON(body []byte) error {
-	if !utf8.Valid(body) {
-		return badRequest("the JSON in the body is not valid UTF-8")
-	}
-	if loneSurrogate(body) {
-		return badRequest("the JSON in the body has half of a surrogate pair, which is no character: send the bytes in the query")
+	if err := checkJSONText(body); err != nil {
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
@@ -97,6 +94,17 @@ func (p *params) parseJSON(body []byte) error {
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return badRequest("there is something behind the JSON object in the body")
+	}
+	return nil
+}
+
+// checkJSONText refuses what the decoder would read as other characters.
+func checkJSONText(body []byte) error {
+	if !utf8.Valid(body) {
+		return badRequest("the JSON in the body is not valid UTF-8")
+	}
+	if loneSurrogate(body) {
+		return badRequest("the JSON in the body has half of a surrogate pair, which is no character: send the bytes percent-encoded or in base64")
 	}
 	return nil
 }

@@ -39,6 +39,10 @@ func (c *call) locate(u *url.URL) {
 	}
 	c.inAccount = true
 	c.key.Acc, c.fault = name("account", acc, escaped, db.MaxAcc)
+	if path == "batch" {
+		c.api = Batch
+		return
+	}
 	api, id, _ := strings.Cut(path, "/")
 	if id == "" || strings.Contains(id, "/") {
 		return

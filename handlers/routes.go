@@ -43,6 +43,7 @@ type Limits struct {
 	Value int64         // bytes of a value; 0: 8 MiB
 	Dur   time.Duration // how long a lock is held; 0: 24 h
 	Wait  time.Duration // how long a call queues for a lock; 0: 10 min
+	Batch int           // calls of a batch; 0: 10,000
 }
 
 // API is the part of the server that a request is for.
@@ -57,6 +58,7 @@ const (
 	MLock
 	MUnlock
 	Lock
+	Batch
 	Healthz
 	Metrics
 )
@@ -70,6 +72,7 @@ var apiNames = [...]string{
 	MLock:    "mlock",
 	MUnlock:  "munlock",
 	Lock:     "lock",
+	Batch:    "batch",
 	Healthz:  "healthz",
 	Metrics:  "metrics",
 }
@@ -156,6 +159,9 @@ func New(o Options) http.Handler {
 	if s.limits.Dur == 0 {
 		s.limits.Dur = 24 * time.Hour
 	}
+	if s.limits.Batch == 0 {
+		s.limits.Batch = 10_000
+	}
 	if s.limits.Wait == 0 {
 		s.limits.Wait = 10 * time.Minute
 	}
@@ -174,8 +180,10 @@ type call struct {
 	began time.Time
 
 	ask
-	inAccount bool  // the path is below an account
-	fault     error // what is wrong with the names in the path
+	inAccount  bool  // the path is below an account
+	readOnly   bool  // the token is for reading only
+	cameAsJSON bool  // the body is a batch as JSON
+	fault      error // what is wrong with the names in the path
 
 	status  int
 	ctype   []string // Content-Type
@@ -241,7 +249,7 @@ func (s *server) handle(c *call) error {
 			return err
 		}
 	}
-	if !e.takesValue() {
+	if !e.readsBody() {
 		if err := s.readParams(c); err != nil {
 			return err
 		}
@@ -255,7 +263,11 @@ func (s *server) handle(c *call) error {
 	return s.do(c, e)
 }
 
-// takesValue says whether the body is a value. Any other may be parameters.
+// readsBody reports whether the call reads its body by itself. Any other body may be
+// parameters.
+func (e *endpoint) readsBody() bool { return e.takesValue() || e.api == Batch }
+
+// takesValue reports whether the body is a value.
 func (e *endpoint) takesValue() bool {
 	return e.api == KV && (e.method == http.MethodPost || e.method == http.MethodPut)
 }

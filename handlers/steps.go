@@ -37,6 +37,7 @@ type result struct {
 	value     *db.Value // of a GET of kv
 	json      any       // of a GET of a lock
 	owner     string    // of the lock that json tells of
+	line      string    // why nothing was done, where the status is 400 or more
 }
 
 // numbered is the result of a call that says a number.

@@ -74,10 +74,12 @@ func (s *server) authorize(c *call) error {
 	switch {
 	case g == nil:
 		return &refusal{http.StatusUnauthorized, "the token is not known here"}
-	case g.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
-		return &refusal{http.StatusForbidden, "this token is for reading only"}
 	case c.inAccount && len(g.Accounts) > 0 && !slices.Contains(g.Accounts, c.key.Acc):
 		return &refusal{http.StatusForbidden, fmt.Sprintf("this token is not for account %s", quote(c.key.Acc))}
+	case g.ReadOnly && c.api == Batch:
+		c.readOnly = true // which is looked at once its calls are known
+	case g.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
+		return &refusal{http.StatusForbidden, "this token is for reading only"}
 	}
 	return nil
 }

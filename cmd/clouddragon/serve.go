@@ -80,7 +80,7 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		Handler: handlers.New(handlers.Options{
 			DB:       d,
 			Tokens:   &a.tokens,
-			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait},
+			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch},
 			Draining: draining,
 			Metrics:  m.Handler(),
 			Observe: func(api handlers.API, method string, code int, took time.Duration) {

@@ -57,13 +57,12 @@ func (w *Writer) refuseWaiters() {
 // how many.
 func (w *Writer) decideAll(todo []*Call) int {
 	tx := w.tx
-	reserve := w.o.Room.Begin()
-	w.expire(reserve)
+	w.expire(w.o.Room.Begin())
 	if !w.blocked && w.noteDue() {
 		tx.Date()
 	}
 	for i, c := range todo {
-		if !w.decideOne(c, i, reserve) {
+		if !w.decideOne(c, i) {
 			return i
 		}
 		if tx.bytes() >= MaxBatch {
@@ -75,13 +74,13 @@ func (w *Writer) decideAll(todo []*Call) int {
 
 // decideOne decides a call, the i-th of the batch, or hands it on. It returns false
 // if that is for the next batch to do.
-func (w *Writer) decideOne(c *Call, i, reserve int) bool {
+func (w *Writer) decideOne(c *Call, i int) bool {
 	tx := w.tx
 	for {
 		empty := i == 0 && tx.records.Records() == 0 && tx.size == 0
 		switch w.o.Room.Fits(c, tx.bytes(), empty) {
 		case Decide:
-			if w.decide(c, reserve) {
+			if w.decide(c) {
 				return true
 			}
 			// It needs more than it said. With that it is asked for room again.
@@ -99,18 +98,20 @@ func (w *Writer) decideOne(c *Call, i, reserve int) bool {
 
 // decide decides one call. It returns false if the call needs more room than it
 // said, and nothing was decided.
-func (w *Writer) decide(c *Call, reserve int) bool {
+func (w *Writer) decide(c *Call) bool {
 	tx := w.tx
 	before := tx.bytes()
 	s := tx.save()
 	tx.call = c
 	err := c.Op.Decide(tx)
 	tx.call = nil
-	if need := tx.bytes() - before; need > max(c.Op.Size(), c.Need) && tx.bytes() > reserve {
-		tx.undo(&s)
-		tx.forget()
+	if need := tx.bytes() - before; need > max(c.Op.Size(), c.Need) {
 		c.Need = need
-		return false
+		if w.o.Room.Fits(c, before, false) != Decide {
+			tx.undo(&s)
+			tx.forget()
+			return false
+		}
 	}
 	if err != nil && err != ErrWaiting {
 		tx.undo(&s)
