@@ -394,8 +394,8 @@ func TestRateAgreesWithItsModel(t *testing.T) {
 				}
 			case 5:
 				// A group that is undone.
-				err := d.Do(Group{&RateForget{Key: pace}, &RateTake{RateRequest: RateRequest{Key: pace, Rate: slow, Cost: 1}},
-					&CounterAdd{Key: Key{"a", "c"}, Add: 1, Max: 0}})
+				err := d.Do(&Batch{Atomic: true, Ops: []Operation{&RateForget{Key: pace}, &RateTake{RateRequest: RateRequest{Key: pace, Rate: slow, Cost: 1}},
+					&CounterAdd{Key: Key{"a", "c"}, Add: 1, Max: 0}}})
 				if err == nil {
 					t.Fatalf("seed %d, %s: a group with a bad end is done", seed, what)
 				}
