@@ -58,6 +58,7 @@ const (
 	MLock
 	MUnlock
 	Lock
+	Rate
 	Batch
 	Healthz
 	Metrics
@@ -72,6 +73,7 @@ var apiNames = [...]string{
 	MLock:    "mlock",
 	MUnlock:  "munlock",
 	Lock:     "lock",
+	Rate:     "rate",
 	Batch:    "batch",
 	Healthz:  "healthz",
 	Metrics:  "metrics",
@@ -80,7 +82,7 @@ var apiNames = [...]string{
 // The APIs with a path below an account, /db/:acc/API/:id.
 const (
 	firstKeyed = Sequence
-	lastKeyed  = Lock
+	lastKeyed  = Rate
 )
 
 // String returns the API's name as it stands in the path, or "other".
@@ -118,6 +120,10 @@ var endpoints = []endpoint{
 	{api: Lock, method: "GET", params: []string{"token"}, steps: readLock},
 	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
+
+	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
+	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true},
+	{api: Rate, method: "DELETE", steps: forgetRate},
 
 	{api: Healthz, method: "GET", serve: getHealth},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},

@@ -37,6 +37,7 @@ type result struct {
 	value     *db.Value // of a GET of kv
 	json      any       // of a GET of a lock
 	owner     string    // of the lock that json tells of
+	rate      *rateSaid // of a call on a rate
 	line      string    // why nothing was done, where the status is 400 or more
 }
 
@@ -89,6 +90,9 @@ func (c *call) say(r result) error {
 	h := c.w.Header()
 	if r.etag != 0 {
 		h["ETag"] = []string{etag(r.etag)}
+	}
+	if r.rate != nil {
+		r.rate.headers(h)
 	}
 	switch {
 	case r.hasNumber:
