@@ -32,7 +32,7 @@ type Options struct {
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
 	// Observe, if not nil, learns of each request once it is answered. The
-	// method is one of GET, HEAD, POST, PUT, DELETE and "other"; the code is 499
+	// method is one of GET, HEAD, POST, PUT, PATCH, DELETE and "other"; the code is 499
 	// where the client hung up before there was an answer.
 	Observe func(api API, method string, code int, d time.Duration)
 	Log     *slog.Logger // nil: none
@@ -111,6 +111,7 @@ var endpoints = []endpoint{
 	{api: KV, method: "GET", params: []string{"ver"}, serve: getValue, steps: readValue, waits: true}, // for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
+	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
 	{api: MLock, method: "GET", params: []string{"token"}, serve: getMutex},
@@ -343,7 +344,7 @@ func (s *server) finish(c *call) {
 // methodLabel keeps what a client makes up out of the metrics' labels.
 func methodLabel(m string) string {
 	switch m {
-	case "GET", "HEAD", "POST", "PUT", "DELETE":
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":
 		return m
 	}
 	return "other"

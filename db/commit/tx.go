@@ -60,6 +60,7 @@ type Touched struct {
 	Payload []byte // of a slot; valid until Publish returns
 	Gone    bool   // it was deleted, or its time is over
 	Expired bool   // it changed because time has passed
+	EndOnly bool   // of a value: it has another end, and is the same otherwise
 }
 
 // Part is state in memory that changes together with slots and values, such as
