@@ -23,7 +23,7 @@ type Clock = commit.Clock
 type Options struct {
 	FS  disk.FS // nil: the operating system's
 	Dir string  // the data directory, made if missing
-	// Who is written into the lock file, for whoever finds it taken.
+	// Who is written into the lock file, for a second server to name the first.
 	Who string
 
 	Segment int64 // bytes of a log segment, a multiple of 4096; 0: 64 MiB
@@ -51,8 +51,8 @@ type Options struct {
 	Observer Observer     // nil: none
 }
 
-// Observer learns what happens in a database. Its methods are called on the way of
-// requests, many at once, and must not block.
+// Observer learns what happens in a database. Its methods are called while requests
+// wait, by many goroutines at once, and must not block.
 type Observer interface {
 	// Committed is told of each batch that was written.
 	Committed(b commit.Batch)
@@ -72,7 +72,7 @@ const (
 	LockOnDisk
 )
 
-// noObserver is an Observer that nobody asked for.
+// noObserver is used if Options has no Observer.
 type noObserver struct{}
 
 func (noObserver) Committed(commit.Batch)             {}

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// What mutexes in memory and locks on disk have in common: requests, refusals, and
-// what a user may see of holders.
+// Shared by mutexes in memory and locks on disk: requests, refusals, and what a user
+// may see of holders.
 
 // LockRequest asks for a mutex or a lock.
 type LockRequest struct {
@@ -57,8 +57,8 @@ type Holders struct {
 	Queue   []Waiter // the first in line first
 }
 
-// HeldError is returned when a lock is held by another, also after the wait ran
-// out, or a token that renews or unlocks is not the holder's. Nothing changed.
+// HeldError is returned when another holds the lock, also after the wait, or when the
+// token to renew or unlock is not the holder's. Nothing changed.
 type HeldError struct {
 	Reason string // one line
 	Holder Holder // the zero Holder where the lock is free

@@ -17,15 +17,15 @@ type LockTake struct {
 
 	// Holder is the answer: the hold that the caller has.
 	Holder Holder
-	// Queued reports whether the call had to wait; since when, and when the hold
-	// before it ended, in database time.
+	// Queued reports whether the call had to wait. Asked is since when, and Passed is
+	// when the hold before it ended, in database time.
 	Queued        bool
 	Asked, Passed int64
 
 	locks    *locks
 	waiter   lease.Waiter
 	draining func() bool
-	left     error // its caller has gone before it was decided
+	left     error // not nil: the caller went away before the call was decided
 }
 
 // Size returns the most bytes that the operation adds to the log.

@@ -11,9 +11,9 @@ import (
 )
 
 // The payload of a slot that holds one holder of a lock. The slot's key is the
-// lock's, and the token as its Sub. It has room for the longest owner, so that the
-// slots of two holders of a lock have the same size, and a hand-over from one to the
-// next needs no other slot. Times are database time.
+// lock's, with the token as its Sub. The payload has room for the longest owner, so the
+// slots of all holders of a lock have the same size, and a hand-over reuses the slot.
+// Times are database time.
 //
 //	 0  i64 end of the hold, or of its rest
 //	 8  i64 when it was granted
@@ -47,7 +47,7 @@ func newLocks(waiters *lease.Limit) *locks {
 	return l
 }
 
-// restore takes over the holders that outlived the last process.
+// restore loads the holders from the tables at a start.
 func (l *locks) restore(s *store.Store) error {
 	defer l.Committed()
 	return s.Tables.Each(kindLock, func(k slots.Key, payload []byte) error {
@@ -86,8 +86,8 @@ func putHold(tx *commit.Tx, h *lease.Holder) []byte {
 	return b
 }
 
-// apply makes slots and answers of what a step of the table has changed. The error
-// is a *commit.NoRoom, and the step has to be undone.
+// apply turns the events of a step of the lease table into changes of slots and
+// answers of calls. The error is a *commit.NoRoom, and the step has to be undone.
 func (l *locks) apply(tx *commit.Tx, events []lease.Event) error {
 	l.ended = l.ended[:0]
 	for i := range events {
@@ -120,8 +120,8 @@ func (l *locks) apply(tx *commit.Tx, events []lease.Event) error {
 	return nil
 }
 
-// granted puts a new holder into a slot, that of one that has ended if there is one,
-// and answers those who waited for it.
+// granted puts a new holder into a slot and answers the calls that waited for it. It
+// reuses the slot of a holder that has ended, if there is one.
 func (l *locks) granted(tx *commit.Tx, e *lease.Event) error {
 	k, payload := holdKey(e.Key, e.Holder.Token), putHold(tx, &e.Holder)
 	if last := len(l.ended) - 1; last >= 0 {
@@ -175,10 +175,10 @@ func (l *locks) Forget() {
 	l.marks = l.marks[:0]
 }
 
-// Next returns the instant at which a hold or a wait is over.
+// Next returns the instant at which the next hold or wait ends.
 func (l *locks) Next() (at int64, ok bool) { return l.table.Next() }
 
-// Expire ends one hold or wait that is over.
+// Expire ends one hold or wait that has expired.
 func (l *locks) Expire(tx *commit.Tx) error {
 	l.tx = tx
 	events, _ := l.table.Expire(tx.Now())

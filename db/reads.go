@@ -8,7 +8,7 @@ import (
 const (
 	// maxReads is how many reads of values may be under way at once. Each holds a
 	// thread while the disk is slow, and the Go runtime ends a process with more
-	// than 10,000 threads. Each may be in another segment, so Options.Files bounds
+	// than 10,000 threads. Each may need another segment's file, so Options.Files bounds
 	// them too.
 	maxReads = 512
 	// readPatience is how long a read waits until it may begin.

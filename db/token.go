@@ -6,7 +6,7 @@ import (
 	"clouddragon/db/commit"
 )
 
-// mutexToken is the token of the next grant of a mutex. The next block is asked
+// mutexToken returns the token of the next grant of a mutex. The next block is asked
 // for when half of this one is used, so that no grant waits for the disk.
 func (d *DB) mutexToken() (int64, error) {
 	token, left := d.tokens.Take()

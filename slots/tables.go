@@ -236,8 +236,8 @@ func (t *Tables) Sizes() [4]int64 {
 	return sizes
 }
 
-// Used returns each table's high-water mark, for a checkpoint. It has to be taken
-// before Sync: what the mark passes by later is not in the log.
+// Used returns each table's high-water mark, for a checkpoint. It has to be read
+// before Sync: a slot that a mark skips has an image that is not in the log.
 func (t *Tables) Used() [4]uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

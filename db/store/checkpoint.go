@@ -48,7 +48,8 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 	}
 	c.Number++
 	c.Moment = s.Clock.Read()
-	// The marks are taken before the sync: what lies above them later is not in the log.
+	// Read the high-water marks before the sync: a slot that a mark skips has an image
+	// that is not in the log, and only this sync makes it durable.
 	c.Sizes, c.Used = s.Tables.Sizes(), s.Tables.Used()
 	err := s.Tables.Sync()
 	if err == nil {
@@ -64,7 +65,7 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 		s.writer.Fail(err)
 		return err
 	}
-	// Behind CHECKPOINT, as it must not be newer.
+	// After CHECKPOINT, because a snapshot must not be newer.
 	if snapshot != nil {
 		s.saveIndex(snapshot, c.Log, appended)
 	}

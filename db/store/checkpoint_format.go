@@ -17,10 +17,10 @@ import (
 
 // The CHECKPOINT file holds two copies of one record, the first at 0, the second
 // in the middle of the file. Both are written at every checkpoint, one after the
-// other, so that a copy cut off by a crash, or damaged later, leaves the other.
-// The newest good one counts. It says: the tables are complete up to this
-// place in the log, and the log was durable up to it. It also says what time it
-// was: no process starts before that.
+// other, so if a crash cuts one off, or one is damaged later, the other is good.
+// The newest good one counts. It says that the tables are complete up to a place in
+// the log, and that the log was durable up to there. It also notes the moment:
+// database time never starts before it.
 //
 //	 0  magic "CDCHKPT\n"
 //	 8  u32 format version

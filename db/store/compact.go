@@ -18,8 +18,8 @@ const (
 	// CompactSlack is how many segments the log may have beyond
 	// Options.CompactRatio times what is live.
 	CompactSlack = 2
-	// compactEvery is how often it is looked for values whose time is over,
-	// where no checkpoint does so.
+	// compactEvery is how often the store looks for expired values if no checkpoint
+	// does.
 	compactEvery = time.Minute
 )
 
@@ -67,7 +67,7 @@ func (c *compactionCounters) stats() CompactionStats {
 	return CompactionStats{Runs: c.runs.Load(), MovedBytes: c.moved.Load(), Freed: c.freed.Load()}
 }
 
-// runCompactions compacts the log when it is woken, and every now and then.
+// runCompactions compacts the log when it is woken, and every compactEvery.
 func (s *Store) runCompactions() {
 	defer s.background.Done()
 	tick := time.NewTicker(compactEvery)
@@ -88,7 +88,7 @@ func (s *Store) runCompactions() {
 func (s *Store) compact() {
 	s.compacting.Lock()
 	defer s.compacting.Unlock()
-	// Each at most once: the figures that say there is an excess are not exact.
+	// Each segment at most once, since the figures about garbage are estimates.
 	for range s.Log.Stats().Segments {
 		switch {
 		case s.room.full.Load() && s.Log.NeedsPrepare():
@@ -119,7 +119,7 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 		rest = max(rest-moved, 0)
 		return err
 	}
-	err := submit(nil) // is there room at all?
+	err := submit(nil) // checks for room
 	if err == nil {
 		s.compaction.runs.Add(1)
 		err = s.Values.Survey(number, int(min(moveChunk, s.o.Segment/8)), submit, func(err error) {
@@ -141,7 +141,7 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 	if s.Checkpoint() != nil {
 		return false
 	}
-	// Nobody else gets what was freed before the log has what it needs.
+	// What was freed goes to the log first.
 	err = s.room.prepare()
 	return err == nil || disk.IsFull(err)
 }

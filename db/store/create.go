@@ -15,9 +15,9 @@ import (
 	"clouddragon/slots"
 )
 
-// create makes a new data directory where there is none yet. CHECKPOINT comes
-// last: without it nothing was ever acknowledged, and what is there is the rest
-// of a creation that was cut off. Should there be more, somebody removed it.
+// create makes a new data directory if there is none. CHECKPOINT comes last: without
+// it nothing was ever acknowledged, and the other files are left from a creation that
+// was cut off. If they hold data, somebody removed CHECKPOINT, which is damage.
 func create(o *Options) error {
 	f, err := o.FS.Open(path.Join(o.Dir, checkpointName))
 	if err == nil {
@@ -51,9 +51,9 @@ func create(o *Options) error {
 	return createCheckpoint(o.FS, o.Dir, &c)
 }
 
-// syncDirs makes the names in a directory durable, and its own name and those of
-// the directories above it, each of which MkdirAll may have made. It is done at
-// every start, as the one before may have failed right after making them.
+// syncDirs makes the names in a directory durable, and the names of the directory
+// itself and of those above it, each of which MkdirAll may have made. Every start does
+// it, because the one before may have failed right after making them.
 func syncDirs(fsys disk.FS, dir string) error {
 	if err := fsys.SyncDir(dir); err != nil {
 		return err
@@ -99,7 +99,7 @@ func neverUsed(o *Options) error {
 	return nil
 }
 
-// holdsData says whether a file has anything behind its header page.
+// holdsData reports whether a file has anything behind its header page.
 func holdsData(fsys disk.FS, name string) (used bool, err error) {
 	f, err := fsys.Open(name)
 	if isNotExist(err) {

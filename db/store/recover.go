@@ -14,7 +14,7 @@ import (
 	"clouddragon/slots"
 )
 
-// The start, in short:
+// A start:
 //
 //	take the newest good CHECKPOINT; without one, make a new directory
 //	read the log from there: the last image of each slot, the values, the tail
@@ -22,9 +22,9 @@ import (
 //	only then write: the tail of the log anew, then the images, then a checkpoint
 //
 // Nothing is written before everything was found good, so a refused start
-// changes nothing. What was accepted is written anew because after a failed sync
-// the page cache can show what the disk does not have; the log goes first, as a
-// table must never hold what the log does not.
+// changes nothing. What was accepted is written again, because after a failed sync
+// the page cache can show data that the disk does not have. The log goes first,
+// because a table must never hold what the log does not.
 
 // Damage is one thing found wrong in a data directory.
 type Damage = disk.Damage
@@ -141,7 +141,7 @@ func logOptions(o *Options, id [16]byte) wal.Options {
 	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log}
 }
 
-// persistRecovered writes anew what was accepted, and a checkpoint behind it.
+// persistRecovered writes again what was accepted, and then a checkpoint.
 func (d *directory) persistRecovered() error {
 	if err := d.log.Repair(d.tail); err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 	"clouddragon/slots"
 )
 
-// Everything that is decided because a disk is full. How far the log has got is told
-// in kvlog/wal/reserve.go; here is who may still write, and who makes room:
+// All policy for a full disk. kvlog/wal/reserve.go draws what the log holds back; this
+// file decides who may still write, and makes room:
 //
 //	                 no blocks for a reserve           the log enters its last segment
 //	  ┌─────────┐  ─────────────────────────►  ┌──────┐  ───────────────────►  ┌──────┐
@@ -23,21 +23,21 @@ import (
 //
 //	roomy   everything is written
 //	full    a call that needs more than is left of the active segment asks for room,
-//	        and gets ErrFull where there is none; calls that free go on (deletes,
+//	        and gets ErrFull if none can be made; calls that free go on (deletes,
 //	        unlocks, moves)
-//	last    the same, and a delete leaves the room that compaction needs to free
-//	        a segment, as long as there is one that is worth it
+//	last    the same, but deletes leave the room that compaction needs to free a
+//	        segment, as long as some segment is worth it
 //
 // A call that lacks room is handed to one of two keepers, goroutines that make room
 // and submit the call again: one for the log, one for the tables. The keeper of the
 // log first tries for blocks and lets a checkpoint free segments that nothing needs.
 // Then it compacts one segment at a time, until there is room or none of them has
 // enough garbage. A segment that was freed becomes the log's next one before anybody
-// else gets a byte of it. In state last compaction also begins by itself, before the
-// deletes have used the room for it.
+// else gets a byte of it. In state last compaction also begins unasked, before
+// deletes have used up the room for it.
 //
-// A refusal has tried all this, so that the next call works once there is room.
-// Ahead of need it is tried every now and then only.
+// A call is refused only after all this was tried, so the next call works as soon as
+// there is room. Ahead of need it is tried at most once in againAfter.
 type room struct {
 	s *Store
 
@@ -61,8 +61,8 @@ type room struct {
 const (
 	// againAfter is how long nothing is tried ahead of need on a disk that was full.
 	againAfter = time.Second
-	// tellAfter is how often the log says that the disk is full, at most: compaction
-	// can make room many times, each of which is used up at once.
+	// tellAfter is the shortest time between two log lines that say that the disk is
+	// full. Compaction can make room many times, and each time it is used up at once.
 	tellAfter = time.Minute
 )
 
@@ -78,7 +78,7 @@ func newRoom(s *Store) *room {
 
 // Begin notes what a batch may take.
 func (r *room) Begin() (reserve int) {
-	// Asked before the room: it may come meanwhile.
+	// Read before the room, which may grow in between.
 	r.short, r.last = r.s.Log.NeedsPrepare(), r.s.Log.Last()
 	r.free, r.reserve = r.s.Log.Room(false), r.s.Log.Room(true)
 	return r.reserve

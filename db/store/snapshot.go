@@ -24,7 +24,7 @@ type snapshots struct {
 	none     error   // why there is none; nil: there is one
 }
 
-// dueFor says whether a snapshot is worth its while.
+// dueFor reports whether enough was logged since the last snapshot to write a new one.
 func (s *snapshots) dueFor(at wal.Pos, appended uint64, segment int64, closing bool) bool {
 	if closing || s.none != nil {
 		return at != s.at || s.none != nil
@@ -32,7 +32,7 @@ func (s *snapshots) dueFor(at wal.Pos, appended uint64, segment int64, closing b
 	return appended-s.appended > uint64(max(SnapshotSegments*segment, snapshotShare*s.size))
 }
 
-// saveIndex writes a snapshot. It is a cache, so that a failure is only logged.
+// saveIndex writes a snapshot. It is a cache, so a failure is only logged.
 func (s *Store) saveIndex(snapshot *kvlog.Snapshot, at wal.Pos, appended uint64) {
 	size, err := snapshot.Write(s.o.FS, s.o.Dir)
 	switch {

@@ -23,7 +23,7 @@ import (
 type Options struct {
 	FS  disk.FS // nil: the operating system's
 	Dir string  // the data directory, made if missing
-	Who string  // is written into the lock file, for whoever finds it taken
+	Who string  // is written into the lock file, for a second server to name the first
 
 	Segment int64 // bytes of a log segment, a multiple of 4096; 0: 64 MiB
 	Extent  int   // bytes by which a slot table grows, a multiple of 4096; 0: 1 MiB
@@ -101,16 +101,16 @@ type Store struct {
 	background                  sync.WaitGroup
 }
 
-// Recovered is what a start has found, before anything is changed any more.
+// Recovered is what a start has found in the data directory.
 type Recovered struct {
 	State    *commit.State
 	Position wal.Pos
 	Tokens   *commit.Tokens
 }
 
-// Open makes or recovers a data directory. The error is a *disk.LockedError where
-// another process has the directory, and a *DamageError where something that was
-// durable is not there any more. Nothing runs in the background before Start.
+// Open makes or recovers a data directory. The error is a *disk.LockedError if
+// another process has the directory, and a *Damage if something that was durable is
+// missing or bad. Nothing runs in the background before Start.
 func Open(o Options) (*Store, *Recovered, error) {
 	o.defaults()
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
@@ -139,8 +139,8 @@ func lockDir(o *Options) (io.Closer, error) {
 	return l.Lock(o.Dir+"/LOCK", o.Who)
 }
 
-// NewWriter returns the store's writer, which is not started. Of the options only
-// those that the store does not know itself are looked at.
+// NewWriter returns the store's writer, which is not started. It fills in the options
+// that the store knows.
 func (s *Store) NewWriter(r *Recovered, o commit.Options) *commit.Writer {
 	o.State, o.Log, o.Position, o.Tokens = r.State, s.Log, r.Position, r.Tokens
 	o.Room, o.Maintain, o.Logger = s.room, s.maintain, s.o.Log
@@ -179,7 +179,7 @@ func (s *Store) closeFiles() error {
 	return err
 }
 
-// Stats are plain numbers for whoever watches.
+// Stats are plain numbers for metrics.
 type Stats struct {
 	Tables         slots.Stats
 	Log            wal.Stats
@@ -192,7 +192,7 @@ type Stats struct {
 	DiskFull       bool          // the last growth of a file found the disk full
 }
 
-// Stats returns the numbers of now.
+// Stats returns the current numbers.
 func (s *Store) Stats() Stats {
 	return Stats{
 		Tables:         s.Tables.Stats(),

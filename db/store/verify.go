@@ -74,8 +74,8 @@ func verify(o *Options, rep *Report, report func(*Damage)) error {
 	return verifyTables(o, rep, bad > 0, report)
 }
 
-// verifyTables checks the tables as a start would find them. With a damaged log
-// the images that it holds are not known, and only the files' own faults count.
+// verifyTables checks the tables as a start would find them. If the log is damaged,
+// its images are not known, and only the files' own faults count.
 func verifyTables(o *Options, rep *Report, badLog bool, report func(*Damage)) (err error) {
 	r, err := read(o)
 	defer func() { err = errors.Join(err, r.close()) }()
