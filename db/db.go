@@ -37,6 +37,9 @@ type Options struct {
 	// CompactRatio is how much larger than what is live of the values the log may
 	// become, at least 1, before it is compacted; 0: 2.
 	CompactRatio float64
+	// BackupHold is how many bytes of log may be kept for a backup that would be
+	// freed otherwise; 0: 4 GiB.
+	BackupHold int64
 	// QuietAfter is how long it is quiet before a durability mark is written
 	// behind the last batch; 0: 100 ms.
 	QuietAfter time.Duration
@@ -116,6 +119,7 @@ type DB struct {
 	reserving atomic.Bool // a block of tokens is on its way
 	noTokens  atomic.Bool // the disk was full when the last block was asked for
 	draining  atomic.Bool
+	backedUp  atomic.Int64 // the moment of the last backup that was written whole: wall time in ns; 0: none yet
 }
 
 // Open makes or recovers a data directory and starts to take operations. The
@@ -126,7 +130,7 @@ func Open(o Options) (*DB, error) {
 	s, r, err := store.Open(store.Options{
 		FS: o.FS, Dir: o.Dir, Who: o.Who,
 		Segment: o.Segment, Extent: o.Extent, CheckpointRoom: o.CheckpointRoom,
-		CheckpointEvery: o.CheckpointEvery, CompactRatio: o.CompactRatio,
+		CheckpointEvery: o.CheckpointEvery, CompactRatio: o.CompactRatio, BackupHold: o.BackupHold,
 		Files: o.Files, Clock: o.Clock, Log: o.Log,
 	})
 	if err != nil {
@@ -186,11 +190,20 @@ type Stats struct {
 	Commits        uint64
 	Locks, Mutexes lease.Stats
 	Stopped        bool // the disk failed
+	// BackedUp is the moment of the last backup that was written whole; zero: none
+	// was since Open.
+	BackedUp time.Time
 }
 
 // Stats returns the numbers of now.
 func (d *DB) Stats() Stats {
+	var backedUp time.Time
+	if at := d.backedUp.Load(); at != 0 {
+		backedUp = time.Unix(0, at)
+	}
 	return Stats{
+		BackedUp: backedUp,
+
 		Stats:   d.store.Stats(),
 		Queue:   d.writer.Waiting(),
 		Commits: d.writer.Commits(),

@@ -100,10 +100,6 @@ func (s *server) refuse(c *call, err error) {
 	if errors.As(err, &held) {
 		holder(h, held.Holder)
 	}
-	var rate *db.RateError
-	if errors.As(err, &rate) {
-		rateRefused(h, rate)
-	}
 	var r result
 	var of *batchError
 	if errors.As(err, &of) {
@@ -133,12 +129,11 @@ func (s *server) refusalOf(a *ask, err error) result {
 		conflict *db.ConflictError
 		held     *db.HeldError
 		match    *db.MatchError
-		rate     *db.RateError
 	)
 	switch {
 	case errors.As(err, &refused):
 		status = refused.status
-	case errors.As(err, &conflict), errors.As(err, &held), errors.As(err, &rate):
+	case errors.As(err, &conflict), errors.As(err, &held):
 		status = http.StatusConflict
 	case errors.As(err, &match):
 		status, line = http.StatusPreconditionFailed, a.notMatched(match)
@@ -172,7 +167,7 @@ type problem struct {
 // unavailable returns which of the reasons for a 503 err is, or nil. What err
 // says beyond that is for the log: it may name files.
 func unavailable(err error) error {
-	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrStopped, db.ErrUnknown} {
+	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnknown} {
 		if errors.Is(err, reason) {
 			return reason
 		}

@@ -17,7 +17,7 @@ func TestApiDocNamesEveryRouteAndParameter(t *testing.T) {
 	for _, e := range endpoints {
 		route := "/db/:acc/" + e.api.String() + "/:id"
 		switch e.api {
-		case Healthz, Metrics:
+		case Healthz, Metrics, Backup:
 			route = "/" + e.api.String()
 		case Batch:
 			route = "/db/:acc/batch"

@@ -25,6 +25,9 @@ func (c *call) locate(u *url.URL) {
 	case "/healthz":
 		c.api = Healthz
 		return
+	case "/backup":
+		c.api = Backup
+		return
 	case "/metrics":
 		c.api = Metrics
 		return

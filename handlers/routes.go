@@ -27,12 +27,14 @@ type Options struct {
 	DB     *db.DB
 	Tokens *Tokens // nil or empty: anybody may do anything
 	Limits Limits
+	// Program is the version of the program, for the manifests of backups.
+	Program string
 	// Draining, if not nil, is closed once the server shuts down; /healthz says so.
 	Draining <-chan struct{}
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
 	// Observe, if not nil, learns of each request once it is answered. The
-	// method is one of GET, HEAD, POST, PUT, PATCH, DELETE and "other"; the code is 499
+	// method is one of GET, HEAD, POST, PUT, DELETE and "other"; the code is 499
 	// where the client hung up before there was an answer.
 	Observe func(api API, method string, code int, d time.Duration)
 	Log     *slog.Logger // nil: none
@@ -44,6 +46,8 @@ type Limits struct {
 	Dur   time.Duration // how long a lock is held; 0: 24 h
 	Wait  time.Duration // how long a call queues for a lock; 0: 10 min
 	Batch int           // calls of a batch; 0: 10,000
+
+	Backup time.Duration // how long a backup may take; 0: 6 h
 }
 
 // API is the part of the server that a request is for.
@@ -58,9 +62,9 @@ const (
 	MLock
 	MUnlock
 	Lock
-	Rate
 	Batch
 	Healthz
+	Backup
 	Metrics
 )
 
@@ -73,16 +77,16 @@ var apiNames = [...]string{
 	MLock:    "mlock",
 	MUnlock:  "munlock",
 	Lock:     "lock",
-	Rate:     "rate",
 	Batch:    "batch",
 	Healthz:  "healthz",
+	Backup:   "backup",
 	Metrics:  "metrics",
 }
 
 // The APIs with a path below an account, /db/:acc/API/:id.
 const (
 	firstKeyed = Sequence
-	lastKeyed  = Rate
+	lastKeyed  = Lock
 )
 
 // String returns the API's name as it stands in the path, or "other".
@@ -111,7 +115,6 @@ var endpoints = []endpoint{
 	{api: KV, method: "GET", params: []string{"ver"}, serve: getValue, steps: readValue, waits: true}, // for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
-	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
 	{api: MLock, method: "GET", params: []string{"token"}, serve: getMutex},
@@ -122,12 +125,9 @@ var endpoints = []endpoint{
 	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 
-	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
-	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true},
-	{api: Rate, method: "DELETE", steps: forgetRate},
-
 	{api: Healthz, method: "GET", serve: getHealth},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},
+	{api: Backup, method: "GET", serve: getBackup, waits: true},
 	{api: Metrics, method: "GET", serve: getMetrics},
 }
 
@@ -136,6 +136,7 @@ type server struct {
 	db       *db.DB
 	tokens   *Tokens
 	limits   Limits
+	program  string
 	draining <-chan struct{}
 	metrics  http.Handler
 	observe  func(API, string, int, time.Duration)
@@ -150,6 +151,7 @@ func New(o Options) http.Handler {
 		db:       o.DB,
 		tokens:   o.Tokens,
 		limits:   o.Limits,
+		program:  o.Program,
 		draining: o.Draining,
 		metrics:  o.Metrics,
 		observe:  o.Observe,
@@ -168,6 +170,9 @@ func New(o Options) http.Handler {
 	}
 	if s.limits.Batch == 0 {
 		s.limits.Batch = 10_000
+	}
+	if s.limits.Backup == 0 {
+		s.limits.Backup = 6 * time.Hour
 	}
 	if s.limits.Wait == 0 {
 		s.limits.Wait = 10 * time.Minute
@@ -344,7 +349,7 @@ func (s *server) finish(c *call) {
 // methodLabel keeps what a client makes up out of the metrics' labels.
 func methodLabel(m string) string {
 	switch m {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":
+	case "GET", "HEAD", "POST", "PUT", "DELETE":
 		return m
 	}
 	return "other"

@@ -89,8 +89,8 @@ func (r *valuesRig) set(id, data string, expires int64) {
 	r.version++
 	hash, old := r.find(id)
 	var b wal.Batch
-	p := b.AddDirty(TypeValue, ValueSize("acc", id, "", "", len(data)))
-	r.v.Put(p, "acc", id, "", "", r.version, expires, []byte(data), SumValue([]byte(data)))
+	p := b.AddDirty(TypeValue, ValueSize("acc", id, "", len(data)))
+	r.v.Put(p, "acc", id, "", r.version, expires, []byte(data), SumValue([]byte(data)))
 	r.apply(&b, Step{Hash: hash, At: b.Len() - wal.RecordSize(len(p)), Size: wal.RecordSize(len(p)), Expires: expires, Old: old})
 }
 
@@ -150,7 +150,7 @@ func (r *valuesRig) save(at wal.Pos) []byte {
 	if _, err := r.v.Freeze(at).Write(r.disk, "."); err != nil {
 		r.t.Fatal(err)
 	}
-	b, err := r.disk.ReadFile(snapshotName)
+	b, err := r.disk.ReadFile(SnapshotName)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -47,7 +47,8 @@ import (
 // position on, and the last record of a key decides. Entries that point behind the
 // position are dropped at loading, since the replay brings them back.
 const (
-	snapshotName = "index"
+	// SnapshotName is the name of the file in the data directory.
+	SnapshotName = "index"
 
 	// Part of the file format, never changed; sizes are in bytes.
 	snapshotMagic   = "cdindex\n"
@@ -107,7 +108,7 @@ func (v *Values) Freeze(at wal.Pos) *Snapshot {
 // Write replaces the older snapshot in dir by this one, durable when it returns, and
 // returns its size in bytes. After an error either of the two is there.
 func (s *Snapshot) Write(fsys disk.FS, dir string) (size int64, err error) {
-	name := path.Join(dir, snapshotName)
+	name := path.Join(dir, SnapshotName)
 	tmp := name + ".tmp"
 	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
@@ -166,7 +167,7 @@ func (c codec) shardSum(seq uint64, shard int, entries []byte) uint32 {
 // snapshot in bytes. An error says why the snapshot cannot be used, ErrSnapshot if
 // it is damaged; the index is empty then.
 func (v *Values) Load(fsys disk.FS, dir string) (from wal.Pos, size int64, err error) {
-	f, err := fsys.Open(path.Join(dir, snapshotName))
+	f, err := fsys.Open(path.Join(dir, SnapshotName))
 	if err != nil {
 		return wal.Pos{}, 0, err
 	}

@@ -64,7 +64,7 @@ func TestADamagedSnapshotIsRefused(t *testing.T) {
 	refused := func(what string, b []byte) {
 		t.Helper()
 		disk := r.disk.Clone()
-		if err := disk.WriteFile(snapshotName, b); err != nil {
+		if err := disk.WriteFile(SnapshotName, b); err != nil {
 			t.Fatal(err)
 		}
 		v, err := r.reopen(disk, r.end)
@@ -118,7 +118,7 @@ func TestASnapshotThatTheLogDoesNotFollowIsRefused(t *testing.T) {
 		r.want(v, "b", "2")
 	}
 	other := r.disk.Clone()
-	if err := other.Remove(snapshotName); err != nil {
+	if err := other.Remove(SnapshotName); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.reopen(other, r.end); !errors.Is(err, fs.ErrNotExist) {
@@ -272,7 +272,7 @@ func FuzzSnapshot(f *testing.F) {
 	})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		disk := memdisk.New()
-		if err := disk.WriteFile(snapshotName, b); err != nil {
+		if err := disk.WriteFile(SnapshotName, b); err != nil {
 			t.Fatal(err)
 		}
 		v := NewValues(l)

@@ -86,6 +86,19 @@ func FileName(class int) string { return "slots-" + strconv.Itoa(Classes[class])
 // InitialSize returns the size in bytes of each file that Create makes.
 func InitialSize(extent int) int64 { return headerSize + int64(extent) }
 
+// BytesTo returns how many bytes of a class's file its header and the first n slots take.
+func BytesTo(class int, n uint64) int64 { return headerSize + int64(n)*int64(Classes[class]) }
+
+// ReadFile reads a part of a class's file that lies below its high-water mark, while
+// the writer goes on: a slot that is stored to meanwhile may be read torn.
+func (t *Tables) ReadFile(class int, p []byte, off int64) error {
+	n, err := t.tables[class].file.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	return fmt.Errorf("read %d bytes at %d of %s: %w", len(p), off, t.tables[class].name, err)
+}
+
 // header returns the header page of a table file.
 func (c Codec) header(class int) []byte {
 	page := make([]byte, headerSize)

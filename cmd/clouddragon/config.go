@@ -28,6 +28,7 @@ type Config struct {
 	Limits     Limits
 	Segment    int64 // bytes in a log segment
 	Garbage    int   // percent of the live data that the log may hold besides
+	Backup     Backup
 	Front      Front
 
 	// LoadConfig sets these.
@@ -52,6 +53,12 @@ type Limits struct {
 	Watchers int           // requests that watch, all in all
 }
 
+// Backup bounds what a backup may take.
+type Backup struct {
+	Time time.Duration // for how long it may be on its way
+	Hold int64         // bytes of log that may be kept for it
+}
+
 // Front is the fast way in for plain requests.
 type Front struct {
 	Enabled bool
@@ -70,6 +77,7 @@ func Defaults() Config {
 		},
 		Segment: 64 << 20,
 		Garbage: 100,
+		Backup:  Backup{Time: 6 * time.Hour, Hold: 4 << 30},
 		Front:   Front{Enabled: true},
 	}
 }
@@ -165,6 +173,10 @@ func keysOf(c *Config) keys {
 		"log": mapping(keys{
 			"segment": size(&c.Segment, 64<<10, 1<<30, 4096),
 			"garbage": count(&c.Garbage, 10, 10_000),
+		}),
+		"backup": mapping(keys{
+			"time": duration(&c.Backup.Time, time.Second, 31*day),
+			"hold": size(&c.Backup.Hold, 1<<20, 1<<50, 1),
 		}),
 		"front": mapping(keys{
 			"enabled": boolean(&c.Front.Enabled),

@@ -80,7 +80,8 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		Handler: handlers.New(handlers.Options{
 			DB:       d,
 			Tokens:   &a.tokens,
-			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch},
+			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch, Backup: c.Backup.Time},
+			Program:  versionText(),
 			Draining: draining,
 			Metrics:  m.Handler(),
 			Observe: func(api handlers.API, method string, code int, took time.Duration) {
@@ -167,6 +168,7 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		Who:          fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
 		Segment:      c.Segment,
 		CompactRatio: 1 + float64(c.Garbage)/100,
+		BackupHold:   c.Backup.Hold,
 		Files:        of.segments,
 		Waiters:      c.Limits.Waiters,
 		Log:          log,

@@ -86,10 +86,15 @@ func needed(l *wal.Log, v *kvlog.Values, at wal.Pos) []uint64 {
 }
 
 // freeable reports whether a checkpoint would free a segment now.
-func (s *Store) freeable() bool {
+func (s *Store) freeable() bool { return len(s.unneeded()) > 0 }
+
+// unneeded returns the segments that a checkpoint would free now, if no backup
+// kept them.
+func (s *Store) unneeded() []uint64 {
 	at := s.writer.Position().Log
 	kept := needed(s.Log, s.Values, at)
-	return slices.ContainsFunc(s.Log.Segments(), func(n uint64) bool {
-		return n < at.Segment && !slices.Contains(kept, n)
+	return slices.DeleteFunc(s.Log.Segments(), func(n uint64) bool {
+		_, found := slices.BinarySearch(kept, n)
+		return n >= at.Segment || found
 	})
 }

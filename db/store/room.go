@@ -221,7 +221,8 @@ func (r *room) prepare() error {
 	r.s.growing.Lock()
 	defer r.s.growing.Unlock()
 	err := r.s.Log.Prepare()
-	if disk.IsFull(err) && r.s.freeable() {
+	if unneeded := r.s.unneeded(); disk.IsFull(err) && len(unneeded) > 0 {
+		r.s.dropBackups(unneeded...)
 		if err := r.s.Checkpoint(); err != nil {
 			return err
 		}
@@ -304,6 +305,7 @@ func (r *room) spend(least int64) bool {
 	}
 	moved := moveSize(int(max(victim.Live, 0)))
 	r.keep.Store(moved)
+	s.dropBackups(victim.Segment)
 	return s.compactSegment(victim.Segment, int(moved))
 }
 

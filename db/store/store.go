@@ -36,6 +36,9 @@ type Options struct {
 	// CompactRatio is how much larger than what is live of the values the log may
 	// become, at least 1, before it is compacted; 0: 2.
 	CompactRatio float64
+	// BackupHold is how many bytes of log may be kept for a backup that would be
+	// freed otherwise; 0: 4 GiB.
+	BackupHold int64
 
 	Files int          // files of log segments that may be open for reading at a time; 0: 512
 	Clock commit.Clock // nil: the machine's
@@ -61,6 +64,9 @@ func (o *Options) defaults() {
 	if o.CompactRatio == 0 {
 		o.CompactRatio = 2
 	}
+	if o.BackupHold == 0 {
+		o.BackupHold = 4 << 30
+	}
 	if o.Clock == nil {
 		o.Clock = commit.MachineClock()
 	}
@@ -72,7 +78,7 @@ func (o *Options) defaults() {
 // Store is an open data directory. Any goroutine may call its methods.
 //
 // Locks, in the order in which they are taken: compacting, checkpointing, growing
-// of the log or of a table, mu.
+// of the log or of a table, backups.mu.
 type Store struct {
 	o    Options
 	lock io.Closer // keeps other processes out; nil where the FS has no locks
@@ -95,6 +101,8 @@ type Store struct {
 	last          checkpoint // the newest one
 	snapshot      snapshots
 	checkpoints   checkpointCounters
+
+	backups backups
 
 	checkpointWake, compactWake chan struct{}
 	closing                     chan struct{} // closed to end the background goroutines

@@ -133,7 +133,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	err := l.failed
 	var doomed []*Segment
 	for _, s := range l.segments {
-		if err == nil && s.number < min(before, l.active.number, l.firstPinned()) {
+		if err == nil && s.number < min(before, l.active.number) && !l.pinned(s.number) {
 			doomed = append(doomed, s)
 		}
 	}

@@ -13,8 +13,8 @@ var ErrNoPosition = errors.New("the log does not continue at this position")
 
 // Pin keeps segments from being freed.
 type Pin struct {
-	log   *Log
-	first uint64 // guarded by log.mu; segments from this number on are kept
+	log         *Log
+	first, last uint64 // guarded by log.mu; the segments that are kept
 }
 
 // Pin keeps the segments from that number on until Release: Free passes them
@@ -32,7 +32,7 @@ func (l *Log) Pin(segment uint64) (*Pin, error) {
 	if l.find(segment) == nil {
 		return nil, fmt.Errorf("segment %d is not there: %w", segment, ErrNoPosition)
 	}
-	p := &Pin{log: l, first: segment}
+	p := &Pin{log: l, first: segment, last: math.MaxUint64}
 	l.pins[p] = true
 	return p, nil
 }
@@ -46,19 +46,34 @@ func (p *Pin) Release() {
 }
 
 // moveTo gives up the segments before that one.
-func (p *Pin) moveTo(segment uint64) {
+func (p *Pin) moveTo(segment uint64) { p.Narrow(segment, math.MaxUint64) }
+
+// Narrow gives up the segments before first and those after last. What was given
+// up before stays so.
+func (p *Pin) Narrow(first, last uint64) {
 	p.log.mu.Lock()
 	defer p.log.mu.Unlock()
-	p.first = segment
+	p.first, p.last = max(p.first, first), min(p.last, last)
 }
 
-// firstPinned returns the lowest segment that a Pin keeps. mu must be held.
-func (l *Log) firstPinned() uint64 {
-	first := uint64(math.MaxUint64)
+// Keeps reports whether the pin keeps a segment.
+func (p *Pin) Keeps(segment uint64) bool {
+	p.log.mu.Lock()
+	defer p.log.mu.Unlock()
+	return p.log.pins[p] && p.keeps(segment)
+}
+
+// keeps wants log.mu held.
+func (p *Pin) keeps(segment uint64) bool { return p.first <= segment && segment <= p.last }
+
+// pinned reports whether a Pin keeps a segment. mu must be held.
+func (l *Log) pinned(segment uint64) bool {
 	for p := range l.pins {
-		first = min(first, p.first)
+		if p.keeps(segment) {
+			return true
+		}
 	}
-	return first
+	return false
 }
 
 // Durable returns the end of the last batch that is durable. Any goroutine may

@@ -1,0 +1,380 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"sync"
+	"time"
+
+	"clouddragon/internal/archive"
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// A backup shows the data directory as a crash at one moment would have left it,
+// and is made while the writer goes on:
+//
+//	hold checkpoints up: take the last one, pin its segments of the log, open the index
+//	copy CHECKPOINT as it was then, and the tables as their files are now
+//	the end of the log is the moment of the copy
+//	copy the index and the segments up to that end, giving up each one that is copied
+//	end with the manifest
+//
+// The tables are read while the writer stores into them, so a slot may be copied
+// torn or newer than its neighbour. It does not matter: a slot that is stored to
+// after the checkpoint has its image in the log behind the checkpoint, and every
+// store that the copy can have met is in the log before its end, which is read
+// after the tables. A start replays those images over what the tables hold. A slot
+// that was not stored to since the checkpoint is whole. Slots above the
+// checkpoint's high-water marks come from the log alone.
+
+var (
+	// ErrBackups is returned when enough backups are under way.
+	ErrBackups = errors.New("too many backups are under way: try again later")
+	// ErrBackupHold is the cause of the end of a backup that was too slow: the log
+	// that is kept for it has become too large.
+	ErrBackupHold = errors.New("the backup is too slow: the log that is kept for it has become larger than backup.hold")
+	// ErrBackupRoom is the cause of the end of a backup for which segments are
+	// kept that a full disk needs.
+	ErrBackupRoom = errors.New("the disk is full: the backup was given up to make room")
+	// ErrBackupGrowth is returned when tables grow faster than they are copied.
+	ErrBackupGrowth = errors.New("the tables grow faster than they are copied: try again with a faster connection")
+)
+
+const (
+	backupPiece  = 256 << 10 // bytes that are read and written at a time
+	maxBackups   = 4         // at once
+	tablePasses  = 8         // times that a table is copied because it grew meanwhile
+	holdInterval = time.Second
+)
+
+// backups are the backups under way.
+type backups struct {
+	mu  sync.Mutex
+	all map[*backup]bool
+}
+
+// backup is one backup on its way. It belongs to one goroutine, but for pin and cancel.
+type backup struct {
+	s      *Store
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	pin    *wal.Pin
+	out    *archive.Writer
+	buf    []byte
+
+	from   checkpoint
+	index  disk.File // nil: there is none
+	looked time.Time // when held was last compared with its limit
+}
+
+// Backup writes an archive to w that holds everything as it was at one moment
+// after the call, and returns its manifest. program names the version of the
+// program. Where the end of ctx, a failed write or one of the errors above ends
+// it, the archive is cut off.
+func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (archive.Manifest, error) {
+	b := &backup{s: s, buf: make([]byte, backupPiece), out: archive.NewWriter(w, time.Now())}
+	b.ctx, b.cancel = context.WithCancelCause(ctx)
+	defer b.cancel(nil)
+	if err := b.begin(); err != nil {
+		return archive.Manifest{}, err
+	}
+	m := archive.Manifest{Program: program}
+	err := b.run(&m)
+	return m, errors.Join(err, b.end())
+}
+
+// begin takes the last checkpoint and keeps what it needs.
+func (b *backup) begin() error {
+	s := b.s
+	s.checkpointing.Lock()
+	defer s.checkpointing.Unlock()
+	if err := s.writer.Err(); err != nil {
+		return err
+	}
+	s.backups.mu.Lock()
+	defer s.backups.mu.Unlock()
+	if len(s.backups.all) >= maxBackups {
+		return ErrBackups
+	}
+	b.from = s.last
+	var err error
+	if b.pin, err = s.Log.Pin(b.from.Segments[0]); err != nil {
+		return err
+	}
+	// It is not newer than the checkpoint, and stays as it is once it is open.
+	if s.snapshot.none == nil {
+		if b.index, err = s.o.FS.Open(path.Join(s.o.Dir, kvlog.SnapshotName)); err != nil {
+			b.pin.Release()
+			return err
+		}
+	}
+	if s.backups.all == nil {
+		s.backups.all = make(map[*backup]bool)
+	}
+	s.backups.all[b] = true
+	return nil
+}
+
+// end gives everything up, and lets a checkpoint free what was kept.
+func (b *backup) end() error {
+	s := b.s
+	b.pin.Release()
+	s.backups.mu.Lock()
+	delete(s.backups.all, b)
+	s.backups.mu.Unlock()
+	if s.freeable() {
+		wake(s.checkpointWake)
+	}
+	if b.index == nil {
+		return nil
+	}
+	return b.index.Close()
+}
+
+// dropBackups ends the backups that keep one of the segments, which a full disk needs.
+func (s *Store) dropBackups(segments ...uint64) {
+	s.backups.mu.Lock()
+	defer s.backups.mu.Unlock()
+	for b := range s.backups.all {
+		for _, n := range segments {
+			if b.pin.Keeps(n) {
+				b.cancel(ErrBackupRoom)
+				b.pin.Release()
+				s.o.Log.Warn("a backup was given up, since the disk is full and needs the log that was kept for it")
+			}
+		}
+	}
+}
+
+func (b *backup) run(m *archive.Manifest) error {
+	if err := b.checkpoint(); err != nil {
+		return err
+	}
+	end, err := b.tables()
+	if err != nil {
+		return err
+	}
+	b.pin.Narrow(b.from.Segments[0], end.Segment)
+	m.Segment, m.Offset, m.Batch = end.Segment, end.Offset, end.Seq
+	if err := b.moment(m); err != nil {
+		return err
+	}
+	if err := b.copyIndex(); err != nil {
+		return err
+	}
+	for n := range b.segments(end) {
+		if err := b.segment(n, end); err != nil {
+			return err
+		}
+		b.pin.Narrow(n+1, end.Segment)
+	}
+	return b.out.Close(*m)
+}
+
+// checkpoint writes CHECKPOINT as it was when the backup began.
+func (b *backup) checkpoint() error {
+	room := b.from.Room
+	if err := b.out.Begin(checkpointName, 2*room); err != nil {
+		return err
+	}
+	for range 2 {
+		record := b.from.encode()
+		if _, err := b.out.Write(record); err != nil {
+			return err
+		}
+		if err := b.out.Zeros(room - int64(len(record))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tables writes the tables and returns the end of the copy: the end of the log at a
+// moment at which none was larger than it was written. One that has grown is
+// written again, with room to grow on.
+func (b *backup) tables() (end wal.Pos, err error) {
+	var wrote [len(slots.Classes)]int64
+	for pass := 0; ; pass++ {
+		end = b.s.Log.Durable()
+		// Read behind the end: a table grows before the log has one of its new slots.
+		size := b.s.Tables.Sizes()
+		if size = outgrown(size, wrote); size == [len(slots.Classes)]int64{} {
+			return end, nil
+		}
+		if pass > tablePasses {
+			return end, ErrBackupGrowth
+		}
+		for class, n := range size {
+			if n == 0 {
+				continue
+			}
+			if wrote[class] > 0 {
+				n += 2 * (n - wrote[class])
+			}
+			if err := b.table(class, n); err != nil {
+				return end, err
+			}
+			wrote[class] = n
+		}
+	}
+}
+
+// outgrown returns the sizes of the tables that are larger than they were written,
+// and 0 for the others.
+func outgrown(size, wrote [len(slots.Classes)]int64) [len(slots.Classes)]int64 {
+	for class := range size {
+		if size[class] <= wrote[class] {
+			size[class] = 0
+		}
+	}
+	return size
+}
+
+// table writes the header and the slots below the high-water mark of a table, and
+// zeros up to a size.
+func (b *backup) table(class int, size int64) error {
+	if err := b.out.Begin(slots.FileName(class), size); err != nil {
+		return err
+	}
+	err := b.copy(slots.BytesTo(class, b.from.Used[class]), func(p []byte, off int64) error {
+		return b.s.Tables.ReadFile(class, p, off)
+	})
+	if err != nil {
+		return err
+	}
+	return b.out.Zeros(-1)
+}
+
+// moment notes in the manifest what is true at the end of the copy, or shortly after it.
+func (b *backup) moment(m *archive.Manifest) error {
+	for {
+		at := b.s.writer.Position()
+		if at.Log.Seq >= m.Batch {
+			m.Version, m.Tokens, m.Time = at.Version, at.Tokens, time.Unix(0, b.s.Clock.Read().Wall)
+			return nil
+		}
+		// The batch is durable, and is being applied.
+		if err := b.check(); err != nil {
+			return err
+		}
+		if err := b.s.writer.Err(); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (b *backup) copyIndex() error {
+	if b.index == nil {
+		return nil
+	}
+	size, err := b.index.Size()
+	if err != nil {
+		return err
+	}
+	if err := b.out.Begin(kvlog.SnapshotName, size); err != nil {
+		return err
+	}
+	return b.copy(size, func(p []byte, off int64) error { return readFull(b.index, p, off) })
+}
+
+// segments returns the segments that the copy needs, ascending.
+func (b *backup) segments(end wal.Pos) func(yield func(uint64) bool) {
+	return func(yield func(uint64) bool) {
+		for _, n := range b.from.Segments {
+			if n < b.from.Log.Segment && !yield(n) {
+				return
+			}
+		}
+		for n := b.from.Log.Segment; n <= end.Segment; n++ {
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// segment writes a segment of the log; zeros stand behind the end of the copy.
+func (b *backup) segment(n uint64, end wal.Pos) error {
+	seg := b.s.Log.Segment(n)
+	if seg == nil {
+		return errors.Join(context.Cause(b.ctx), fmt.Errorf("segment %d of the log is not there", n))
+	}
+	if err := b.out.Begin(path.Join(archive.LogDir, path.Base(seg.Path())), seg.Size()); err != nil {
+		return err
+	}
+	upTo := seg.Size()
+	if n == end.Segment {
+		upTo = end.Offset
+	}
+	if err := b.copy(upTo, func(p []byte, off int64) error { return readFull(seg, p, off) }); err != nil {
+		return err
+	}
+	return b.out.Zeros(-1)
+}
+
+// copy writes the first size bytes of a file.
+func (b *backup) copy(size int64, read func(p []byte, off int64) error) error {
+	for off := int64(0); off < size; {
+		if err := b.check(); err != nil {
+			return err
+		}
+		p := b.buf[:min(size-off, int64(len(b.buf)))]
+		if err := read(p, off); err != nil {
+			// What was given up may be removed while it is read.
+			return errors.Join(context.Cause(b.ctx), err)
+		}
+		if _, err := b.out.Write(p); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	return nil
+}
+
+func readFull(f io.ReaderAt, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// check returns why the backup has to end.
+func (b *backup) check() error {
+	select {
+	case <-b.ctx.Done():
+		return context.Cause(b.ctx)
+	case <-b.s.closing:
+		return wal.ErrClosed
+	default:
+	}
+	if time.Since(b.looked) < holdInterval {
+		return nil
+	}
+	b.looked = time.Now()
+	if held := b.held(); held > b.s.o.BackupHold {
+		return fmt.Errorf("%w: %d bytes", ErrBackupHold, held)
+	}
+	return nil
+}
+
+// held returns how many bytes of the log would be freed without this backup.
+func (b *backup) held() int64 {
+	held := int64(0)
+	for _, n := range b.s.unneeded() {
+		if seg := b.s.Log.Segment(n); seg != nil && b.pin.Keeps(n) {
+			held += seg.Size()
+		}
+	}
+	return held
+}

@@ -1,0 +1,82 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"clouddragon/db"
+)
+
+var (
+	tarType    = []string{"application/x-tar"}
+	tarName    = []string{`attachment; filename="clouddragon.tar"`}
+	errTooLong = errors.New("the backup took longer than backup.time")
+)
+
+// GET /backup
+//
+// The copy is sent while it is made. Once it has begun no status can tell of a
+// failure, so the connection is cut then: the client sees that the answer ends too
+// early, and the manifest that comes last is missing.
+func getBackup(s *server, c *call) error {
+	h := c.w.Header()
+	if c.r.Method == http.MethodHead {
+		c.status, c.ctype = http.StatusOK, tarType
+		h["Content-Disposition"] = tarName
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(c.r.Context())
+	defer cancel(nil)
+	defer time.AfterFunc(s.limits.Backup, func() { cancel(errTooLong) }).Stop()
+	go func() {
+		select {
+		case <-s.draining:
+			cancel(db.ErrStopping)
+		case <-ctx.Done():
+		}
+	}()
+	began := time.Now()
+	w := &backupWriter{s: s, c: c}
+	m, err := s.db.Backup(ctx, w, s.program)
+	switch {
+	case err == nil:
+		s.log.Info("backup sent", "moment", m.Time.UTC().Format(timeFormat), "bytes", w.n, "took", time.Since(began).Round(time.Millisecond))
+		return nil
+	case w.n == 0:
+		return err
+	}
+	s.log.Warn("a backup was cut off", "err", err, "bytes", w.n, "took", time.Since(began).Round(time.Millisecond))
+	panic(http.ErrAbortHandler)
+}
+
+// backupWriter sends a backup. Each piece has a deadline, so that a client that
+// stops reading is dropped.
+type backupWriter struct {
+	s *server
+	c *call
+	n int64 // bytes sent
+}
+
+func (w *backupWriter) Write(p []byte) (int, error) {
+	c := w.c
+	if w.n == 0 {
+		h := c.w.Header()
+		h["Content-Type"], h["Content-Disposition"] = tarType, tarName
+		c.status, c.sent = http.StatusOK, true
+		c.notStored()
+		w.s.sayStopping(c)
+	}
+	c.writeUntil(time.Now().Add(w.s.pace.idle))
+	n, err := c.w.Write(p)
+	w.n += int64(n)
+	if err == nil {
+		err = http.NewResponseController(c.w).Flush()
+	}
+	if err != nil {
+		err = fmt.Errorf("send it: %w", err)
+	}
+	return n, err
+}
