@@ -54,9 +54,9 @@ keys: ## memory and start with KEYS (10000000) values
 	go test -timeout 1h -run '^$$' -bench ManyKeys -benchtime 1x ./db -args -keys $(KEYS)
 
 bench: build ## load it beside an empty handler, Redis and etcd; BENCH='-before OLD' compares two binaries
-	@for t in wrk redis-server redis-benchmark etcd; do \
+	@for t in redis-server etcd; do \
 		command -v $$t >/dev/null && continue; \
-		apt-get update && apt-get install -y --no-install-recommends wrk redis-server redis-tools etcd-server && break; \
+		apt-get update && apt-get install -y --no-install-recommends redis-server etcd-server && break; \
 		exit 1; \
 	done
 	go build -o bin/bench ./bench

@@ -171,7 +171,6 @@ func (b *bench) measure(ctx context.Context, rows []*row) error {
 				switch {
 				case ctx.Err() != nil:
 					return context.Cause(ctx)
-				case errors.Is(err, errCannot):
 				case err != nil:
 					return fmt.Errorf("%s, %s, %d: %w", t.name, r.name, r.conns, err)
 				default:

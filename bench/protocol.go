@@ -42,6 +42,17 @@ func pair(lock, unlock string) protocol {
 	}, httpAnswer}
 }
 
+// ring locks and unlocks in turn, and waits for the lock. All connections ask for the
+// same one, each under a name of its own.
+func ring(lock, unlock string) protocol {
+	return protocol{func(b []byte, conn, k, _ int) []byte {
+		if k%2 == 1 {
+			return fmt.Appendf(b, "%sone?id=%d HTTP/1.1\r\nHost: localhost\r\n\r\n", unlock, conn)
+		}
+		return fmt.Appendf(b, "%sone?id=%d&dur=60&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n", lock, conn)
+	}, httpAnswer}
+}
+
 // overRESP sends a command of Redis for a key, and a value of so many bytes.
 func overRESP(command, key string, size int) protocol {
 	parts, tail := 2, "\r\n"

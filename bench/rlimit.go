@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// filesNeeded is how many files one program has open at most: the clients of a
-// lock with 10,000 waiters, or the server's end of them.
+// filesNeeded is more than the files that one program has open: the idle
+// connections of idleMemory, at the client's or the server's end.
 const filesNeeded = 16_384
 
 // raiseFiles lets us, and what we start, open enough files. Setting it also keeps

@@ -54,6 +54,8 @@ var (
 	get       = work{"http": overHTTP("GET /db/small/kv/", 0), "resp": overRESP("GET", "key", 0)}
 	mutexPair = work{"http": pair("POST /db/pair/mlock/", "POST /db/pair/munlock/")}
 	lockPair  = work{"http": pair("POST /db/pair/lock/", "DELETE /db/pair/lock/")}
+	mutexRing = work{"http": ring("POST /db/ring/mlock/", "POST /db/ring/munlock/")}
+	lockRing  = work{"http": ring("POST /db/ring/lock/", "DELETE /db/ring/lock/")}
 )
 
 // rows are all kinds of work, over that many ids.
@@ -81,12 +83,12 @@ func rows(ids int) []*row {
 	fresh := fast("sequence POST, each on a new connection", many, crowd{conns: 64, id: anyOf(ids), fresh: true})
 	all = append(all, pipelined, fresh, besideWrites(ids),
 		paced("sequence POST, 12,000/s", many, ids), paced("kv get 64 B, 12,000/s", get, ids))
-	for _, api := range []string{"mlock", "lock"} {
-		for _, waiters := range []int{1, 10_000} {
-			all = append(all, handOver(api, waiters))
-		}
+	// Each connection sends the lock and its unlock at once, so nobody holds it when the time is over.
+	for _, conns := range []int{2, 256} {
+		all = append(all, fast("mutex, one handed around", mutexRing, crowd{conns: conns, id: anyOf(1), depth: 2}),
+			fast("lock, one handed around", lockRing, crowd{conns: conns, id: anyOf(1), depth: 2}))
 	}
-	return append(all, idleMemory(8000), stalledSync(), secondOpinion())
+	return append(all, idleMemory(8000))
 }
 
 // anyOf returns random ids.

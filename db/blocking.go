@@ -2,8 +2,7 @@ package db
 
 import "time"
 
-// The operations as calls that wait for their answer, for callers on a goroutine
-// of their own.
+// Blocking calls: each submits one operation and waits for its answer.
 
 // AddSequence adds n, 1 to MaxBlock, and returns the new value: the caller owns
 // the n numbers that end with it. The error is as SequenceAdd.Decide says.

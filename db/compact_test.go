@@ -325,8 +325,8 @@ func moveOf(t *testing.T, d *DB, k Key) kvlog.Move {
 	if !f.OK || !ok || err != nil || err2 != nil {
 		t.Fatal(f, ok, err, err2)
 	}
-	body := make([]byte, kvlog.ValueSize(k.Acc, k.ID, string(v.Type), len(v.Data)))
-	d.store.Values.Put(body, k.Acc, k.ID, string(v.Type), v.Version, v.Expires, v.Data, v.Sum)
+	body := make([]byte, kvlog.ValueSize(k.Acc, k.ID, string(v.Type), string(v.Encoding), len(v.Data)))
+	d.store.Values.Put(body, k.Acc, k.ID, string(v.Type), string(v.Encoding), v.Version, v.Expires, v.Data, v.Sum)
 	return kvlog.Move{Type: kvlog.TypeValue, Acc: k.Acc, ID: k.ID, Hash: hash, Size: f.Size, Body: body, Version: v.Version, Expires: v.Expires, Loc: f.Loc}
 }
 

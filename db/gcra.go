@@ -93,14 +93,16 @@ type RateState struct {
 // wait would be over. Nothing was counted.
 type RateError struct {
 	Reason string // one line
+	Rate   Rate
 	State  RateState
 	Retry  time.Duration // until the call would be allowed
 }
 
 func (e *RateError) Error() string { return e.Reason }
 
-func rateError(id string, cost int64, s RateState, retry time.Duration) error {
-	return &RateError{fmt.Sprintf("rate %q allows %d now, and %d in %v", id, s.Left, cost, roundUp(retry, time.Millisecond)), s, retry}
+func rateError(r *RateRequest, s RateState, retry time.Duration) error {
+	reason := fmt.Sprintf("rate %q allows %d more now, and %d in %v", r.Key.ID, s.Left, r.Cost, roundUp(retry, time.Millisecond))
+	return &RateError{reason, r.Rate, s, retry}
 }
 
 // roundUp rounds a duration up to a multiple of unit.

@@ -2,11 +2,11 @@ package db
 
 import "context"
 
-// Peer may be implemented by the context of a call that waits for a lock. Before
-// a grant from the queue is answered, the caller is asked for: a context ends by
-// another goroutine, which can be too late for that.
+// Peer may be implemented by the context of a call that waits for a lock. It is asked
+// before a grant from the queue is answered, because the context is cancelled
+// by another goroutine and may be late.
 type Peer interface {
-	// Gone says whether the caller has hung up already.
+	// Gone reports whether the caller has hung up.
 	Gone() bool
 }
 

@@ -21,6 +21,9 @@ var ErrDamaged = kvlog.ErrDamaged
 // MaxType is the longest Content-Type kept, in bytes.
 const MaxType = 255
 
+// MaxEncoding is the longest Content-Encoding kept, in bytes.
+const MaxEncoding = 64
+
 // AnyVersion as a check means that no version is asked for.
 const AnyVersion = -1
 
@@ -30,6 +33,18 @@ type Value struct {
 	Size    int    // bytes of the value, also where Data was not read
 	Type    string // Content-Type
 	Version int64
+
+	Encoding string        // Content-Encoding; empty: none
+	Left     time.Duration // until the value is gone; 0: it has no end
+}
+
+// valueOf is what a record says of a value at now.
+func valueOf(v *kvlog.Value, now int64) Value {
+	val := Value{Data: v.Data, Size: v.Length, Type: string(v.Type), Version: int64(v.Version), Encoding: string(v.Encoding)}
+	if v.Expires != 0 {
+		val.Left = time.Duration(v.Expires - now)
+	}
+	return val
 }
 
 // lookup is the key of a value, and what its index entry pointed to when the
@@ -135,10 +150,11 @@ func CheckVersion(id string, version, check int64) error {
 
 // ValueSet is the operation that stores a value.
 type ValueSet struct {
-	Key  Key
-	Data []byte        // not changed before the operation is answered
-	Type string        // Content-Type, at most MaxType bytes
-	TTL  time.Duration // 0: for good
+	Key      Key
+	Data     []byte        // not changed before the operation is answered
+	Type     string        // Content-Type, at most MaxType bytes
+	Encoding string        // Content-Encoding, at most MaxEncoding bytes
+	TTL      time.Duration // 0: for good
 	Conditions
 	Fence Fence
 
@@ -151,7 +167,7 @@ type ValueSet struct {
 
 // Size returns the most bytes that the operation adds to the log.
 func (o *ValueSet) Size() int {
-	return wal.RecordSize(kvlog.ValueSize(o.Key.Acc, o.Key.ID, o.Type, len(o.Data)))
+	return wal.RecordSize(kvlog.ValueSize(o.Key.Acc, o.Key.ID, o.Type, o.Encoding, len(o.Data)))
 }
 
 // Frees is false.
@@ -176,7 +192,7 @@ func (o *ValueSet) Decide(tx *commit.Tx) error {
 	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
 		return err
 	}
-	v := commit.NewValue{Type: o.Type, Data: o.Data, Sum: o.sum}
+	v := commit.NewValue{Type: o.Type, Encoding: o.Encoding, Data: o.Data, Sum: o.sum}
 	if o.TTL != 0 {
 		v.Expires = tx.Now() + int64(o.TTL)
 	}
@@ -249,11 +265,13 @@ func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
 		d.log.Error("a value cannot be read", "err", err)
 		return Value{}, err
 	}
+	now := int64(0)
 	if ok && val.Expires != 0 {
-		ok = !val.Expired(d.store.Clock.Now())
+		now = d.store.Clock.Now()
+		ok = !val.Expired(now)
 	}
 	if !ok {
 		return Value{}, ErrNotFound
 	}
-	return Value{Data: val.Data, Size: val.Length, Type: string(val.Type), Version: int64(val.Version)}, nil
+	return valueOf(&val, now), nil
 }

@@ -21,6 +21,7 @@ func tinyKV(fs *memdisk.FS, clock Clock) Options {
 
 type modelValue struct {
 	data, typ string
+	encoding  string
 	version   int64
 	expires   int64 // 0: never
 }
@@ -64,7 +65,9 @@ func (m *kvModel) compare(t *rapid.T, d *DB, what string) {
 			t.Fatalf("%s: %s is back: version %d, %v", what, k, got.Version, err)
 		case err != nil:
 			t.Fatalf("%s: %s with version %d: %v", what, k, want.version, err)
-		case string(got.Data) != want.data || got.Type != want.typ || got.Version != want.version:
+		case (want.expires == 0) != (got.Left == 0) || want.expires != 0 && got.Left != time.Duration(want.expires-m.now()):
+			t.Fatalf("%s: %s has %v left, want %v", what, k, got.Left, time.Duration(want.expires-m.now()))
+		case string(got.Data) != want.data || got.Type != want.typ || got.Encoding != want.encoding || got.Version != want.version:
 			t.Fatalf("%s: %s is version %d with %d bytes, want version %d with %d", what, k, got.Version, len(got.Data), want.version, len(want.data))
 		}
 	}
@@ -116,7 +119,10 @@ func (m *kvModel) set(t *rapid.T) {
 	case 2:
 		r.Check, wantErr = old.version+1, true
 	}
-	version, err := m.db.Set(r)
+	op := ValueSet{Key: r.Key, Data: r.Data, Type: r.Type, TTL: r.TTL, Conditions: Conditions{Check: r.Check}}
+	op.Encoding = rapid.SampledFrom([]string{"", "gzip"}).Draw(t, "encoding")
+	err := m.db.Do(&op)
+	version := op.Version
 	var conflict *ConflictError
 	switch {
 	case wantErr && errors.As(err, &conflict):
@@ -129,8 +135,33 @@ func (m *kvModel) set(t *rapid.T) {
 		if expires != 0 {
 			m.give()
 		}
-		m.values[k] = modelValue{string(r.Data), r.Type, version, expires}
+		m.values[k] = modelValue{string(r.Data), r.Type, op.Encoding, version, expires}
 	}
+}
+
+// retime gives a value another end, or none.
+func (m *kvModel) retime(t *rapid.T) {
+	k := m.key(t)
+	old, ok := m.value(k)
+	op := ValueTTL{Key: Key{"1", k}, Conditions: Conditions{Check: AnyVersion}}
+	op.TTL = rapid.SampledFrom([]time.Duration{0, 5 * time.Second, 15 * time.Second}).Draw(t, "ttl")
+	wrong := rapid.IntRange(0, 3).Draw(t, "check") == 0
+	if wrong {
+		op.Check = old.version + 1
+	}
+	err := m.db.Do(&op)
+	switch {
+	case wrong && isConflict(err), !ok && errors.Is(err, ErrNotFound):
+		return
+	case wrong || !ok || err != nil || op.Version != old.version:
+		t.Fatalf("a ttl of %v for %s at version %d (there: %t), ver=%d: version %d, %v", op.TTL, k, old.version, ok, op.Check, op.Version, err)
+	}
+	old.expires = 0
+	if op.TTL != 0 {
+		m.give()
+		old.expires = m.now() + int64(op.TTL)
+	}
+	m.values[k] = old
 }
 
 func (m *kvModel) delete(t *rapid.T) {
@@ -149,7 +180,7 @@ func (m *kvModel) roll(t *rapid.T) {
 			t.Fatal(err)
 		}
 		m.newest = v
-		m.values["h"] = modelValue{string(make([]byte, 3000)), "", v, 0}
+		m.values["h"] = modelValue{string(make([]byte, 3000)), "", "", v, 0}
 	}
 	if err := m.db.store.Checkpoint(); err != nil {
 		t.Fatal(err)
@@ -177,6 +208,7 @@ func TestValuesAreAsInAMapOverRestartsCrashesAndCompaction(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"set":    m.set,
 			"set2":   m.set,
+			"retime": m.retime,
 			"delete": m.delete,
 			"roll":   m.roll,
 			"time":   func(t *rapid.T) { m.clock.pass(4 * time.Second) },

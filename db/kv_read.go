@@ -31,17 +31,25 @@ func (o *ValueRead) prepare(d *DB) error {
 	if err := o.lookup.prepare(d, o.Key); err != nil {
 		return err
 	}
-	if o.lookup.err != nil || !o.lookup.found.OK {
-		return nil
+	var err error
+	o.early, err = o.lookup.readEarly(o.Budget)
+	return err
+}
+
+// readEarly reads the value that was found, on the caller's goroutine, and takes
+// its size from the budget, if there is one.
+func (l *lookup) readEarly(budget *int64) (early kvlog.Value, err error) {
+	if l.err != nil || !l.found.OK {
+		return early, nil
 	}
-	if o.Budget != nil {
-		if *o.Budget -= int64(o.lookup.found.Size); *o.Budget < 0 {
-			return ErrTooLarge
+	if budget != nil {
+		if *budget -= int64(l.found.Size); *budget < 0 {
+			return early, ErrTooLarge
 		}
 	}
 	// An error is met again by Decide, if the value is still the key's.
-	o.early, _, _ = d.store.Values.Get(o.Key.Acc, o.Key.ID, o.lookup.hash, maxEarly)
-	return nil
+	early, _, _ = l.d.store.Values.Get(l.key.Acc, l.key.ID, l.hash, maxEarly)
+	return early, nil
 }
 
 // maxEarly bounds what a ValueRead reads before it is decided: no value is larger.
@@ -62,18 +70,30 @@ func (o *ValueRead) Decide(tx *commit.Tx) error {
 	if !e.Live(tx.Now()) {
 		return ErrNotFound
 	}
-	val := o.early
+	val, err := o.lookup.value(tx, e, &o.early)
+	if err != nil {
+		return err
+	}
+	o.Value = valueOf(&val, tx.Now())
+	o.Value.Data = append([]byte(nil), val.Data...)
+	return nil
+}
+
+// value returns the value that a key has, as the transaction stored it, or as it was
+// read early, when the operation was submitted. Only one that has changed since is
+// read from the disk here. Its end is that of e.
+func (l *lookup) value(tx *commit.Tx, e *commit.ValueEntry, early *kvlog.Value) (val kvlog.Value, err error) {
+	val = *early
 	if body := tx.Stored(e); body != nil {
-		if val, err = o.lookup.d.store.Values.Decode(body); err != nil {
-			return err
+		if val, err = l.d.store.Values.Decode(body); err != nil {
+			return val, err
 		}
 	} else if val.Data == nil && val.Length > 0 || val.Version != e.Found().Version {
 		var ok bool
-		val, ok, err = o.lookup.d.store.Values.Get(o.Key.Acc, o.Key.ID, o.lookup.hash, maxEarly)
-		if err != nil || !ok {
-			return ErrDamaged
+		if val, ok, err = l.d.store.Values.Get(l.key.Acc, l.key.ID, l.hash, maxEarly); err != nil || !ok {
+			return val, ErrDamaged
 		}
 	}
-	o.Value = Value{Data: append([]byte(nil), val.Data...), Size: val.Length, Type: string(val.Type), Version: int64(val.Version)}
-	return nil
+	val.Expires = e.Found().Expires
+	return val, nil
 }

@@ -115,7 +115,7 @@ func (o *RateTake) Decide(tx *commit.Tx) error {
 	case q == nil && retry == 0:
 		return o.take(tx, at)
 	case retry > o.Wait || o.Wait == 0:
-		return rateError(o.Key.ID, o.Cost, o.state(tx, at), retry)
+		return rateError(&o.RateRequest, o.state(tx, at), retry)
 	case o.draining():
 		return ErrStopping
 	case !o.thing.rates.limit.Take():

@@ -100,6 +100,10 @@ func (s *server) refuse(c *call, err error) {
 	if errors.As(err, &held) {
 		holder(h, held.Holder)
 	}
+	var rate *db.RateError
+	if errors.As(err, &rate) {
+		rateRefused(h, rate)
+	}
 	var r result
 	var of *batchError
 	if errors.As(err, &of) {
@@ -129,11 +133,12 @@ func (s *server) refusalOf(a *ask, err error) result {
 		conflict *db.ConflictError
 		held     *db.HeldError
 		match    *db.MatchError
+		rate     *db.RateError
 	)
 	switch {
 	case errors.As(err, &refused):
 		status = refused.status
-	case errors.As(err, &conflict), errors.As(err, &held):
+	case errors.As(err, &conflict), errors.As(err, &held), errors.As(err, &rate):
 		status = http.StatusConflict
 	case errors.As(err, &match):
 		status, line = http.StatusPreconditionFailed, a.notMatched(match)

@@ -212,7 +212,10 @@ func (b *batch) prepare() (*db.Batch, error) {
 		if it.op, err = it.steps.prepare(b.s, &it.ask); err != nil {
 			return nil, it.at(err)
 		}
-		if r, ok := it.op.(*db.ValueRead); ok {
+		switch r := it.op.(type) {
+		case *db.ValueRead:
+			r.Budget, reads = &budget, true
+		case *db.ValueTTL: // which reads the value that it writes anew
 			r.Budget, reads = &budget, true
 		}
 		op.Ops = append(op.Ops, it.op)

@@ -42,6 +42,7 @@ func getValue(s *server, c *call) error {
 		h := c.w.Header()
 		h["ETag"] = []string{etag(v.Version)}
 		h["Version"] = []string{strconv.FormatInt(v.Version, 10)}
+		c.sayTTL(v.Left)
 		if q.Match.Given && !q.Match.Has(v.Version) {
 			return &db.MatchError{Match: true, Version: v.Version}
 		}
@@ -72,6 +73,9 @@ func (c *call) sayValue(v db.Value) error {
 	if v.Type == "" {
 		c.ctype = octetStream
 	}
+	if v.Encoding != "" {
+		h["Content-Encoding"] = []string{v.Encoding}
+	}
 	size := v.Size
 	if c.r.Method == http.MethodGet {
 		part, ok, err := c.byteRange(v)
@@ -95,13 +99,30 @@ func (c *call) sayValue(v db.Value) error {
 // POST and PUT /db/:acc/kv/:id?ver=&ttl=&lock=&token=
 var setValue = durable(
 	func(_ *server, a *ask) (*db.ValueSet, error) {
-		op := &db.ValueSet{Key: a.key, Data: a.value, Type: a.typ, Conditions: a.cond}
+		op := &db.ValueSet{Key: a.key, Data: a.value, Type: a.typ, Encoding: a.encoding, Conditions: a.cond}
 		op.Check = a.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
 		op.TTL = a.params.ttl()
 		op.Fence = a.params.fence()
 		return op, a.params.bad
 	},
 	func(op *db.ValueSet) result {
+		r := numbered(op.Version)
+		r.etag = op.Version
+		return r
+	},
+)
+
+// PATCH /db/:acc/kv/:id?ttl=&ver=&lock=&token=
+var setTTL = durable(
+	func(_ *server, a *ask) (*db.ValueTTL, error) {
+		if a.params.text("ttl") == "" {
+			return nil, badRequest("ttl is missing: give a duration, or none for no end")
+		}
+		op := &db.ValueTTL{Key: a.key, Conditions: a.cond, TTL: a.params.ttl(), Fence: a.params.fence()}
+		op.Check = a.params.number("ver", db.AnyVersion, 1, math.MaxInt64)
+		return op, a.params.bad
+	},
+	func(op *db.ValueTTL) result {
 		r := numbered(op.Version)
 		r.etag = op.Version
 		return r
@@ -139,6 +160,9 @@ func (c *call) readHeaders(e *endpoint) (err error) {
 		if c.typ, err = c.contentType(); err != nil {
 			return err
 		}
+		if c.encoding, err = c.contentEncoding(); err != nil {
+			return err
+		}
 	}
 	c.cond, err = c.conditions()
 	return err
@@ -151,6 +175,15 @@ func (c *call) contentType() (string, error) {
 		return "", badRequest("the header Content-Type has %d bytes: it may have at most %d", len(t), db.MaxType)
 	}
 	return keptType(t), nil
+}
+
+// contentEncoding returns what to keep as the value's encoding.
+func (c *call) contentEncoding() (string, error) {
+	e := strings.Join(c.r.Header["Content-Encoding"], ", ")
+	if len(e) > db.MaxEncoding {
+		return "", badRequest("the header Content-Encoding has %d bytes: it may have at most %d", len(e), db.MaxEncoding)
+	}
+	return e, nil
 }
 
 // keptType is the type with which a value is kept. What curl sends with --data says

@@ -89,6 +89,9 @@ func TestWhoWaitsForMemoryGetsAllOfItAtOnce(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		synctest.Wait() // until nothing is collected any more
+		m.mu.Lock()
+		defer m.mu.Unlock()
 		if free := m.spare + m.garbage; free != 4<<20 || len(m.queue) != 0 {
 			t.Errorf("%d bytes are free and %d calls wait, want all and none", free, len(m.queue))
 		}
@@ -222,8 +225,11 @@ func TestGarbageCountsUntilItIsCollected(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.free(one.held)
-	if m.spare != 7<<20 {
-		t.Errorf("%d bytes can be given away before a collection, want %d", m.spare, 7<<20)
+	m.mu.Lock()
+	spare := m.spare
+	m.mu.Unlock()
+	if spare != 7<<20 {
+		t.Errorf("%d bytes can be given away before a collection, want %d", spare, 7<<20)
 	}
 	var held, most atomic.Int64
 	var clients sync.WaitGroup

@@ -34,7 +34,7 @@ type Options struct {
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
 	// Observe, if not nil, learns of each request once it is answered. The
-	// method is one of GET, HEAD, POST, PUT, DELETE and "other"; the code is 499
+	// method is one of GET, HEAD, POST, PUT, PATCH, DELETE and "other"; the code is 499
 	// where the client hung up before there was an answer.
 	Observe func(api API, method string, code int, d time.Duration)
 	Log     *slog.Logger // nil: none
@@ -62,6 +62,7 @@ const (
 	MLock
 	MUnlock
 	Lock
+	Rate
 	Batch
 	Healthz
 	Backup
@@ -77,6 +78,7 @@ var apiNames = [...]string{
 	MLock:    "mlock",
 	MUnlock:  "munlock",
 	Lock:     "lock",
+	Rate:     "rate",
 	Batch:    "batch",
 	Healthz:  "healthz",
 	Backup:   "backup",
@@ -86,7 +88,7 @@ var apiNames = [...]string{
 // The APIs with a path below an account, /db/:acc/API/:id.
 const (
 	firstKeyed = Sequence
-	lastKeyed  = Lock
+	lastKeyed  = Rate
 )
 
 // String returns the API's name as it stands in the path, or "other".
@@ -115,6 +117,7 @@ var endpoints = []endpoint{
 	{api: KV, method: "GET", params: []string{"ver"}, serve: getValue, steps: readValue, waits: true}, // for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
+	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
 	{api: MLock, method: "GET", params: []string{"token"}, serve: getMutex},
@@ -124,6 +127,10 @@ var endpoints = []endpoint{
 	{api: Lock, method: "GET", params: []string{"token"}, steps: readLock},
 	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
+
+	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
+	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true},
+	{api: Rate, method: "DELETE", steps: forgetRate},
 
 	{api: Healthz, method: "GET", serve: getHealth},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},
@@ -349,7 +356,7 @@ func (s *server) finish(c *call) {
 // methodLabel keeps what a client makes up out of the metrics' labels.
 func methodLabel(m string) string {
 	switch m {
-	case "GET", "HEAD", "POST", "PUT", "DELETE":
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":
 		return m
 	}
 	return "other"

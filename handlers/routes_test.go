@@ -139,7 +139,7 @@ func TestWrongMethodNamesTheRightOnes(t *testing.T) {
 	for _, route := range []struct{ target, allow, wrong string }{
 		{"/db/1/sequence/a", "GET, HEAD, POST, DELETE", "PUT PATCH OPTIONS TRACE get POSTS"},
 		{"/db/1/counter/a", "GET, HEAD, POST, DELETE", "PUT PATCH OPTIONS"},
-		{"/db/1/kv/a", "GET, HEAD, POST, PUT, DELETE", "PATCH OPTIONS"},
+		{"/db/1/kv/a", "GET, HEAD, POST, PUT, PATCH, DELETE", "OPTIONS TRACE"},
 		{"/db/1/mlock/a", "GET, HEAD, POST", "PUT DELETE"},
 		{"/db/1/munlock/a", "POST", "GET PUT DELETE"},
 		{"/db/1/lock/a", "GET, HEAD, POST, DELETE", "PUT PATCH"},

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -23,9 +24,10 @@ type ask struct {
 	key    db.Key
 	params params
 	// Of a call on a value.
-	value []byte        // to be stored
-	typ   string        // its Content-Type, as it is kept
-	cond  db.Conditions // what the headers ask for; its Check is AnyVersion
+	value    []byte        // to be stored
+	typ      string        // its Content-Type, as it is kept
+	encoding string        // its Content-Encoding
+	cond     db.Conditions // what the headers ask for; its Check is AnyVersion
 }
 
 // result is what a call says when it was done.
@@ -37,6 +39,7 @@ type result struct {
 	value     *db.Value // of a GET of kv
 	json      any       // of a GET of a lock
 	owner     string    // of the lock that json tells of
+	rate      *rateSaid // of a call on a rate
 	line      string    // why nothing was done, where the status is 400 or more
 }
 
@@ -78,10 +81,37 @@ func (s *server) do(c *call, e *endpoint) error {
 		c.patience()
 		c.brief()
 	}
-	if err := s.db.Do(op); err != nil {
+	if err := s.run(c, op, op); err != nil {
 		return err
 	}
 	return c.say(e.steps.answer(op))
+}
+
+// run does an operation. If a part of it has to read a value, that is tried again
+// once memory for the value is granted.
+func (s *server) run(c *call, whole, part db.Operation) error {
+	ttl, reads := part.(*db.ValueTTL)
+	if !reads {
+		return s.db.Do(whole)
+	}
+	most := int64(uncounted)
+	for race := 1; ; race++ {
+		budget := most
+		ttl.Budget = &budget
+		err := s.db.Do(whole)
+		if !errors.Is(err, db.ErrTooLarge) {
+			return err
+		}
+		if race == maxRaces {
+			return errCrowded
+		}
+		s.memory.free(c.held)
+		c.held = 0
+		most = ttl.Needs()
+		if err := s.memory.hold(c, most, memoryPatience*s.pace.idle); err != nil {
+			return err
+		}
+	}
 }
 
 // say says a result.
@@ -89,6 +119,9 @@ func (c *call) say(r result) error {
 	h := c.w.Header()
 	if r.etag != 0 {
 		h["ETag"] = []string{etag(r.etag)}
+	}
+	if r.rate != nil {
+		r.rate.headers(h)
 	}
 	switch {
 	case r.hasNumber:

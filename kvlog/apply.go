@@ -22,9 +22,9 @@ type Step struct {
 }
 
 // Put fills in a value's body, of ValueSize bytes. acc and id have 1 to 255 bytes,
-// typ, the Content-Type, 0 to 255. expires is as in Value, sum is SumValue of data.
-func (v *Values) Put(p []byte, acc, id, typ string, version uint64, expires int64, data []byte, sum uint32) {
-	v.codec.putValue(p, acc, id, typ, version, expires, data, sum)
+// typ, the Content-Type, 0 to 255, encoding, the Content-Encoding, at most 64. expires is as in Value, sum is SumValue of data.
+func (v *Values) Put(p []byte, acc, id, typ, encoding string, version uint64, expires int64, data []byte, sum uint32) {
+	v.codec.putValue(p, acc, id, typ, encoding, version, expires, data, sum)
 }
 
 // Apply changes the index as a durable batch says, which begins at start. Only the

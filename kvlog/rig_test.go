@@ -89,8 +89,8 @@ func (r *valuesRig) set(id, data string, expires int64) {
 	r.version++
 	hash, old := r.find(id)
 	var b wal.Batch
-	p := b.AddDirty(TypeValue, ValueSize("acc", id, "", len(data)))
-	r.v.Put(p, "acc", id, "", r.version, expires, []byte(data), SumValue([]byte(data)))
+	p := b.AddDirty(TypeValue, ValueSize("acc", id, "", "", len(data)))
+	r.v.Put(p, "acc", id, "", "", r.version, expires, []byte(data), SumValue([]byte(data)))
 	r.apply(&b, Step{Hash: hash, At: b.Len() - wal.RecordSize(len(p)), Size: wal.RecordSize(len(p)), Expires: expires, Old: old})
 }
 

@@ -30,12 +30,14 @@ func newCodec(id [16]byte) codec {
 
 // Value is one value record, in memory.
 type Value struct {
-	Acc, ID, Type []byte // Type is the Content-Type
-	Version       uint64
-	Expires       int64  // in database time, ns; 0: never
-	Length        int    // bytes of the data
-	Sum           uint32 // checksum of the data
-	Data          []byte // nil where only the head was read
+	Acc, ID  []byte
+	Type     []byte // Content-Type
+	Encoding []byte // Content-Encoding
+	Version  uint64
+	Expires  int64  // in database time, ns; 0: never
+	Length   int    // bytes of the data
+	Sum      uint32 // checksum of the data
+	Data     []byte // nil where only the head was read
 }
 
 // Expired reports whether the value's time is over at now.
@@ -48,8 +50,8 @@ func (v *Value) is(acc, id string) bool { return string(v.ID) == id && string(v.
 var errValue = errors.New("the value's record is damaged")
 
 // ValueSize returns the bytes of a value's body.
-func ValueSize(acc, id, typ string, data int) int {
-	return valueHead + len(acc) + len(id) + len(typ) + data
+func ValueSize(acc, id, typ, encoding string, data int) int {
+	return valueHead + len(acc) + len(id) + len(typ) + len(encoding) + data
 }
 
 // putValue fills in a value's body, of ValueSize bytes:
@@ -57,22 +59,22 @@ func ValueSize(acc, id, typ string, data int) int {
 //	 0  head     4  crc32c of the directory's ID and bytes 4 to the value
 //	 4  sum      4  crc32c of the value
 //	 8  length   4  bytes of the value
-//	12  lengths  3  bytes of account, id and Content-Type
-//	15  zero     1
+//	12  lengths  4  bytes of account, id, Content-Type and Content-Encoding
 //	16  version  8
 //	24  expires  8  in database time, ns; 0: never
-//	32  account, id, Content-Type, value
-func (c codec) putValue(p []byte, acc, id, typ string, version uint64, expires int64, data []byte, sum uint32) {
+//	32  account, id, Content-Type, Content-Encoding, value
+func (c codec) putValue(p []byte, acc, id, typ, encoding string, version uint64, expires int64, data []byte, sum uint32) {
 	le := binary.LittleEndian
 	le.PutUint32(p[4:], sum)
 	le.PutUint32(p[8:], uint32(len(data)))
-	p[12], p[13], p[14], p[15] = uint8(len(acc)), uint8(len(id)), uint8(len(typ)), 0
+	p[12], p[13], p[14], p[15] = uint8(len(acc)), uint8(len(id)), uint8(len(typ)), uint8(len(encoding))
 	le.PutUint64(p[16:], version)
 	le.PutUint64(p[24:], uint64(expires))
 	n := valueHead
 	n += copy(p[n:], acc)
 	n += copy(p[n:], id)
 	n += copy(p[n:], typ)
+	n += copy(p[n:], encoding)
 	le.PutUint32(p, crc32.Update(c.seed, format.Castagnoli, p[4:n]))
 	copy(p[n:], data)
 }
@@ -88,8 +90,8 @@ func (c codec) head(p []byte) (v Value, end int, err error) {
 		return Value{}, valueHead, errValue
 	}
 	le := binary.LittleEndian
-	acc, id, typ := int(p[12]), int(p[13]), int(p[14])
-	end = valueHead + acc + id + typ
+	acc, id, typ, encoding := int(p[12]), int(p[13]), int(p[14]), int(p[15])
+	end = valueHead + acc + id + typ + encoding
 	if len(p) < end {
 		return Value{}, end, errValue
 	}
@@ -98,7 +100,7 @@ func (c codec) head(p []byte) (v Value, end int, err error) {
 	}
 	names := p[valueHead:end]
 	return Value{
-		Acc: names[:acc], ID: names[acc : acc+id], Type: names[acc+id:],
+		Acc: names[:acc], ID: names[acc : acc+id], Type: names[acc+id:][:typ], Encoding: names[acc+id+typ:],
 		Version: le.Uint64(p[16:]),
 		Expires: int64(le.Uint64(p[24:])),
 		Length:  int(le.Uint32(p[8:])),

@@ -26,9 +26,9 @@ func wantBytes(t *testing.T, got []byte, want string) {
 }
 
 func goldenValue() []byte {
-	p := make([]byte, ValueSize("ac", "id", "t/x", 5))
+	p := make([]byte, ValueSize("ac", "id", "t/x", "", 5))
 	data := []byte("hello")
-	newCodec(testID).putValue(p, "ac", "id", "t/x", 0x0102, 0x0304, data, SumValue(data))
+	newCodec(testID).putValue(p, "ac", "id", "t/x", "", 0x0102, 0x0304, data, SumValue(data))
 	return p
 }
 
@@ -40,6 +40,20 @@ func TestGoldenValue(t *testing.T) {
 		6163 6964 742f78 68656c6c6f`)
 	v, err := newCodec(testID).decodeValue(p)
 	if err != nil || !v.is("ac", "id") || string(v.Type) != "t/x" || v.Version != 0x0102 || v.Expires != 0x0304 || string(v.Data) != "hello" {
+		t.Errorf("read as %+v, %v", v, err)
+	}
+}
+
+func TestGoldenValueWithAnEncoding(t *testing.T) {
+	data := []byte("hello")
+	p := make([]byte, ValueSize("ac", "id", "t/x", "gzip", len(data)))
+	newCodec(testID).putValue(p, "ac", "id", "t/x", "gzip", 0x0102, 0x0304, data, SumValue(data))
+	wantBytes(t, p, `
+		079293cb  4cbb719a  05000000  02 02 03 04
+		0201000000000000  0403000000000000
+		6163 6964 742f78 677a6970 68656c6c6f`)
+	v, err := newCodec(testID).decodeValue(p)
+	if err != nil || !v.is("ac", "id") || string(v.Type) != "t/x" || string(v.Encoding) != "gzip" || string(v.Data) != "hello" {
 		t.Errorf("read as %+v, %v", v, err)
 	}
 }
@@ -93,7 +107,7 @@ func FuzzValue(f *testing.F) {
 	f.Add(make([]byte, valueHead))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		c := newCodec(testID)
-		if _, need, err := c.head(p); err != nil && need > len(p)+3*math.MaxUint8+valueHead {
+		if _, need, err := c.head(p); err != nil && need > len(p)+4*math.MaxUint8+valueHead {
 			t.Errorf("a head of %d bytes wants %d", len(p), need)
 		}
 		v, err := c.decodeValue(p)
@@ -101,8 +115,8 @@ func FuzzValue(f *testing.F) {
 			return
 		}
 		again := make([]byte, len(p))
-		c.putValue(again, string(v.Acc), string(v.ID), string(v.Type), v.Version, v.Expires, v.Data, v.Sum)
-		if again[15] = p[15]; !bytes.Equal(again[4:], p[4:]) {
+		c.putValue(again, string(v.Acc), string(v.ID), string(v.Type), string(v.Encoding), v.Version, v.Expires, v.Data, v.Sum)
+		if !bytes.Equal(again[4:], p[4:]) {
 			t.Errorf("%x reads as what is written as %x", p, again)
 		}
 	})

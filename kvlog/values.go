@@ -204,7 +204,7 @@ func (v *Values) look(acc, id string, hash uint64, data bool, most int) (val Val
 }
 
 // firstRead is how many bytes of a record are read at first. Most records are not
-// longer, and no head is.
+// longer, and no head is: see MaxType and MaxEncoding of package db.
 const firstRead = 1 << 10
 
 var firsts = sync.Pool{New: func() any { return new([firstRead]byte) }}
@@ -257,7 +257,7 @@ func (v *Values) read(loc uint64, buf []byte) (reading, error) {
 func (r *reading) value(c codec, most int) (Value, error) {
 	if r.head.Length > most {
 		head := r.head
-		head.Acc, head.ID, head.Type = nil, nil, bytes.Clone(head.Type)
+		head.Acc, head.ID, head.Type, head.Encoding = nil, nil, bytes.Clone(head.Type), bytes.Clone(head.Encoding)
 		return head, nil
 	}
 	whole := make([]byte, r.body)

@@ -92,7 +92,7 @@ func (m *Metrics) Handler() http.Handler {
 // methods and codes have places of their own; another method counts as other,
 // another code is looked up each time.
 var (
-	methods = [...]string{"other", "GET", "HEAD", "POST", "PUT", "DELETE"}
+	methods = [...]string{"other", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 	codes   = [...]int{0, 200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 499, 500, 503, 507}
 	places  [600]uint8 // of codes
 )

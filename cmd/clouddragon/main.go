@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/job"
 	"clouddragon/internal/logqueue"
 )
 
@@ -27,6 +28,7 @@ const (
 )
 
 const usage = `usage: clouddragon [-config FILE]   serve
+       clouddragon lock NAME COMMAND...   run a command under a lock; see clouddragon lock -help
        clouddragon verify DIR       check a data directory, of a stopped server or a copy
 
 flags:
@@ -72,8 +74,15 @@ func droppedOf(stderr io.Writer) func() uint64 {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "verify" {
-		return verify(args[1:], stdout, stderr)
+	if len(args) > 0 {
+		switch args[0] {
+		case "lock":
+			return lock(args[1:], stdout, stderr)
+		case job.KeeperCommand:
+			return keepLock(args[1:], stderr)
+		case "verify":
+			return verify(args[1:], stdout, stderr)
+		}
 	}
 	flags := newFlags("clouddragon")
 	file := flags.String("config", "config.yml", "")

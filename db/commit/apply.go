@@ -40,8 +40,8 @@ const SlotChange = 2*(8+8+512) + tokensRecord
 func slotRecordSize(r slots.Ref) int { return wal.RecordSize(8 + r.Size()) }
 
 // State is what the log's records change: the slot tables, the index of the
-// values, and what has to be known of tokens and versions. There is one Apply for
-// a commit, for recovery and for whoever follows the log of another server.
+// values, and the limits of tokens and versions. Commit and recovery share one Apply,
+// and so would a server that follows the log of another.
 type State struct {
 	Tables  *slots.Tables
 	Values  *kvlog.Values

@@ -7,8 +7,8 @@ import (
 )
 
 // commit decides as many calls as fit into one batch, makes it durable and answers
-// them. It returns how many it took, and whether it did anything. What ends because
-// time has passed is decided first.
+// them. It returns how many it took, and whether it did anything. Expired holds and
+// waits are handled first.
 func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 	tx := w.tx
 	tx.reset()
@@ -42,7 +42,7 @@ func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 	return taken, did
 }
 
-// refuseWaiters answers the calls that wait for a lock: there is no more time for that.
+// refuseWaiters answers all calls that wait for a lock, because the server stops.
 func (w *Writer) refuseWaiters() {
 	err := ErrStopping
 	if w.Err() != nil {
@@ -72,8 +72,8 @@ func (w *Writer) decideAll(todo []*Call) int {
 	return len(todo)
 }
 
-// decideOne decides a call, the i-th of the batch, or hands it on. It returns false
-// if that is for the next batch to do.
+// decideOne decides a call, the i-th of the batch, or hands it to Room. It returns
+// false if the call has to be in the next batch.
 func (w *Writer) decideOne(c *Call, i int) bool {
 	tx := w.tx
 	for {
@@ -83,7 +83,7 @@ func (w *Writer) decideOne(c *Call, i int) bool {
 			if w.decide(c) {
 				return true
 			}
-			// It needs more than it said. With that it is asked for room again.
+			// The call needs more than its Size; check for room again.
 		case NextBatch:
 			return false
 		case Lacking:
@@ -125,7 +125,7 @@ func (w *Writer) decide(c *Call) bool {
 	return true
 }
 
-// expire lets the Parts decide what is over by now, as far as the log has room.
+// expire lets the Parts decide what has expired, as far as the log has room.
 func (w *Writer) expire(reserve int) {
 	tx := w.tx
 	tx.expired = true

@@ -23,9 +23,8 @@ type Ends struct {
 	room   func() int // bytes that a batch may take, without what is held back
 
 	due     endHeap
-	removed []slots.Ref // in the batch that is being decided, for undo
-	ended   []int64     // their ends
-	count   int         // removed by the batch that is being decided
+	removed []end // in the batch that is being decided, for undo
+	count   int   // how many that batch has removed
 }
 
 // EndOf returns the end that a payload holds, in database time; 0: it has none.
@@ -83,9 +82,7 @@ func (e *Ends) Expire(tx *Tx) error {
 		return &NoRoom{Class: LogRoom}
 	}
 	first := e.due.ends[0]
-	e.due.drop(first.ref)
-	e.removed, e.ended = append(e.removed, first.ref), append(e.ended, first.at)
-	e.count++
+	e.take(first)
 	k := e.tables.KeyAt(first.ref)
 	en := tx.Entry(k, k.Hash())
 	if at := e.kinds[k.Kind](en.Payload()); !en.Live() || at == 0 || at > tx.Now() {
@@ -96,19 +93,27 @@ func (e *Ends) Expire(tx *Tx) error {
 	return nil
 }
 
+// take takes an end that is being decided from the heap.
+func (e *Ends) take(first end) {
+	e.due.drop(first.ref)
+	e.removed = append(e.removed, first)
+	e.count++
+}
+
 // Mark, Undo and Forget take back removals.
 func (e *Ends) Mark(*Tx) int { return len(e.removed) }
 
 // Undo takes back the removals since a mark.
 func (e *Ends) Undo(mark int) {
-	for i := mark; i < len(e.removed); i++ {
-		e.due.set(e.removed[i], e.ended[i])
+	for _, end := range e.removed[mark:] {
+		e.due.set(end.ref, end.at)
 	}
-	e.removed, e.ended = e.removed[:mark], e.ended[:mark]
+	e.count -= len(e.removed) - mark
+	e.removed = e.removed[:mark]
 }
 
 // Forget makes the removals so far final.
-func (e *Ends) Forget() { e.removed, e.ended = e.removed[:0], e.ended[:0] }
+func (e *Ends) Forget() { e.removed = e.removed[:0] }
 
 // Committed lets the next batch remove more.
 func (e *Ends) Committed() { e.count = 0 }

@@ -64,7 +64,7 @@ func (p *published) take() []commit.Touched {
 	return all
 }
 
-// awaitGone waits until the standby has removed so many things in all.
+// awaitUsed waits until so many slots are in use.
 func awaitUsed(t *testing.T, r *rig, want uint64) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
@@ -98,6 +98,7 @@ func TestWhatIsOverGivesItsSlotBack(t *testing.T) {
 	told.take()
 	r.pass(1)
 	awaitUsed(t, r, 1)
+	r.Writer.Close() // until then the last batch may not be published yet
 	want := commit.Touched{Kind: endingKind, Acc: "a", ID: "a", Gone: true, Expired: true}
 	if got := told.take(); len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(want) {
 		t.Errorf("published %+v, want %+v", got, want)
@@ -105,7 +106,7 @@ func TestWhatIsOverGivesItsSlotBack(t *testing.T) {
 	if !r.exists("b") {
 		t.Error("what has no end ended")
 	}
-	r.close(t)
+	wantDone(t, "close", r.store.Close(r.tokens.Stop()))
 }
 
 // An end that is put off, brought forward or taken away counts as it is now, and so

@@ -13,8 +13,8 @@ type Op interface {
 	// Size returns the most bytes that the operation itself adds to the log. With 0
 	// it is decided even when the log has no room at all.
 	Size() int
-	// Frees reports whether the operation only gives room back, such as a delete.
-	// On a full disk it may use the room that is held back.
+	// Frees reports whether the operation only gives room back, as a delete does. On a
+	// full disk it may use the room that is held back.
 	Frees() bool
 	// Decide decides the operation against tx and stores the answer in the
 	// operation itself. It does no I/O but for reading values that are not in
@@ -44,8 +44,8 @@ type Call struct {
 }
 
 var (
-	// ErrWaiting is returned by Decide when the call is not answered by this
-	// batch: Tx.Answer answers it later.
+	// ErrWaiting is returned by Decide when this batch does not answer the call:
+	// Tx.Answer answers it later.
 	ErrWaiting = errors.New("the call waits")
 
 	// ErrFull is returned when the disk has no room for the write; nothing

@@ -3,8 +3,8 @@ package commit
 import "sync"
 
 // queue holds the calls that were submitted since it was last emptied, and says
-// who commits. One goroutine commits at a time: the leader. That is a caller that
-// found the writer idle, for one batch, or the standby, the writer's own goroutine.
+// who commits. One goroutine commits at a time: the leader. It is either a caller
+// that found the writer idle, for one batch, or the writer's own goroutine, the standby.
 type queue struct {
 	mu           sync.Mutex // guards what follows
 	calls        []*Call

@@ -62,6 +62,5 @@ func (ReserveTokens) Decide(tx *Tx) error {
 	return nil
 }
 
-// Skip makes the next token the one of which so many are left in the block, as a
-// test needs that meets the end of a block.
+// Skip leaves only so many tokens in the block, for tests of a block's end.
 func (t *Tokens) Skip(left int64) { t.last.Store(t.limit.Load() - left) }

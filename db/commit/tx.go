@@ -16,7 +16,7 @@ type Tx struct {
 	parts  []Part
 
 	moment  Moment // at which the batch is decided
-	dated   bool   // it says so in the log
+	dated   bool   // the batch notes that moment in the log
 	expired bool   // what is decided now happens because time has passed
 	call    *Call
 
@@ -50,8 +50,8 @@ type answer struct {
 	err  error
 }
 
-// Touched is one change of a thing, in the order in which they were decided. A
-// value has Kind 0.
+// Touched is one change of a thing. Changes are listed in the order in which they
+// were decided. A value has Kind 0.
 type Touched struct {
 	Kind    uint8
 	Acc, ID string
@@ -60,10 +60,11 @@ type Touched struct {
 	Payload []byte // of a slot; valid until Publish returns
 	Gone    bool   // it was deleted, or its time is over
 	Expired bool   // it changed because time has passed
+	EndOnly bool   // of a value: it has another end, and is the same otherwise
 }
 
 // Part is state in memory that changes together with slots and values, such as
-// who waits for a lock. Its methods are called by whoever leads.
+// who waits for a lock. The leader calls its methods.
 type Part interface {
 	// Mark returns a savepoint, Undo takes back everything since one, and Forget
 	// says that nothing so far will be taken back.
@@ -77,8 +78,8 @@ type Part interface {
 	// Expire decides the first change whose time has come; it is called only if there
 	// is one. The error is a *NoRoom: what was decided is undone, and tried again later.
 	Expire(tx *Tx) error
-	// TimeOut answers the calls whose time to wait is over, where Expire is
-	// blocked because a full disk leaves the log no room.
+	// TimeOut answers the calls whose wait is over. It is called instead of Expire
+	// if a full disk leaves the log no room.
 	TimeOut(tx *Tx)
 	// Drain answers every call that waits, with err, now and whenever it is called.
 	Drain(tx *Tx, err error)
@@ -136,8 +137,8 @@ func (tx *Tx) Now() int64 { return tx.moment.Now }
 // Wall returns the wall time of an instant of database time, in ns since 1970.
 func (tx *Tx) Wall(at int64) int64 { return tx.moment.Wall + at - tx.moment.Now }
 
-// Date makes the batch say in the log at which moment it was decided, as a batch
-// has to that writes an end, or changes something because its time is over.
+// Date makes the batch note in the log the moment at which it was decided. A batch
+// has to if it writes an end, or changes something because its time is over.
 func (tx *Tx) Date() { tx.dated = true }
 
 // Call returns the call that is being decided; nil where a Part changes by itself.
@@ -163,7 +164,7 @@ func (tx *Tx) touch(t Touched) {
 	}
 }
 
-// savepoint is how far a transaction had come.
+// savepoint is the state of a transaction at some moment, to which undo goes back.
 type savepoint struct {
 	entryUndo, valueUndo, given, released, steps, answers, touched int
 

@@ -58,28 +58,40 @@ func (tx *Tx) changeValue(e *ValueEntry) {
 
 // NewValue is a value to be stored.
 type NewValue struct {
-	Type    string // Content-Type
-	Data    []byte
-	Sum     uint32 // kvlog.SumValue of Data
-	Expires int64  // in database time, ns; 0: never
+	Type     string // Content-Type
+	Encoding string // Content-Encoding
+	Data     []byte
+	Sum      uint32 // kvlog.SumValue of Data
+	Expires  int64  // in database time, ns; 0: never
 }
 
 // PutValue stores a value and returns its version.
 func (tx *Tx) PutValue(e *ValueEntry, v *NewValue) (version uint64) {
-	tx.changeValue(e)
 	tx.version++
+	tx.putValue(e, v, tx.version)
+	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: tx.version})
+	return tx.version
+}
+
+// RetimeValue gives the value that a key has another end. v is that value; its
+// version stays.
+func (tx *Tx) RetimeValue(e *ValueEntry, v *NewValue) {
+	tx.putValue(e, v, e.found.Version)
+	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: e.found.Version, EndOnly: true})
+}
+
+func (tx *Tx) putValue(e *ValueEntry, v *NewValue, version uint64) {
+	tx.changeValue(e)
 	if v.Expires != 0 {
 		tx.Date()
 	}
 	at := tx.records.Len()
-	body := tx.records.AddDirty(kvlog.TypeValue, kvlog.ValueSize(e.key.Acc, e.key.ID, v.Type, len(v.Data)))
-	tx.index.Put(body, e.key.Acc, e.key.ID, v.Type, tx.version, v.Expires, v.Data, v.Sum)
+	body := tx.records.AddDirty(kvlog.TypeValue, kvlog.ValueSize(e.key.Acc, e.key.ID, v.Type, v.Encoding, len(v.Data)))
+	tx.index.Put(body, e.key.Acc, e.key.ID, v.Type, v.Encoding, version, v.Expires, v.Data, v.Sum)
 	size := tx.records.Len() - at
 	tx.steps = append(tx.steps, kvlog.Step{Hash: e.hash, At: at, Size: size, Expires: v.Expires, Old: e.found, After: e.after})
-	e.found = kvlog.Found{OK: true, Version: tx.version, Expires: v.Expires, Size: size}
+	e.found = kvlog.Found{OK: true, Version: version, Expires: v.Expires, Size: size}
 	e.after = len(tx.steps)
-	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: tx.version})
-	return tx.version
 }
 
 // RemoveValue takes a key's value away. With tombstone a record says so, so that

@@ -2,7 +2,7 @@
 // log, makes them durable and applies them. It knows no API: what an operation
 // does is the operation's own.
 //
-// A commit, by whoever leads; nobody else changes anything:
+// One goroutine at a time, the leader, commits. Nobody else changes anything:
 //
 //	take all calls that wait in the queue
 //	decide each operation against the tables and what this batch has decided so far
@@ -44,18 +44,18 @@ type Options struct {
 	Parts    []Part // at most 3
 	Ends     *Ends  // one more Part; nil: nothing in a slot ends by itself
 	Clock    DatabaseClock
-	// QuietAfter is how long it is quiet before a durability mark is written
-	// behind the last batch.
+	// QuietAfter is how long after the last batch a durability mark is written, if
+	// no other batch follows.
 	QuietAfter time.Duration
 	Logger     *slog.Logger
 
-	// Batch is called after each batch that was written; nil: it is not.
+	// Batch, if not nil, is called after each batch that was written.
 	Batch func(Batch)
-	// Publish is called with what a batch has touched, once it is applied and before
-	// its calls are answered; nil: it is not. It must not block.
+	// Publish, if not nil, is called with what a batch has touched, after the batch is
+	// applied and before its calls are answered. It must not block.
 	Publish func([]Touched)
-	// Maintain is called after each batch, and must not block: there may be something
-	// to do in the background.
+	// Maintain is called after each batch, since there may be work for the background
+	// goroutines. It must not block.
 	Maintain func()
 }
 
@@ -66,19 +66,19 @@ type Batch struct {
 	Sync  time.Duration // of the write and the sync
 }
 
-// Room decides what may use which room in the log. Its methods are called by
-// whoever leads.
+// Room decides what may use which room in the log. The leader calls its methods.
 type Room interface {
-	// Begin is called before a batch is decided. It returns the bytes that a batch
-	// may take that only ends what is over.
+	// Begin is called before a batch is decided. It returns how many bytes a batch
+	// may take that only ends expired leases.
 	Begin() (reserve int)
-	// Fits says what to do with a call, where the batch has used so many bytes.
+	// Fits says what to do with a call when the batch has used so many bytes. empty
+	// means that the batch has decided nothing yet.
 	Fits(c *Call, used int, empty bool) Verdict
-	// Lacks takes over a call for which there is no room: it is submitted again once
-	// there is room, or answered that there will be none. It must not block.
+	// Lacks takes over a call for which there is no room. Later it submits the call
+	// again, or answers it with ErrFull. It must not block.
 	Lacks(c *Call, why *NoRoom)
-	// Blocked reports whether the disk is so full that an end that finds no
-	// room in the log has to wait for better times.
+	// Blocked reports whether a full disk is the reason why there is no room in the
+	// log to end expired leases.
 	Blocked() bool
 }
 
@@ -147,9 +147,9 @@ func New(o Options) *Writer {
 func (w *Writer) Start() { go w.standby() }
 
 // Submit hands calls to the writer, which answers each by its Done. A caller that
-// finds the writer idle commits one batch itself, on its own goroutine, and is
-// told of its calls before Submit returns. The error says that nothing is taken
-// any more: then no Done is called.
+// finds the writer idle commits one batch itself, on its own goroutine, and its
+// calls are answered before Submit returns. An error means that the writer takes no
+// more calls; then no Done is called.
 func (w *Writer) Submit(calls ...*Call) error {
 	lead, err := w.queue.put(true, calls...)
 	if lead {
@@ -177,7 +177,7 @@ func (w *Writer) Position() Position {
 	return w.position
 }
 
-// Wake makes the standby look whether there is something to do.
+// Wake makes the standby check whether there is something to do.
 func (w *Writer) Wake() { w.queue.signal() }
 
 // Fail stops writes for good: what the disk holds is no longer known. Whoever
@@ -203,7 +203,7 @@ func (w *Writer) Err() error {
 	return nil
 }
 
-// Drain makes every call that waits for a lock, now or later, get ErrStopping.
+// Drain answers every call that waits for a lock, now or later, with ErrStopping.
 // Other calls go on.
 func (w *Writer) Drain() {
 	w.draining.Store(true)
@@ -258,15 +258,15 @@ func (w *Writer) lead() {
 	w.queue.yield(len(w.rest) > 0)
 }
 
-// round commits one batch of what waits and of what is over by now. It returns
-// false if there was nothing to do.
+// round commits one batch: calls that wait, and what has expired. It returns false
+// if there was nothing to do.
 func (w *Writer) round() bool {
 	if len(w.rest) == 0 {
 		// Let goroutines that are about to submit do so first: more calls share the sync.
 		runtime.Gosched()
 		w.todo, w.closed = w.queue.take(w.todo)
 		w.rest = w.todo
-		// The time is read after the queue: nothing was asked after it that is decided now.
+		// Read the time after taking the queue: no call of this batch is newer than it.
 		w.tx.moment = w.o.Clock.Read()
 	}
 	refuse := w.draining.Load() || w.closed
@@ -290,9 +290,9 @@ func (w *Writer) due() bool {
 	return ok && at <= w.tx.moment.Now || w.noteDue()
 }
 
-// noteDue reports whether the moment goes into the log though nothing needs it:
-// the wall clock has stepped, or the last moment in the log is old. Only a step may
-// use the room that is held back for deletes.
+// noteDue reports whether the batch notes the moment in the log although no operation
+// asks for it: the wall clock has stepped, or the last moment in the log is old. Only
+// a step may use the room that is held back for deletes.
 func (w *Writer) noteDue() bool {
 	last, now := w.o.State.Moment, w.tx.moment
 	stepped := last.Stepped(now) != 0
@@ -320,11 +320,11 @@ func (w *Writer) idle() (rang bool) {
 	}
 }
 
-// BlockedWait is how long an end that finds no room in the log waits for the next
-// try, where nothing else is to be done.
+// BlockedWait is how long an idle writer waits before it tries again to end expired
+// leases for which the log had no room.
 const BlockedWait = 50 * time.Millisecond
 
-// setTimer sets the timer, at the end of a turn, to what happens by itself next: a
+// setTimer sets the timer, at the end of a turn, to whatever comes first: a
 // durability mark, a change of a Part, or the next look at the clocks.
 func (w *Writer) setTimer() {
 	wait := ClockTick
@@ -345,9 +345,9 @@ func (w *Writer) setTimer() {
 	w.timer.Reset(wait)
 }
 
-// markQuiet writes a durability mark behind the last batch after a moment of quiet:
-// a batch with another behind it was durable, so damage in it is never taken for a
-// torn tail.
+// markQuiet writes a durability mark behind the last batch if no batch has followed
+// it for a while. A batch with another behind it was durable, so damage in it is never
+// taken for a torn tail.
 func (w *Writer) markQuiet() {
 	if w.quiet || w.queue.len() > 0 || time.Since(w.appended) < w.o.QuietAfter {
 		return

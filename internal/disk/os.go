@@ -288,10 +288,15 @@ func (m *osMapping) Sync() error {
 	if m.m == nil {
 		return &os.PathError{Op: "msync", Path: m.name, Err: os.ErrClosed} // msync of nothing succeeds
 	}
-	if err := m.m.Flush(); err != nil {
-		return &os.PathError{Op: "msync", Path: m.name, Err: err}
+	for {
+		err := m.m.Flush()
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EINTR): // a signal came: nothing is known to have failed
+			return &os.PathError{Op: "msync", Path: m.name, Err: err}
+		}
 	}
-	return nil
 }
 
 func (m *osMapping) Close() error {

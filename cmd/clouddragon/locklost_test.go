@@ -1,0 +1,302 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+func TestLockIsRenewedUntilTheCommandEnds(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	f := newFaulty(t, p.addr)
+	s := lockCommand(t, f.url, "-dur", "3", "n", "sh", "-c", "echo begun; read x; exit 7")
+	in := s.input()
+	s.begin()
+	s.says("begun")
+	f.renewed(t, 5) // longer than the lock lasts
+	if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, "n")); code != http.StatusOK || !strings.Contains(body, `"token":1,`) {
+		t.Errorf("while the command runs: %d %s", code, body)
+	}
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	s.endsQuietly(7)
+	free(t, p, "n")
+	p.stop()
+}
+
+// A renewal is tried again after anything but a 409.
+func TestLockIsRenewedDespiteFaults(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	f := newFaulty(t, p.addr)
+	var n atomic.Int32
+	f.on(func(w http.ResponseWriter, r *http.Request, kind string) bool {
+		if kind != "renew" {
+			return false
+		}
+		switch n.Add(1) {
+		case 1:
+			return reset(w)
+		case 2:
+			return half(w)
+		case 3:
+			http.Error(w, "the server is stopping", http.StatusServiceUnavailable)
+		case 4:
+			http.Error(w, "<html>", http.StatusBadGateway)
+		case 5:
+			http.Error(w, "no token is sent", http.StatusUnauthorized)
+		case 6:
+			http.NotFound(w, r)
+		case 7:
+			f.hang(r)
+		default:
+			return false
+		}
+		return true
+	})
+	s := lockCommand(t, f.url, "-dur", "12", "-kill-after", "1", "n", "sh", "-c", "echo begun; read x; exit 7")
+	in := s.input()
+	s.begin()
+	s.says("begun")
+	f.renewed(t, 8) // all but the one that hangs, and one more
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	s.endsQuietly(7)
+	free(t, p, "n")
+	p.stop()
+}
+
+func TestLockThatIsLostEndsTheCommand(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	s := lockCommand(t, "http://"+p.addr, "-dur", "3", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
+	s.input()
+	s.begin()
+	s.says("begun")
+	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	s.says("stopped")
+	s.complains(75, `the lock "n" is lost, and the command is ended: `)
+
+	// One that ignores TERM, and its children that outlive it, get KILL: all of them close stdout.
+	s = lockCommand(t, "http://"+p.addr, "-dur", "3", "-kill-after", "100ms", "n", "sh", "-c",
+		"sh -c \"trap '' TERM; echo child; while :; do sleep 1000; done\" & read x; trap 'exit 0' TERM; echo begun; wait")
+	in := s.input()
+	s.begin()
+	s.says("child")
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	s.says("begun")
+	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	s.complains(75, `the lock "n" is lost`)
+	p.stop()
+}
+
+// With a server that says nothing, the command has ended before its lock has.
+func TestLockEndsTheCommandBeforeTheLock(t *testing.T) {
+	t.Parallel()
+	for name, trap := range map[string]string{"TERM": "exit 0", "KILL": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+			f := newFaulty(t, p.addr)
+			f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "renew" && f.hang(r) })
+			s := lockCommand(t, f.url, "-dur", "12", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
+			s.input()
+			s.begin()
+			s.says("begun")
+			if s.lines.Scan() {
+				t.Errorf("%s: the command says %q", name, s.lines.Text())
+			}
+			if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, "n")); code != http.StatusOK {
+				t.Errorf("%s: the lock has ended before the command: %d %s", name, code, body)
+			}
+			s.complains(75, "it took too long")
+			p.stop()
+		})
+	}
+}
+
+func TestLockThatIsGrantedTooLateRunsNothing(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	f := newFaulty(t, p.addr)
+	f.on(func(w http.ResponseWriter, r *http.Request, kind string) bool {
+		if kind != "take" {
+			return false
+		}
+		answer := httptest.NewRecorder()
+		f.next.ServeHTTP(answer, r)
+		// Somebody else waits until the lock has ended.
+		if code, body := ask(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&wait=60&dur=60"); code != http.StatusOK {
+			t.Errorf("the other gets %d %s", code, body)
+		}
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes()) // the client may be gone
+		return true
+	})
+	s := runLock(t, f.url, "-dur", "2", "-wait", "30", "n", "echo", "run")
+	s.complains(75, "too late")
+	p.stop()
+}
+
+// The lock is forced away and taken by another, long before it is renewed.
+func TestLockThatWasLostUnnoticedIs75(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	s := lockCommand(t, "http://"+p.addr, "n", "sh", "-c", "echo begun; read x; exit 0")
+	in := s.input()
+	s.begin()
+	s.says("begun")
+	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other", http.StatusOK, "2\n")
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	s.complains(75, "was lost while the command ran")
+	p.stop()
+}
+
+func TestLockIsGivenBackDespiteFaults(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	f := newFaulty(t, p.addr)
+	var n atomic.Int32
+	f.on(func(w http.ResponseWriter, _ *http.Request, kind string) bool {
+		return kind == "give" && n.Add(1) <= 2 && reset(w)
+	})
+	runLock(t, f.url, "n", "sh", "-c", "exit 3").endsQuietly(3)
+	free(t, p, "n")
+
+	// One that has not come back within a few seconds ends by itself.
+	f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "give" && f.hang(r) })
+	runLock(t, f.url, "n", "sh", "-c", "exit 3").complains(3, "is not given back and ends by itself")
+	p.stop()
+}
+
+// An answer that gets lost is asked for again by the same id; and if there is no
+// answer at all, what may have been granted is given back.
+func TestLockIsTakenDespiteFaults(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	f := newFaulty(t, p.addr)
+	var n atomic.Int32
+	f.on(func(w http.ResponseWriter, r *http.Request, kind string) bool {
+		if kind != "take" || n.Add(1) > 1 {
+			return false
+		}
+		f.next.ServeHTTP(httptest.NewRecorder(), r)
+		return half(w)
+	})
+	runLock(t, f.url, "n", "sh", "-c", "exit 3").endsQuietly(3)
+	free(t, p, "n")
+
+	f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool {
+		if kind == "take" {
+			f.next.ServeHTTP(httptest.NewRecorder(), r)
+			f.hang(r)
+		}
+		return false
+	})
+	runLock(t, f.url, "-dur", "6", "n", "echo", "run").complains(69, "it took too long")
+	free(t, p, "n")
+	p.stop()
+}
+
+func TestLockWaitsInTheQueue(t *testing.T) {
+	t.Parallel()
+	p := start(t, strings.Replace(small(t, "listen: 127.0.0.1:0\n"), "limits: {", "limits: {wait: 500ms, ", 1))
+	f := newFaulty(t, p.addr)
+	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "1\n")
+	s := runLock(t, f.url, "-wait", "1h", "n", "sh", "-c", "exit 3")
+	for len(f.asked()) < 4 { // over limits.wait it asks again
+		p.waits("lock", 1)
+	}
+	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?id=other", http.StatusNoContent, "")
+	s.endsQuietly(3)
+
+	// One that is ended while it waits leaves the queue.
+	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "3\n")
+	s = runLock(t, f.url, "-wait", "1h", "n", "echo", "run")
+	p.waits("lock", 1)
+	s.send(syscall.SIGTERM)
+	s.endsQuietly(128 + 15)
+	p.waits("lock", 0)
+	p.stop()
+}
+
+func TestLockSurvivesAStop(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	f := newFaulty(t, p.addr)
+	s := lockCommand(t, f.url, "-dur", "3", "n", "sh", "-c", "echo begun; read x; exit 3")
+	in := s.input()
+	s.begin()
+	s.says("begun")
+	s.send(syscall.SIGTSTP)
+	s.stops() // and so has the command
+	f.renewed(t, 5)
+	s.send(syscall.SIGCONT)
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+	s.endsQuietly(3)
+	free(t, p, "n")
+	p.stop()
+}
+
+const killedCommand = "sh -c \"trap '' TERM; echo child; exec sleep 1000\" & trap 'echo stopped; exit' TERM; read x; echo begun; while :; do read x || sleep 0.01; done"
+
+func TestLockWhoseFrontIsKilledEndsTheCommand(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	s := lockCommand(t, "http://"+p.addr, "-dur", "6", "n", "sh", "-c", killedCommand)
+	in := s.input()
+	s.begin()
+	s.says("child")
+	if _, err := in.Write([]byte("\n")); err != nil {
+		t.Error(err)
+	}
+	s.says("begun")
+	s.send(syscall.SIGKILL)
+	s.says("stopped")
+	s.endsQuietly(-1) // all have closed stdout
+	if code, body := ask(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&wait=20"); code != http.StatusOK {
+		t.Errorf("the lock is renewed still: %d %s", code, body)
+	}
+	p.stop()
+}
+
+func TestLockWhoseKeeperIsKilledEndsTheCommand(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		s := lockCommand(t, "http://"+p.addr, "-dur", "6", "-kill-after", "1s", "n"+strconv.Itoa(int(sig)), "sh", "-c", killedCommand)
+		in := s.input()
+		s.begin()
+		s.says("child")
+		if _, err := in.Write([]byte("\n")); err != nil {
+			t.Error(err)
+		}
+		s.says("begun")
+		if err := syscall.Kill(s.keeper(), sig); err != nil {
+			t.Fatal(err)
+		}
+		if sig == syscall.SIGKILL {
+			s.says("stopped")
+			s.complains(75, "was killed, and the command is ended")
+			continue
+		}
+		for s.lines.Scan() { // it may not have the time to say that it stops
+		}
+		s.complains(75, "was killed, and the command is ended")
+	}
+	p.stop()
+}

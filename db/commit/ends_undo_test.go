@@ -1,0 +1,35 @@
+package commit
+
+import (
+	"testing"
+
+	"clouddragon/slots"
+)
+
+// A removal that finds no room is taken back, and comes again.
+func TestUndoneRemovalsAreStillDue(t *testing.T) {
+	e := &Ends{due: endHeap{place: make(map[slots.Ref]int)}}
+	for ref, at := range []int64{30, 10, 20} {
+		e.due.set(slots.Ref(ref), at)
+	}
+	remove := func() {
+		first := e.due.ends[0]
+		e.take(first)
+	}
+	want := func(what string, at int64, left int) {
+		t.Helper()
+		if got, ok := e.Next(); !ok || got != at || len(e.due.ends) != left {
+			t.Errorf("%s: next is %d, %t of %d; want %d of %d", what, got, ok, len(e.due.ends), at, left)
+		}
+	}
+	mark := e.Mark(nil)
+	remove()
+	remove()
+	want("two removed", 30, 1)
+	e.Undo(mark)
+	want("undone", 10, 3)
+	remove()
+	e.Forget()
+	e.Undo(e.Mark(nil))
+	want("one removed for good", 20, 2)
+}

@@ -1,0 +1,76 @@
+package db
+
+import (
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/kvlog"
+)
+
+// ValueTTL is the operation that gives a value another end; its version and its
+// bytes stay. The end stands in the value's record, so the record is written anew,
+// and the value is read when the operation is submitted.
+type ValueTTL struct {
+	Key Key
+	TTL time.Duration // from now on; 0: it has no end any more
+	Conditions
+	Fence Fence
+	// Budget is how many bytes of values the operation may read, or all of a group
+	// together; nil: there is no bound. Where it is too little, the operation fails
+	// with ErrTooLarge when it is submitted, and Needs says what it needs.
+	Budget *int64
+
+	// Version is the answer.
+	Version int64
+
+	lookup lookup
+	early  kvlog.Value
+}
+
+// Needs returns the bytes of the value that the operation reads, once it was submitted.
+func (o *ValueTTL) Needs() int64 { return int64(o.lookup.found.Size) }
+
+// Size returns the most bytes that the operation adds to the log, unless the value
+// has changed since it was submitted.
+func (o *ValueTTL) Size() int { return o.lookup.found.Size }
+
+// Frees is false.
+func (o *ValueTTL) Frees() bool { return false }
+
+func (o *ValueTTL) prepare(d *DB) (err error) {
+	o.Fence.prepare(d)
+	if err := o.lookup.prepare(d, o.Key); err != nil {
+		return err
+	}
+	o.early, err = o.lookup.readEarly(o.Budget)
+	return err
+}
+
+// Decide gives the value its end. The error is ErrNotFound where there is none. A
+// *ConflictError or a *MatchError says that the fence or the conditions do not hold.
+func (o *ValueTTL) Decide(tx *commit.Tx) error {
+	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
+		return err
+	}
+	e, err := o.lookup.entry(tx, false)
+	if err != nil {
+		return err
+	}
+	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
+		return err
+	}
+	if !e.Live(tx.Now()) {
+		return ErrNotFound
+	}
+	val, err := o.lookup.value(tx, e, &o.early)
+	if err != nil {
+		return err
+	}
+	v := commit.NewValue{Type: string(val.Type), Encoding: string(val.Encoding), Data: val.Data, Sum: val.Sum}
+	if o.TTL != 0 {
+		v.Expires = tx.Now() + int64(o.TTL)
+	}
+	o.Version = int64(val.Version)
+	tx.RetimeValue(e, &v)
+	return nil
+}

@@ -1,0 +1,111 @@
+package handlers
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"clouddragon/db"
+)
+
+// POST /db/:acc/rate/:id?limit=&per=&burst=&cost=&wait=
+func takeRate(s *server, c *call) error {
+	r, err := s.rateRequest(&c.ask)
+	if err != nil {
+		return err
+	}
+	c.prepareWait(r.Wait)
+	state, err := s.db.TakeRate(c.peer(), r)
+	if err != nil {
+		return err
+	}
+	return c.say(rateResult(r.Rate, state))
+}
+
+// POST /db/:acc/rate/:id without a wait, in a batch
+var tryRate = durable(
+	func(s *server, a *ask) (*db.RateTake, error) {
+		r, err := s.rateRequest(a)
+		return &db.RateTake{RateRequest: r}, err
+	},
+	func(op *db.RateTake) result { return rateResult(op.Rate, op.State) },
+)
+
+// GET /db/:acc/rate/:id?limit=&per=&burst=
+var readRate = durable(
+	func(_ *server, a *ask) (*db.RateRead, error) {
+		r, err := a.rate()
+		return &db.RateRead{Key: a.key, Rate: r}, err
+	},
+	func(op *db.RateRead) result { return rateResult(op.Rate, op.State) },
+)
+
+// DELETE /db/:acc/rate/:id
+var forgetRate = durable(
+	func(_ *server, a *ask) (*db.RateForget, error) { return &db.RateForget{Key: a.key}, nil },
+	func(*db.RateForget) result { return done() },
+)
+
+// rateResult says how many more are allowed right now.
+func rateResult(r db.Rate, s db.RateState) result {
+	said := numbered(s.Left)
+	said.rate = &rateSaid{r, s}
+	return said
+}
+
+// rateRequest reads what a rate is asked with.
+func (s *server) rateRequest(a *ask) (db.RateRequest, error) {
+	rate, err := a.rate()
+	if err != nil {
+		return db.RateRequest{}, err
+	}
+	p := &a.params
+	r := db.RateRequest{
+		Key:  a.key,
+		Rate: rate,
+		Cost: p.number("cost", 1, 1, rate.Burst),
+		Wait: p.duration("wait", 0, s.limits.Wait, true),
+	}
+	return r, p.bad
+}
+
+// rate reads what a rate allows.
+func (a *ask) rate() (db.Rate, error) {
+	p := &a.params
+	for _, name := range []string{"limit", "per"} {
+		if p.text(name) == "" {
+			return db.Rate{}, badRequest("%s is missing: a rate needs limit and per, such as limit=100&per=60", name)
+		}
+	}
+	r := db.Rate{
+		Limit: p.number("limit", 0, 1, db.MaxRate),
+		Per:   p.duration("per", 0, db.MaxPer, false),
+	}
+	r.Burst = p.number("burst", r.Limit, 1, db.MaxRate)
+	return r, p.bad
+}
+
+// rateSaid is what the headers say of a rate.
+type rateSaid struct {
+	rate  db.Rate
+	state db.RateState
+}
+
+// headers are those of the IETF draft "RateLimit header fields for HTTP", with times in
+// whole seconds, rounded up.
+func (r *rateSaid) headers(h http.Header) {
+	h["RateLimit-Policy"] = []string{fmt.Sprintf(`"default";q=%d;w=%d`, r.rate.Limit, wholeSeconds(r.rate.Per))}
+	h["RateLimit"] = []string{fmt.Sprintf(`"default";r=%d;t=%d`, r.state.Left, wholeSeconds(r.state.Full))}
+}
+
+// rateRefused says in headers when a rate allows the call.
+func rateRefused(h http.Header, e *db.RateError) {
+	(&rateSaid{e.Rate, e.State}).headers(h)
+	h["Retry-After"] = []string{strconv.FormatInt(max(1, wholeSeconds(e.Retry)), 10)}
+	ms := (e.Retry + time.Millisecond - 1) / time.Millisecond
+	h["Retry-After-Ms"] = []string{strconv.FormatInt(max(1, int64(ms)), 10)}
+}
+
+// wholeSeconds rounds a duration up to seconds.
+func wholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

@@ -1,0 +1,200 @@
+// Package client calls a Cloud Dragon server over HTTP for the program's own
+// commands.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+)
+
+// DefaultServer is used if neither a flag nor the environment names a server.
+const DefaultServer = "http://localhost:8081"
+
+// maxAnswer is the longest answer that Call reads.
+const maxAnswer = 16 << 20
+
+// Reason says why a call failed.
+type Reason uint8
+
+// The reasons for a failure.
+const (
+	Unavailable Reason = iota // no answer, or one that says that the server cannot do it now
+	Foreign                   // an answer that is not from Cloud Dragon
+	Unreachable               // there was no connection, so the request was never sent
+	BadRequest                // 400
+	Denied                    // 401 or 403: the token
+	NotFound                  // 404
+	Conflict                  // 409
+)
+
+// Error is the failure of a call.
+type Error struct {
+	Reason Reason
+	Line   string // says what was wrong, in one line
+}
+
+func (e *Error) Error() string { return e.Line }
+
+// Failed reports whether err is the failure of a call for this reason.
+func Failed(err error, reason Reason) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Reason == reason
+}
+
+// Server is a server that can be called. Its methods may be used by several
+// goroutines at a time.
+type Server struct {
+	base  string // without a slash at its end
+	shown string // in messages
+	token string
+	http  *http.Client
+}
+
+// New returns the server at an address: http://HOST:PORT, https://HOST:PORT,
+// HOST:PORT or unix:/PATH. The token may be empty.
+func New(address, token string) (*Server, error) {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		// Calls are rare, and a connection that is kept may have died meanwhile.
+		DisableKeepAlives: true,
+	}
+	s := &Server{shown: address, token: token}
+	s.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" {
+			return nil, fmt.Errorf("the server %q has no path: want unix:/PATH", address)
+		}
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}
+		s.base = "http://localhost"
+		return s, nil
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("the server %q is not an address: want http://HOST:PORT, https://HOST:PORT or unix:/PATH", s.shown)
+	}
+	s.shown = u.Redacted()
+	s.base = strings.TrimRight(u.String(), "/")
+	return s, nil
+}
+
+// String returns the server's address for messages.
+func (s *Server) String() string { return s.shown }
+
+// Answer is the answer to a call that succeeded.
+type Answer struct {
+	Header http.Header
+	Body   []byte
+}
+
+// Call sends a request without a body. The path starts with a slash and is
+// encoded. An answer outside 200 to 299 is an *Error. accept may be empty.
+func (s *Server) Call(ctx context.Context, method, path string, query url.Values, accept string) (Answer, error) {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, method, s.base+path, nil)
+	if err != nil {
+		return Answer{}, &Error{BadRequest, err.Error()}
+	}
+	if s.token != "" {
+		r.Header.Set("Authorization", "Bearer "+s.token)
+	}
+	if accept != "" {
+		r.Header.Set("Accept", accept)
+	}
+	response, err := s.http.Do(r)
+	if err != nil {
+		return Answer{}, s.unanswered(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err != nil {
+		return Answer{}, s.unanswered(err)
+	}
+	if len(body) > maxAnswer {
+		return Answer{}, &Error{Foreign, fmt.Sprintf("%s answers with more than %d bytes", s, maxAnswer)}
+	}
+	if response.StatusCode/100 == 2 {
+		return Answer{response.Header, body}, nil
+	}
+	return Answer{}, s.refused(response, string(body))
+}
+
+// unanswered returns the error of a call that has no answer, or only a part of one.
+func (s *Server) unanswered(err error) error {
+	reason := Unavailable
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		reason = Unreachable
+	}
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err // without the URL
+	}
+	line := err.Error()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
+		line = "it took too long"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		line = "the connection ended early"
+	}
+	return &Error{reason, fmt.Sprintf("no answer from %s: %s", s, oneLine(line))}
+}
+
+// refused returns the error of an answer that is not a success.
+func (s *Server) refused(response *http.Response, body string) error {
+	status := response.StatusCode
+	reason := map[int]Reason{400: BadRequest, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}[status]
+	line := strings.TrimSuffix(body, "\n")
+	// Cloud Dragon says what is wrong in one line of text.
+	ours := strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain") && line != "" && line == oneLine(line)
+	switch {
+	case ours && reason != Unavailable:
+		return &Error{reason, line}
+	case reason == Denied:
+		return &Error{Denied, fmt.Sprintf("%s refuses the token: %s", s, response.Status)}
+	case ours && status >= 500:
+		return &Error{Unavailable, line}
+	}
+	if status < 500 {
+		reason = Foreign
+	}
+	return &Error{reason, fmt.Sprintf("%s answers %s: is it a Cloud Dragon server?", s, response.Status)}
+}
+
+// oneLine replaces control characters by spaces and cuts what is too long for a message.
+func oneLine(s string) string {
+	const most = 1000
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// Path returns an encoded path of these names.
+func Path(names ...string) string {
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteByte('/')
+		b.WriteString(strings.ReplaceAll(url.QueryEscape(name), "+", "%20"))
+	}
+	return b.String()
+}

@@ -1,0 +1,194 @@
+package job
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"clouddragon/internal/boottime"
+)
+
+// KeeperCommand is the command of this program that runs Keep. The number of the
+// socket and the user's command follow it.
+const KeeperCommand = "lock-keeper"
+
+// front is the process that the user started. Its fields belong to the goroutine of run.
+type front struct {
+	spec   *Spec
+	stderr io.Writer
+	socket *os.File
+	keeper int // its pid
+
+	signals <-chan os.Signal
+	reports chan report
+	alarm   *boottime.Alarm
+	term    term
+	started bool  // the command may be running
+	suspect bool  // the alarm rang, and no renewal was reported since
+	group   group // of the command
+}
+
+// Run runs a command under a lock and returns the exit code.
+func Run(spec *Spec, command []string, stderr io.Writer) int {
+	f := &front{spec: spec, stderr: stderr, reports: make(chan report, 16), term: newTerm(spec.Lock.Dur, spec.KillAfter)}
+	if err := f.begin(command); err != nil {
+		fmt.Fprintf(stderr, "clouddragon lock: not run: %v\n", err)
+		return ExitUnavailable
+	}
+	defer f.socket.Close()
+	defer f.alarm.Close()
+	o := f.run()
+	if spec.Terminal && o.Signal == syscall.SIGINT {
+		f.die(o.Signal)
+	}
+	return o.Code
+}
+
+// begin starts the keeper.
+func (f *front) begin(command []string) (err error) {
+	f.spec.Terminal = hasTerminal()
+	if err := adopt(); err != nil {
+		return fmt.Errorf("prctl: %w", err)
+	}
+	if f.alarm, err = boottime.NewAlarm(); err != nil {
+		return err
+	}
+	var theirs int
+	if f.socket, theirs, err = pair(); err != nil {
+		return err
+	}
+	var all []os.Signal
+	f.signals, all = catch()
+	if f.keeper, err = startKeeper(theirs, command, maskOf(all), f.spec); err != nil {
+		return fmt.Errorf("the second process: %w", err)
+	}
+	if err := unix.Close(theirs); err != nil {
+		return fmt.Errorf("the socket: %w", err)
+	}
+	go receive(f.socket, f.reports)
+	return send(f.socket, order{Spec: f.spec})
+}
+
+// startKeeper starts the second process. It begins with the signals blocked that
+// it catches later. What was blocked before goes into the spec.
+func startKeeper(fd int, command []string, block *unix.Sigset_t, spec *Spec) (pid int, err error) {
+	runtime.LockOSThread() // the new process inherits this thread's mask
+	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, &spec.Mask); err != nil {
+		return 0, err
+	}
+	// The keeper gets the socket by the number that it has here, so that files that the user gave us keep theirs.
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+	if err == nil {
+		argv := append([]string{os.Args[0], KeeperCommand, strconv.Itoa(fd)}, command...)
+		pid, err = syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+			Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: !spec.Terminal},
+		})
+	}
+	if err2 := unix.PthreadSigmask(unix.SIG_SETMASK, &spec.Mask, nil); err == nil {
+		err = err2
+	}
+	return pid, err
+}
+
+// run passes signals on until the keeper says how it ended.
+func (f *front) run() Outcome {
+	for {
+		select {
+		case r, ok := <-f.reports:
+			if !ok {
+				return f.alone()
+			}
+			if r.Done != nil {
+				f.reap()
+				return *r.Done
+			}
+			f.heard(r)
+		case s := <-f.signals:
+			f.got(s.(syscall.Signal))
+		case <-f.alarm.C:
+			f.overdue()
+		}
+	}
+}
+
+// reap waits for the keeper's end.
+func (f *front) reap() {
+	for {
+		if _, err := syscall.Wait4(f.keeper, nil, 0, nil); err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+func (f *front) tell(o order) { _ = send(f.socket, o) } // the reports show that the keeper has ended
+
+func (f *front) heard(r report) {
+	if r.End != 0 {
+		f.term.end, f.suspect = r.End, false
+		_ = f.alarm.Set(f.term.killAt()) // without it only a keeper that hangs goes unnoticed
+	}
+	if r.Granted {
+		f.started = true
+		f.tell(order{Go: true})
+	}
+	if r.Started {
+		f.group = group{r.Group}
+	}
+}
+
+// got passes a signal on.
+func (f *front) got(s syscall.Signal) {
+	switch {
+	case s == syscall.SIGPIPE, s == syscall.SIGTTIN, s == syscall.SIGTTOU:
+		// The command gets its own.
+	case s == syscall.SIGTSTP && !f.started:
+		f.stopHere()
+	default:
+		f.tell(order{Signal: s})
+	}
+}
+
+// stopHere stops this process as if it had not caught the signal.
+func (f *front) stopHere() {
+	caught := defaultAction(syscall.SIGTSTP)
+	raise(syscall.SIGTSTP)
+	restore(syscall.SIGTSTP, caught) // continued
+}
+
+// die ends this process by a signal, so that the shell that started us stops its own work.
+func (f *front) die(s syscall.Signal) {
+	signal.Reset(s)
+	raise(s)
+}
+
+// overdue kills a keeper that should have ended the command by now. The first
+// time it only sets the alarm again: reports that came while this process was
+// stopped are read first.
+func (f *front) overdue() {
+	if f.suspect {
+		_ = syscall.Kill(f.keeper, syscall.SIGKILL) // alone does the rest
+		return
+	}
+	f.suspect = true
+	_ = f.alarm.Set(boottime.Now() + f.term.margin()/2) // as in heard
+}
+
+// alone ends the command after the keeper was killed.
+func (f *front) alone() Outcome {
+	children := make(chan child, 16)
+	go wait(children)
+	if !f.started {
+		fmt.Fprintf(f.stderr, "clouddragon lock: not run: the process that asked for the lock was killed\n")
+		return Outcome{Code: ExitUnavailable}
+	}
+	fmt.Fprintf(f.stderr, "clouddragon lock: the process that renewed the lock %q was killed, and the command is ended\n", f.spec.Lock.Name)
+	f.group.end(min(boottime.Now()+f.term.killAfter, f.term.killAt()), children, func(child) {})
+	return Outcome{Code: ExitHeld}
+}

@@ -1,0 +1,97 @@
+package job
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clouddragon/internal/client"
+)
+
+// Spec is what the front tells the keeper first.
+type Spec struct {
+	Server, Token string
+	Lock          client.Lock   // its Server is set by the keeper
+	KillAfter     time.Duration // from TERM to KILL
+	Terminal      bool          // there is a controlling terminal
+	Mask          unix.Sigset_t // the signals that were blocked when the front was started
+}
+
+// order is what the front tells the keeper.
+type order struct {
+	Spec   *Spec          `json:",omitempty"`
+	Go     bool           `json:",omitempty"` // start the command
+	Signal syscall.Signal `json:",omitempty"` // the front got it
+}
+
+// report is what the keeper tells the front.
+type report struct {
+	End     time.Duration `json:",omitempty"` // the lock is held until then
+	Granted bool          `json:",omitempty"` // the lock is held, and the command can be started
+	Group   int           `json:",omitempty"` // the command runs; its process group, or 0 on a terminal
+	Started bool          `json:",omitempty"`
+	Done    *Outcome      `json:",omitempty"` // the last report
+}
+
+// Outcome is how it ended.
+type Outcome struct {
+	Code   int            // the exit code
+	Signal syscall.Signal // the signal that ended the command, or us while there was none; or 0
+}
+
+// sendLimit is how long a message may wait for room, which there is none of if
+// the other process is stopped for very long.
+const sendLimit = 100 * time.Millisecond
+
+// pair returns two connected sockets that keep the bounds of messages. Both are closed on exec.
+func pair() (ours *os.File, theirs int, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, 0, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, err = connection(fds[0])
+	return ours, fds[1], err
+}
+
+// connection makes a file of a socket that does not block.
+func connection(fd int) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("the socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
+// send sends one message.
+func send(to *os.File, message any) error {
+	b, err := json.Marshal(message)
+	if err != nil {
+		return err
+	}
+	if err := to.SetWriteDeadline(time.Now().Add(sendLimit)); err != nil {
+		return err
+	}
+	_, err = to.Write(b)
+	return err
+}
+
+// receive passes on the messages that come, and closes the channel when the other
+// process has ended.
+func receive[T any](from *os.File, messages chan<- T) {
+	defer close(messages)
+	b := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(b)
+		if err != nil {
+			return
+		}
+		var m T
+		if json.Unmarshal(b[:n], &m) != nil {
+			return // not ours
+		}
+		messages <- m
+	}
+}

@@ -1,0 +1,31 @@
+package job
+
+import "time"
+
+// term are the times of a lock, on the clock of package boottime. All follow
+// from when the lock ends at the earliest.
+type term struct {
+	dur       time.Duration // what each renewal asks for
+	killAfter time.Duration // from TERM to KILL
+	end       time.Duration // the lock is held until here at least
+}
+
+// newTerm limits killAfter to a third of dur.
+func newTerm(dur, killAfter time.Duration) term {
+	return term{dur: dur, killAfter: min(killAfter, dur/3)}
+}
+
+// margin is how long before the lock's end the command is gone.
+func (t *term) margin() time.Duration { return min(t.dur/20, 2*time.Second) }
+
+// renewAt is when the lock is renewed: a third of its time after it was granted.
+func (t *term) renewAt() time.Duration { return t.end - t.dur + t.dur/3 }
+
+// retry is the time between a renewal that failed and the next.
+func (t *term) retry() time.Duration { return min(t.dur/24, time.Second) }
+
+// killAt is when the command gets KILL at the latest.
+func (t *term) killAt() time.Duration { return t.end - t.margin() }
+
+// stopAt is when the command gets TERM at the latest.
+func (t *term) stopAt() time.Duration { return t.killAt() - t.killAfter }
