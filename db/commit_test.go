@@ -70,7 +70,7 @@ func awaitAsked(d *DB, n int) {
 	}
 }
 
-// refuses says whether Close has got so far that nothing new is taken.
+// refuses reports whether Close has got so far that nothing new is taken.
 func refuses(d *DB) bool {
 	return d.writer.Closed()
 }

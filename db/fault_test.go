@@ -33,7 +33,7 @@ var faults = []fault{
 	{"short write", memdisk.Short(700, syscall.EIO), false, 3},
 }
 
-// may says whether a call can fail so. A failed Store is the end of the process.
+// may reports whether a call can fail so. A failed Store is the end of the process.
 func (f fault) may(op memdisk.Op) bool {
 	switch op.Kind {
 	case memdisk.Store:
@@ -210,7 +210,7 @@ func (f *faulty) live(fs *memdisk.FS, hook func(memdisk.Op) error) error {
 	return nil
 }
 
-// mustStop says whether a failed call leaves it open what is on the disk. Not so a
+// mustStop reports whether a failed call leaves it open what is on the disk. Not so a
 // full disk where something is made ahead of need, nor the index of the values,
 // which is a copy.
 func mustStop(op memdisk.Op) bool {

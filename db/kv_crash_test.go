@@ -28,7 +28,7 @@ type valueNote struct {
 	lo, hi int64
 }
 
-// over says whether the value's time may have been over by now.
+// over reports whether the value's time may have been over by now.
 func (n valueNote) over(now int64) bool { return n.lo != 0 && n.lo <= now }
 
 // valueLedger is what may be found of each key. Each belongs to one client, so at

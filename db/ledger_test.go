@@ -306,7 +306,7 @@ func (l *ledger) checkNumber(k slot.Key, e entry, f found) error {
 // checkValue also returns what is certain of the value from then on.
 func (l *ledger) checkValue(k slot.Key, e entry, f found, at int64) (sure entry, err error) {
 	open := l.onTheirWay(k)
-	// over says whether what ends then may have been over, now or at the latest
+	// over reports whether what ends then may have been over, now or at the latest
 	// time of the process before.
 	over := func(end int64) bool { return end != 0 && end <= max(at, l.now+l.ahead) }
 	if f.live == e.live && f.value == e.sum && f.version == e.version && (!e.live || e.hi == 0 || e.hi > at) {
@@ -403,5 +403,5 @@ func checkAnswers(notes []any) error {
 	return nil
 }
 
-// isUnknown says whether the disk failed during the very write.
+// isUnknown reports whether the disk failed during the very write.
 func isUnknown(err error) bool { return errors.Is(err, ErrUnknown) }

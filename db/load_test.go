@@ -64,7 +64,7 @@ func (l *load) run() error {
 	return l.err
 }
 
-// refused says whether an answer is one that the load has to expect.
+// refused reports whether an answer is one that the load has to expect.
 func refused(err error) bool {
 	var conflict *ConflictError
 	var held *HeldError
@@ -77,7 +77,7 @@ func (l *load) want(err error) {
 	}
 }
 
-// failed says whether an answer is one that tells of a failed disk.
+// failed reports whether an answer is one that tells of a failed disk.
 func failed(err error) bool {
 	return errors.Is(err, ErrUnknown) || errors.Is(err, ErrStopped) || errors.Is(err, ErrFull) || errors.Is(err, ErrDamaged)
 }

@@ -6,7 +6,7 @@ import (
 	"clouddragon/internal/units"
 )
 
-// wantsJSON says whether the client prefers application/json to text/plain: the
+// wantsJSON reports whether the client prefers application/json to text/plain: the
 // one of them with the higher q in Accept is chosen, and of two with the same q
 // the first. Only these two names count, so that a browser's list and curl's */*
 // are answered with text. With neither, a batch is answered as it was asked.

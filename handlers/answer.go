@@ -215,7 +215,7 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// isValue says whether the answer is a stored value, or that it has not changed.
+// isValue reports whether the answer is a stored value, or that it has not changed.
 func (c *call) isValue() bool {
 	get := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
 	return c.api == KV && get && c.status < http.StatusBadRequest
@@ -265,7 +265,7 @@ func (s *server) send(c *call) {
 // that the connection can be used again. Behind more the connection is closed.
 const smallBody = 64 << 10
 
-// bodyRemains says whether the client may go on to send a body for long after it
+// bodyRemains reports whether the client may go on to send a body for long after it
 // is answered. A short one is waited for a while.
 func (s *server) bodyRemains(c *call) bool {
 	n := c.r.ContentLength

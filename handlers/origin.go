@@ -33,7 +33,7 @@ func (s *server) checkOrigin(c *call) error {
 	return nil
 }
 
-// forAnyPage says whether a page of any site may ask for this.
+// forAnyPage reports whether a page of any site may ask for this.
 func (c *call) forAnyPage() bool {
 	get := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
 	return get && (c.api == Healthz || c.r.URL.Path == "/")
@@ -43,7 +43,7 @@ func forbidden(format string, args ...any) error {
 	return &refusal{http.StatusForbidden, fmt.Sprintf(format, args...)}
 }
 
-// sameOrigin says whether the origin of a page is at host, the Host of a request.
+// sameOrigin reports whether the origin of a page is at host, the Host of a request.
 // The scheme is not compared: a proxy may take TLS off.
 func sameOrigin(origin, host string) bool {
 	scheme, at, ok := strings.Cut(origin, "://")
@@ -61,14 +61,14 @@ func sameOrigin(origin, host string) bool {
 	return at != "" && strings.EqualFold(at, host)
 }
 
-// overTCP says whether the request came over a network. One whose connection is
+// overTCP reports whether the request came over a network. One whose connection is
 // not known did, as far as one can tell.
 func (c *call) overTCP() bool {
 	local, ok := c.r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return !ok || local.Network() != "unix"
 }
 
-// isLoopback says whether a Host, perhaps with a port, is this machine by a name
+// isLoopback reports whether a Host, perhaps with a port, is this machine by a name
 // that no other site can have. A request of HTTP/1.0 may have none: no browser
 // sends that.
 func isLoopback(host string) bool {

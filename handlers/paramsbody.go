@@ -141,7 +141,7 @@ func (p *params) takeJSON(name string, value json.Token) error {
 	return badRequest("in JSON %s must be %s", name, kind)
 }
 
-// loneSurrogate says whether valid JSON has an escape such as \ud800 without its
+// loneSurrogate reports whether valid JSON has an escape such as \ud800 without its
 // other half. The decoder would read it as U+FFFD, and two ids as the same.
 func loneSurrogate(b []byte) bool {
 	for {

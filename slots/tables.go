@@ -83,7 +83,7 @@ func Open(o Options, want [4]int64) (*Tables, error) {
 	return t, nil
 }
 
-// Has says whether r lies within its file.
+// Has reports whether r lies within its file.
 func (t *Tables) Has(r Ref) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

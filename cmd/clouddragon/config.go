@@ -244,7 +244,7 @@ func checkListen(s string) error {
 	return nil
 }
 
-// local says whether no other machine can reach the address.
+// local reports whether no other machine can reach the address.
 func local(listen string) bool {
 	if strings.HasPrefix(listen, "unix:") {
 		return true

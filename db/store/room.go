@@ -88,7 +88,7 @@ func (r *room) Begin() (reserve int) {
 // full, and not because the next segment is only being made.
 func (r *room) Blocked() bool { return r.full.Load() }
 
-// Fits says whether a call has the room that it needs.
+// Fits reports whether a call has the room that it needs.
 func (r *room) Fits(c *commit.Call, used int, empty bool) commit.Verdict {
 	need, have := needs(c), r.free
 	if c.Op.Frees() {

@@ -84,12 +84,12 @@ type Mapping interface {
 	Close() error
 }
 
-// IsFull says whether err means that the disk, or the quota, is full.
+// IsFull reports whether err means that the disk, or the quota, is full.
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// IsNoDescriptor says whether err means that the process, or the machine, has no
+// IsNoDescriptor reports whether err means that the process, or the machine, has no
 // file descriptor left: nothing was done, and the disk is neither full nor failed.
 func IsNoDescriptor(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)

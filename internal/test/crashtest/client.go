@@ -34,7 +34,7 @@ func (a answer) number() (int64, error) {
 	return strconv.ParseInt(strings.TrimSuffix(a.body, "\n"), 10, 64)
 }
 
-// unknown says whether it is open if the call was done.
+// unknown reports whether it is open if the call was done.
 func (a answer) unknown() bool {
 	return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "outcome is unknown")
 }

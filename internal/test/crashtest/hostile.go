@@ -93,7 +93,7 @@ func say(addr, text string, end bool) (string, error) {
 	return string(b), nil
 }
 
-// gaveUp says whether an error only tells that an end of a connection is closed.
+// gaveUp reports whether an error only tells that an end of a connection is closed.
 func gaveUp(err error) bool {
 	return slices.ContainsFunc([]error{syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN, net.ErrClosed},
 		func(e error) bool { return errors.Is(err, e) })

@@ -122,7 +122,7 @@ func (l *ledger) recoveredCounter(target string, got, bound int64) {
 	*b = counterBook{known: got}
 }
 
-// reaches says whether some of the unsure adds sum up to n, power by power.
+// reaches reports whether some of the unsure adds sum up to n, power by power.
 func (b *counterBook) reaches(n int64) bool {
 	rests := map[int64]bool{n: true}
 	for _, unsure := range b.unsure {

@@ -116,7 +116,7 @@ func (l *ledger) settleValue(b *valueBook, s *set) {
 	}
 }
 
-// mayBeDeleted says whether a delete can have come after a set.
+// mayBeDeleted reports whether a delete can have come after a set.
 func (b *valueBook) mayBeDeleted(s *set) bool {
 	for _, d := range b.deletes {
 		if d.ended > s.begun {
@@ -126,7 +126,7 @@ func (b *valueBook) mayBeDeleted(s *set) bool {
 	return false
 }
 
-// wasDeleted says whether a delete that was done began after a set had ended.
+// wasDeleted reports whether a delete that was done began after a set had ended.
 func (b *valueBook) wasDeleted(s *set) bool {
 	for _, d := range b.deletes {
 		if d.acked && d.begun > s.ended {

@@ -149,7 +149,7 @@ func (c *Cut) Last() Op {
 // Marks returns the notes before the cut, in order. The caller must not change them.
 func (c *Cut) Marks() []any { return slices.Clip(c.marks) }
 
-// Unsynced says whether anything is not durable: if not, the cut leaves one state only.
+// Unsynced reports whether anything is not durable: if not, the cut leaves one state only.
 func (c *Cut) Unsynced() bool {
 	return slices.ContainsFunc(c.images, func(m *image) bool { return len(m.ops)+len(m.sizes)+len(m.dirty) > 0 })
 }
@@ -209,7 +209,7 @@ func (f *fate) pick(n int) int {
 	return f.rnd.IntN(n + 1)
 }
 
-// torn says whether the first store that does not survive survives in part.
+// torn reports whether the first store that does not survive survives in part.
 func (f *fate) torn() bool {
 	return f.tear && f.share != none && f.rnd.IntN(4) == 0
 }

@@ -227,7 +227,7 @@ func (c *change) hide(lo, hi int) {
 	}
 }
 
-// overwritten says whether nothing is left of a lost change.
+// overwritten reports whether nothing is left of a lost change.
 func (c change) overwritten() bool {
 	return c.hidden != nil && !slices.Contains(c.hidden[c.lo:c.hi], false)
 }
