@@ -42,6 +42,9 @@ var (
 	ErrUnknown     = commit.ErrUnknown
 )
 
+// GroupError says which operation of a group or of a batch was refused.
+type GroupError = commit.GroupError
+
 // ConflictError is returned when the state of the thing does not allow the
 // call: a bound, an overflow, a version, a lock that another holds. Nothing changed.
 type ConflictError struct {

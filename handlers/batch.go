@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"clouddragon/db"
-	"clouddragon/db/commit"
 )
 
 // The table of endpoints gets its line here, since a batch looks its calls up in it.
@@ -249,7 +248,7 @@ func (b *batch) check(i int) error {
 
 // refused names the call that has refused the whole batch.
 func (b *batch) refused(err error) error {
-	var g *commit.GroupError
+	var g *db.GroupError
 	if !errors.As(err, &g) {
 		return err
 	}

@@ -19,6 +19,9 @@ var imports = []struct {
 	{"internal/front", nil},
 	{"metrics", nil},
 	{"internal/names", []string{"internal/disk", "internal/format"}},
+	{"internal/boottime", nil},
+	{"internal/client", []string{"internal/boottime", "internal/units"}},
+	{"internal/job", []string{"internal/boottime", "internal/client"}},
 	{"internal/archive", []string{"internal/disk", "internal/format"}},
 	{"kvlog/wal", []string{"internal/disk", "internal/format"}},
 	{"slots", []string{"internal/disk", "internal/format", "internal/hashindex"}},
@@ -29,7 +32,7 @@ var imports = []struct {
 	{"internal/replica", []string{"internal/disk", "internal/format", "kvlog/wal", "db/commit", "db/store", "db"}},
 	{"handlers", []string{"internal/front", "internal/units", "db", "internal/replica"}},
 	{"cmd/clouddragon", []string{
-		"internal/archive", "internal/disk", "internal/front", "internal/logqueue", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
+		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/logqueue", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
 	}},
 	{"bench", nil},
 	{"internal/test/memdisk", []string{"internal/disk"}},
@@ -41,8 +44,8 @@ var imports = []struct {
 // onlyIn says which packages may import a package from elsewhere; a name that ends
 // in a slash stands for all packages below it.
 var onlyIn = map[string][]string{
-	"net/http":              {"handlers", "internal/front", "internal/replica", "metrics", "cmd/clouddragon", "bench", "internal/test/"},
-	"golang.org/x/sys/":     {"internal/disk", "internal/front", "cmd/clouddragon", "db/commit", "bench", "internal/test/"},
+	"net/http":              {"handlers", "internal/client", "internal/front", "internal/replica", "metrics", "cmd/clouddragon", "bench", "internal/test/"},
+	"golang.org/x/sys/":     {"internal/boottime", "internal/disk", "internal/front", "internal/job", "cmd/clouddragon", "db/commit", "bench", "internal/test/"},
 	"github.com/edsrzf/":    {"internal/disk"},
 	"github.com/goccy/":     {"cmd/clouddragon"},
 	"github.com/prometheus": {"metrics"},
