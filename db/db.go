@@ -47,8 +47,10 @@ type Options struct {
 	// Files is how many files of log segments may be open for reading at a time, and
 	// with that how many reads of values may be under way; 0: 512.
 	Files   int
-	Waiters int   // callers that may wait for locks and mutexes at once; 0: 100,000
-	Clock   Clock // nil: the machine's
+	Waiters int // callers that may wait for locks and mutexes at once; 0: 100,000
+	// Watchers is how many may watch something or listen to events at once; 0: 100,000.
+	Watchers int
+	Clock    Clock // nil: the machine's
 
 	Log      *slog.Logger // nil: none
 	Observer Observer     // nil: none
@@ -92,6 +94,9 @@ func (o *Options) defaults() {
 	if o.Waiters == 0 {
 		o.Waiters = 100_000
 	}
+	if o.Watchers == 0 {
+		o.Watchers = 100_000
+	}
 	if o.Clock == nil {
 		o.Clock = commit.MachineClock()
 	}
@@ -108,12 +113,13 @@ type DB struct {
 	observer Observer
 	log      *slog.Logger
 
-	store   *store.Store
-	writer  *commit.Writer
-	tokens  *commit.Tokens
-	locks   *locks
-	rates   *rates
-	mutexes *Mutexes
+	store    *store.Store
+	writer   *commit.Writer
+	tokens   *commit.Tokens
+	locks    *locks
+	rates    *rates
+	mutexes  *Mutexes
+	watchers *watchers
 
 	reads     reads
 	reserving atomic.Bool // a block of tokens is on its way
@@ -137,6 +143,7 @@ func Open(o Options) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{observer: o.Observer, log: o.Log, store: s, tokens: r.Tokens, reads: make(reads, min(maxReads, o.Files))}
+	d.watchers = newWatchers(o.Watchers)
 	waiters := lease.NewLimit(o.Waiters)
 	d.locks = newLocks(waiters)
 	if err := d.locks.restore(s); err != nil {
@@ -147,16 +154,22 @@ func Open(o Options) (*DB, error) {
 		return nil, errors.Join(err, s.Abandon())
 	}
 	d.rates = newRates(waiters)
-	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Observer: o.Observer})
+	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Changed: d.watchers.mutexChanged, Observer: o.Observer})
 	d.writer = s.NewWriter(r, commit.Options{
 		Parts:      []commit.Part{d.locks, d.rates},
 		Ends:       ends,
 		QuietAfter: o.QuietAfter,
 		Batch:      o.Observer.Committed,
+		Publish:    d.publish,
 	})
 	s.Start()
 	d.writer.Start()
 	return d, nil
+}
+
+// publish tells all who want to know what a durable batch has changed.
+func (d *DB) publish(_ commit.Moment, touched []commit.Touched) {
+	d.watchers.publish(touched)
 }
 
 // Failed is closed once writes are stopped.
@@ -165,10 +178,11 @@ func (d *DB) Failed() <-chan struct{} { return d.writer.Failed() }
 // Err says why writes are stopped; nil while they are not.
 func (d *DB) Err() error { return d.writer.Err() }
 
-// Drain makes whoever waits for a lock, now or later, get ErrStopping. Other
-// calls go on.
+// Drain makes whoever waits for a lock or watches something, now or later, get
+// ErrStopping. Other calls go on.
 func (d *DB) Drain() {
 	d.draining.Store(true)
+	d.watchers.drain()
 	d.writer.Drain()
 	d.mutexes.Drain()
 }
@@ -189,7 +203,8 @@ type Stats struct {
 	Queue          int // operations that the writer has not yet taken
 	Commits        uint64
 	Locks, Mutexes lease.Stats
-	Stopped        bool // the disk failed
+	Watchers       int64 // who watch something or listen to events
+	Stopped        bool  // the disk failed
 	// BackedUp is the moment of the last backup that was written whole; zero: none
 	// was since Open.
 	BackedUp time.Time
@@ -203,13 +218,13 @@ func (d *DB) Stats() Stats {
 	}
 	return Stats{
 		BackedUp: backedUp,
-
-		Stats:   d.store.Stats(),
-		Queue:   d.writer.Waiting(),
-		Commits: d.writer.Commits(),
-		Locks:   d.locks.stats(),
-		Mutexes: d.mutexes.Stats(),
-		Stopped: d.Err() != nil,
+		Stats:    d.store.Stats(),
+		Queue:    d.writer.Waiting(),
+		Commits:  d.writer.Commits(),
+		Locks:    d.locks.stats(),
+		Mutexes:  d.mutexes.Stats(),
+		Watchers: d.watchers.n.Load(),
+		Stopped:  d.Err() != nil,
 	}
 }
 

@@ -34,8 +34,11 @@ type mutexOptions struct {
 	// Token answers the next fencing token. It is called with a shard locked, so
 	// it should rarely wait. Its error is the answer to the one who would have
 	// been granted the mutex, which goes to the next instead.
-	Token    func() (int64, error)
-	Limit    *lease.Limit // of callers that wait
+	Token func() (int64, error)
+	Limit *lease.Limit // of callers that wait
+	// Changed is called with a shard locked when a mutex has other holders; nil: it
+	// is not.
+	Changed  func(lease.Key)
 	Observer Observer
 }
 
@@ -266,6 +269,12 @@ func (s *mutexShard) expire(now, wall int64) {
 // refused.
 func (s *mutexShard) tell(now, wall int64, events []lease.Event) {
 	for _, e := range events {
+		switch e.Kind {
+		case lease.HolderGranted, lease.HolderEnded, lease.HolderRests:
+			if s.o.Changed != nil {
+				s.o.Changed(e.Key)
+			}
+		}
 		a := mutexAnswer{at: now}
 		switch e.Kind {
 		case lease.HolderGranted:

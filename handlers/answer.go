@@ -172,7 +172,7 @@ type problem struct {
 // unavailable returns which of the reasons for a 503 err is, or nil. What err
 // says beyond that is for the log: it may name files.
 func unavailable(err error) error {
-	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnknown} {
+	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrWatchers, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnknown} {
 		if errors.Is(err, reason) {
 			return reason
 		}

@@ -27,9 +27,10 @@ func takeLock(s *server, c *call) error {
 	return c.sayNumber(token)
 }
 
-// GET /db/:acc/lock/:id?token=
+// GET /db/:acc/lock/:id?token= in a batch
 var readLock = durable(
 	func(_ *server, a *ask) (*db.LockRead, error) {
+		alone(&a.params)
 		op := &db.LockRead{Key: a.key, Token: a.params.number("token", 0, 1, math.MaxInt64)}
 		return op, a.params.bad
 	},

@@ -106,25 +106,25 @@ type endpoint struct {
 }
 
 var endpoints = []endpoint{
-	{api: Sequence, method: "GET", serve: getSequence, steps: readSequence},
+	{api: Sequence, method: "GET", params: []string{"not", "wait"}, serve: watchable(getSequence, watchSequence), steps: readSequence, waits: true},
 	{api: Sequence, method: "POST", params: []string{"n", "above", "lock", "token"}, steps: addSequence},
 	{api: Sequence, method: "DELETE", params: []string{"lock", "token"}, steps: resetSequence},
 
-	{api: Counter, method: "GET", serve: getCounter, steps: readCounter},
+	{api: Counter, method: "GET", params: []string{"not", "wait"}, serve: watchable(getCounter, watchCounter), steps: readCounter, waits: true},
 	{api: Counter, method: "POST", params: []string{"add", "set", "min", "max", "if", "ttl", "touch", "lock", "token"}, steps: addCounter},
 	{api: Counter, method: "DELETE", params: []string{"lock", "token"}, steps: resetCounter},
 
-	{api: KV, method: "GET", params: []string{"ver"}, serve: getValue, steps: readValue, waits: true}, // for memory
+	{api: KV, method: "GET", params: []string{"ver", "not", "wait"}, serve: watchable(getValue, watchValue), steps: readValue, waits: true}, // also for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
-	{api: MLock, method: "GET", params: []string{"token"}, serve: getMutex},
+	{api: MLock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getMutex, watchMutex), waits: true},
 	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, waits: true},
 	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex},
 
-	{api: Lock, method: "GET", params: []string{"token"}, steps: readLock},
+	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getLock, watchLock), steps: readLock, waits: true},
 	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 

@@ -36,7 +36,8 @@ var readSequence, resetSequence = readNumber(false), resetNumber(false)
 func readNumber(counter bool) *steps {
 	return durable(
 		func(_ *server, a *ask) (*db.NumberRead, error) {
-			return &db.NumberRead{Key: a.key, Counter: counter}, nil
+			alone(&a.params)
+			return &db.NumberRead{Key: a.key, Counter: counter}, a.params.bad
 		},
 		func(op *db.NumberRead) result { return numbered(op.Value) },
 	)

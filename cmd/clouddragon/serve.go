@@ -171,6 +171,7 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		BackupHold:   c.Backup.Hold,
 		Files:        of.segments,
 		Waiters:      c.Limits.Waiters,
+		Watchers:     c.Limits.Watchers,
 		Log:          log,
 		Observer:     newObserver(m),
 	}

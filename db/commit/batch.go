@@ -186,6 +186,7 @@ func (w *Writer) append() bool {
 	if step := state.Moment.Stepped(tx.moment); tx.dated && step != 0 {
 		w.o.Logger.Warn("the wall clock was set; nothing that is held or stored ends earlier or later for it", "forward", step.Round(time.Millisecond))
 	}
+	w.changes.Add(1)
 	if err := state.Apply(tx.records.At(end), steps); err != nil {
 		w.Fail(err) // the log has the batch: the next start applies it
 		return false
@@ -193,6 +194,10 @@ func (w *Writer) append() bool {
 	if w.o.Ends != nil {
 		w.o.Ends.applied(tx.entries)
 	}
+	if w.o.Publish != nil && len(tx.touched) > 0 {
+		w.o.Publish(tx.moment, tx.touched)
+	}
+	w.changes.Add(1)
 	state.Version = tx.version
 	if tx.tokenLimit != 0 {
 		w.o.Tokens.limit.Store(tx.tokenLimit)
@@ -204,9 +209,6 @@ func (w *Writer) append() bool {
 	w.quiet = tx.dated && tx.records.Records() == 1
 	w.appended = began.Add(took)
 	w.commits.Add(1)
-	if w.o.Publish != nil && len(tx.touched) > 0 {
-		w.o.Publish(tx.touched)
-	}
 	if w.o.Batch != nil {
 		w.o.Batch(Batch{Calls: len(tx.answers), Bytes: tx.records.Len(), Sync: took})
 	}

@@ -47,7 +47,7 @@ type published struct {
 	all []commit.Touched
 }
 
-func (p *published) publish(changes []commit.Touched) {
+func (p *published) publish(_ commit.Moment, changes []commit.Touched) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range changes {

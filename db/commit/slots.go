@@ -88,8 +88,8 @@ func (tx *Tx) Put(e *Entry, payload []byte) error {
 }
 
 func (tx *Tx) store(e *Entry, payload []byte) {
+	tx.touch(Touched{Kind: e.key.Kind, Acc: e.key.Acc, ID: e.key.ID, Sub: e.key.Sub, Payload: payload, Created: !e.live})
 	e.payload, e.live, e.dirty = payload, true, true
-	tx.touch(Touched{Kind: e.key.Kind, Acc: e.key.Acc, ID: e.key.ID, Sub: e.key.Sub, Payload: payload})
 }
 
 // leaveSlot gives back the slot that e got in this transaction, if any.
@@ -140,7 +140,7 @@ func (tx *Tx) Replace(from slots.Key, fromHash uint64, to slots.Key, toHash uint
 		owner = old.index + 1
 	}
 	old.live, old.dirty, old.placed, old.from, old.payload = false, true, false, 0, nil
-	tx.touch(Touched{Kind: from.Kind, Acc: from.Acc, ID: from.ID, Sub: from.Sub, Gone: true})
+	tx.touch(Touched{Kind: from.Kind, Acc: from.Acc, ID: from.ID, Sub: from.Sub, Gone: true, Handed: true})
 
 	e := tx.Entry(to, toHash)
 	tx.change(e)

@@ -56,11 +56,18 @@ type Touched struct {
 	Kind    uint8
 	Acc, ID string
 	Sub     uint64
-	Version uint64 // of a value
 	Payload []byte // of a slot; valid until Publish returns
+	Created bool   // it did not exist before
 	Gone    bool   // it was deleted, or its time is over
 	Expired bool   // it changed because time has passed
 	EndOnly bool   // of a value: it has another end, and is the same otherwise
+	Handed  bool   // it is gone, and what is touched next took its place
+
+	// Of a value; Version and Expires also of one that is gone.
+	Version uint64
+	Size    int // bytes
+	Type    string
+	Expires int64 // in database time, ns; 0: never
 }
 
 // Part is state in memory that changes together with slots and values, such as
@@ -159,7 +166,7 @@ func (tx *Tx) bytes() int {
 // touch notes a change for whoever listens.
 func (tx *Tx) touch(t Touched) {
 	if tx.touches {
-		t.Expired = tx.expired
+		t.Expired = t.Expired || tx.expired
 		tx.touched = append(tx.touched, t)
 	}
 }

@@ -67,9 +67,13 @@ type NewValue struct {
 
 // PutValue stores a value and returns its version.
 func (tx *Tx) PutValue(e *ValueEntry, v *NewValue) (version uint64) {
+	live := e.Live(tx.Now())
+	if e.found.OK && !live {
+		tx.touchGone(e)
+	}
 	tx.version++
 	tx.putValue(e, v, tx.version)
-	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: tx.version})
+	tx.touch(touchedValue(e, v, tx.version, Touched{Created: !live}))
 	return tx.version
 }
 
@@ -77,7 +81,14 @@ func (tx *Tx) PutValue(e *ValueEntry, v *NewValue) (version uint64) {
 // version stays.
 func (tx *Tx) RetimeValue(e *ValueEntry, v *NewValue) {
 	tx.putValue(e, v, e.found.Version)
-	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: e.found.Version, EndOnly: true})
+	tx.touch(touchedValue(e, v, e.found.Version, Touched{EndOnly: true}))
+}
+
+// touchedValue fills in what a value is.
+func touchedValue(e *ValueEntry, v *NewValue, version uint64, t Touched) Touched {
+	t.Acc, t.ID, t.Version = e.key.Acc, e.key.ID, version
+	t.Size, t.Type, t.Expires = len(v.Data), v.Type, v.Expires
+	return t
 }
 
 func (tx *Tx) putValue(e *ValueEntry, v *NewValue, version uint64) {
@@ -104,8 +115,16 @@ func (tx *Tx) RemoveValue(e *ValueEntry, tombstone bool, origin uint64) {
 		step.Tombstone = tx.addTombstone(e.key, origin)
 	}
 	tx.steps = append(tx.steps, step)
-	tx.touch(Touched{Acc: e.key.Acc, ID: e.key.ID, Version: e.found.Version, Gone: true})
+	tx.touchGone(e)
 	e.found, e.after = kvlog.Found{}, 0
+}
+
+// touchGone notes that the value that a key has is gone, for whoever listens.
+func (tx *Tx) touchGone(e *ValueEntry) {
+	tx.touch(Touched{
+		Acc: e.key.Acc, ID: e.key.ID, Gone: true, Expired: !e.Live(tx.Now()),
+		Version: e.found.Version, Expires: e.found.Expires,
+	})
 }
 
 // addTombstone adds the record that a key has no value, and returns its size.

@@ -51,9 +51,10 @@ type Options struct {
 
 	// Batch, if not nil, is called after each batch that was written.
 	Batch func(Batch)
-	// Publish, if not nil, is called with what a batch has touched, after the batch is
-	// applied and before its calls are answered. It must not block.
-	Publish func([]Touched)
+	// Publish, if not nil, is called with what a batch has touched and the moment at
+	// which it was decided, after the batch is applied and before Position tells of it
+	// and its calls are answered. It must not block.
+	Publish func(at Moment, touched []Touched)
 	// Maintain is called after each batch, since there may be work for the background
 	// goroutines. It must not block.
 	Maintain func()
@@ -122,6 +123,7 @@ type Writer struct {
 	position Position
 
 	commits  atomic.Uint64
+	changes  atomic.Uint64 // odd while a batch is applied and published
 	failOnce sync.Once
 	failure  atomic.Pointer[error]
 	failed   chan struct{}
@@ -175,6 +177,13 @@ func (w *Writer) Position() Position {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.position
+}
+
+// Changes counts the batches that were applied and published. ok is false while one
+// is applied that is not yet published: what was read may be a part of it.
+func (w *Writer) Changes() (n uint64, ok bool) {
+	n = w.changes.Load()
+	return n / 2, n%2 == 0
 }
 
 // Wake makes the standby check whether there is something to do.

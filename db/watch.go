@@ -1,0 +1,309 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/lease"
+)
+
+// A watcher waits until something is no longer what its caller knows. It joins
+// the list of its thing, reads the thing, and waits for the list to be closed if
+// the thing is as before. A commit closes the lists of what it touched, once it is
+// durable and can be read, so no change is missed and none is told early.
+
+// kindMutex is the kind of mutexes among what is watched; no slot has it.
+const kindMutex uint8 = 255
+
+// valueKind is the kind of values among what is touched.
+const valueKind uint8 = 0
+
+var (
+	// ErrUnchanged is returned when nothing has changed in the time that a
+	// watcher waits.
+	ErrUnchanged = errors.New("nothing has changed")
+	// ErrWatchers is returned when there are too many watchers already.
+	ErrWatchers = errors.New("too many watchers: try again later")
+)
+
+// Not is what a watcher knows: it waits while the thing is just that.
+type Not struct {
+	None  bool  // there is none, or nobody holds it
+	Value int64 // else: the value, the version or a holder's token
+}
+
+// is reports whether something that has n, or does not exist, is as the watcher
+// knows it.
+func (not Not) is(n int64, exists bool) bool {
+	if not.None || !exists {
+		return not.None && !exists
+	}
+	return n == not.Value
+}
+
+// watchKey names what is watched.
+type watchKey struct {
+	kind uint8
+	Key
+}
+
+// watched is the list of those who watch one thing.
+type watched struct {
+	changed chan struct{} // closed once the thing has changed
+	n       int           // how many wait
+}
+
+// watchers are all who watch.
+type watchers struct {
+	limit int64
+	n     atomic.Int64 // watchers and streams of events
+
+	keys    atomic.Int64 // how many things are watched
+	mu      sync.Mutex   // guards watched; held for a moment
+	watched map[watchKey]*watched
+
+	drained   chan struct{} // closed once the server stops
+	drainOnce sync.Once
+}
+
+func newWatchers(limit int) *watchers {
+	return &watchers{limit: int64(limit), watched: make(map[watchKey]*watched), drained: make(chan struct{})}
+}
+
+// begin counts one more watcher; end has to follow, unless there are too many.
+func (w *watchers) begin() error {
+	if w.n.Add(1) > w.limit {
+		w.n.Add(-1)
+		return ErrWatchers
+	}
+	return nil
+}
+
+func (w *watchers) end() { w.n.Add(-1) }
+
+// join puts one more on the list of a thing.
+func (w *watchers) join(k watchKey) *watched {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := w.watched[k]
+	if l == nil {
+		l = &watched{changed: make(chan struct{})}
+		w.watched[k] = l
+		w.keys.Store(int64(len(w.watched)))
+	}
+	l.n++
+	return l
+}
+
+// leave takes one off a list, which may be closed.
+func (w *watchers) leave(k watchKey, l *watched) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.n--; l.n == 0 && w.watched[k] == l {
+		delete(w.watched, k)
+		w.keys.Store(int64(len(w.watched)))
+	}
+}
+
+// take appends the list of a thing to lists, and forgets it. w.mu must be held.
+func (w *watchers) take(lists []*watched, k watchKey) []*watched {
+	if l := w.watched[k]; l != nil {
+		delete(w.watched, k)
+		lists = append(lists, l)
+	}
+	return lists
+}
+
+// publish tells those who watch what a durable batch has touched. Waking up
+// thousands takes a while, so another goroutine does it.
+func (w *watchers) publish(touched []commit.Touched) {
+	// Who joins later reads what is applied already.
+	if w.keys.Load() == 0 {
+		return
+	}
+	var lists []*watched
+	w.mu.Lock()
+	for i := range touched {
+		t := &touched[i]
+		lists = w.take(lists, watchKey{t.Kind, Key{t.Acc, t.ID}})
+	}
+	w.keys.Store(int64(len(w.watched)))
+	w.mu.Unlock()
+	if len(lists) > 0 {
+		go wakeAll(lists)
+	}
+}
+
+// mutexChanged tells those who watch a mutex.
+func (w *watchers) mutexChanged(k lease.Key) {
+	if w.keys.Load() == 0 {
+		return
+	}
+	w.mu.Lock()
+	lists := w.take(nil, watchKey{kindMutex, Key(k)})
+	w.keys.Store(int64(len(w.watched)))
+	w.mu.Unlock()
+	if len(lists) > 0 {
+		go wakeAll(lists)
+	}
+}
+
+func wakeAll(lists []*watched) {
+	for _, l := range lists {
+		close(l.changed)
+	}
+}
+
+// drain makes all who watch, now or later, get ErrStopping.
+func (w *watchers) drain() { w.drainOnce.Do(func() { close(w.drained) }) }
+
+// watch waits until same says that a thing is no longer as the caller knows it.
+// end is the instant, in database time, at which the thing changes by itself; 0:
+// never. The error is ErrUnchanged, ErrWatchers, ErrStopping, same's or the
+// context's.
+func (d *DB) watch(ctx context.Context, k watchKey, wait time.Duration, same func() (same bool, end int64, err error)) error {
+	w := d.watchers
+	if err := w.begin(); err != nil {
+		return err
+	}
+	defer w.end()
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	for {
+		l := w.join(k)
+		is, end, err := same()
+		if err == nil && is {
+			err = d.await(ctx, l, late.C, end)
+		}
+		w.leave(k, l)
+		if err != nil || !is {
+			return err
+		}
+	}
+}
+
+// await waits until a list is closed, or it is time to look again.
+func (d *DB) await(ctx context.Context, l *watched, late <-chan time.Time, end int64) error {
+	var ended <-chan time.Time
+	if end != 0 {
+		// The timer stands still while the machine sleeps.
+		left := min(time.Duration(end-d.store.Clock.Now()), commit.ClockTick)
+		t := time.NewTimer(left)
+		defer t.Stop()
+		ended = t.C
+	}
+	select {
+	case <-d.watchers.drained:
+		return ErrStopping
+	default:
+	}
+	select {
+	case <-l.changed:
+		return nil
+	case <-ended:
+		return nil
+	case <-late:
+		return ErrUnchanged
+	case <-d.watchers.drained:
+		return ErrStopping
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// WatchValue waits until the version of a value is another than the one known, or
+// the wait is over: ErrUnchanged.
+func (d *DB) WatchValue(ctx context.Context, k Key, not Not, wait time.Duration) error {
+	return d.watch(ctx, watchKey{valueKind, k}, wait, func() (bool, int64, error) {
+		v, err := d.Head(ctx, k)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return false, 0, err
+		}
+		return not.is(v.Version, err == nil), d.endAfter(v.Left), nil
+	})
+}
+
+// WatchSequence waits until a sequence has another value than the one known, and
+// returns it, or ErrNotFound. ErrUnchanged says that the wait is over.
+func (d *DB) WatchSequence(ctx context.Context, k Key, not Not, wait time.Duration) (n int64, err error) {
+	return d.watchNumber(ctx, kindSequence, k, not, wait, func() (int64, int64, error) {
+		n, err := d.Sequence(k)
+		return n, 0, err
+	})
+}
+
+// WatchCounter is WatchSequence for a counter. It also returns how long the counter
+// still exists, 0 if it has no end.
+func (d *DB) WatchCounter(ctx context.Context, k Key, not Not, wait time.Duration) (n int64, left time.Duration, err error) {
+	n, err = d.watchNumber(ctx, kindCounter, k, not, wait, func() (int64, int64, error) {
+		n, l, err := d.CounterTTL(k)
+		left = l
+		return n, d.endAfter(left), err
+	})
+	return n, left, err
+}
+
+// endAfter is the instant at which something ends that has so long left; 0: never.
+func (d *DB) endAfter(left time.Duration) int64 {
+	if left == 0 {
+		return 0
+	}
+	return d.store.Clock.Now() + int64(left)
+}
+
+func (d *DB) watchNumber(ctx context.Context, kind uint8, k Key, not Not, wait time.Duration, read func() (n, end int64, err error)) (n int64, err error) {
+	var found error
+	err = d.watch(ctx, watchKey{kind, k}, wait, func() (same bool, end int64, err error) {
+		if n, end, found = read(); found != nil && found != ErrNotFound {
+			return false, 0, found
+		}
+		return not.is(n, found == nil), end, nil
+	})
+	if err == nil {
+		err = found
+	}
+	return n, err
+}
+
+// WatchLock waits while the token that is known holds a lock, or, with None,
+// while nobody holds it. It returns who holds it then, or ErrNotFound.
+// ErrUnchanged says that the wait is over.
+func (d *DB) WatchLock(ctx context.Context, k Key, not Not, wait time.Duration) (Holders, error) {
+	return d.watchHolders(ctx, kindLock, k, not, wait, func(token int64) (Holders, error) {
+		read := LockRead{Key: k, Token: token}
+		err := d.Do(&read)
+		return read.Holders, err
+	})
+}
+
+// WatchMutex is WatchLock for a mutex.
+func (d *DB) WatchMutex(ctx context.Context, k Key, not Not, wait time.Duration) (Holders, error) {
+	return d.watchHolders(ctx, kindMutex, k, not, wait, func(token int64) (Holders, error) {
+		return d.mutexes.Holders(k, token)
+	})
+}
+
+func (d *DB) watchHolders(ctx context.Context, kind uint8, k Key, not Not, wait time.Duration, read func(token int64) (Holders, error)) (all Holders, err error) {
+	var found error
+	err = d.watch(ctx, watchKey{kind, k}, wait, func() (bool, int64, error) {
+		if !not.None {
+			_, err := read(not.Value)
+			if held := (*HeldError)(nil); err == nil || !errors.As(err, &held) {
+				return err == nil, 0, err
+			}
+		}
+		all, found = read(0)
+		if found != nil && found != ErrNotFound {
+			return false, 0, found
+		}
+		return not.None && found != nil, 0, nil
+	})
+	if err == nil {
+		err = found
+	}
+	return all, err
+}

@@ -1,0 +1,380 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"clouddragon/internal/test/memdisk"
+)
+
+// far is a wait that no test sees the end of.
+const far = time.Hour
+
+// watching is a call that watches on a goroutine of its own.
+type watching struct {
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// startWatch runs watch and returns once it is on the list of its thing.
+func startWatch(t *testing.T, d *DB, watch func(ctx context.Context) error) *watching {
+	t.Helper()
+	before := d.watchers.n.Load()
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watching{cancel: cancel, done: make(chan error, 1)}
+	t.Cleanup(cancel)
+	go func() { w.done <- watch(ctx) }()
+	for d.watchers.n.Load() == before || d.watchers.keys.Load() == 0 {
+		select {
+		case err := <-w.done:
+			w.done <- err
+			return w
+		default:
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return w
+}
+
+// isListed reports whether somebody is on the list of a thing. A commit takes a
+// list before its calls are answered.
+func isListed(d *DB, kind uint8, k Key) bool {
+	d.watchers.mu.Lock()
+	defer d.watchers.mu.Unlock()
+	return d.watchers.watched[watchKey{kind, k}] != nil
+}
+
+// checkNobodyWatches reports what a watcher has left behind.
+func checkNobodyWatches(t *testing.T, d *DB) {
+	t.Helper()
+	d.watchers.mu.Lock()
+	defer d.watchers.mu.Unlock()
+	if n := d.watchers.n.Load(); n != 0 || len(d.watchers.watched) != 0 || d.watchers.keys.Load() != 0 {
+		t.Errorf("%d watchers and %d lists are left", n, len(d.watchers.watched))
+	}
+}
+
+func memoryDB(t *testing.T) (*DB, *memdisk.FS, *testClock) {
+	t.Helper()
+	fs, clock := memdisk.New(), newTestClock()
+	d := mustOpen(t, tiny(fs, clock))
+	t.Cleanup(func() { mustClose(t, d) })
+	return d, fs, clock
+}
+
+func TestWatcherIsToldOfEachKindOfChange(t *testing.T) {
+	k := Key{"acc", "id"}
+	ctx := context.Background()
+	for _, c := range []struct {
+		name   string
+		begin  func(d *DB) (int64, error)
+		change func(d *DB, clock *testClock, n int64) error
+		watch  func(d *DB, ctx context.Context, not Not) (int64, error)
+		want   error
+	}{
+		{"a sequence", func(d *DB) (int64, error) { return d.AddSequence(k, 1) },
+			func(d *DB, _ *testClock, _ int64) error { _, err := d.AddSequence(k, 1); return err },
+			func(d *DB, ctx context.Context, not Not) (int64, error) { return d.WatchSequence(ctx, k, not, far) }, nil},
+		{"a counter that is deleted", func(d *DB) (int64, error) { return d.AddCounter(k, 1, 0, 9) },
+			func(d *DB, _ *testClock, _ int64) error { return d.ResetCounter(k) },
+			func(d *DB, ctx context.Context, not Not) (int64, error) {
+				n, _, err := d.WatchCounter(ctx, k, not, far)
+				return n, err
+			}, ErrNotFound},
+		{"a value", func(d *DB) (int64, error) { return d.Set(SetRequest{Key: k, Check: AnyVersion}) },
+			func(d *DB, _ *testClock, _ int64) error {
+				_, err := d.Set(SetRequest{Key: k, Check: AnyVersion})
+				return err
+			},
+			func(d *DB, ctx context.Context, not Not) (int64, error) { return 0, d.WatchValue(ctx, k, not, far) }, nil},
+		{"a value that is deleted", func(d *DB) (int64, error) { return d.Set(SetRequest{Key: k, Check: AnyVersion}) },
+			func(d *DB, _ *testClock, _ int64) error { return d.DeleteValue(k, AnyVersion) },
+			func(d *DB, ctx context.Context, not Not) (int64, error) { return 0, d.WatchValue(ctx, k, not, far) }, nil},
+		{"a value that expires", func(d *DB) (int64, error) {
+			return d.Set(SetRequest{Key: k, Check: AnyVersion, TTL: time.Minute})
+		},
+			func(_ *DB, clock *testClock, _ int64) error { clock.pass(time.Minute); return nil },
+			func(d *DB, ctx context.Context, not Not) (int64, error) { return 0, d.WatchValue(ctx, k, not, far) }, nil},
+		{"a lock that is given back", func(d *DB) (int64, error) { return d.Lock(ctx, LockRequest{Key: k, Dur: far}) },
+			func(d *DB, _ *testClock, n int64) error { return d.Unlock(UnlockRequest{Key: k, Token: n}) },
+			func(d *DB, ctx context.Context, not Not) (int64, error) {
+				_, err := d.WatchLock(ctx, k, not, far)
+				return 0, err
+			}, ErrNotFound},
+		{"a lock that expires", func(d *DB) (int64, error) { return d.Lock(ctx, LockRequest{Key: k, Dur: time.Minute}) },
+			func(d *DB, clock *testClock, _ int64) error { clock.pass(time.Minute); d.writer.Wake(); return nil },
+			func(d *DB, ctx context.Context, not Not) (int64, error) {
+				_, err := d.WatchLock(ctx, k, not, far)
+				return 0, err
+			}, ErrNotFound},
+		{"a lock that rests", func(d *DB) (int64, error) { return d.Lock(ctx, LockRequest{Key: k, Dur: far, Least: far}) },
+			func(d *DB, _ *testClock, n int64) error { return d.Unlock(UnlockRequest{Key: k, Token: n}) },
+			func(d *DB, ctx context.Context, not Not) (int64, error) {
+				_, err := d.WatchLock(ctx, k, not, far)
+				return 0, err
+			}, nil},
+		{"a mutex that is given back", func(d *DB) (int64, error) { return d.LockMutex(ctx, LockRequest{Key: k, Dur: far}) },
+			func(d *DB, _ *testClock, n int64) error { return d.UnlockMutex(UnlockRequest{Key: k, Token: n}) },
+			func(d *DB, ctx context.Context, not Not) (int64, error) {
+				_, err := d.WatchMutex(ctx, k, not, far)
+				return 0, err
+			}, ErrNotFound},
+		{"a mutex that rests", func(d *DB) (int64, error) { return d.LockMutex(ctx, LockRequest{Key: k, Dur: far, Least: far}) },
+			func(d *DB, _ *testClock, n int64) error { return d.UnlockMutex(UnlockRequest{Key: k, Token: n}) },
+			func(d *DB, ctx context.Context, not Not) (int64, error) {
+				_, err := d.WatchMutex(ctx, k, not, far)
+				return 0, err
+			}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, _, clock := memoryDB(t)
+			none := startWatch(t, d, func(ctx context.Context) error {
+				_, err := c.watch(d, ctx, Not{None: true})
+				return err
+			})
+			n, err := c.begin(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := soon(t, "what makes it", none.done); err != nil {
+				t.Errorf("not=none: %v", err)
+			}
+			w := startWatch(t, d, func(ctx context.Context) error {
+				_, err := c.watch(d, ctx, Not{Value: n})
+				return err
+			})
+			if err := c.change(d, clock, n); err != nil {
+				t.Fatal(err)
+			}
+			if err := soon(t, "the change", w.done); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if _, err := c.watch(d, ctx, Not{Value: n + 1000}); c.want == nil && err != nil {
+				t.Errorf("another value than the one there: %v", err)
+			}
+			checkNobodyWatches(t, d)
+		})
+	}
+}
+
+// TestWatcherIsToldOfAHandOver watches as a holder whose lock another is given.
+func TestWatcherIsToldOfAHandOver(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	k, ctx := Key{"acc", "l"}, context.Background()
+	first, err := d.Lock(ctx, LockRequest{Key: k, Dur: far, Owner: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all Holders
+	w := startWatch(t, d, func(ctx context.Context) (err error) {
+		all, err = d.WatchLock(ctx, k, Not{Value: first}, far)
+		return err
+	})
+	next := make(chan error, 1)
+	go func() {
+		_, err := d.Lock(ctx, LockRequest{Key: k, Dur: far, Owner: "b", Wait: far})
+		next <- err
+	}()
+	for d.Stats().Locks.Waiting == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := d.Unlock(UnlockRequest{Key: k, Token: first}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(soon(t, "the hand-over", w.done), soon(t, "the lock", next)); err != nil {
+		t.Fatal(err)
+	}
+	if all.Holders[0].Owner != "b" {
+		t.Errorf("the watcher sees %+v, want the new holder", all.Holders[0])
+	}
+}
+
+// TestWatcherIsNotToldBeforeItIsDurable looks at a list while the change is on its
+// way to disk.
+func TestWatcherIsNotToldBeforeItIsDurable(t *testing.T) {
+	d, fs, _ := memoryDB(t)
+	k := Key{"acc", "id"}
+	w := startWatch(t, d, func(ctx context.Context) error {
+		_, err := d.WatchSequence(ctx, k, Not{None: true}, far)
+		return err
+	})
+	early := false
+	syncs := 0
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind == memdisk.Sync && strings.Contains(op.Name, "/log/") && syncs == 0 {
+			syncs++
+			early = !isListed(d, kindSequence, k)
+		}
+		return nil
+	})
+	if _, err := d.AddSequence(k, 1); err != nil {
+		t.Fatal(err)
+	}
+	fs.Fail(nil)
+	if err := soon(t, "the change", w.done); err != nil {
+		t.Fatal(err)
+	}
+	if early || syncs == 0 {
+		t.Errorf("the watcher was told before the sync (%d syncs were seen)", syncs)
+	}
+}
+
+// TestChangeRightAfterTheLookIsSeen changes a thing between a watcher's look and its wait.
+func TestChangeRightAfterTheLookIsSeen(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	k := Key{"acc", "id"}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	looks := 0
+	err := d.watch(ctx, watchKey{kindSequence, k}, far, func() (bool, int64, error) {
+		looks++
+		n, err := d.Sequence(k)
+		if looks == 1 {
+			if _, err := d.AddSequence(k, 1); err != nil {
+				t.Error(err)
+			}
+		}
+		return err == ErrNotFound && n == 0, 0, nil
+	})
+	if err != nil || looks != 2 {
+		t.Errorf("after %d looks: %v", looks, err)
+	}
+}
+
+// TestWatcherIsNotToldOfWhatWasUndone refuses a group of which a part was decided.
+func TestWatcherIsNotToldOfWhatWasUndone(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	k, other := Key{"acc", "id"}, Key{"acc", "other"}
+	w := startWatch(t, d, func(ctx context.Context) error {
+		_, err := d.WatchSequence(ctx, k, Not{None: true}, far)
+		return err
+	})
+	// In one batch with another, so that something is published.
+	answered := make(chan error, 2)
+	done := func(c *Call) { answered <- c.Err }
+	refused := &Call{Op: &Batch{Ops: []Operation{&SequenceAdd{Key: k, N: 1}, &CounterAdd{Key: other, Add: 1, Max: -1}}, Atomic: true}, Done: done}
+	if err := d.Submit(refused, &Call{Op: &SequenceAdd{Key: other, N: 1}, Done: done}); err != nil {
+		t.Fatal(err)
+	}
+	if first, second := soon(t, "an answer", answered), soon(t, "an answer", answered); (first == nil) == (second == nil) {
+		t.Fatalf("got %v and %v, want one refusal", first, second)
+	}
+	if !isListed(d, kindSequence, k) {
+		t.Error("the watcher was told")
+	}
+	w.cancel()
+	if err := soon(t, "the hang-up", w.done); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	checkNobodyWatches(t, d)
+}
+
+func TestWatcherEndsWithoutAChange(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	k, ctx := Key{"acc", "id"}, context.Background()
+	if _, _, err := d.WatchCounter(ctx, k, Not{None: true}, 0); err != ErrUnchanged {
+		t.Errorf("without a wait: %v", err)
+	}
+	if _, _, err := d.WatchCounter(ctx, k, Not{None: true}, time.Millisecond); err != ErrUnchanged {
+		t.Errorf("with a short wait: %v", err)
+	}
+	watch := func(ctx context.Context) error { return d.WatchValue(ctx, k, Not{None: true}, far) }
+	gone := startWatch(t, d, watch)
+	gone.cancel()
+	if err := soon(t, "the hang-up", gone.done); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	checkNobodyWatches(t, d)
+
+	d.watchers.limit = 2
+	var some []*watching
+	for range 2 {
+		some = append(some, startWatch(t, d, watch))
+	}
+	if err := watch(ctx); err != ErrWatchers {
+		t.Errorf("one too many: %v", err)
+	}
+	d.Drain()
+	for _, w := range some {
+		if err := soon(t, "the drain", w.done); err != ErrStopping {
+			t.Errorf("drain: %v", err)
+		}
+	}
+	if err := watch(ctx); err != ErrStopping {
+		t.Errorf("after the drain: %v", err)
+	}
+	checkNobodyWatches(t, d)
+}
+
+// TestWatchersMissNothing lets watchers follow numbers that others change: each
+// sees only values that it had not seen, in order, and all see the last.
+func TestWatchersMissNothing(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	const things, each, last = 3, 5, 200
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range things {
+		k := Key{"acc", fmt.Sprint(i)}
+		for range each {
+			wg.Go(func() {
+				not, seen := Not{None: true}, int64(0)
+				for seen < last {
+					n, err := d.WatchSequence(ctx, k, not, far)
+					if err != nil || n <= seen {
+						t.Errorf("after %d: %d, %v", seen, n, err)
+						return
+					}
+					seen, not = n, Not{Value: n}
+				}
+			})
+		}
+		wg.Go(func() {
+			for range last {
+				if _, err := d.AddSequence(k, 1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	checkNobodyWatches(t, d)
+}
+
+// TestManyWatchersOfOneThing also finds a commit that waits for those it wakes up.
+func TestManyWatchersOfOneThing(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	const many = 10_000
+	k := Key{"acc", "id"}
+	var wg sync.WaitGroup
+	for range many {
+		wg.Go(func() {
+			if _, err := d.WatchSequence(context.Background(), k, Not{None: true}, far); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for {
+		d.watchers.mu.Lock()
+		l := d.watchers.watched[watchKey{kindSequence, k}]
+		n := 0
+		if l != nil {
+			n = l.n
+		}
+		d.watchers.mu.Unlock()
+		if n == many {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := d.AddSequence(k, 1); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	checkNobodyWatches(t, d)
+}
