@@ -1,6 +1,7 @@
 package house
 
 import (
+	"go/ast"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -73,5 +74,44 @@ func TestFormatsNameTheVersions(t *testing.T) {
 		if !row.Match(b) {
 			t.Errorf("docs/formats.md does not say that %s has version %s", f.row, m[1])
 		}
+	}
+}
+
+// TestFormatsNameEveryKindAndRecord finds kinds of slots and types of records that
+// docs/formats.md does not describe.
+func TestFormatsNameEveryKindAndRecord(t *testing.T) {
+	b, err := os.ReadFile(root + "/docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, tables, ok := strings.Cut(string(b), "\n## Tables\n")
+	if !ok {
+		t.Fatal("docs/formats.md has no section Tables")
+	}
+	kind := regexp.MustCompile(`(?m)^\s*(?:const )?kind[A-Z]\w*\s+uint8\s*=\s*(\d+)`)
+	record := regexp.MustCompile(`(?m)^\s*(?:const )?[tT]ype[A-Z]\w*\s+(?:uint8\s*)?=\s*(\d+)`)
+	found := 0
+	sources(t, func(name string, _ *ast.File) {
+		code, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, in := range []struct {
+			dir, text string
+			pattern   *regexp.Regexp
+		}{{"db", tables, kind}, {"db/commit", log, record}, {"kvlog", log, record}, {"kvlog/wal", log, record}} {
+			if filepath.Dir(name) != in.dir {
+				continue
+			}
+			for _, m := range in.pattern.FindAllSubmatch(code, -1) {
+				found++
+				if !strings.Contains(in.text, "\n| "+string(m[1])+" |") {
+					t.Errorf("docs/formats.md has no row %s, which is in %s: %s", m[1], name, strings.TrimSpace(string(m[0])))
+				}
+			}
+		}
+	})
+	if found < 9 {
+		t.Errorf("%d kinds and types were found, want 9 or more", found)
 	}
 }
