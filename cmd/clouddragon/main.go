@@ -27,9 +27,10 @@ const (
 	exitConfig = 78 // a bad configuration
 )
 
-const usage = `usage: clouddragon [-config FILE]   serve
-       clouddragon lock NAME COMMAND...   run a command under a lock; see clouddragon lock -help
-       clouddragon verify DIR       check a data directory, of a stopped server or a copy
+const usage = `usage: clouddragon [-config FILE]         serve
+       clouddragon lock NAME COMMAND...   run a command under a lock (more with -help)
+       clouddragon status                 who holds which lock, and who waits (more with -help)
+       clouddragon verify DIR             check a data directory, of a stopped server or a copy
 
 flags:
   -config FILE  the configuration; without it ./config.yml
@@ -80,6 +81,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return lock(args[1:], stdout, stderr)
 		case job.KeeperCommand:
 			return keepLock(args[1:], stderr)
+		case "status":
+			return status(args[1:], stdout, stderr)
 		case "verify":
 			return verify(args[1:], stdout, stderr)
 		}

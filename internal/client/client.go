@@ -37,6 +37,7 @@ const (
 // Error is the failure of a call.
 type Error struct {
 	Reason Reason
+	Status int    // of the answer, 0 if there was none
 	Line   string // says what was wrong, in one line
 }
 
@@ -107,7 +108,7 @@ func (s *Server) Call(ctx context.Context, method, path string, query url.Values
 	}
 	r, err := http.NewRequestWithContext(ctx, method, s.base+path, nil)
 	if err != nil {
-		return Answer{}, &Error{BadRequest, err.Error()}
+		return Answer{}, &Error{Reason: BadRequest, Line: err.Error()}
 	}
 	if s.token != "" {
 		r.Header.Set("Authorization", "Bearer "+s.token)
@@ -125,7 +126,7 @@ func (s *Server) Call(ctx context.Context, method, path string, query url.Values
 		return Answer{}, s.unanswered(err)
 	}
 	if len(body) > maxAnswer {
-		return Answer{}, &Error{Foreign, fmt.Sprintf("%s answers with more than %d bytes", s, maxAnswer)}
+		return Answer{}, &Error{Foreign, response.StatusCode, fmt.Sprintf("%s answers with more than %d bytes", s, maxAnswer)}
 	}
 	if response.StatusCode/100 == 2 {
 		return Answer{response.Header, body}, nil
@@ -151,7 +152,7 @@ func (s *Server) unanswered(err error) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		line = "the connection ended early"
 	}
-	return &Error{reason, fmt.Sprintf("no answer from %s: %s", s, oneLine(line))}
+	return &Error{Reason: reason, Line: fmt.Sprintf("no answer from %s: %s", s, oneLine(line))}
 }
 
 // refused returns the error of an answer that is not a success.
@@ -163,16 +164,16 @@ func (s *Server) refused(response *http.Response, body string) error {
 	ours := strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain") && line != "" && line == oneLine(line)
 	switch {
 	case ours && reason != Unavailable:
-		return &Error{reason, line}
+		return &Error{reason, status, line}
 	case reason == Denied:
-		return &Error{Denied, fmt.Sprintf("%s refuses the token: %s", s, response.Status)}
+		return &Error{Denied, status, fmt.Sprintf("%s refuses the token: %s", s, response.Status)}
 	case ours && status >= 500:
-		return &Error{Unavailable, line}
+		return &Error{Unavailable, status, line}
 	}
 	if status < 500 {
 		reason = Foreign
 	}
-	return &Error{reason, fmt.Sprintf("%s answers %s: is it a Cloud Dragon server?", s, response.Status)}
+	return &Error{reason, status, fmt.Sprintf("%s answers %s: is it a Cloud Dragon server?", s, response.Status)}
 }
 
 // oneLine replaces control characters by spaces and cuts what is too long for a message.
@@ -197,4 +198,37 @@ func Path(names ...string) string {
 		b.WriteString(strings.ReplaceAll(url.QueryEscape(name), "+", "%20"))
 	}
 	return b.String()
+}
+
+// Pages calls a listing and the pages that follow, and passes each answer on.
+func (s *Server) Pages(ctx context.Context, path string, query url.Values, accept string, each func(Answer) error) error {
+	for {
+		one, cancel := context.WithTimeout(ctx, mostLimit)
+		answer, err := s.Call(one, "GET", path, query, accept)
+		cancel()
+		if err != nil {
+			return err
+		}
+		if err := each(answer); err != nil {
+			return err
+		}
+		next, ok := nextPage(answer.Header)
+		if !ok {
+			return nil
+		}
+		path, query = next.EscapedPath(), next.Query()
+	}
+}
+
+// nextPage returns the address in a header Link with rel="next".
+func nextPage(h http.Header) (*url.URL, bool) {
+	for _, link := range h.Values("Link") {
+		target, parameters, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">")
+		if !ok || !strings.Contains(parameters, `rel="next"`) {
+			continue
+		}
+		u, err := url.Parse(target)
+		return u, err == nil
+	}
+	return nil, false
 }

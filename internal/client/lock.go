@@ -166,7 +166,7 @@ func (l *Lock) ask(ctx context.Context, query url.Values, limit time.Duration) (
 	}
 	token, err := strconv.ParseInt(strings.TrimSuffix(string(answer.Body), "\n"), 10, 64)
 	if err != nil || token < 1 {
-		return 0, &Error{Foreign, fmt.Sprintf("the answer of %s is not a token: is it a Cloud Dragon server?", l.Server)}
+		return 0, &Error{Reason: Foreign, Line: fmt.Sprintf("the answer of %s is not a token: is it a Cloud Dragon server?", l.Server)}
 	}
 	return token, nil
 }
@@ -176,7 +176,7 @@ func (l *Lock) Renew(ctx context.Context, token int64) (end time.Duration, err e
 	asked := boottime.Now()
 	got, err := l.ask(ctx, url.Values{"token": {strconv.FormatInt(token, 10)}, "dur": {units.FormatDuration(l.Dur)}}, l.CallLimit())
 	if err == nil && got != token {
-		err = &Error{Foreign, fmt.Sprintf("%s renews token %d with token %d: is it a Cloud Dragon server?", l.Server, token, got)}
+		err = &Error{Reason: Foreign, Line: fmt.Sprintf("%s renews token %d with token %d: is it a Cloud Dragon server?", l.Server, token, got)}
 	}
 	return asked + l.Dur, err
 }
