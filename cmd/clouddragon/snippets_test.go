@@ -18,11 +18,12 @@ import (
 var snippets = []struct {
 	language, program, file string
 	args                    []string
+	comment                 string // with which its first line begins
 	lost                    string // what it prints of a lost race
 }{
-	{"python", "python3", "call.py", nil, "None"},
-	{"js", "node", "call.mjs", nil, "null"},
-	{"go", "go", "call.go", []string{"run"}, "lost"},
+	{"python", "python3", "call.py", nil, "#", "None"},
+	{"js", "node", "call.mjs", nil, "//", "null"},
+	{"go", "go", "call.go", []string{"run"}, "//", "lost"},
 }
 
 // flaky is a server's proxy that ends the connection of the first request of
@@ -54,7 +55,7 @@ func TestReadmesClientsWork(t *testing.T) {
 			t.Parallel()
 			path := program(t, s.program)
 			file := filepath.Join(t.TempDir(), s.file)
-			if err := os.WriteFile(file, []byte(fenced(t, s.language)), 0o600); err != nil {
+			if err := os.WriteFile(file, []byte(fenced(t, s.language+"\n"+s.comment+" "+s.file)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			p := start(t, small(t, "listen: 127.0.0.1:0\n"))
