@@ -145,7 +145,7 @@ func Open(o Options) (*DB, error) {
 	d := &DB{observer: o.Observer, log: o.Log, store: s, tokens: r.Tokens, reads: make(reads, min(maxReads, o.Files))}
 	d.watchers = newWatchers(o.Watchers)
 	waiters := lease.NewLimit(o.Waiters)
-	d.locks = newLocks(waiters)
+	d.locks = newLocks(waiters, s.SegmentSize())
 	if err := d.locks.restore(s); err != nil {
 		return nil, errors.Join(err, s.Abandon())
 	}

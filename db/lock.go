@@ -48,6 +48,7 @@ func (o *LockTake) Decide(tx *commit.Tx) error {
 	}
 	l, k := o.locks, lease.Key(o.Key)
 	o.waiter.Data = tx.Call()
+	l.begin(tx)
 	res := l.table.Acquire(tx.Now(), k, leaseRequest(&o.LockRequest), &o.waiter)
 	if err := l.apply(tx, res.Events); err != nil {
 		return err
@@ -64,6 +65,8 @@ func (o *LockTake) Decide(tx *commit.Tx) error {
 		return commit.ErrWaiting
 	case lease.Crowded:
 		return ErrWaiters
+	case lease.NoToken:
+		return res.Err
 	}
 	return l.held(tx, k, notAcquired(res.Outcome, "lock", &o.LockRequest))
 }
@@ -117,6 +120,7 @@ func (o *LockGiveBack) prepare(d *DB) error {
 
 // Decide gives the lock back, unless its owner asked again and was told.
 func (o *LockGiveBack) Decide(tx *commit.Tx) error {
+	o.locks.begin(tx)
 	return o.locks.apply(tx, o.locks.table.GiveBack(tx.Now(), lease.Key(o.Key), o.Token).Events)
 }
 
@@ -142,6 +146,7 @@ func (o *LockRelease) prepare(d *DB) error {
 // locked is no error; a *HeldError says that it is another's.
 func (o *LockRelease) Decide(tx *commit.Tx) error {
 	l, k := o.locks, lease.Key(o.Key)
+	l.begin(tx)
 	res := l.table.Release(tx.Now(), k, o.Owner, o.Token, o.Force)
 	if err := l.apply(tx, res.Events); err != nil {
 		return err

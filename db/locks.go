@@ -37,14 +37,35 @@ type locks struct {
 	marks []lease.Mark
 	ended []slots.Key // holders that ended in the step under way
 
+	perStep int // how many waiters a step may let in
+
 	mu    sync.Mutex // guards what follows
 	shown lease.Stats
 }
 
-func newLocks(waiters *lease.Limit) *locks {
-	l := new(locks)
-	l.table = lease.New(func() (int64, error) { return l.tx.Token(), nil }, waiters)
+// newLocks returns locks whose steps fit into a segment of the log of that size.
+func newLocks(waiters *lease.Limit, segment int64) *locks {
+	l := &locks{perStep: max(1, int(segment/2)/commit.SlotRecord)}
+	l.table = lease.New(l.token, waiters)
 	return l
+}
+
+// begin prepares a step of the table: it has to fit into a batch, and where a full disk
+// has no room for more it hands over no more than what ends in it.
+func (l *locks) begin(tx *commit.Tx) {
+	l.tx, l.table.MaxGrants = tx, l.perStep
+	if tx.Scarce() {
+		l.table.MaxGrants = 1
+	}
+}
+
+// token is the token of the next grant. On a full disk a waiter for which there is no
+// slot is told so: it would wait for ever, and hold up those behind it.
+func (l *locks) token(k lease.Key, fresh bool) (int64, error) {
+	if fresh && l.tx.Scarce() && !l.tx.HasSlot(holdKey(k, 1), holdSize) {
+		return 0, ErrFull
+	}
+	return l.tx.Token(), nil
 }
 
 // restore loads the holders from the tables at a start.
@@ -157,8 +178,7 @@ func (l *locks) seen(tx *commit.Tx, k lease.Key, h lease.Holder) Holder {
 }
 
 // Mark, Undo and Forget make the table a part of the transaction.
-func (l *locks) Mark(tx *commit.Tx) int {
-	l.tx = tx
+func (l *locks) Mark(*commit.Tx) int {
 	l.marks = append(l.marks, l.table.Mark())
 	return len(l.marks) - 1
 }
@@ -180,7 +200,7 @@ func (l *locks) Next() (at int64, ok bool) { return l.table.Next() }
 
 // Expire ends one hold or wait that has expired.
 func (l *locks) Expire(tx *commit.Tx) error {
-	l.tx = tx
+	l.begin(tx)
 	events, _ := l.table.Expire(tx.Now())
 	return l.apply(tx, events)
 }

@@ -76,7 +76,7 @@ func newMutexes(o mutexOptions) *Mutexes {
 		s := &m.shards[i]
 		s.o = &m.o
 		s.armed = math.MaxInt64
-		s.table = lease.New(o.Token, o.Limit)
+		s.table = lease.New(func(lease.Key, bool) (int64, error) { return o.Token() }, o.Limit)
 		s.timer = time.AfterFunc(math.MaxInt64, s.ring)
 		s.timer.Stop()
 	}

@@ -202,10 +202,14 @@ func (r *rates) Expire(tx *commit.Tx) error {
 	o := q.first
 	at := max(q.at, tx.Now())
 	r.remove(o, at+o.adds)
-	if err := o.take(tx, at); err != nil {
+	err := o.take(tx, at)
+	if err != nil && !tx.Scarce() {
 		return err
 	}
-	tx.Answer(o.call, nil)
+	if err != nil { // it would wait for ever, and hold up those behind it
+		err = ErrFull
+	}
+	tx.Answer(o.call, err)
 	return nil
 }
 

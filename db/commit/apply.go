@@ -34,7 +34,10 @@ const (
 // SlotChange is the most that a change of one slot adds to a batch, in bytes: an
 // image that moves to another slot, the free slot that it leaves, and a new
 // block of tokens.
-const SlotChange = 2*(8+8+512) + tokensRecord
+const SlotChange = 2*SlotRecord + tokensRecord
+
+// SlotRecord is the most that one image of a slot takes in a batch, in bytes.
+const SlotRecord = 8 + 8 + 512
 
 // slotRecordSize is the size of the record of a slot in the log, in bytes.
 func slotRecordSize(r slots.Ref) int { return wal.RecordSize(8 + r.Size()) }

@@ -137,12 +137,7 @@ func (w *Writer) expire(reserve int) {
 			}
 			// Without room for an end the next batch tries again.
 			if w.blocked = tx.bytes()+SlotChange > reserve; !w.blocked {
-				s := tx.save()
-				if err := p.Expire(tx); err != nil || tx.bytes() > reserve {
-					tx.undo(&s)
-					w.blocked = true
-				}
-				tx.forget()
+				w.blocked = !w.expireOne(p, reserve)
 			}
 		}
 	}
@@ -153,6 +148,43 @@ func (w *Writer) expire(reserve int) {
 		tx.forget()
 	}
 	tx.expired = false
+}
+
+// expireOne lets a Part decide one thing that is over. It returns false if there is no
+// room for it. Where a full disk has none, it does as little as it can.
+func (w *Writer) expireOne(p Part, reserve int) bool {
+	tx := w.tx
+	try := func() (NoRoom, bool) {
+		s := tx.save()
+		defer tx.forget()
+		lacks := NoRoom{Class: LogRoom}
+		err := p.Expire(tx)
+		if err == nil && tx.bytes() <= reserve {
+			return lacks, true
+		}
+		if e, ok := err.(*NoRoom); ok {
+			lacks = *e
+		}
+		tx.undo(&s)
+		return lacks, false
+	}
+	lacks, done := try()
+	if done {
+		return true
+	}
+	// Room is asked for first; only if that has failed it is known to be scarce.
+	asked := lacks == w.lacks
+	w.lacks = lacks
+	if lacks.Class != LogRoom {
+		w.o.Room.LacksSlot(&lacks)
+	}
+	if !asked || !w.o.Room.Blocked() {
+		return false
+	}
+	tx.scarce = true
+	_, done = try()
+	tx.scarce = false
+	return done
 }
 
 // encode turns what was decided about slots, tokens and the time into records.

@@ -18,6 +18,7 @@ type Tx struct {
 	moment  Moment // at which the batch is decided
 	dated   bool   // the batch notes that moment in the log
 	expired bool   // what is decided now happens because time has passed
+	scarce  bool   // and a full disk has no room for more than that
 	call    *Call
 
 	entries  []Entry // of slots that were looked at
@@ -150,6 +151,16 @@ func (tx *Tx) Date() { tx.dated = true }
 
 // Call returns the call that is being decided; nil where a Part changes by itself.
 func (tx *Tx) Call() *Call { return tx.call }
+
+// Scarce reports whether what is decided only gives room back and a full disk leaves
+// it next to none. Then it should do as little as it can.
+func (tx *Tx) Scarce() bool { return tx.scarce || tx.call != nil && tx.call.Reserve }
+
+// HasSlot reports whether there is a free slot for a payload of that size.
+func (tx *Tx) HasSlot(k slots.Key, payload int) bool {
+	class, ok := slots.ClassFor(k, payload)
+	return ok && tx.tables.Free(class) > 0
+}
 
 // Answer answers a call whose Decide returned ErrWaiting.
 func (tx *Tx) Answer(c *Call, err error) { tx.answers = append(tx.answers, answer{c, err}) }

@@ -78,6 +78,9 @@ type Room interface {
 	// Lacks takes over a call for which there is no room. Later it submits the call
 	// again, or answers it with ErrFull. It must not block.
 	Lacks(c *Call, why *NoRoom)
+	// LacksSlot has room made for an end that finds no free slot, without which it will
+	// be tried again and again. It must not block.
+	LacksSlot(why *NoRoom)
 	// Blocked reports whether a full disk is the reason why there is no room in the
 	// log to end expired leases.
 	Blocked() bool
@@ -114,6 +117,7 @@ type Writer struct {
 	appended   time.Time // when the last batch was
 	quiet      bool      // a durability mark stands behind it
 	blocked    bool      // the log has no room for what has to end
+	lacks      NoRoom    // what the last end that was blocked lacked
 	timer      *time.Timer
 
 	draining atomic.Bool

@@ -9,7 +9,6 @@ import (
 	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog/wal"
-	"clouddragon/slots"
 )
 
 // All policy for a full disk. kvlog/wal/reserve.go draws what the log holds back; this
@@ -65,12 +64,6 @@ const (
 	// full. Compaction can make room many times, and each time it is used up at once.
 	tellAfter = time.Minute
 )
-
-// tableCall is a call that lacks a slot.
-type tableCall struct {
-	call *commit.Call
-	why  *commit.NoRoom
-}
 
 func newRoom(s *Store) *room {
 	return &room{s: s, logWake: make(chan struct{}, 1), tableWake: make(chan struct{}, 1)}
@@ -190,7 +183,7 @@ func (r *room) serveLog() {
 			case err == nil:
 				r.again(c)
 			case disk.IsFull(err) && c.Op.Frees() && !c.Reserve:
-				c.Reserve = true
+				c.Reserve, c.Need = true, 0 // it does as little as it can
 				r.again(c)
 			default:
 				r.refuse(c, err)
@@ -317,80 +310,4 @@ func moveSize(live int) int64 {
 		return 0
 	}
 	return int64(live + header*(2+2*live/moveChunk))
-}
-
-// keepTables keeps free slots ready ahead of need, and makes room for the calls
-// that lack one.
-func (r *room) keepTables() {
-	defer r.s.background.Done()
-	for r.s.wait(r.tableWake) {
-		if class := r.s.lowTable(); class >= 0 {
-			// A full disk is noted, and any other failure stops writes.
-			_ = r.growTable(class, r.s.Tables.Capacity(class))
-		}
-		r.serveTables()
-	}
-	r.serveTables()
-}
-
-func (r *room) serveTables() {
-	for {
-		r.mu.Lock()
-		calls := r.forTables
-		r.forTables = nil
-		r.mu.Unlock()
-		if len(calls) == 0 {
-			return
-		}
-		var errs [len(slots.Classes)]error
-		for _, t := range calls {
-			class := t.why.Class
-			if errs[class] == nil {
-				errs[class] = r.growTable(class, t.why.Capacity)
-			}
-			if errs[class] == nil {
-				r.again(t.call)
-			} else {
-				r.refuse(t.call, errs[class])
-			}
-		}
-	}
-}
-
-// growTable makes room in the table of a class which had no free slot at that
-// capacity. Room that a full disk has again is the log's first.
-func (r *room) growTable(class int, capacity uint64) error {
-	tables := r.s.Tables
-	if tables.Capacity(class) > capacity {
-		return nil
-	}
-	if r.s.Log.Last() {
-		if err := r.prepare(); err != nil {
-			return err
-		}
-	}
-	err := tables.Grow(class)
-	if disk.IsFull(err) {
-		r.noteFull(err)
-		r.s.compacting.Lock()
-		defer r.s.compacting.Unlock()
-		for disk.IsFull(err) && r.spend(r.s.o.Segment/8) {
-			err = tables.Grow(class)
-		}
-	}
-	if err == nil && !r.s.Log.NeedsPrepare() {
-		r.noteFull(nil)
-	}
-	return r.check(err)
-}
-
-// lowTable returns a class whose table has less than a quarter of an extent
-// left, or -1.
-func (s *Store) lowTable() int {
-	for class, size := range slots.Classes {
-		if s.Tables.Free(class) < uint64(s.o.Extent/size/4) {
-			return class
-		}
-	}
-	return -1
 }

@@ -9,7 +9,7 @@ import (
 // A writer waits for a reader, and a group of steps is taken back.
 func Example() {
 	var last int64
-	table := lease.New(func() (int64, error) { last++; return last, nil }, lease.NewLimit(100))
+	table := lease.New(func(lease.Key, bool) (int64, error) { last++; return last, nil }, lease.NewLimit(100))
 	k := lease.Key{Acc: "shop", ID: "till"}
 
 	table.Acquire(0, k, lease.Request{Owner: "reader", Dur: 30, Limit: lease.Shared}, nil)

@@ -43,7 +43,7 @@ func TestCancelLeavesTheQueue(t *testing.T) {
 
 func TestLimitIsSharedOverTables(t *testing.T) {
 	limit := NewLimit(2)
-	token := func() (int64, error) { return 1, nil }
+	token := func(Key, bool) (int64, error) { return 1, nil }
 	a, b := New(token, limit), New(token, limit)
 	var ws [4]Waiter
 	a.Acquire(0, door, Request{Dur: 10}, &ws[0])
@@ -95,7 +95,7 @@ func TestDrainRefusesEveryWaiterAndKeepsHolders(t *testing.T) {
 
 func TestTimeOutAnswersWaitersAndLeavesHoldersThatAreOver(t *testing.T) {
 	limit := NewLimit(100)
-	table := New(func() (int64, error) { return 1, nil }, limit)
+	table := New(func(Key, bool) (int64, error) { return 1, nil }, limit)
 	a, b := Key{"1", "a"}, Key{"1", "b"}
 	table.Acquire(0, a, Request{Dur: 10}, nil)
 	table.Acquire(0, b, Request{Dur: 1000}, nil)

@@ -20,7 +20,7 @@ type rig struct {
 
 func newRig(limit int) *rig {
 	r := &rig{limit: NewLimit(limit)}
-	r.Table = New(func() (int64, error) {
+	r.Table = New(func(Key, bool) (int64, error) {
 		if err := r.fail; err != nil {
 			r.fail = nil
 			return 0, err

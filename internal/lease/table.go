@@ -5,7 +5,11 @@ package lease
 // A step first handles what is due in its lock. Call Expire until nothing is due before a step, so that the rest is
 // handled too; the step itself is right without.
 type Table struct {
-	token    func() (int64, error)
+	// MaxGrants bounds how many claims one step takes out of the queues and grants; 0: it does not. What is left is due
+	// at once, and Expire grants it. It may change between steps.
+	MaxGrants int
+
+	token    func(k Key, fresh bool) (int64, error)
 	limit    *Limit
 	locks    map[Key]*lock
 	claims   map[claimKey]*claim // those with an owner
@@ -14,6 +18,8 @@ type Table struct {
 	journal  journal
 	unsorted []*lock // their holders were restored out of order
 
+	granted  int       // claims, in the present step
+	vacated  int       // holders that ended in it and whose place no other has taken
 	events   []Event   // of the present step
 	answered []*Waiter // in those events
 
@@ -25,10 +31,10 @@ type Table struct {
 // The lists of a step that had more events are not kept.
 const maxKeptEvents = 256
 
-// New returns an empty table. The function token returns the token of the next grant; it is called once for every
-// grant, in their order. If it fails, nothing is granted to that claim, and the next one is tried. Tables that share
-// a limit share its places.
-func New(token func() (int64, error), limit *Limit) *Table {
+// New returns an empty table. The function token returns the token of the next grant of a lock; it is called once for
+// every grant, in their order. fresh says that no holder has ended in the same step whose place the new one takes. If it
+// fails, nothing is granted to that claim, and the next one is tried. Tables that share a limit share its places.
+func New(token func(k Key, fresh bool) (int64, error), limit *Limit) *Table {
 	return &Table{token: token, limit: limit, locks: map[Key]*lock{}, claims: map[claimKey]*claim{}}
 }
 
@@ -86,7 +92,7 @@ func (t *Table) renew(now int64, l *lock, h *holder, r *Request) Result {
 
 // grantNow grants a lock to a caller that has not queued. There is no lock if l is nil.
 func (t *Table) grantNow(now int64, l *lock, k Key, r *Request) Result {
-	token, err := t.token()
+	token, err := t.token(k, t.vacated == 0)
 	if err != nil {
 		res := t.result(NoToken, l.oldest())
 		res.Err = err
@@ -109,6 +115,7 @@ func (t *Table) grant(now int64, l *lock, owner string, token int64, limit int32
 	}
 	h.callers = callers
 	t.addHolder(l, h)
+	t.vacated = max(0, t.vacated-1)
 	t.stats.Granted++
 	t.event(HolderGranted, l, &h.Holder)
 	return h
@@ -297,16 +304,21 @@ func (t *Table) rest(h *holder, why Why) {
 func (t *Table) end(h *holder, why Why) int {
 	t.event(HolderEnded, h.lock, &h.Holder).Why = why
 	t.removeHolder(h)
+	t.vacated++
 	return len(t.events) - 1
 }
 
-// grantWaiting grants the lock to the first claims in its queue, as many as the rule allows.
+// grantWaiting grants the lock to the first claims in its queue, as many as the rule and MaxGrants allow.
 func (t *Table) grantWaiting(now int64, l *lock) {
 	if l.due {
 		t.clearDue(l)
 	}
 	for c := l.queue.head(); c != nil && l.fits(c.limit); c = l.queue.head() {
-		token, err := t.token()
+		if t.MaxGrants > 0 && t.granted >= t.MaxGrants {
+			t.setDue(l, now)
+			return
+		}
+		token, err := t.token(l.key, t.vacated == 0)
 		owner, limit := c.owner, c.limit
 		var dur, least int64
 		from := len(t.answered)
@@ -322,6 +334,7 @@ func (t *Table) grantWaiting(now int64, l *lock) {
 			e.Waiters, e.Err = waiters, err
 			continue
 		}
+		t.granted++
 		t.grant(now, l, owner, token, limit, dur, least, len(waiters))
 		t.events[len(t.events)-1].Waiters = waiters
 	}
@@ -369,4 +382,5 @@ func (t *Table) clear() {
 	clear(t.events)
 	clear(t.answered)
 	t.events, t.answered = t.events[:0], t.answered[:0]
+	t.granted, t.vacated = 0, 0
 }
