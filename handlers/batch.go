@@ -164,8 +164,10 @@ func (it *item) parse(method, target, acc string) error {
 	if err := it.params.parse(query); err != nil {
 		return err
 	}
-	if i := slices.Index(e.params, "wait"); i >= 0 && it.params.values[i] != "" {
-		return badRequest("wait is not allowed in a batch: nothing in it may wait")
+	for _, name := range []string{"wait", "not"} {
+		if i := slices.Index(e.params, name); i >= 0 && it.params.values[i] != "" {
+			return badRequest("%s is not allowed in a batch: nothing in it may wait", name)
+		}
 	}
 	return nil
 }
@@ -175,7 +177,7 @@ func inBatch(api API) bool {
 	return slices.ContainsFunc(endpoints, func(e endpoint) bool { return e.api == api && e.steps != nil })
 }
 
-const batchAPIs = "sequence, counter, kv and lock"
+const batchAPIs = "sequence, counter, kv, rate and lock"
 
 // checkValue refuses a value where there is none to store.
 func (it *item) checkValue(hasValue bool, typ string) error {

@@ -33,6 +33,9 @@ func TestBatchAnswersEachCallAsASingleOne(t *testing.T) {
 	r.want(200, "6\n", "GET", "/db/1/counter/stock")
 	r.want(404, "*", "GET", "/db/1/kv/last")
 	r.wantBatch("", "POST lock/door?id=me&dur=30\nGET lock/none\nGET counter/stock\nGET sequence/order\nDELETE lock/door?id=me", "200 1\n404 lock \"none\" of account \"1\" is not locked\n200 6\n200 1\n204\n")
+	r.wantBatch("?atomic=false", "POST rate/r?limit=1&per=1h\nGET rate/r?limit=1&per=1h\nDELETE rate/r\nGET rate/r?limit=1&per=1h\nPATCH kv/none?ttl=1h",
+		"200 0\n200 0\n204\n200 1\n404 there is no kv \"none\" of account \"1\"\n")
+	r.checkRefusal(r.batch("", "POST counter/stock\nPATCH kv/none?ttl=1h"), 404, "line 2: there is no kv", "a PATCH of nothing")
 	// What another account has under the same name is another thing.
 	r.want(404, "*", "GET", "/db/2/counter/stock")
 }
@@ -108,6 +111,8 @@ func TestBatchesThatAreMalformedDoNothing(t *testing.T) {
 		{"POST counter/a?add=x", 400, "line 1: add must be"},
 		{"POST counter/a?min=2&max=1", 400, "line 1: min=2 is over max=1"},
 		{"POST lock/a?wait=1", 400, "line 1: wait is not allowed"},
+		{"GET kv/a?not=1", 400, "line 1: not is not allowed"},
+		{"POST rate/a?limit=1", 400, "line 1: per is missing"},
 		{"GET kv/a value", 400, "line 1: GET kv takes no value"},
 		{"POST counter/a 5", 400, "line 1: POST counter takes no value"},
 		{"POST counter/%zz", 400, "line 1: the id"},
