@@ -3,7 +3,6 @@ package front
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -319,83 +318,6 @@ func TestHTTPOnAPortWithTLS(t *testing.T) {
 	defer a.Body.Close()
 	if body, err := io.ReadAll(a.Body); string(body) != "hello\n" || a.ProtoMajor != 1 {
 		t.Errorf("got %q over %s, %v", body, a.Proto, err)
-	}
-}
-
-// hangUps are the ways in which a client goes away.
-var hangUps = map[string]func(c *net.TCPConn) error{
-	"close": (*net.TCPConn).Close,
-	"half":  (*net.TCPConn).CloseWrite,
-	"reset": func(c *net.TCPConn) error {
-		if err := c.SetLinger(0); err != nil {
-			return err
-		}
-		return c.Close()
-	},
-}
-
-func TestWatchTellsOfAHangUp(t *testing.T) {
-	for name, hangUp := range hangUps {
-		server, client := pair(t)
-		c := server.(*Conn)
-		if _, err := io.WriteString(client, "the next request"); err != nil {
-			t.Fatal(err)
-		}
-		ctx, gone := context.WithTimeout(t.Context(), 20*time.Second)
-		stop, err := c.Watch(gone)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c.Gone() || ctx.Err() != nil {
-			t.Errorf("%s: it is gone before", name)
-		}
-		if err := hangUp(client.(*net.TCPConn)); err != nil {
-			t.Fatal(err)
-		}
-		if <-ctx.Done(); ctx.Err() != context.Canceled || !c.Gone() {
-			t.Fatalf("%s: not noticed, %v", name, ctx.Err())
-		}
-		stop()
-		// One that is gone already is told of too.
-		ctx, gone = context.WithTimeout(t.Context(), 20*time.Second)
-		if stop, err = c.Watch(gone); err != nil {
-			t.Fatal(err)
-		}
-		if <-ctx.Done(); ctx.Err() != context.Canceled {
-			t.Fatalf("%s: not noticed afterwards, %v", name, ctx.Err())
-		}
-		stop()
-	}
-}
-
-// Descriptors are used again: what was watched must not be told of another's end.
-func TestStoppedWatchTellsNothing(t *testing.T) {
-	for closeFirst := range 2 {
-		server, client := pair(t)
-		stop, err := server.(*Conn).Watch(func() { t.Error("told of a hang-up that nobody waits for") })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if closeFirst == 1 {
-			if err := server.Close(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		stop()
-		if err := client.Close(); err != nil {
-			t.Fatal(err)
-		}
-		// Whatever was to be told of it is told before this.
-		server, client = pair(t)
-		told := make(chan struct{})
-		if stop, err = server.(*Conn).Watch(func() { close(told) }); err != nil {
-			t.Fatal(err)
-		}
-		if err := client.Close(); err != nil {
-			t.Fatal(err)
-		}
-		<-told
-		stop()
 	}
 }
 

@@ -110,12 +110,8 @@ func matches(pkg, pattern string) bool {
 
 func TestFilesAreShort(t *testing.T) {
 	files(t, ".go", func(name string, text []byte) {
-		limit := maxLines
-		if strings.HasSuffix(name, "_test.go") {
-			limit = maxTestLines
-		}
-		if n := bytes.Count(text, []byte("\n")); n > limit {
-			t.Errorf("%s has %d lines, and %d are allowed: it is usually about two things", name, n, limit)
+		if n := bytes.Count(text, []byte("\n")); n > maxLines {
+			t.Errorf("%s has %d lines, and %d are allowed: it is usually about two things", name, n, maxLines)
 		}
 	})
 }
