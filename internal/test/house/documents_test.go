@@ -97,10 +97,10 @@ func TestFormatsNameEveryKindAndRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, in := range []struct {
-			dir, text string
-			pattern   *regexp.Regexp
-		}{{"db", tables, kind}, {"db/commit", log, record}, {"kvlog", log, record}, {"kvlog/wal", log, record}} {
-			if filepath.Dir(name) != in.dir {
+			under, text string
+			pattern     *regexp.Regexp
+		}{{"db/op.go", tables, kind}, {"db/commit/", log, record}, {"kvlog/", log, record}} {
+			if !strings.HasPrefix(name, in.under) {
 				continue
 			}
 			for _, m := range in.pattern.FindAllSubmatch(code, -1) {
