@@ -122,6 +122,7 @@ type DB struct {
 	watchers *watchers
 
 	reads     reads
+	retries   retryCounters
 	reserving atomic.Bool // a block of tokens is on its way
 	noTokens  atomic.Bool // the disk was full when the last block was asked for
 	draining  atomic.Bool
@@ -203,6 +204,7 @@ type Stats struct {
 	Queue          int // operations that the writer has not yet taken
 	Commits        uint64
 	Locks, Mutexes lease.Stats
+	Retries        RetryStats
 	Watchers       int64 // who watch something or listen to events
 	Stopped        bool  // the disk failed
 	// BackedUp is the moment of the last backup that was written whole; zero: none
@@ -225,6 +227,7 @@ func (d *DB) Stats() Stats {
 		Mutexes:  d.mutexes.Stats(),
 		Watchers: d.watchers.n.Load(),
 		Stopped:  d.Err() != nil,
+		Retries:  d.retries.stats(),
 	}
 }
 

@@ -56,7 +56,11 @@ func (d *DB) Do(op Operation) error {
 	if err := op.prepare(d); err != nil {
 		return err
 	}
-	return d.writer.Do(op)
+	err := d.writer.Do(op)
+	if retry, ok := op.(*Retry); ok {
+		d.retries.count(retry, err)
+	}
+	return err
 }
 
 // thing is the slot that an operation is about.

@@ -39,10 +39,10 @@ func runBatch(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.db.Do(op); err != nil {
+	if err := s.doOnce(c, op, func() error { return b.say(op) }); err != nil {
 		return b.refused(err)
 	}
-	return b.say(op)
+	return nil
 }
 
 // batch is a batch on its way.
@@ -70,6 +70,7 @@ func (b *batch) read() error {
 	if err != nil {
 		return err
 	}
+	c.sentBody = body
 	c.patience()
 	c.brief()
 	// curl calls a body a form unless it is told what it is.
@@ -208,6 +209,9 @@ func (b *batch) prepare() (*db.Batch, error) {
 		it := &b.items[i]
 		if b.c.readOnly && it.method != http.MethodGet {
 			return nil, it.at(&refusal{http.StatusForbidden, "this token is for reading only"})
+		}
+		if b.c.retryKey != "" && it.api == Lock && it.method != http.MethodGet {
+			return nil, it.at(errRetriedLock)
 		}
 		var err error
 		if it.op, err = it.steps.prepare(b.s, &it.ask); err != nil {

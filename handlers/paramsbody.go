@@ -35,6 +35,7 @@ func (s *server) readParams(c *call) error {
 	if len(body) == 0 {
 		return nil
 	}
+	c.sentBody = body
 	c.params.place = inBody
 	switch typ := mediaType(c.r.Header.Get("Content-Type")); typ {
 	case form:

@@ -11,6 +11,9 @@ import (
 
 // POST /db/:acc/rate/:id?limit=&per=&burst=&cost=&wait=
 func takeRate(s *server, c *call) error {
+	if c.retryKey != "" {
+		return takeRateOnce(s, c)
+	}
 	r, err := s.rateRequest(&c.ask)
 	if err != nil {
 		return err
@@ -21,6 +24,18 @@ func takeRate(s *server, c *call) error {
 		return err
 	}
 	return c.say(rateResult(r.Rate, state))
+}
+
+// takeRateOnce is takeRate with a retry key.
+func takeRateOnce(s *server, c *call) error {
+	op, err := tryRate.prepare(s, &c.ask)
+	if err != nil {
+		return err
+	}
+	if op.(*db.RateTake).Wait > 0 {
+		return badRequest("wait and the header %s exclude each other on a rate: try again after Retry-After", idempotencyKey)
+	}
+	return s.doOnce(c, op, func() error { return c.say(tryRate.answer(op)) })
 }
 
 // POST /db/:acc/rate/:id without a wait, in a batch

@@ -42,11 +42,11 @@ type Options struct {
 
 // Limits bound what a client may ask for. A zero takes the default.
 type Limits struct {
-	Value int64         // bytes of a value; 0: 8 MiB
-	Dur   time.Duration // how long a lock is held; 0: 24 h
-	Wait  time.Duration // how long a call queues for a lock; 0: 10 min
-	Batch int           // calls of a batch; 0: 10,000
-
+	Value  int64         // bytes of a value; 0: 8 MiB
+	Dur    time.Duration // how long a lock is held; 0: 24 h
+	Wait   time.Duration // how long a call queues for a lock; 0: 10 min
+	Batch  int           // calls of a batch; 0: 10,000
+	Replay time.Duration // how long the answer to an Idempotency-Key is kept; 0: 24 h
 	Backup time.Duration // how long a backup may take; 0: 6 h
 }
 
@@ -181,6 +181,9 @@ func New(o Options) http.Handler {
 	if s.limits.Backup == 0 {
 		s.limits.Backup = 6 * time.Hour
 	}
+	if s.limits.Replay == 0 {
+		s.limits.Replay = 24 * time.Hour
+	}
 	if s.limits.Wait == 0 {
 		s.limits.Wait = 10 * time.Minute
 	}
@@ -199,10 +202,12 @@ type call struct {
 	began time.Time
 
 	ask
-	inAccount  bool  // the path is below an account
-	readOnly   bool  // the token is for reading only
-	cameAsJSON bool  // the body is a batch as JSON
-	fault      error // what is wrong with the names in the path
+	inAccount  bool   // the path is below an account
+	readOnly   bool   // the token is for reading only
+	cameAsJSON bool   // the body is a batch as JSON
+	fault      error  // what is wrong with the names in the path
+	retryKey   string // the Idempotency-Key of a write; empty: none
+	sentBody   []byte // what the body is, where a write with a key has one
 
 	status  int
 	ctype   []string // Content-Type
@@ -261,6 +266,9 @@ func (s *server) handle(c *call) error {
 		return &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed on %s: use %s", quote(c.r.Method), c.api, allowed(c.api))}
 	case c.fault != nil:
 		return c.fault
+	}
+	if err := c.readRetryKey(e); err != nil {
+		return err
 	}
 	c.params.names, c.params.place = e.params, inQuery
 	if c.api != Healthz { // whose query is nobody's business

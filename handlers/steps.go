@@ -78,13 +78,11 @@ func (s *server) do(c *call, e *endpoint) error {
 		if set.Data, err = s.readBody(c, s.limits.Value, "limits.value"); err != nil {
 			return err
 		}
+		c.sentBody = set.Data
 		c.patience()
 		c.brief()
 	}
-	if err := s.run(c, op, op); err != nil {
-		return err
-	}
-	return c.say(e.steps.answer(op))
+	return s.doOnce(c, op, func() error { return c.say(e.steps.answer(op)) })
 }
 
 // run does an operation. If a part of it has to read a value, that is tried again

@@ -31,7 +31,7 @@ func everything() *Metrics {
 		},
 		Disk:  func() (Disk, error) { return Disk{21, 22}, nil },
 		Locks: func() []Locks { return []Locks{{"mlock", 1, 2, 3}, {"lock", 4, 5, 6}} },
-		KV:    func() KV { return KV{31, 32, 33, 34, 35, 36, 37} },
+		KV:    func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
 
 		Dropped: func() uint64 { return 41 },
 	})
@@ -92,6 +92,9 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_compaction_moved_bytes_total 35`,
 		`clouddragon_kv_reads_total 36`,
 		`clouddragon_kv_damaged_records_total 37`,
+		`clouddragon_retries_kept_total 38`,
+		`clouddragon_retries_replayed_total 39`,
+		`clouddragon_retries_mismatched_total 40`,
 		`clouddragon_log_lines_dropped_total 41`,
 		`clouddragon_commits_total 1`,
 		`clouddragon_commit_operations_sum 8`,

@@ -57,7 +57,12 @@ type KV struct {
 	MovedBytes          uint64
 	Reads               uint64
 	Damaged             uint64 // records that failed their checksum
+
+	Retries Retries
 }
+
+// Retries are the calls with an Idempotency-Key, ever.
+type Retries struct{ Kept, Replayed, Mismatched uint64 }
 
 // Watch adds the metrics of the sources. Call it once.
 func (m *Metrics) Watch(s Sources) {
@@ -138,6 +143,12 @@ var kvSeries = []series[KV]{
 		func(k KV) float64 { return float64(k.Reads) }),
 	counter("kv_damaged_records_total", "Records of values that failed their checksum when read.",
 		func(k KV) float64 { return float64(k.Damaged) }),
+	counter("retries_kept_total", "Writes with an Idempotency-Key whose answer was kept.",
+		func(k KV) float64 { return float64(k.Retries.Kept) }),
+	counter("retries_replayed_total", "Writes that were answered with what was kept of an earlier call.",
+		func(k KV) float64 { return float64(k.Retries.Replayed) }),
+	counter("retries_mismatched_total", "Writes refused since their Idempotency-Key stood for another request.",
+		func(k KV) float64 { return float64(k.Retries.Mismatched) }),
 }
 
 var droppedSeries = []series[uint64]{

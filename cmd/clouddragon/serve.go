@@ -80,7 +80,7 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		Handler: handlers.New(handlers.Options{
 			DB:       d,
 			Tokens:   &a.tokens,
-			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch, Backup: c.Backup.Time},
+			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch, Replay: c.Limits.Replay, Backup: c.Backup.Time},
 			Program:  versionText(),
 			Draining: draining,
 			Metrics:  m.Handler(),

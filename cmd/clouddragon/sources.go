@@ -64,6 +64,7 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 			return metrics.KV{
 				Keys: s.Keys, LiveBytes: s.Live, LogBytes: s.Total, Reads: s.Reads, Damaged: s.Damaged,
 				Compactions: all.Compaction.Runs, MovedBytes: all.Compaction.MovedBytes,
+				Retries: metrics.Retries(all.Retries),
 			}
 		},
 	}

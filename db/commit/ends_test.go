@@ -204,3 +204,24 @@ func TestEndsOutliveTheProcess(t *testing.T) {
 		r.close(t)
 	}
 }
+
+// What is stored under a hidden id is told to nobody.
+func TestHiddenValuesAreNotPublished(t *testing.T) {
+	var told published
+	r := newRig(t, 1<<20, commit.Options{Publish: told.publish})
+	for _, id := range []string{commit.Hidden + "a", "seen"} {
+		k := slots.Key{Acc: "a", ID: id}
+		wantDone(t, "a value", r.Do(opFunc(func(tx *commit.Tx) error {
+			e := tx.AddValue(k, 1, noValue)
+			tx.PutValue(e, &commit.NewValue{})
+			tx.RetimeValue(e, &commit.NewValue{})
+			tx.RemoveValue(e, true, 0)
+			return nil
+		})))
+	}
+	all := told.take()
+	if len(all) != 3 || all[0].ID != "seen" || !all[1].EndOnly || !all[2].Gone {
+		t.Errorf("published %+v", all)
+	}
+	r.close(t)
+}

@@ -1,6 +1,8 @@
 package commit
 
 import (
+	"strings"
+
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -176,7 +178,7 @@ func (tx *Tx) bytes() int {
 
 // touch notes a change for whoever listens.
 func (tx *Tx) touch(t Touched) {
-	if tx.touches {
+	if tx.touches && !strings.HasPrefix(t.ID, Hidden) {
 		t.Expired = t.Expired || tx.expired
 		tx.touched = append(tx.touched, t)
 	}

@@ -56,6 +56,10 @@ func (tx *Tx) changeValue(e *ValueEntry) {
 	tx.valueUndo = append(tx.valueUndo, valueUndo{e.index, e.valueState})
 }
 
+// Hidden is what the id of a value begins with that is not a client's: it is not
+// published, and no listing shows it. No id of a client holds a NUL.
+const Hidden = "\x00"
+
 // NewValue is a value to be stored.
 type NewValue struct {
 	Type     string // Content-Type

@@ -1,0 +1,150 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"maps"
+	"net/http"
+	"strings"
+
+	"clouddragon/db"
+)
+
+// idempotencyKey is the header that names a write, so that it can be sent again
+// after a lost answer and is done once.
+const idempotencyKey = "Idempotency-Key"
+
+// maxRetryKey is the longest key, in bytes.
+const maxRetryKey = 255
+
+var isReplayed = []string{"true"}
+
+// readRetryKey reads the key of a write, if it has one. On a read it means nothing,
+// whatever it is.
+func (c *call) readRetryKey(e *endpoint) error {
+	lines, given := c.r.Header[idempotencyKey]
+	if !given || e.method == http.MethodGet || e.method == http.MethodOptions {
+		return nil
+	}
+	switch c.api {
+	case Lock, MLock, MUnlock:
+		return errRetriedLock
+	}
+	if len(lines) > 1 {
+		return badRequest("the header %s is given twice", idempotencyKey)
+	}
+	var err error
+	c.retryKey, err = parseRetryKey(lines[0])
+	return err
+}
+
+var errRetriedLock = badRequest("the header %s is not for locks and mutexes: give id=, and a call that is sent again gets the same token", idempotencyKey)
+
+// parseRetryKey takes the quotes off a key, if there are any, and checks it.
+func parseRetryKey(line string) (string, error) {
+	key := strings.Trim(line, " \t")
+	opens, closes := strings.HasPrefix(key, `"`), strings.HasSuffix(key, `"`)
+	if opens != closes || strings.Count(key, `"`)%2 != 0 {
+		return "", badRequest("the header %s has an unbalanced quote: %s", idempotencyKey, quote(line))
+	}
+	if opens {
+		key = key[1 : len(key)-1]
+	}
+	if len(key) < 1 || len(key) > maxRetryKey {
+		return "", badRequest("the header %s has a key of %d characters: it may have 1 to %d", idempotencyKey, len(key), maxRetryKey)
+	}
+	for i := range len(key) {
+		if key[i] < ' ' || key[i] > '~' {
+			return "", badRequest("the header %s may hold printable ASCII characters only, not %s", idempotencyKey, quote(line))
+		}
+	}
+	return key, nil
+}
+
+// requestSum says which request it is: the same key may not stand for another one.
+func (c *call) requestSum(body []byte) [sha256.Size]byte {
+	h := sha256.New()
+	for _, part := range []string{c.method, c.r.URL.EscapedPath(), c.r.URL.RawQuery} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write([]byte(part))
+	}
+	h.Write(body)
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// doOnce does an operation, the whole of what a request asks for, and has say say its
+// answer. With a key it is done once, and the answer is kept with it or replayed.
+func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
+	if c.retryKey == "" {
+		if err := s.run(c, op, op); err != nil {
+			return err
+		}
+		return say()
+	}
+	h := c.w.Header()
+	before := maps.Clone(h)
+	retry := &db.Retry{
+		Acc: c.key.Acc, Key: c.retryKey, Request: c.requestSum(c.sentBody), Keep: s.limits.Replay, Op: op,
+		Answer: func() ([]byte, error) {
+			if err := say(); err != nil {
+				return nil, err
+			}
+			return c.keep(), nil
+		},
+	}
+	err := s.run(c, retry, op)
+	switch {
+	case err == nil && !retry.Replayed:
+		return nil
+	case err == nil:
+		return c.replay(retry.Kept)
+	}
+	// What was said of an operation that then found no room was not so.
+	clear(h)
+	maps.Copy(h, before)
+	c.status, c.ctype, c.body = 0, nil, nil
+	if errors.Is(err, db.ErrOtherRequest) {
+		return &refusal{http.StatusUnprocessableEntity, "the " + idempotencyKey + " " + quote(c.retryKey) + " stood for another request: nothing was done"}
+	}
+	return err
+}
+
+// keep encodes what the call says, as it is kept; part of the file format, never changed:
+//
+//	0  u16 status
+//	2  u8  length of the ETag, u8 length of the Content-Type
+//	4  ETag, Content-Type, body
+func (c *call) keep() []byte {
+	tag, ctype := "", ""
+	if h := c.w.Header()["ETag"]; len(h) > 0 {
+		tag = h[0]
+	}
+	if len(c.ctype) > 0 {
+		ctype = c.ctype[0]
+	}
+	b := binary.LittleEndian.AppendUint16(nil, uint16(c.status))
+	b = append(b, uint8(len(tag)), uint8(len(ctype)))
+	b = append(b, tag...)
+	b = append(b, ctype...)
+	return append(b, c.body...)
+}
+
+// replay says what was kept.
+func (c *call) replay(kept []byte) error {
+	if len(kept) < 4 || len(kept) < 4+int(kept[2])+int(kept[3]) {
+		return db.ErrDamaged
+	}
+	h := c.w.Header()
+	h["Idempotency-Replayed"] = isReplayed
+	tag, rest := kept[4:][:kept[2]], kept[4+int(kept[2]):]
+	ctype, body := rest[:kept[3]], rest[kept[3]:]
+	c.status, c.ctype, c.body = int(binary.LittleEndian.Uint16(kept)), nil, body
+	if len(tag) > 0 {
+		h["ETag"] = []string{string(tag)}
+	}
+	if len(ctype) > 0 {
+		c.ctype = []string{string(ctype)}
+	}
+	return nil
+}
