@@ -108,7 +108,7 @@ func TestLockEndsTheCommandBeforeTheLock(t *testing.T) {
 			p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 			f := newFaulty(t, p.addr)
 			f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "renew" && f.hang(r) })
-			s := lockCommand(t, f.url, "-dur", "12", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
+			s := lockCommand(t, f.url, "-dur", "15", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
 			s.input()
 			s.begin()
 			s.says("begun")
@@ -160,7 +160,7 @@ func TestLockThatWasLostUnnoticedIs75(t *testing.T) {
 	if err := in.Close(); err != nil {
 		t.Error(err)
 	}
-	s.complains(75, "was lost while the command ran")
+	s.complains(75, "was lost meanwhile")
 	p.stop()
 }
 

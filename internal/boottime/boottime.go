@@ -25,6 +25,7 @@ type Alarm struct {
 	C     <-chan struct{} // has room for one ring
 	timer *os.File
 	fd    int
+	done  chan struct{} // closed when the goroutine has ended
 }
 
 // NewAlarm returns an alarm that is not set. Close ends its goroutine.
@@ -34,8 +35,9 @@ func NewAlarm() (*Alarm, error) {
 		return nil, fmt.Errorf("timerfd_create: %w", err)
 	}
 	c := make(chan struct{}, 1)
-	a := &Alarm{C: c, timer: os.NewFile(uintptr(fd), "timerfd"), fd: fd}
+	a := &Alarm{C: c, timer: os.NewFile(uintptr(fd), "timerfd"), fd: fd, done: make(chan struct{})}
 	go func() {
+		defer close(a.done)
 		var b [8]byte
 		for {
 			if _, err := a.timer.Read(b[:]); err != nil {

@@ -83,7 +83,7 @@ func New(address, token string) (*Server, error) {
 		address = "http://" + address
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("the server %q is not an address: want http://HOST:PORT, https://HOST:PORT or unix:/PATH", s.shown)
 	}
 	s.shown = u.Redacted()

@@ -182,6 +182,7 @@ func (f *front) overdue() {
 
 // alone ends the command after the keeper was killed.
 func (f *front) alone() Outcome {
+	signal.Ignore(syscall.SIGTTOU) // in the background a terminal may forbid to write
 	children := make(chan child, 16)
 	go wait(children)
 	if !f.started {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -123,8 +124,9 @@ func (k *keeper) begin(spec *Spec) error {
 	return err
 }
 
-// say prints one line on stderr.
+// say prints one line on stderr. The command is not started after that.
 func (k *keeper) say(format string, args ...any) {
+	signal.Ignore(syscall.SIGTTOU) // in the background a terminal may forbid to write
 	fmt.Fprintf(k.stderr, "clouddragon lock: "+format+"\n", args...)
 }
 
@@ -264,12 +266,11 @@ func (k *keeper) group() group {
 // ordered does what the front says. ok is false if it has ended.
 func (k *keeper) ordered(m order, ok bool) *Outcome {
 	if !ok {
-		k.stop()
-		if k.pid != 0 {
-			k.end()
-		} else if !k.held {
-			<-k.grants // Take gives back what it may have got
+		if k.pid == 0 {
+			return k.interrupted(syscall.SIGKILL)
 		}
+		k.stop()
+		k.end()
 		return &Outcome{}
 	}
 	if m.Go {
@@ -368,7 +369,7 @@ func (k *keeper) changed(c child) *Outcome {
 func (k *keeper) giveBack() bool {
 	err := k.lock.GiveBack(context.Background(), k.token)
 	if client.Failed(err, client.Conflict) {
-		k.say("the lock %q was lost while the command ran: %v", k.lock.Name, err)
+		k.say("the lock %q was lost meanwhile: %v", k.lock.Name, err)
 		return false
 	}
 	if err != nil {

@@ -21,6 +21,42 @@ type Spec struct {
 	Mask          unix.Sigset_t // the signals that were blocked when the front was started
 }
 
+// strings are the fields of a spec that may hold any bytes, which JSON strings may not.
+func (s *Spec) strings() []*string {
+	return []*string{&s.Server, &s.Token, &s.Lock.Account, &s.Lock.Name, &s.Lock.ID}
+}
+
+// MarshalJSON keeps the bytes of all strings.
+func (s *Spec) MarshalJSON() ([]byte, error) {
+	type plain Spec
+	w := struct {
+		*plain
+		Strings [][]byte
+	}{plain: (*plain)(s)}
+	for _, field := range s.strings() {
+		w.Strings = append(w.Strings, []byte(*field))
+	}
+	return json.Marshal(w)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (s *Spec) UnmarshalJSON(b []byte) error {
+	type plain Spec
+	w := struct {
+		*plain
+		Strings [][]byte
+	}{plain: (*plain)(s)}
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	for i, field := range s.strings() {
+		if i < len(w.Strings) {
+			*field = string(w.Strings[i])
+		}
+	}
+	return nil
+}
+
 // order is what the front tells the keeper.
 type order struct {
 	Spec   *Spec          `json:",omitempty"`

@@ -16,7 +16,7 @@ func newTerm(dur, killAfter time.Duration) term {
 }
 
 // margin is how long before the lock's end the command is gone.
-func (t *term) margin() time.Duration { return min(t.dur/20, 2*time.Second) }
+func (t *term) margin() time.Duration { return min(t.dur/10, 3*time.Second) }
 
 // renewAt is when the lock is renewed: a third of its time after it was granted.
 func (t *term) renewAt() time.Duration { return t.end - t.dur + t.dur/3 }
