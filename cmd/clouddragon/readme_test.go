@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -55,13 +56,16 @@ func runBlocks(t *testing.T, file string) (text string, ran int) {
 	}
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "job.sh"), []byte("#!/bin/sh\n[ \"$CLOUDDRAGON_LOCK_TOKEN\" -gt 0 ]\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, m := range shellBlock.FindAllStringSubmatch(string(b), -1) {
 		script := m[1]
 		if target, ok := strings.CutPrefix(script, "make "); ok {
 			shell(t, "../..", "make -n "+target)
 			continue
 		}
-		got := shell(t, dir, strings.ReplaceAll(script, "localhost:8081", p.addr))
+		got := shell(t, dir, strings.ReplaceAll(script, "localhost:8081", p.addr), "CLOUDDRAGON_SERVER=http://"+p.addr)
 		if pattern := printed(script); !regexp.MustCompile("^" + pattern + "$").MatchString(got) {
 			t.Errorf("%s\nprints:\n%s\nwant:\n%s", script, got, pattern)
 		}
@@ -72,13 +76,13 @@ func runBlocks(t *testing.T, file string) (text string, ran int) {
 }
 
 // shell runs a script and returns what it printed.
-func shell(t *testing.T, dir, script string) string {
+func shell(t *testing.T, dir, script string, env ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "no_proxy=*")
+	cmd.Env = append(append(os.Environ(), "no_proxy=*", "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH")), env...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
