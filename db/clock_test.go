@@ -48,7 +48,7 @@ func wantValue(t *testing.T, d *DB, there bool, when string) {
 
 // What is stored or held after a step of the wall clock, or before it, lives on
 // over a restart for as long as it was given, and no longer.
-func TestStepBeforeARestartEndsAndProlongsNothing(t *testing.T) {
+func TestClockStepBeforeARestartNeitherEndsNorProlongs(t *testing.T) {
 	for _, how := range bothEnds {
 		for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour, time.Second, -time.Second} {
 			for _, when := range []string{"before", "after"} {

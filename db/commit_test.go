@@ -214,7 +214,7 @@ func TestGrowthInTheBackgroundIsNeverAFullDisk(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestQuietPutsOneMarkBehindTheLastBatch(t *testing.T) {
+func TestQuietWritesOneDurabilityMark(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
 	o.QuietAfter = time.Millisecond

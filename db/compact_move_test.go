@@ -16,7 +16,7 @@ import (
 )
 
 // What a survey saw of a key is no longer so when the writer comes to it.
-func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
+func TestCompactionDoesNotMoveWhatHasChanged(t *testing.T) {
 	key := Key{"1", "k"}
 	data := func(s string) *ValueSet {
 		return &ValueSet{Key: key, Data: []byte(s), Conditions: Conditions{Check: AnyVersion}}
@@ -67,7 +67,7 @@ func TestAMoveOfWhatHasChangedSinceIsNotDone(t *testing.T) {
 
 // The value that is over took the place of one that never ends, which an index
 // built anew would find, were there no mark.
-func TestAValueThatIsOverGoesWithAMarkWhileAnOlderOneMayBeLeft(t *testing.T) {
+func TestExpiredValueLeavesATombstoneWhileAnOlderOneMayRemain(t *testing.T) {
 	clock := newTestClock()
 	o := tinyKV(memdisk.New(), clock.read)
 	o.CompactRatio = 1000 // only what the test asks for

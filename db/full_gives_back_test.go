@@ -14,7 +14,7 @@ import (
 
 // Whatever the sizes, on a full disk deletes are done, and a third of what they
 // gave back can be written at once.
-func TestAFullDiskGivesBackWhatIsDeleted(t *testing.T) {
+func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		fs := memdisk.New()
 		o := tinyKV(fs, nil)

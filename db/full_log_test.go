@@ -82,7 +82,7 @@ func TestReadsGoOnWithoutAnyRoom(t *testing.T) {
 
 // A hold that is over and finds no room in the log is tried again every now and
 // then, not over and over.
-func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
+func TestExpiryWithoutRoomDoesNotSpin(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	r := LockRequest{Key: Key{"a", "lock"}, Dur: time.Hour}
 	d, free := fullLog(t, tiny(fs, clock), func(d *DB) {
@@ -98,7 +98,7 @@ func TestAHoldThatCannotEndKeepsNobodyBusy(t *testing.T) {
 
 // The time goes into the log every now and then, but not into the room that is
 // held back for deletes.
-func TestTimeUsesNothingOfWhatIsHeldBack(t *testing.T) {
+func TestNotesOfTheTimeDoNotUseTheReserve(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
 	fs.Fail(noSecondSegment)

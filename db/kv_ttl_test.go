@@ -84,7 +84,7 @@ func dropAnyIndex(t *testing.T, fs *memdisk.FS, dir string) {
 // The value that gets the end is the one that is there when it is decided: what
 // another operation has stored after this one was submitted, before it in the same
 // group, or by another end.
-func TestANewEndIsOfTheValueOfNow(t *testing.T) {
+func TestNewEndAppliesToTheCurrentValue(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	k, anything := Key{"a", "v"}, Conditions{Check: AnyVersion}
 	set := func(data string) *ValueSet {

@@ -11,7 +11,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-func TestHeldLockSurvivesARestartUntilItsTime(t *testing.T) {
+func TestHeldLockSurvivesARestartUntilItsEnd(t *testing.T) {
 	for _, how := range []string{"close", "kill", "power cut"} {
 		fs, clock := memdisk.New(), newTestClock()
 		d := mustOpen(t, tiny(fs, clock))

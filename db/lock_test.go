@@ -71,7 +71,7 @@ func wantHolder(t *testing.T, d *DB, want Holder) {
 	}
 }
 
-func TestLockGoesToWhoWaitsInTheOrderTheyCame(t *testing.T) {
+func TestLockWaitersAreServedInOrder(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	token := hold(t, d, "holder", time.Hour)
 	var queue []chan grant
@@ -98,7 +98,7 @@ func TestLockGoesToWhoWaitsInTheOrderTheyCame(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestLockIsHandedOverWhenItsTimeIsOver(t *testing.T) {
+func TestExpiredLockIsHandedOver(t *testing.T) {
 	clock := newTestClock()
 	d := mustOpen(t, tiny(memdisk.New(), clock))
 	token := hold(t, d, "holder", time.Minute)
@@ -119,7 +119,7 @@ func TestLockIsHandedOverWhenItsTimeIsOver(t *testing.T) {
 }
 
 // With the machine's clock nobody but the writer itself sees that it is time.
-func TestWriterWakesUpWhenAHoldOrAWaitIsOver(t *testing.T) {
+func TestWriterWakesUpForTheEndOfAHoldOrAWait(t *testing.T) {
 	o := tiny(memdisk.New(), newTestClock())
 	o.Clock = nil
 	d := mustOpen(t, o)
@@ -134,7 +134,7 @@ func TestWriterWakesUpWhenAHoldOrAWaitIsOver(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestWhoHangsUpLeavesTheQueue(t *testing.T) {
+func TestHangUpLeavesTheQueue(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	token := hold(t, d, "holder", time.Hour)
 	gone := errors.New("gone")
@@ -153,7 +153,7 @@ func TestWhoHangsUpLeavesTheQueue(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestWhoHangsUpWhileItIsGrantedGivesTheLockToTheNext(t *testing.T) {
+func TestHangUpDuringAGrantPassesTheLockOn(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))
 	token := hold(t, d, "holder", time.Hour)
@@ -182,7 +182,7 @@ type hungUp struct{ context.Context }
 
 func (hungUp) Gone() bool { return true }
 
-func TestLockIsNotGrantedToWhoHungUpUnnoticed(t *testing.T) {
+func TestLockIsNotGrantedToAnUnnoticedHangUp(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	token := hold(t, d, "holder", time.Hour)
 	first := wait(t, d, hungUp{context.Background()}, 1, "first")
@@ -198,7 +198,7 @@ func TestLockIsNotGrantedToWhoHungUpUnnoticed(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestDrainAnswersWhoWaits(t *testing.T) {
+func TestDrainAnswersWaiters(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	token := hold(t, d, "holder", time.Hour)
 	var all []chan grant

@@ -90,7 +90,7 @@ func TestMutexGrantedWhileItsCallerHangsUpGoesToTheNext(t *testing.T) {
 }
 
 // The client of the first request lost its connection and asked again with its id.
-func TestMutexIsNotGrantedToWhoHungUpUnnoticed(t *testing.T) {
+func TestMutexIsNotGrantedToAnUnnoticedHangUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := testMutexes(10)
 		mustLock(t, m, LockRequest{Key: gate, Owner: "ann", Dur: time.Hour})

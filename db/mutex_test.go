@@ -140,7 +140,7 @@ func TestMutexEndsAndWaitsEndOnTime(t *testing.T) {
 }
 
 // Nobody asks for the second mutex while the timer is set to the end of the first, which never comes.
-func TestTimerThatRingsForNothingIsSetAgain(t *testing.T) {
+func TestTimerIsSetAgainAfterASpuriousWakeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := testMutexes(10)
 		mustLock(t, m, LockRequest{Key: gate, Dur: time.Second})

@@ -305,7 +305,7 @@ func TestConcurrentCallersLoseNothing(t *testing.T) {
 	}
 }
 
-func TestDrainAnswersWhoWaitsAndCloseRefuses(t *testing.T) {
+func TestDrainAnswersWaitersAndCloseRefuses(t *testing.T) {
 	w := newWorld(t)
 	do(w, lock("l", "a", time.Hour))
 	answered := make(chan error, 1)

@@ -223,7 +223,7 @@ func TestCallThatCannotBeServedInTimeTakesNoPlace(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestWhoHangsUpGivesItsPlaceOfARateBack(t *testing.T) {
+func TestHangUpGivesBackThePlaceInTheQueueOfARate(t *testing.T) {
 	clock := newTestClock()
 	d := mustOpen(t, tiny(memdisk.New(), clock))
 	wantTaken(t, d, slow, 3, 0)
@@ -241,7 +241,7 @@ func TestWhoHangsUpGivesItsPlaceOfARateBack(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestWhoHangsUpWhileItIsCountedGivesItBack(t *testing.T) {
+func TestHangUpGivesBackWhatWasCountedForIt(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
 	wantTaken(t, d, slow, 3, 0)
@@ -264,7 +264,7 @@ func TestWhoHangsUpWhileItIsCountedGivesItBack(t *testing.T) {
 	mustClose(t, d)
 }
 
-func TestForgottenRateLetsInWhoWaits(t *testing.T) {
+func TestDeletedRateServesItsWaiters(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	wantTaken(t, d, slow, 3, 0)
 	first := paced(t, d, context.Background(), 1, 3)

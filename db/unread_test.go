@@ -60,7 +60,7 @@ func TestUnreadableForAMomentDoesNotComeBack(t *testing.T) {
 
 // What one record of compaction met is not forgotten over the next: a mark that was
 // not moved must not go with its segment.
-func TestAMarkThatCannotBeMovedEndsTheMove(t *testing.T) {
+func TestTombstoneThatCannotBeMovedKeepsItsSegment(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))
 	moves := make([]kvlog.Move, 2)

@@ -88,7 +88,7 @@ func TestABatchIsDoneOrNot(t *testing.T) {
 	r.wantBatch("", "GET kv/none?ver=0\nPOST counter/c", "404 there is no kv \"none\" of account \"1\"\n200 8\n")
 }
 
-func TestBatchesThatAreMalformedDoNothing(t *testing.T) {
+func TestMalformedBatchDoesNothing(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Batch, o.Limits.Value = 5, 1000 })
 	for _, c := range []struct {
 		body   string
@@ -150,7 +150,7 @@ func TestBatchesThatAreMalformedDoNothing(t *testing.T) {
 	r.want(404, "*", "GET", "/db/1/kv/a")
 }
 
-func TestValuesThatTextCannotTellAreNotTold(t *testing.T) {
+func TestValueThatDoesNotFitATextBatchIsRefused(t *testing.T) {
 	r := newRig(t, nil)
 	for _, value := range []string{"a\nb", "a\rb", "\xff"} {
 		r.put("/db/1/kv/v", value)

@@ -310,7 +310,7 @@ func TestEveryIncrementUnderIfMatchCounts(t *testing.T) {
 	r.want(200, "40", "GET", "/db/1/kv/n")
 }
 
-func TestValueWithTTLGoesByItself(t *testing.T) {
+func TestValueExpires(t *testing.T) {
 	r := newRig(t, nil)
 	r.stored(r.put("/db/1/kv/kept?ttl=0.2", "x"))
 	r.stored(r.put("/db/1/kv/kept", "y"))

@@ -260,7 +260,7 @@ func TestWaitOutlastsTheServersTimeouts(t *testing.T) {
 	}
 }
 
-func TestDrainAnswersWhoWaits(t *testing.T) {
+func TestDrainAnswersWaiters(t *testing.T) {
 	r := newRig(t, nil)
 	for _, lock := range []string{"/db/1/mlock/a", "/db/1/lock/a"} {
 		r.granted(r.do("POST", lock))

@@ -65,7 +65,7 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 
 // Calls that wait for memory each get all of theirs in turn, where a part each
 // would be of use to none.
-func TestWhoWaitsForMemoryGetsAllOfItAtOnce(t *testing.T) {
+func TestWaiterForMemoryGetsAllOfItAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memoryOf(4 << 20)
 		newCall := func() *call { return &call{r: httptest.NewRequest("GET", "/", nil)} }
@@ -99,7 +99,7 @@ func TestWhoWaitsForMemoryGetsAllOfItAtOnce(t *testing.T) {
 }
 
 // One that gives up, or hangs up, is not in the way of those behind it.
-func TestWhoStopsWaitingForMemoryLeavesTheQueue(t *testing.T) {
+func TestEndedWaitForMemoryLeavesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memoryOf(4 << 20)
 		others, big, small := new(call), new(call), new(call)

@@ -178,7 +178,7 @@ func TestAnswersAreKeptForTheLimit(t *testing.T) {
 }
 
 // A client that reads what is kept under a key's id would have to name a NUL.
-func TestWhatIsKeptCannotBeNamed(t *testing.T) {
+func TestKeptAnswersCannotBeAddressed(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "1\n", "POST", "/db/1/counter/a", keyHeader("key"))
 	r.refused(400, "NUL", "GET", "/db/1/kv/%00%2C%70%E1%2B%7A%06%46%F9%22%79%F4%27%C7%B3%8E%73")

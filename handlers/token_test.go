@@ -23,7 +23,7 @@ func basic(user, password string) string {
 	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-func TestNothingButHealthWithoutTheToken(t *testing.T) {
+func TestOnlyHealthNeedsNoToken(t *testing.T) {
 	r := newRig(t, guarded)
 	for _, auth := range []string{
 		"X-Nothing: 1", bear("al"), bear("alll"), bear("ALL"), bear(""), "Authorization: Bearer", "Authorization: all",

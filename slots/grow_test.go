@@ -109,7 +109,7 @@ func TestAFullDiskLeavesTheTableAsItWas(t *testing.T) {
 	}
 }
 
-func TestAnAlmostFullDiskGivesWhatItHas(t *testing.T) {
+func TestTableGrowsByWhatAnAlmostFullDiskHas(t *testing.T) {
 	fs := created(t)
 	tables := open(t, fs, checkpoint{sizes: initial})
 	for tables.Capacity(0) < 64*64 {
@@ -358,7 +358,7 @@ func TestATableGrowsWhileItIsReadAndWritten(t *testing.T) {
 	others.Wait()
 }
 
-func TestAFailedSyncOfAGrowthIsToldByASyncAroundIt(t *testing.T) {
+func TestFailedSyncOfAGrowthFailsTheSyncAroundIt(t *testing.T) {
 	fs := created(t)
 	w := newWriter(open(t, fs, checkpoint{sizes: initial}))
 	w.put(t, small(1), "x")

@@ -173,7 +173,7 @@ func TestNewTablesAreDurable(t *testing.T) {
 	open(t, fs.Cut(fs.Len()).Nothing(), checkpoint{sizes: initial})
 }
 
-func TestAFullDiskIsToldWhereTablesAreMade(t *testing.T) {
+func TestFullDiskIsReportedWhenTablesAreMade(t *testing.T) {
 	fs := memdisk.New()
 	must(t, fs.MkdirAll("data"))
 	fs.SetRoom(3 * 8192)

@@ -162,7 +162,7 @@ func TestBadCertificateShowsItsLine(t *testing.T) {
 	}
 }
 
-func TestTLSServesWhoTrustsTheCertificate(t *testing.T) {
+func TestTLSServesClientsThatTrustTheCertificate(t *testing.T) {
 	t.Parallel()
 	cert, key, pool := certificate(t)
 	p := start(t, small(t, fmt.Sprintf("listen: 127.0.0.1:0\ntls: {cert: %s, key: %s}\n", cert, key)))

@@ -250,7 +250,7 @@ func waitForMetric(t *testing.T, url, line string) {
 	t.Fatalf("/metrics never had the line %s", line)
 }
 
-func TestTokensOpenWhatTheyAreFor(t *testing.T) {
+func TestTokensAllowOnlyTheirAccounts(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\ntoken: file\ntokens: [{token: reader, accounts: [1], readonly: true}]\n"), "CLOUDDRAGON_TOKEN=env")
 	for _, c := range []struct {

@@ -84,7 +84,7 @@ func awaitUsed(t *testing.T, r *rig, want uint64) {
 
 // Nobody asks for the thing: it ends all the same, at its time and not before, and
 // whoever listens is told why.
-func TestWhatIsOverGivesItsSlotBack(t *testing.T) {
+func TestExpiredThingsGiveTheirSlotsBack(t *testing.T) {
 	var told published
 	r := newRig(t, 1<<20, commit.Options{Publish: told.publish})
 	wantDone(t, "put", r.Do(lasts("a", began+int64(time.Minute), 0)))
@@ -144,7 +144,7 @@ func TestTheLastEndCounts(t *testing.T) {
 }
 
 // A thing that is given a new end in the batch that removes it stays.
-func TestWhatIsPutAnewInTheBatchThatEndsItStays(t *testing.T) {
+func TestThingPutAgainInTheBatchThatExpiresItStays(t *testing.T) {
 	r := newRig(t, 1<<20, commit.Options{})
 	wantDone(t, "put", r.Do(lasts("a", began+1, 0)))
 	r.pass(1)

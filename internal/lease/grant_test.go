@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestGrantThatNobodyHeardOfGoesToTheNext(t *testing.T) {
+func TestUnansweredGrantGoesToTheNextWaiter(t *testing.T) {
 	r := newRig(10)
 	r.take(t, Request{Owner: ann, Dur: 10})
 	r.wait(t, Request{Owner: bob, Dur: 10, Least: 50})

@@ -93,7 +93,7 @@ func TestDrainRefusesEveryWaiterAndKeepsHolders(t *testing.T) {
 	wantEmpty(t, r)
 }
 
-func TestTimeOutAnswersWaitersAndLeavesHoldersThatAreOver(t *testing.T) {
+func TestTimeOutAnswersWaitersAndLeavesExpiredHolders(t *testing.T) {
 	limit := NewLimit(100)
 	table := New(func(Key, bool) (int64, error) { return 1, nil }, limit)
 	a, b := Key{"1", "a"}, Key{"1", "b"}

@@ -102,7 +102,7 @@ func TestBatchThatDoesNotFitChangesNothing(t *testing.T) {
 	wantRecords(t, r, "before", "after")
 }
 
-func TestEmptyBatchIsNothing(t *testing.T) {
+func TestEmptyBatchWritesNothing(t *testing.T) {
 	disk := memdisk.New()
 	l, from := newLog(t, testOptions(disk))
 	at := disk.Len()

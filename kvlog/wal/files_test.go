@@ -188,7 +188,7 @@ func TestNoDescriptorIsARefusal(t *testing.T) {
 
 // A file that is written to stays open, however many others are read: a failed
 // write back is told only to those who had it open.
-func TestWhatIsWrittenToStaysOpen(t *testing.T) {
+func TestSegmentBeingWrittenStaysOpen(t *testing.T) {
 	fs := memdisk.New()
 	l := manySegments(t, fs, 20)
 	if err := l.Prepare(); err != nil {

@@ -143,7 +143,7 @@ func TestWhatWasAppendedIsReplayedInOrder(t *testing.T) {
 	}
 }
 
-func TestReplayBeginsWhereItIsTold(t *testing.T) {
+func TestReplayBeginsAtTheCheckpoint(t *testing.T) {
 	o := testOptions(memdisk.New())
 	l, from := newLog(t, o)
 	for i := range 10 {

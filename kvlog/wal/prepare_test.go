@@ -134,7 +134,7 @@ func TestTheLastSegmentIsHeldBack(t *testing.T) {
 	check("roomy again", whole, whole, false)
 }
 
-func TestFreeKeepsWhatItIsTold(t *testing.T) {
+func TestFreeKeepsTheSegmentsThatItIsGiven(t *testing.T) {
 	disk := memdisk.New()
 	o := testOptions(disk)
 	l, _ := newLog(t, o)

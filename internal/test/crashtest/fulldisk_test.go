@@ -179,9 +179,9 @@ func fullDisk(t *testing.T, fs fileSystem) {
 	}
 }
 
-// TestAFullDiskGivesBackWhatIsDeleted stores values until the disk is full, deletes
+// TestDeletesMakeRoomOnAFullDisk stores values until the disk is full, deletes
 // some, and wants a third of their bytes back soon.
-func TestAFullDiskGivesBackWhatIsDeleted(t *testing.T) {
+func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	begin(t)
 	onEach(t, givesBack)
 }

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestKillForWantOfMemoryLosesNothingAcknowledged has the kernel kill the server
+// TestOutOfMemoryKillLosesNothingAcknowledged has the kernel kill the server
 // under load, as it uses up the memory that it has.
-func TestKillForWantOfMemoryLosesNothingAcknowledged(t *testing.T) {
+func TestOutOfMemoryKillLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
 	t.Parallel()
 	mib := int64(64)

@@ -14,7 +14,7 @@ type call struct {
 	length int64
 }
 
-func TestModelsKnowWhatCannotBe(t *testing.T) {
+func TestModelsRefuseImpossibleHistories(t *testing.T) {
 	one := unbounded(request{verb: "add", n: 1})
 	get, del, lost := request{verb: "get"}, request{verb: "delete"}, response{unknown: true}
 	set := func(who string, n int64) request { return request{verb: "set", who: who, n: n} }
