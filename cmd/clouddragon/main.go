@@ -30,6 +30,8 @@ const (
 const usage = `usage: clouddragon [-config FILE]         serve
        clouddragon lock NAME COMMAND...   run a command under a lock (more with -help)
        clouddragon status                 who holds which lock, and who waits (more with -help)
+       clouddragon backup -o FILE         store a copy of a running server (more with -help)
+       clouddragon restore -data DIR FILE make a data directory of a backup (more with -help)
        clouddragon verify DIR             check a data directory, of a stopped server or a copy
 
 flags:
@@ -83,6 +85,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return keepLock(args[1:], stderr)
 		case "status":
 			return status(args[1:], stdout, stderr)
+		case "backup":
+			return backup(args[1:], stdout, stderr)
+		case "restore":
+			return restore(args[1:], stdout, stderr)
 		case "verify":
 			return verify(args[1:], stdout, stderr)
 		}

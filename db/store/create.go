@@ -72,7 +72,8 @@ func syncDirs(fsys disk.FS, dir string) error {
 	}
 }
 
-// neverUsed makes sure that tables and log without a CHECKPOINT are empty.
+// neverUsed makes sure that tables and log without a CHECKPOINT are empty, and
+// that no restore was cut off.
 func neverUsed(o *Options) error {
 	var names []string
 	for class := range slots.Classes {
@@ -86,6 +87,11 @@ func neverUsed(o *Options) error {
 		if strings.HasSuffix(s, ".seg") {
 			names = append(names, "log/"+s)
 		}
+	}
+	if _, err := o.FS.ReadDir(path.Join(o.Dir, restoringName)); err == nil {
+		return &Damage{File: restoringName, What: "a restore into this directory did not end: empty the directory and restore again"}
+	} else if !isNotExist(err) {
+		return err
 	}
 	for _, name := range names {
 		used, err := holdsData(o.FS, path.Join(o.Dir, name))

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clouddragon/internal/archive"
+	"clouddragon/internal/client"
+)
+
+const backupUsage = `usage: clouddragon backup [flags] -o FILE
+
+Stores a copy of everything that a running server holds, as it is at one moment.
+The file gets its name once it is whole, checked and on disk.
+
+flags:
+  -o FILE           the file, replaced if it is there; "-" for stdout
+  -keep N           delete all but the newest N backups whose name differs from
+                    FILE's in digits only, such as a date (default: delete none)
+  -server ADDRESS   http://HOST:PORT, https://HOST:PORT or unix:/PATH
+  -token-file FILE  holds the token, which must be good for everything
+  -help             print this and exit
+
+environment:
+  CLOUDDRAGON_SERVER  the server, without -server (default ` + client.DefaultServer + `)
+  CLOUDDRAGON_TOKEN   the token, without -token-file
+
+exit codes:
+  0   the backup is whole
+  1   it is not as it was sent, or the file could not be written
+  64  a bad flag
+  69  no answer from the server, or only a part of one
+  77  the token is refused
+`
+
+// backupIdle is how long the server may send nothing.
+const backupIdle = time.Minute
+
+// backup stores a copy of a running server and returns the exit code.
+func backup(args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("clouddragon backup")
+	var to connection
+	to.register(flags)
+	file := flags.String("o", "", "")
+	keep := flags.Int("keep", 0, "")
+	if code, done := parse(flags, args, backupUsage, stdout, stderr); done {
+		return code
+	}
+	fail := func(code int, err error) int {
+		fmt.Fprintf(stderr, "clouddragon backup: %v\n", err)
+		return code
+	}
+	switch {
+	case flags.NArg() > 0:
+		return fail(exitUsage, fmt.Errorf("unknown argument %q", flags.Arg(0)))
+	case *file == "":
+		return fail(exitUsage, errors.New("-o FILE is missing"))
+	case *keep < 0:
+		return fail(exitUsage, errors.New("-keep: want a number from 1"))
+	case *keep > 0 && *file == "-":
+		return fail(exitUsage, errors.New("-keep needs a file"))
+	}
+	address, token, err := to.find()
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	server, err := client.New(address, token)
+	if err != nil {
+		return fail(exitUsage, err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	b := fetch{ctx: ctx, server: server, began: time.Now()}
+	if isTerminal(os.Stderr) {
+		b.progress = stderr
+	}
+	var m *archive.Manifest
+	if *file == "-" {
+		m, err = b.to(stdout)
+	} else {
+		m, err = b.toFile(*file)
+	}
+	b.show(true)
+	var refused *client.Error
+	switch {
+	case errors.As(err, &refused) && refused.Reason == client.Denied:
+		return fail(exitDenied, err)
+	case errors.As(err, &refused) && refused.Reason == client.BadRequest:
+		return fail(exitUsage, err)
+	case errors.As(err, &refused):
+		return fail(exitUnavailable, err)
+	case err != nil:
+		return fail(exitFailed, err)
+	}
+	if *file == "-" {
+		return exitOK
+	}
+	fmt.Fprintf(stdout, "%s: everything as it was at %s, %s\n", *file, m.Time.Format(time.RFC3339Nano), inMiB(b.n))
+	if *keep > 0 {
+		removed, err := removeOld(*file, *keep)
+		for _, name := range removed {
+			fmt.Fprintf(stdout, "%s: removed\n", name)
+		}
+		if err != nil {
+			return fail(exitFailed, err)
+		}
+	}
+	return exitOK
+}
+
+// fetch is a backup on its way from a server.
+type fetch struct {
+	ctx      context.Context
+	server   *client.Server
+	began    time.Time
+	progress io.Writer // nil: nobody looks
+
+	n     int64 // bytes that came
+	shown time.Time
+}
+
+// to writes the backup to w and checks it on the way.
+func (b *fetch) to(w io.Writer) (*archive.Manifest, error) {
+	body, err := b.server.Stream(b.ctx, "/backup", "application/x-tar", backupIdle)
+	if err != nil {
+		return nil, err
+	}
+	m, err := archive.Read(io.TeeReader(body, io.MultiWriter(w, b)), nil)
+	return m, errors.Join(err, body.Close())
+}
+
+// Write counts what came.
+func (b *fetch) Write(p []byte) (int, error) {
+	b.n += int64(len(p))
+	b.show(false)
+	return len(p), nil
+}
+
+// show shows on a terminal how far it is, twice a second.
+func (b *fetch) show(last bool) {
+	now := time.Now()
+	if b.progress == nil || !last && now.Sub(b.shown) < time.Second/2 {
+		return
+	}
+	b.shown = now
+	rate := float64(b.n) / max(now.Sub(b.began).Seconds(), 1e-3)
+	fmt.Fprintf(b.progress, "\r%s, %s/s ", inMiB(b.n), inMiB(int64(rate)))
+	if last {
+		fmt.Fprint(b.progress, "\n")
+	}
+}
+
+func inMiB(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
+
+// toFile writes the backup to a file, which gets its name once it is on disk.
+func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {
+	dir, base := filepath.Split(name)
+	if dir == "" {
+		dir = "."
+	}
+	f, err := os.CreateTemp(dir, "."+base+".*.part") // for its owner alone
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	m, err := b.to(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Sync(); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return nil, err
+	}
+	// It has its name: it stays, whatever comes.
+	return m, errors.Join(f.Close(), syncDir(dir))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

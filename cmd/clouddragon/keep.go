@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"clouddragon/internal/archive"
+)
+
+// removeOld removes the backups beside file but for the newest. Only a file that
+// begins as a backup does, and whose name differs from that of file in its digits
+// only, is one. It returns what it has removed.
+func removeOld(file string, keep int) (removed []string, err error) {
+	type old struct {
+		name string
+		info fs.FileInfo
+	}
+	dir, base := filepath.Split(file)
+	entries, err := os.ReadDir(cmp.Or(dir, "."))
+	if err != nil {
+		return nil, err
+	}
+	var all []old
+	for _, e := range entries {
+		if withoutDigits(e.Name()) != withoutDigits(base) || !e.Type().IsRegular() {
+			continue
+		}
+		name := dir + e.Name()
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		is, err := isBackup(name)
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			all = append(all, old{name, info})
+		}
+	}
+	// The newest first, and before all the one that was just made, whatever the clock says.
+	slices.SortFunc(all, func(a, b old) int {
+		if a.name == file || b.name == file {
+			return cmp.Compare(b2i(b.name == file), b2i(a.name == file))
+		}
+		return cmp.Or(b.info.ModTime().Compare(a.info.ModTime()), cmp.Compare(b.name, a.name))
+	})
+	for _, o := range all[min(keep, len(all)):] {
+		if err := os.Remove(o.name); err != nil {
+			return removed, err
+		}
+		removed = append(removed, o.name)
+	}
+	if len(removed) == 0 {
+		return nil, nil
+	}
+	return removed, syncDir(cmp.Or(dir, "."))
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// withoutDigits returns a name with one # in the place of each run of digits.
+func withoutDigits(name string) string {
+	var b strings.Builder
+	last := ' '
+	for _, r := range name {
+		if r >= '0' && r <= '9' {
+			r = '#'
+		}
+		if r != '#' || last != '#' {
+			b.WriteRune(r)
+		}
+		last = r
+	}
+	return b.String()
+}
+
+// isBackup reports whether a file begins as a backup does.
+func isBackup(name string) (is bool, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	b := make([]byte, len(archive.First)+1)
+	if _, err := io.ReadFull(f, b); err != nil {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return false, nil
+		}
+		return false, err
+	}
+	return bytes.Equal(b, []byte(archive.First+"\x00")), nil
+}
