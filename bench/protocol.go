@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,44 @@ func overHTTP(call string, size int) protocol {
 	return protocol{func(b []byte, _, _, id int) []byte {
 		return append(strconv.AppendInt(append(b, call...), int64(id), 10), tail...)
 	}, httpAnswer}
+}
+
+// retriable sends a call with an Idempotency-Key that is used once.
+func retriable(call string) protocol {
+	return protocol{func(b []byte, _, _, id int) []byte {
+		return fmt.Appendf(b, "%s%d HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: %016x\r\n\r\n", call, id, rand.Uint64())
+	}, httpAnswer}
+}
+
+// batchOf sends perBatch calls in one batch, each with an id of its own.
+func batchOf(call, value string, ids int) protocol {
+	return protocol{func(b []byte, _, _, _ int) []byte {
+		var lines []byte
+		for range perBatch {
+			lines = append(strconv.AppendInt(append(lines, call...), int64(1+rand.IntN(ids)), 10), value...)
+			lines = append(lines, '\n')
+		}
+		return append(fmt.Appendf(b, "POST /db/many/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", len(lines)), lines...)
+	}, httpAnswer}
+}
+
+// repeated sends perBatch commands at once, each with an id of its own.
+func repeated(p protocol, ids int) protocol {
+	return protocol{func(b []byte, conn, k, _ int) []byte {
+		for range perBatch {
+			b = p.request(b, conn, k, 1+rand.IntN(ids))
+		}
+		return b
+	}, func(b []byte) (size int, err error) {
+		for range perBatch {
+			n, err := p.answer(b[size:])
+			if n == 0 || err != nil {
+				return 0, err
+			}
+			size += n
+		}
+		return size, nil
+	}}
 }
 
 // pair locks and unlocks in turn. Each connection has an id of its own.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -52,6 +53,7 @@ var (
 	many      = sequencePost("many")
 	set       = work{"http": overHTTP("POST /db/small/kv/", 64), "resp": overRESP("SET", "key", 64), "etcd": overEtcd(64)}
 	get       = work{"http": overHTTP("GET /db/small/kv/", 0), "resp": overRESP("GET", "key", 0)}
+	retried   = work{"http": retriable("POST /db/many/sequence/"), "resp": many["resp"]}
 	mutexPair = work{"http": pair("POST /db/pair/mlock/", "POST /db/pair/munlock/")}
 	lockPair  = work{"http": pair("POST /db/pair/lock/", "DELETE /db/pair/lock/")}
 	mutexRing = work{"http": ring("POST /db/ring/mlock/", "POST /db/ring/munlock/")}
@@ -83,6 +85,13 @@ func rows(ids int) []*row {
 	fresh := fast("sequence POST, each on a new connection", many, crowd{conns: 64, id: anyOf(ids), fresh: true})
 	all = append(all, pipelined, fresh, besideWrites(ids),
 		paced("sequence POST, 12,000/s", many, ids), paced("kv get 64 B, 12,000/s", get, ids))
+	// The ratio to Redis is of a plain INCR: it has nothing of the kind.
+	all = append(all, fast("sequence POST, each with an Idempotency-Key", retried, crowd{conns: 64, id: anyOf(ids)}))
+	for _, conns := range []int{1, 16, 64} {
+		all = append(all,
+			batches("batch of 100 sequence POSTs", batchOf("POST sequence/", "", ids), many["resp"], ids, conns),
+			batches("batch of 100 kv sets of 64 B", batchOf("PUT kv/", " "+strings.Repeat("v", 64), ids), set["resp"], ids, conns))
+	}
 	// Each connection sends the lock and its unlock at once, so nobody holds it when the time is over.
 	for _, conns := range []int{2, 256} {
 		all = append(all, fast("mutex, one handed around", mutexRing, crowd{conns: conns, id: anyOf(1), depth: 2}),
@@ -107,6 +116,23 @@ func fast(name string, w work, c crowd) *row {
 		}
 		n := float64(len(c.took))
 		return measured{[]float64{n / took.Seconds()}, micros(cpu) / n}, nil
+	}}
+}
+
+// perBatch is how many calls a batch has, and how many commands of Redis are sent at once.
+const perBatch = 100
+
+// batches measures how many calls are answered in batches, beside Redis's pipelining.
+func batches(name string, batch, command protocol, ids, conns int) *row {
+	w := work{"http": batch, "resp": repeated(command, ids)}
+	single := fast(name, w, crowd{conns: conns, id: anyOf(ids)})
+	return &row{name, conns, []figure{{"calls/s", false}}, single.on, func(ctx context.Context, b *bench, t *target) (measured, error) {
+		m, err := single.run(ctx, b, t)
+		if err == nil {
+			m.figures[0] *= perBatch
+			m.cpu /= perBatch
+		}
+		return m, err
 	}}
 }
 
