@@ -107,8 +107,8 @@ func (s *server) refuse(c *call, err error) {
 	var r result
 	var of *batchError
 	if errors.As(err, &of) {
-		r = s.refusalOf(&of.it.ask, of.err)
-		r.line = of.it.place + ": " + r.line
+		r = s.refusalOf(of.of, of.err)
+		r.line = of.place + ": " + r.line
 	} else {
 		r = s.refusalOf(&c.ask, err)
 	}

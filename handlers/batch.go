@@ -24,7 +24,7 @@ func init() {
 // the table of endpoints and prepared as one of its own; one operation of db decides
 // them all, and each says its result.
 func runBatch(s *server, c *call) error {
-	b := &batch{s: s, c: c, atomic: true}
+	b := &batch{s: s, c: c, atomic: true, budget: s.limits.Value}
 	switch c.params.text("atomic") {
 	case "", "true":
 	case "false":
@@ -35,7 +35,7 @@ func runBatch(s *server, c *call) error {
 	if err := b.read(); err != nil {
 		return err
 	}
-	op, err := b.prepare()
+	op, err := b.operation()
 	if err != nil {
 		return err
 	}
@@ -52,16 +52,23 @@ type batch struct {
 	atomic bool
 	asJSON bool // it is answered as JSON
 	items  []item
+	ask    ask   // of the call that is being parsed
+	budget int64 // bytes that the values which are read may still take
+	reads  bool  // there are such
 }
 
-// item is one call of a batch.
+// item is one call of a batch: what is kept of it once its operation is prepared.
 type item struct {
-	ask
-	steps *steps
-	place string // "line 3" or "index 3", for an error line
-	err   error  // why it cannot be done; the token is looked at before
-	op    db.Operation
+	api    API
+	method string
+	key    db.Key
+	steps  *steps
+	at     int // the number of its line, or its index
+	op     db.Operation
 }
+
+// ask is what the call is about, for an error line.
+func (it *item) ask() *ask { return &ask{api: it.api, method: it.method, key: it.key} }
 
 // read reads the body and takes it apart.
 func (b *batch) read() error {
@@ -95,6 +102,7 @@ func (b *batch) read() error {
 
 // parseText takes a batch apart that has one call a line.
 func (b *batch) parseText(body []byte) error {
+	b.items = make([]item, 0, min(b.s.limits.Batch, 1+bytes.Count(body, []byte("\n"))))
 	for n := 1; len(body) > 0; n++ {
 		var line []byte
 		line, body, _ = bytes.Cut(body, []byte("\n"))
@@ -104,43 +112,49 @@ func (b *batch) parseText(body []byte) error {
 		}
 		method, rest, _ := bytes.Cut(line, []byte(" "))
 		target, value, hasValue := bytes.Cut(rest, []byte(" "))
-		it := item{place: "line " + strconv.Itoa(n)}
-		it.value = value
-		if err := b.add(&it, string(method), string(target), hasValue, ""); err != nil {
+		if !hasValue {
+			value = nil
+		}
+		if err := b.add(n, string(method), string(target), value, ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// add finds the endpoint of a call and parses its parameters. The error refuses the
-// whole batch.
-func (b *batch) add(it *item, method, target string, hasValue bool, typ string) error {
+// place names a call in an error line.
+func (b *batch) place(n int) string {
+	if b.c.cameAsJSON {
+		return "index " + strconv.Itoa(n)
+	}
+	return "line " + strconv.Itoa(n)
+}
+
+// add finds the endpoint of a call, parses its parameters and prepares its operation.
+// The error refuses the whole batch. value is nil if there is none.
+func (b *batch) add(n int, method, target string, value []byte, typ string) error {
 	if len(b.items) == b.s.limits.Batch {
-		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("%s: a batch has at most %d calls (limits.batch)", it.place, b.s.limits.Batch)}
+		return b.named(n, &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("a batch has at most %d calls (limits.batch)", b.s.limits.Batch)})
 	}
-	err := it.parse(method, target, b.c.key.Acc)
-	if err == nil {
-		err = it.checkValue(hasValue, typ)
+	it := item{at: n}
+	if err := b.prepare(&it, method, target, value, typ); err != nil {
+		return b.named(n, err)
 	}
-	if err != nil {
-		return it.at(err)
-	}
-	b.items = append(b.items, *it)
+	b.items = append(b.items, it)
 	return nil
 }
 
-// at makes an error name the call that it is about.
-func (it *item) at(err error) error {
+// named makes an error name the call that it is about.
+func (b *batch) named(n int, err error) error {
 	var r *refusal
 	if errors.As(err, &r) {
-		return &refusal{r.status, it.place + ": " + r.line}
+		return &refusal{r.status, b.place(n) + ": " + r.line}
 	}
 	return err
 }
 
-// parse finds out which call a line asks for.
-func (it *item) parse(method, target, acc string) error {
+// prepare makes an operation of a call.
+func (b *batch) prepare(it *item, method, target string, value []byte, typ string) error {
 	path, query, _ := strings.Cut(target, "?")
 	api, id, ok := strings.Cut(path, "/")
 	if !ok || id == "" || strings.Contains(id, "/") {
@@ -150,25 +164,59 @@ func (it *item) parse(method, target, acc string) error {
 	if n < 0 || !inBatch(API(n)) {
 		return badRequest("%s is not one of the APIs of a batch: %s", quote(api), batchAPIs)
 	}
-	it.api, it.method = API(n), method
+	it.api, it.method, it.key.Acc = API(n), method, b.c.key.Acc
 	var err error
 	if it.key.ID, err = name("id", id, true, db.MaxID); err != nil {
 		return err
 	}
-	it.key.Acc = acc
 	e := find(it.api, method)
 	if e == nil || e.steps == nil || method == http.MethodHead {
 		return badRequest("method %s is not allowed on %s in a batch", quote(method), it.api)
 	}
+	if b.c.readOnly && method != http.MethodGet {
+		return &refusal{http.StatusForbidden, "this token is for reading only"}
+	}
+	if b.c.retryKey != "" && it.api == Lock && method != http.MethodGet {
+		return errRetriedLock
+	}
 	it.steps = e.steps
-	it.params.names = e.params
-	if err := it.params.parse(query); err != nil {
+	a := &b.ask
+	*a = ask{api: it.api, method: method, key: it.key, cond: db.Conditions{Check: db.AnyVersion}}
+	a.params.names = e.params
+	if err := a.params.parse(query); err != nil {
 		return err
 	}
 	for _, name := range []string{"wait", "not"} {
-		if i := slices.Index(e.params, name); i >= 0 && it.params.values[i] != "" {
+		if i := slices.Index(e.params, name); i >= 0 && a.params.values[i] != "" {
 			return badRequest("%s is not allowed in a batch: nothing in it may wait", name)
 		}
+	}
+	if err := a.take(e, value, typ); err != nil {
+		return err
+	}
+	if it.op, err = e.steps.prepare(b.s, a); err != nil {
+		return err
+	}
+	switch r := it.op.(type) {
+	case *db.ValueRead:
+		r.Budget, b.reads = &b.budget, true
+	case *db.ValueTTL: // which reads the value that it writes anew
+		r.Budget, b.reads = &b.budget, true
+	}
+	return nil
+}
+
+// take takes the value of a call, and refuses it where there is none to store.
+func (a *ask) take(e *endpoint, value []byte, typ string) error {
+	switch {
+	case e.takesValue() && len(typ) > db.MaxType:
+		return badRequest("the type has %d bytes: it may have at most %d", len(typ), db.MaxType)
+	case e.takesValue():
+		a.typ, a.value = keptType(typ), value
+	case value != nil:
+		return badRequest("%s %s takes no value", a.method, a.api)
+	case typ != "":
+		return badRequest("%s %s takes no type", a.method, a.api)
 	}
 	return nil
 }
@@ -180,59 +228,20 @@ func inBatch(api API) bool {
 
 const batchAPIs = "sequence, counter, kv, rate and lock"
 
-// checkValue refuses a value where there is none to store.
-func (it *item) checkValue(hasValue bool, typ string) error {
-	e := find(it.api, it.method)
-	it.cond.Check = db.AnyVersion
-	switch {
-	case e.takesValue() && len(typ) > db.MaxType:
-		return badRequest("the type has %d bytes: it may have at most %d", len(typ), db.MaxType)
-	case e.takesValue():
-		it.typ = keptType(typ)
-		if it.value == nil {
-			it.value = []byte{}
-		}
-	case hasValue:
-		return badRequest("%s %s takes no value", it.method, it.api)
-	case typ != "":
-		return badRequest("%s %s takes no type", it.method, it.api)
-	}
-	return nil
-}
-
-// prepare makes one operation of all calls.
-func (b *batch) prepare() (*db.Batch, error) {
-	op := &db.Batch{Atomic: b.atomic, Answers: b.answers, Check: b.check}
-	budget := b.s.limits.Value
-	reads := false
+// operation makes one operation of all calls.
+func (b *batch) operation() (*db.Batch, error) {
+	op := &db.Batch{Atomic: b.atomic, Answers: b.answers, Check: b.check, Ops: make([]db.Operation, len(b.items))}
 	for i := range b.items {
-		it := &b.items[i]
-		if b.c.readOnly && it.method != http.MethodGet {
-			return nil, it.at(&refusal{http.StatusForbidden, "this token is for reading only"})
-		}
-		if b.c.retryKey != "" && it.api == Lock && it.method != http.MethodGet {
-			return nil, it.at(errRetriedLock)
-		}
-		var err error
-		if it.op, err = it.steps.prepare(b.s, &it.ask); err != nil {
-			return nil, it.at(err)
-		}
-		switch r := it.op.(type) {
-		case *db.ValueRead:
-			r.Budget, reads = &budget, true
-		case *db.ValueTTL: // which reads the value that it writes anew
-			r.Budget, reads = &budget, true
-		}
-		op.Ops = append(op.Ops, it.op)
+		op.Ops[i] = b.items[i].op
 	}
-	if !reads {
+	if !b.reads {
 		return op, nil
 	}
-	// The values that are read may take as much as one value.
-	size := b.c.held
+	// The values that are read may take as much as one value, and as text as much again.
+	size := b.c.held + 2*b.s.limits.Value
 	b.s.memory.free(b.c.held)
 	b.c.held = 0
-	return op, b.s.memory.hold(b.c, size+2*budget, memoryPatience*b.s.pace.idle)
+	return op, b.s.memory.hold(b.c, size, memoryPatience*b.s.pace.idle)
 }
 
 // answers reports whether a call's error is an answer: a GET that finds nothing.
@@ -260,18 +269,19 @@ func (b *batch) refused(err error) error {
 	}
 	it := &b.items[g.Index]
 	if errors.Is(g.Err, db.ErrTooLarge) {
-		return it.at(&refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the values that the batch reads are larger than %d bytes together (limits.value)", b.s.limits.Value)})
+		return b.named(it.at, &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the values that the batch reads are larger than %d bytes together (limits.value)", b.s.limits.Value)})
 	}
-	return &batchError{it, g.Err}
+	return &batchError{b.place(it.at), it.ask(), g.Err}
 }
 
 // batchError is the refusal of one call, and with it of the whole batch.
 type batchError struct {
-	it  *item
-	err error
+	place string
+	of    *ask
+	err   error
 }
 
-func (e *batchError) Error() string { return e.it.place + ": " + e.err.Error() }
+func (e *batchError) Error() string { return e.place + ": " + e.err.Error() }
 func (e *batchError) Unwrap() error { return e.err }
 
 // say says the results of all calls.
@@ -284,7 +294,7 @@ func (b *batch) say(op *db.Batch) error {
 		if op.Errs[i] == nil {
 			r = it.steps.answer(it.op)
 		} else {
-			r = b.s.refusalOf(&it.ask, op.Errs[i])
+			r = b.s.refusalOf(it.ask(), op.Errs[i])
 		}
 		if b.asJSON {
 			out = append(out, "[,"[min(i, 1)])

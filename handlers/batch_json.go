@@ -26,7 +26,7 @@ func (b *batch) parseJSON(body []byte) error {
 		return badRequest(`the JSON of a batch must be an array such as [{"method":"POST","path":"counter/a"}]`)
 	}
 	for n := 0; d.More(); n++ {
-		if err := b.jsonItem(d, "index "+strconv.Itoa(n)); err != nil {
+		if err := b.jsonItem(d, n); err != nil {
 			return err
 		}
 	}
@@ -40,7 +40,8 @@ func (b *batch) parseJSON(body []byte) error {
 }
 
 // jsonItem reads one call.
-func (b *batch) jsonItem(d *json.Decoder, place string) error {
+func (b *batch) jsonItem(d *json.Decoder, n int) error {
+	place := b.place(n)
 	t, err := d.Token()
 	if err != nil {
 		return badJSON(err)
@@ -78,26 +79,26 @@ func (b *batch) jsonItem(d *json.Decoder, place string) error {
 	if _, err := d.Token(); err != nil { // the closing brace
 		return badJSON(err)
 	}
-	return b.addJSON(fields, place)
+	return b.addJSON(fields, n)
 }
 
-func (b *batch) addJSON(fields map[string]string, place string) error {
-	it := item{place: place}
+func (b *batch) addJSON(fields map[string]string, n int) error {
+	var value []byte
 	body, hasBody := fields["body"]
 	body64, has64 := fields["body64"]
 	switch {
 	case hasBody && has64:
-		return badRequest("%s: body and body64 exclude each other: give one of them", place)
+		return badRequest("%s: body and body64 exclude each other: give one of them", b.place(n))
 	case has64:
 		data, err := base64.StdEncoding.Strict().DecodeString(body64)
 		if err != nil {
-			return badRequest("%s: body64 is not base64", place)
+			return badRequest("%s: body64 is not base64", b.place(n))
 		}
-		it.value = data
+		value = append([]byte{}, data...)
 	case hasBody:
-		it.value = []byte(body)
+		value = append([]byte{}, body...)
 	}
-	return b.add(&it, fields["method"], fields["path"], hasBody || has64, fields["type"])
+	return b.add(n, fields["method"], fields["path"], value, fields["type"])
 }
 
 // itemJSON is one result of a batch.

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"clouddragon/db"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -260,7 +261,7 @@ func FuzzBatch(f *testing.F) {
 			if it.key.ID == "" || it.steps == nil || it.key.Acc != "1" {
 				t.Errorf("%q has a call without a thing: %+v", body, it)
 			}
-			if _, err := it.steps.prepare(s, &it.ask); err == nil && it.api == Lock && it.method == "POST" && it.params.text("wait") != "" {
+			if take, ok := it.op.(*db.LockTake); ok && take.Wait != 0 {
 				t.Errorf("%q has a call that waits", body)
 			}
 		}
