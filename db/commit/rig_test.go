@@ -143,6 +143,8 @@ func call(op commit.Op) (*commit.Call, <-chan struct{}) {
 type alarm struct {
 	mu sync.Mutex // guards at: a test sets it while the writer looks
 	at int64      // 0: never
+
+	state int // changed within transactions; owned by the writer
 }
 
 func (a *alarm) set(at int64) {
@@ -162,8 +164,8 @@ func (a *alarm) Expire(tx *commit.Tx) error {
 	return put(tx, "alarm", get(tx, "alarm")+1, 0)
 }
 
-func (a *alarm) Mark(*commit.Tx) int     { return 0 }
-func (a *alarm) Undo(int)                {}
+func (a *alarm) Mark(*commit.Tx) int     { return a.state }
+func (a *alarm) Undo(mark int)           { a.state = mark }
 func (a *alarm) Forget()                 {}
 func (a *alarm) TimeOut(*commit.Tx)      {}
 func (a *alarm) Drain(*commit.Tx, error) {}

@@ -223,8 +223,8 @@ func (tx *Tx) undo(s *savepoint) {
 		u := &tx.valueUndo[i]
 		tx.values[u.index].valueState = u.valueState
 	}
-	for _, ref := range tx.given[s.given:] {
-		tx.tables.Release(ref)
+	for i := len(tx.given) - 1; i >= s.given; i-- { // so that they are given out in the same order again
+		tx.tables.Release(tx.given[i])
 	}
 	for i, p := range tx.parts {
 		p.Undo(s.parts[i])
