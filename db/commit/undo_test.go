@@ -287,13 +287,17 @@ func someChanges(rnd *rand.Rand) []change {
 			n: 1000 + int64(rnd.IntN(9000)), more: rnd.IntN(2) * 60,
 		}
 	}
+	if len(all) > 1 && rnd.IntN(2) == 0 { // a thing whose slot another takes over, which ends too
+		all[0].verb, all[1] = replace9, change{verb: remove9, id: all[0].other}
+	}
 	return all
 }
 
 // A waiter that a refused operation would have answered waits on.
 func TestARefusedOperationAnswersNobody(t *testing.T) {
 	r := newRig(t, 16<<10, commit.Options{})
-	waiter, answered := call(opFunc(func(*commit.Tx) error { return commit.ErrWaiting }))
+	answered := make(chan struct{}, 2)
+	waiter := &commit.Call{Op: opFunc(func(*commit.Tx) error { return commit.ErrWaiting }), Done: func(*commit.Call) { answered <- struct{}{} }}
 	wantDone(t, "submit", r.Submit(waiter))
 	err := r.Do(opFunc(func(tx *commit.Tx) error {
 		tx.Answer(waiter, nil)
