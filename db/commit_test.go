@@ -230,7 +230,7 @@ func TestQuietWritesOneDurabilityMark(t *testing.T) {
 				t.Fatal("it is quiet, and no mark is put")
 			}
 		}
-		// Nothing is asked, and no further mark is put.
+		// No call comes, and no further durability mark is written.
 		_, err := d.LockHolder(door)
 		if !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
@@ -240,7 +240,7 @@ func TestQuietWritesOneDurabilityMark(t *testing.T) {
 			t.Errorf("a write and quiet are %d batches", n)
 		}
 	}
-	// With the mark, what becomes of the batch before it is damage and no torn tail.
+	// With the durability mark, a bad batch before it is damage and not a torn tail.
 	crashed := fs.Clone()
 	mustClose(t, d)
 	name := path.Join(o.Dir, "log/00000001.seg")

@@ -66,7 +66,7 @@ func TestCompactionDoesNotMoveWhatHasChanged(t *testing.T) {
 }
 
 // The value that is over took the place of one that never ends, which an index
-// built anew would find, were there no mark.
+// rebuilt from the log would find without a tombstone.
 func TestExpiredValueLeavesATombstoneWhileAnOlderOneMayRemain(t *testing.T) {
 	clock := newTestClock()
 	o := tinyKV(memdisk.New(), clock.read)

@@ -33,12 +33,12 @@ type damaged struct {
 func TestDamageIsRefusedByNameOrHarmless(t *testing.T) {
 	t.Run("after a stop", func(t *testing.T) { damagedDirectory(t, true, true).all() })
 	t.Run("after a crash", func(t *testing.T) { damagedDirectory(t, false, true).all() })
-	// Without a mark behind it the last batch passes for one that was cut off.
+	// Without a durability mark behind it the last batch passes for one that was cut off.
 	t.Run("after a crash in mid-traffic", func(t *testing.T) { damagedDirectory(t, false, false).all() })
 }
 
 // damagedDirectory returns a directory with something of everything, which was
-// closed or whose process was killed, with a mark behind the last batch or not.
+// closed or whose process was killed, with a durability mark behind the last batch or without.
 func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 	fs, clock := memdisk.New(), newTestClock()
 	d := &damaged{T: t, o: tiny(fs, clock), closed: closed, l: newLedger()}
@@ -61,14 +61,14 @@ func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 	must(err)
 	must(p.reset(kindSequence, Key{"a", "x"}))
 	must(p.remove(Key{"v", "0"}))
-	// The last write is one that may be on its way yet where there is no mark.
+	// The last write is one that may be on its way yet where there is no durability mark.
 	last := p.ask(asked{verb: verbAdd, kind: kindCounter, key: Key{"a", "last"}, n: 1})
 	must(addN(db, "last", 1))
 	if marked {
 		p.note(last, 1, nil)
 	}
 	if marked && !closed {
-		must(db.writer.Do(commit.ReserveTokens{})) // any batch is a mark
+		must(db.writer.Do(commit.ReserveTokens{})) // any batch serves as a durability mark
 	}
 	d.clean = fs.Clone() // a kill
 	mustClose(t, db)

@@ -72,7 +72,7 @@ func tiny(fs disk.FS, clock *testClock) Options {
 		FS: fs, Dir: "srv/cloud/data",
 		Segment: 16 << 10, Extent: 4096, CheckpointRoom: 4096, CheckpointEvery: 8 << 10,
 		Files:      4,         // so that segments are closed and opened again all the time
-		QuietAfter: time.Hour, // tests that want marks say so
+		QuietAfter: time.Hour, // tests of durability marks set it
 		Clock:      clock.read,
 	}
 }

@@ -58,8 +58,8 @@ func TestUnreadableForAMomentDoesNotComeBack(t *testing.T) {
 	mustClose(t, d)
 }
 
-// What one record of compaction met is not forgotten over the next: a mark that was
-// not moved must not go with its segment.
+// A failure with one record is not forgotten over the next: a segment whose tombstone
+// could not be moved must not be freed.
 func TestTombstoneThatCannotBeMovedKeepsItsSegment(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))

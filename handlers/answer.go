@@ -15,8 +15,8 @@ import (
 	"clouddragon/internal/front"
 )
 
-// Header values that are the same in every answer, made once: assigned to the
-// map they cost no memory.
+// Header values that are the same in every answer, made once: assigning them to the
+// map allocates nothing.
 var (
 	textPlain       = []string{"text/plain; charset=utf-8"}
 	applicationJSON = []string{"application/json"}
@@ -47,8 +47,8 @@ func badRequest(format string, args ...any) error {
 // errInternal is what a client learns of a fault of ours.
 var errInternal = &refusal{http.StatusInternalServerError, "internal error: see the server's log"}
 
-// maxExact is the largest number up to which a float64, and so the numbers of
-// JavaScript, tells each whole number from the next.
+// maxExact is the largest number up to which a float64, and so JavaScript, holds
+// every integer exactly.
 const maxExact = 1 << 53
 
 // sayNumber says a number and a newline, or the same as JSON. As JSON a number
@@ -169,8 +169,8 @@ type problem struct {
 	Status int    `json:"status"`
 }
 
-// unavailable returns which of the reasons for a 503 err is, or nil. What err
-// says beyond that is for the log: it may name files.
+// unavailable returns which of the reasons for a 503 err is, or nil. The rest of what
+// err says is only for the log, because it may name files.
 func unavailable(err error) error {
 	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrWatchers, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnknown} {
 		if errors.Is(err, reason) {
@@ -192,8 +192,8 @@ func holder(h http.Header, by db.Holder) {
 	h["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
 }
 
-// holderID says in a header the id of a lock's holder, if it has one. A client
-// that puts it into a URL as it is asks with just that id, whatever its bytes are.
+// holderID says in a header the id of a lock's holder, if it has one. It is
+// percent-encoded, so a client can put it into a URL as it is.
 func holderID(h http.Header, by db.Holder) {
 	if by.Owner != "" {
 		h["Lock-Id"] = []string{percentEncode(by.Owner)}
@@ -242,7 +242,7 @@ func (s *server) send(c *call) {
 		c.notStored()
 	}
 	if s.bodyRemains(c) {
-		// With its length told, the answer is whole before the rest is read.
+		// With a Content-Length the client has the whole answer before the rest is read.
 		h := c.w.Header()
 		h["Connection"], h["Content-Length"] = closeConn, []string{strconv.Itoa(len(c.body))}
 		c.linger = true
@@ -251,7 +251,7 @@ func (s *server) send(c *call) {
 		c.w.WriteHeader(c.status)
 	}
 	if len(c.body) > 0 {
-		// After an error the connection is gone, and nobody is there to be told.
+		// After an error the connection is broken, and there is nobody to answer.
 		if err := s.pace.write(c, c.body); err != nil {
 			c.status = codeGone
 		}
@@ -261,12 +261,12 @@ func (s *server) send(c *call) {
 	}
 }
 
-// smallBody is how much of a request that is refused net/http reads, in bytes, so
-// that the connection can be used again. Behind more the connection is closed.
+// smallBody is how many bytes of a refused request's body net/http reads to keep the
+// connection. If there is more, it closes the connection.
 const smallBody = 64 << 10
 
-// bodyRemains reports whether the client may go on to send a body for long after it
-// is answered. A short one is waited for a while.
+// bodyRemains reports whether the client may still be sending a long body after it is
+// answered. A short one is read to its end.
 func (s *server) bodyRemains(c *call) bool {
 	n := c.r.ContentLength
 	if n == 0 || c.whole || c.conn == nil {

@@ -21,16 +21,16 @@ var defaultPace = pace{idle: 30 * time.Second, rate: 16 << 10}
 // smaller one fits into the buffers of a connection.
 const largeBody = 4 << 10
 
-// Deadlines that the connection does not know are no reason to refuse a call,
-// so the errors of those below are left alone.
+// A connection that has no deadlines is no reason to refuse a call, so the errors of
+// setting them are ignored.
 
 // read gives the client time for the next piece of the body.
 func (p pace) read(c *call) {
 	c.readUntil(time.Now().Add(p.idle))
 }
 
-// readOn is read where n bytes have come since a time: it ends when they are too
-// few for the rate.
+// readOn is like read after n bytes have come since a time. Its deadline is earlier
+// if they are too few for the rate.
 func (p pace) readOn(c *call, since time.Time, n int) {
 	next, least := time.Now().Add(p.idle), since.Add(p.timeFor(n))
 	if least.Before(next) {
@@ -47,8 +47,8 @@ func (p pace) timeFor(n int) time.Duration {
 // pieceSize is how much of an answer is written at a time, in bytes.
 const pieceSize = 256 << 10
 
-// write writes an answer. A client that reads it too slowly is not waited for
-// beyond the piece at which that shows.
+// write writes an answer. If the client reads too slowly, it stops with the piece
+// that misses its deadline.
 func (p pace) write(c *call, b []byte) error {
 	if len(b) <= largeBody {
 		_, err := c.w.Write(b)
@@ -67,15 +67,15 @@ func (p pace) write(c *call, b []byte) error {
 	return nil
 }
 
-// patience takes the deadlines away, those of the http.Server too: once the body
-// is read, net/http reads on to notice a hang-up, and a deadline would look like one.
+// patience removes the deadlines, those of the http.Server too. Once the body is
+// read, net/http reads on to notice a hang-up, and a deadline would look like one.
 func (c *call) patience() {
 	c.readUntil(time.Time{})
 	c.writeUntil(time.Time{})
 }
 
-// A deadline is refused where the connection is closed, of which the next read or
-// write tells, and by the recorders of tests, which have none.
+// Setting a deadline fails on a closed connection, which the next read or write will
+// find, and on the recorders of tests, which have none.
 func (c *call) readUntil(t time.Time) {
 	if c.conn != nil {
 		_ = c.conn.SetReadDeadline(t)
@@ -92,24 +92,24 @@ func (c *call) writeUntil(t time.Time) {
 	_ = http.NewResponseController(c.w).SetWriteDeadline(t)
 }
 
-// brief is for a call whose body is read, and which ends soon whether its client
-// is there or not: nobody need watch for a hang-up.
+// brief is for a call whose body is read and that ends soon in any case. It saves
+// net/http the watch for a hang-up.
 func (c *call) brief() {
 	if c.conn != nil {
 		c.conn.SkipWatch()
 	}
 }
 
-// memoryPatience is how often the idle time of its pace a call waits for memory:
-// longer than slow bodies can hold it.
+// memoryPatience is how long a call waits for memory, in idle times of its pace. That
+// is longer than slow bodies can hold it.
 const memoryPatience = 2
 
 // readBody reads the request's body to its end. One of more than limit bytes is
 // 413, without being read where its length is told; one that ends early, or comes
 // too slowly, is 400. setting names what sets the limit.
 //
-// What a Content-Length promises may never come: a body gets no memory but
-// uncounted bytes before it has filled those.
+// What a Content-Length promises may never come. So a body gets memory for uncounted
+// bytes first, and more only once it has filled them.
 func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) {
 	length := c.r.ContentLength
 	if length > limit {

@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// memory bounds the bytes that bodies and values take while they are received
-// and sent, all of them together, so that no crowd of clients uses up the
-// machine's. Every call gets what it needs in one piece, in the order of asking:
-// calls that each held a part and waited for the rest would wait for each other.
+// memory limits the bytes that bodies and values take together while they are
+// received and sent, so that many clients cannot use up the machine's memory. Every
+// call gets all that it needs at once, in the order in which they asked. Calls that
+// held a part and waited for the rest would wait for each other.
 //
 // What a call gives back is garbage until the collector has run, and counts until
-// then. So the process holds at most memoryBytes of bodies and values (or four of
-// the largest values, if that is more), and besides, for each connection, what is
-// not counted: a body or value of at most uncounted bytes, and the request's
-// headers of at most 64 KiB. The database adds one batch: 4 MiB, or one value if
-// that is larger.
+// then. So the process holds at most memoryBytes of bodies and values, or four of
+// the largest values if that is more. Not counted are, for each connection, a body or
+// value of at most uncounted bytes and the request's headers of at most 64 KiB. The
+// database adds one batch: 4 MiB, or one value if that is larger.
 type memory struct {
 	total int64 // bytes
 
@@ -51,8 +50,8 @@ func newMemory(value int64) *memory {
 // errCrowded is returned when there was no memory for a body or a value for too long.
 var errCrowded = &refusal{http.StatusServiceUnavailable, "too many large values are on their way: nothing was done, try again later"}
 
-// hold takes memory for n bytes for a call that holds none yet, and waits for it
-// while others have it. More than there is in all is refused at once.
+// hold takes memory for n bytes for a call that holds none yet. It waits while others
+// have it, and refuses at once more than there is in all.
 func (m *memory) hold(c *call, n int64, patience time.Duration) error {
 	if n <= uncounted {
 		return nil
@@ -86,7 +85,7 @@ func (m *memory) hold(c *call, n int64, patience time.Duration) error {
 	}
 }
 
-// leave ends a wait without the memory.
+// leave ends a wait that did not get its memory.
 func (m *memory) leave(w *memoryWait) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -98,8 +97,8 @@ func (m *memory) leave(w *memoryWait) {
 	m.grant()
 }
 
-// grant gives what there is to those who wait, the first one first, and collects
-// garbage if that is what the first one needs. It wants mu held.
+// grant gives spare memory to the calls that wait, in order, and starts a collection
+// if the first of them needs garbage. mu must be held.
 func (m *memory) grant() {
 	for len(m.queue) > 0 && m.queue[0].size <= m.spare {
 		m.spare -= m.queue[0].size

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/front"
 )
 
-// peer is the context of a call that may wait, and its client. It ends when the
-// client hangs up, even if net/http does not notice.
+// peer is the context of a call that may wait, with its client. It is cancelled when
+// the client hangs up, even if net/http does not notice.
 type peer struct {
 	context.Context
 	conn   *front.Conn
@@ -28,10 +28,10 @@ func (c *call) peer() context.Context {
 	return c.waiting
 }
 
-// Done is called by whoever begins to wait. Only then the client is watched.
+// Done is called when a wait begins. Only from then on the client is watched.
 func (p *peer) Done() <-chan struct{} {
 	p.once.Do(func() {
-		// Where it cannot be watched, net/http still notices most, and Gone is
+		// If it cannot be watched, net/http still notices most hang-ups, and Gone is
 		// asked before a grant.
 		p.stop, _ = p.conn.Watch(p.cancel)
 	})
@@ -41,9 +41,9 @@ func (p *peer) Done() <-chan struct{} {
 // Gone asks the socket.
 func (p *peer) Gone() bool { return p.conn.Gone() }
 
-// end lets go of what the context holds.
+// end releases what the context holds.
 func (p *peer) end() {
-	p.once.Do(func() {}) // nobody begins to wait any more
+	p.once.Do(func() {}) // no watch begins any more
 	if p.stop != nil {
 		p.stop()
 	}

@@ -38,7 +38,7 @@ type Values struct {
 	byOrdinal []*segmentStats // by ordinal; nil: free
 	byNumber  map[uint64]*segmentStats
 	taken     int // ordinals in use
-	last      int // the ordinal assigned last: they are used in turn, so that an old location does not meet a new segment
+	last      int // the ordinal assigned last: they are used in turn, so that an old location does not point into a new segment
 }
 
 // maxLocationBits is how many bits of an index entry are the location.
@@ -48,8 +48,8 @@ var maxLocationBits = bits.Len64(hashindex.MaxLocation)
 // its checksum, or the disk fails to read it. IsBad tells these apart.
 var ErrDamaged = errors.New("the stored value is damaged")
 
-// IsBad reports whether an error that is ErrDamaged is for good: every record that
-// could not be used fails its checksum. Otherwise the next try may succeed.
+// IsBad reports whether an ErrDamaged is permanent: every record that could not be
+// used fails its checksum. Otherwise the next try may succeed.
 func IsBad(err error) bool { return errors.Is(err, errValue) }
 
 // NewValues returns the values of a log that was opened; the index is empty until

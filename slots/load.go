@@ -7,11 +7,11 @@ import (
 )
 
 // Load reads every slot below the high-water marks once, and builds the index
-// and the free lists. used are the marks of the checkpoint; replayed are the
-// last images of the slots in the log behind it, which go before what the file
-// holds and lift the marks where they lie above. It calls damage for every slot
-// that does not check, for a key that is there twice, and for a slot beyond the
-// end of its file. It changes nothing on disk.
+// and the free lists. used are the checkpoint's high-water marks. replayed are the
+// last images of the slots in the log behind it: they override what the file holds,
+// and raise the high-water marks. Load calls damage for every slot that fails its
+// checks, for a key that is there twice, and for a slot beyond the end of its file. It
+// changes nothing on disk.
 func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(*disk.Damage)) {
 	l := loader{Tables: t, replayed: replayed, damage: damage}
 	marks := used
@@ -54,7 +54,7 @@ func (l *loader) image(r Ref) (image []byte, logged bool) {
 	return l.tables[r.Class()].slot(r.Number()), false
 }
 
-// load takes in one slot below the mark. What the checkpoint does not count and
+// load takes in one slot below the high-water mark. What the checkpoint does not count and
 // the log does not hold was never applied, and is free whatever it contains.
 func (l *loader) load(r Ref, counted bool) {
 	tab := l.tables[r.Class()]

@@ -53,7 +53,7 @@ type Tables struct {
 	Codec
 	index  *hashindex.Index
 	tables [len(Classes)]*table
-	gaps   []Ref // found by Load, for Rewrite: slots below the mark that were never applied
+	gaps   []Ref // found by Load, for Rewrite: slots below the high-water mark that were never applied
 
 	syncing sync.Mutex // held while the tables are synced: one at a time
 

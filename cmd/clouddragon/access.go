@@ -49,16 +49,16 @@ func (a *access) tlsConfig() *tls.Config {
 	}
 }
 
-// reloads reloads at each signal, on a goroutine of its own: a file that cannot
-// be read for long must not keep the server from a stop.
+// reloads reloads at each signal, on a goroutine of its own, so that a file that hangs
+// when it is read does not delay a stop.
 func (a *access) reloads(env environment) {
 	for range env.reload {
 		a.reload(env)
 	}
 }
 
-// reload reads the configuration anew and takes the tokens and the certificate
-// from it. After a fault those that were in force stay in force.
+// reload reads the configuration again and puts its tokens and its certificate in
+// force. After an error the old ones stay in force.
 func (a *access) reload(env environment) {
 	old := &a.config
 	c, err := env.config()
@@ -90,7 +90,7 @@ func (a *access) reload(env environment) {
 	env.log.Info("reloaded", "tokens", n, "certificate", describe(c.certificate))
 }
 
-// fixed returns the keys that a reload does not take and in which c differs.
+// fixed returns the keys that have changed in c and need a restart.
 func (old *Config) fixed(c Config) []string {
 	var names []string
 	for _, k := range []struct {

@@ -185,8 +185,8 @@ func keysOf(c *Config) keys {
 	}
 }
 
-// check refuses what no single value shows. A fault is shown at the value of
-// the file that has a part in it.
+// check refuses combinations of values. The error shows one of the values in the file
+// that are part of it.
 func (c *Config) check(d *document) error {
 	err := c.distinct(func(i int) (*document, string) { return d, fmt.Sprintf("tokens[%d].token", i) })
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// home is the data directory as it was when the server opened it. A nil home is
-// one on a disk of a test.
+// home is the data directory as it was when the server opened it. It is nil on a
+// test's simulated disk.
 type home struct {
 	path string
 	info os.FileInfo
@@ -20,14 +20,13 @@ func watchHome(fsys disk.FS, path string) *home {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil // whatever is wrong shows in what the database does
+		return nil // the database will meet and report the fault
 	}
 	return &home{path, info}
 }
 
-// gone reports whether the directory is gone, and says so in the log. What fails
-// then names a file in it, if anything fails at all: files that are open can be
-// written on.
+// gone reports whether the directory was removed, and says so in the log. Otherwise
+// this could go unnoticed, since files that are open can still be written.
 func (h *home) gone(log *slog.Logger) bool {
 	if h == nil {
 		return false

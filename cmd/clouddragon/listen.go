@@ -63,8 +63,8 @@ func listen(address string, s Socket) (net.Listener, error) {
 	return s.listen(path)
 }
 
-// listen makes a socket with the mode and the group that are asked for. Until it
-// has them nobody but its owner may connect.
+// listen makes a socket with the mode and the group that are asked for. Until then
+// only its owner may connect.
 func (s Socket) listen(path string) (net.Listener, error) {
 	gid, err := s.group()
 	if err != nil {

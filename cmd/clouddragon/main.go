@@ -68,7 +68,7 @@ func main() {
 	os.Exit(code)
 }
 
-// droppedOf returns what tells how many lines of a queued log nobody read, or nil.
+// droppedOf returns a function that counts the dropped lines of a queued log, or nil.
 func droppedOf(stderr io.Writer) func() uint64 {
 	if q, ok := stderr.(*logqueue.Queue); ok {
 		return q.Dropped

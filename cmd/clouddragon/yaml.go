@@ -14,8 +14,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// document is a YAML file that is read strictly: every key is one that the
-// caller knows and stands there once, every value is of its type.
+// document is a YAML file that is read strictly: every key is known and is there
+// once, and every value has its type.
 type document struct {
 	name   string
 	lines  []string
@@ -105,8 +105,8 @@ func namedLikeToken(key string) bool {
 	return n >= 4 && key != "socket"
 }
 
-// mapping reads each key of a mapping with its reader. Nothing at all is a
-// mapping without keys.
+// mapping reads each key of a mapping with its reader. An empty value is a mapping
+// without keys.
 func mapping(k keys) reader {
 	return func(d *document, path string, n ast.Node) error {
 		if n.Type() == ast.NullType && path != "" {
@@ -158,7 +158,7 @@ func list(item reader) reader {
 	}
 }
 
-// optional is a reader that takes nothing at all for an empty list.
+// optional is a reader that takes an empty value as an empty list.
 func optional(list reader) reader {
 	return func(d *document, path string, n ast.Node) error {
 		if n.Type() == ast.NullType {

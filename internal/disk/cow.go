@@ -20,7 +20,7 @@ const noCopyOnWrite = 0x00800000
 func overwriteInPlace(dir string) (err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil || s.Type != unix.BTRFS_SUPER_MAGIC {
-		return nil // whatever is wrong with the directory is told by those who use it
+		return nil // whoever uses the directory will report what is wrong with it
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) > 0 {

@@ -63,7 +63,7 @@ func flock(f *os.File, who string, readOnly bool) error {
 	if readOnly {
 		return nil
 	}
-	// Only a note for whoever finds the lock taken: a full disk must not keep
+	// Only a note for a second server that finds the lock taken: a full disk must not keep
 	// the server from starting.
 	if err := f.Truncate(0); err != nil {
 		return err
