@@ -54,6 +54,7 @@ type Options struct {
 
 	Log      *slog.Logger // nil: none
 	Observer Observer     // nil: none
+	Audit    *slog.Logger // gets a line for each grant, forced unlock and expiry of a lock; nil: none
 }
 
 // Observer learns what happens in a database. Its methods are called while requests
@@ -147,6 +148,8 @@ func Open(o Options) (*DB, error) {
 	d.watchers = newWatchers(o.Watchers)
 	waiters := lease.NewLimit(o.Waiters)
 	d.locks = newLocks(waiters, s.SegmentSize())
+	d.locks.audit = audit{o.Audit, "lock"}
+	d.locks.failed = d.Err
 	if err := d.locks.restore(s); err != nil {
 		return nil, errors.Join(err, s.Abandon())
 	}
@@ -155,7 +158,7 @@ func Open(o Options) (*DB, error) {
 		return nil, errors.Join(err, s.Abandon())
 	}
 	d.rates = newRates(waiters)
-	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Changed: d.watchers.mutexChanged, Observer: o.Observer})
+	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Changed: d.watchers.mutexChanged, Observer: o.Observer, Audit: o.Audit})
 	d.writer = s.NewWriter(r, commit.Options{
 		Parts:      []commit.Part{d.locks, d.rates},
 		Ends:       ends,
@@ -197,6 +200,9 @@ func (d *DB) Close() error {
 	// What is left of the block of tokens need not be skipped; nobody gets one now.
 	return d.store.Close(d.tokens.Stop())
 }
+
+// LockStats are the counts of all locks, or of all mutexes.
+type LockStats = lease.Stats
 
 // Stats are plain numbers for whoever watches.
 type Stats struct {

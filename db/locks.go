@@ -34,10 +34,14 @@ const lockChange = commit.SlotChange
 type locks struct {
 	table *lease.Table
 	tx    *commit.Tx // that of the step under way: it has the tokens
-	marks []lease.Mark
+	marks []locksMark
 	ended []slots.Key // holders that ended in the step under way
 
 	perStep int // how many waiters a step may let in
+
+	audit  audit
+	lines  []auditLine  // of the batch under way
+	failed func() error // why writes are stopped
 
 	mu    sync.Mutex // guards what follows
 	shown lease.Stats
@@ -138,6 +142,7 @@ func (l *locks) apply(tx *commit.Tx, events []lease.Event) error {
 	for _, k := range l.ended {
 		tx.Remove(tx.Entry(k, k.Hash()))
 	}
+	l.lines = l.audit.lines(l.lines, events, tx.Now(), tx.Wall)
 	return nil
 }
 
@@ -177,15 +182,22 @@ func (l *locks) seen(tx *commit.Tx, k lease.Key, h lease.Holder) Holder {
 	return holderOf(h, tx.Now(), tx.Wall(h.Expires), l.table.Waiters(k))
 }
 
+// locksMark is a savepoint.
+type locksMark struct {
+	table lease.Mark
+	lines int
+}
+
 // Mark, Undo and Forget make the table a part of the transaction.
 func (l *locks) Mark(*commit.Tx) int {
-	l.marks = append(l.marks, l.table.Mark())
+	l.marks = append(l.marks, locksMark{l.table.Mark(), len(l.lines)})
 	return len(l.marks) - 1
 }
 
 // Undo takes back everything since a mark.
 func (l *locks) Undo(mark int) {
-	l.table.Undo(l.marks[mark])
+	l.table.Undo(l.marks[mark].table)
+	l.lines = l.lines[:l.marks[mark].lines]
 	l.marks = l.marks[:mark]
 }
 
@@ -224,8 +236,15 @@ func (l *locks) Drain(tx *commit.Tx, err error) {
 	l.table.Drain(func(_ lease.Key, w *lease.Waiter) { tx.Answer(w.Data.(*Call), err) })
 }
 
-// Committed shows the counts of the table as they are now.
+// Committed writes the audit lines of the batch, and shows the counts of the table as
+// they are now.
 func (l *locks) Committed() {
+	if len(l.lines) > 0 {
+		if l.failed() == nil { // else the outcome of the batch is unknown
+			l.audit.write(l.lines)
+		}
+		l.lines = l.lines[:0]
+	}
 	now := l.table.Stats()
 	if now == l.shown { // only the writer changes it
 		return

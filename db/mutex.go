@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type mutexOptions struct {
 	// is not.
 	Changed  func(lease.Key)
 	Observer Observer
+	Audit    *slog.Logger // nil: none
 }
 
 type mutexShard struct {
@@ -268,6 +270,9 @@ func (s *mutexShard) expire(now, wall int64) {
 // tell answers the waiters that a step of the table granted the mutex to, or
 // refused.
 func (s *mutexShard) tell(now, wall int64, events []lease.Event) {
+	if a := (audit{s.o.Audit, "mutex"}); a.log != nil {
+		a.write(a.lines(nil, events, now, func(at int64) int64 { return wall + at - now }))
+	}
 	for _, e := range events {
 		switch e.Kind {
 		case lease.HolderGranted, lease.HolderEnded, lease.HolderRests:

@@ -29,9 +29,11 @@ func everything() *Metrics {
 			return Storage{Queue: 3, Slots: []Slots{{"64", 5, 100}, {"128", 6, 50}}, TableBytes: 11, IndexBytes: 12, LogBytes: 13,
 				Segments: 4, Pending: 14, Checkpoints: 7, CheckpointTook: 1500 * time.Millisecond, CheckpointAt: time.Unix(1000, 5e8), Stopped: true, DiskFull: true}
 		},
-		Disk:  func() (Disk, error) { return Disk{21, 22}, nil },
-		Locks: func() []Locks { return []Locks{{"mlock", 1, 2, 3}, {"lock", 4, 5, 6}} },
-		KV:    func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
+		Disk: func() (Disk, error) { return Disk{21, 22}, nil },
+		Locks: func() []Locks {
+			return []Locks{{"mlock", 1, 50, 2, 51, 52, 53, 3, 54, 55}, {"lock", 4, 60, 5, 61, 62, 63, 6, 64, 65}}
+		},
+		KV: func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
 
 		Dropped: func() uint64 { return 41 },
 	})
@@ -83,6 +85,12 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_locks_held{api="mlock"} 1`,
 		`clouddragon_lock_waiters{api="lock"} 5`,
 		`clouddragon_lock_expired_total{api="lock"} 6`,
+		`clouddragon_lock_holders{api="mlock"} 50`,
+		`clouddragon_lock_granted_total{api="lock"} 61`,
+		`clouddragon_lock_refused_total{api="lock"} 62`,
+		`clouddragon_lock_timed_out_total{api="lock"} 63`,
+		`clouddragon_lock_forced_total{api="lock"} 64`,
+		`clouddragon_lock_lost_total{api="lock"} 65`,
 		`clouddragon_lock_wait_seconds_count{api="lock"} 1`,
 		`clouddragon_lock_handover_seconds_count{api="lock"} 1`,
 		`clouddragon_kv_keys 31`,

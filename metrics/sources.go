@@ -44,9 +44,11 @@ type Disk struct{ FreeBytes, SizeBytes uint64 }
 
 // Locks are those of one API.
 type Locks struct {
-	API           string
-	Held, Waiters int
-	Expired       uint64 // ever
+	API                    string
+	Held, Holders, Waiters int
+
+	// Ever:
+	Granted, Refused, TimedOut, Expired, Forced, Lost uint64
 }
 
 // KV is the state of the values.
@@ -122,10 +124,22 @@ var diskSeries = []series[Disk]{
 var lockSeries = []series[[]Locks]{
 	perAPI("locks_held", "Locks held now.", prometheus.GaugeValue,
 		func(l Locks) float64 { return float64(l.Held) }),
+	perAPI("lock_holders", "Holders of all locks: a lock may have several.", prometheus.GaugeValue,
+		func(l Locks) float64 { return float64(l.Holders) }),
 	perAPI("lock_waiters", "Callers in the queues of locks.", prometheus.GaugeValue,
 		func(l Locks) float64 { return float64(l.Waiters) }),
 	perAPI("lock_expired_total", "Holds that ended by their time.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Expired) }),
+	perAPI("lock_granted_total", "Grants of locks.", prometheus.CounterValue,
+		func(l Locks) float64 { return float64(l.Granted) }),
+	perAPI("lock_refused_total", "Calls that were refused at once because others hold the lock or wait for it.", prometheus.CounterValue,
+		func(l Locks) float64 { return float64(l.Refused) }),
+	perAPI("lock_timed_out_total", "Calls whose wait was over before they got the lock.", prometheus.CounterValue,
+		func(l Locks) float64 { return float64(l.TimedOut) }),
+	perAPI("lock_forced_total", "Holds that were ended by force.", prometheus.CounterValue,
+		func(l Locks) float64 { return float64(l.Forced) }),
+	perAPI("lock_lost_total", "Renewals and unlocks by callers that did not hold the lock any more.", prometheus.CounterValue,
+		func(l Locks) float64 { return float64(l.Lost) }),
 }
 
 var kvSeries = []series[KV]{

@@ -103,6 +103,7 @@ func (old *Config) fixed(c Config) []string {
 		{"limits", old.Limits, c.Limits},
 		{"log.segment", old.Segment, c.Segment},
 		{"log.garbage", old.Garbage, c.Garbage},
+		{"log.audit", old.Audit, c.Audit},
 		{"front", old.Front, c.Front},
 	} {
 		if !reflect.DeepEqual(k.was, k.now) {

@@ -28,6 +28,7 @@ type Config struct {
 	Limits     Limits
 	Segment    int64 // bytes in a log segment
 	Garbage    int   // percent of the live data that the log may hold besides
+	Audit      bool  // a line in the server's own log for each grant, forced unlock and expiry
 	Backup     Backup
 	Front      Front
 
@@ -173,6 +174,7 @@ func keysOf(c *Config) keys {
 		"log": mapping(keys{
 			"segment": size(&c.Segment, 64<<10, 1<<30, 4096),
 			"garbage": count(&c.Garbage, 10, 10_000),
+			"audit":   boolean(&c.Audit),
 		}),
 		"backup": mapping(keys{
 			"time": duration(&c.Backup.Time, time.Second, 31*day),

@@ -44,7 +44,7 @@ func TestShippedConfigShowsEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range []string{"listen", "data", "token", "tokens", "tokens_file", "socket.mode", "socket.group", "tls.cert", "tls.key",
-		"limits.value", "limits.dur", "limits.wait", "limits.waiters", "log.segment", "log.garbage"} {
+		"limits.value", "limits.dur", "limits.wait", "limits.waiters", "log.segment", "log.garbage", "log.audit"} {
 		if d.at[key] == nil {
 			keys = append(keys, key)
 		}
@@ -69,6 +69,7 @@ limits: {value: 512KiB, dur: 90m, wait: 2.5, waiters: 7, batch: 8, replay: 500ms
 log:
   segment: 1GiB
   garbage: 50
+  audit: true
 front: {enabled: false, loops: 3}
 `
 	want := Config{
@@ -83,6 +84,7 @@ front: {enabled: false, loops: 3}
 		},
 		Segment: 1 << 30,
 		Garbage: 50,
+		Audit:   true,
 		Front:   Front{Loops: 3},
 	}
 	got, err := ParseConfig("config.yml", []byte(src), noEnv)

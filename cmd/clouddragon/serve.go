@@ -175,6 +175,9 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		Log:          log,
 		Observer:     newObserver(m),
 	}
+	if c.Audit {
+		o.Audit = log
+	}
 	go func() {
 		d, err := db.Open(o)
 		done <- opened{d, err}

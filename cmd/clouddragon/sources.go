@@ -53,10 +53,7 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 		},
 		Locks: func() []metrics.Locks {
 			s := d.Stats()
-			return []metrics.Locks{
-				{API: handlers.MLock.String(), Held: s.Mutexes.Held, Waiters: s.Mutexes.Waiting, Expired: s.Mutexes.Expired},
-				{API: handlers.Lock.String(), Held: s.Locks.Held, Waiters: s.Locks.Waiting, Expired: s.Locks.Expired},
-			}
+			return []metrics.Locks{locksOf(handlers.MLock, s.Mutexes), locksOf(handlers.Lock, s.Locks)}
 		},
 		KV: func() metrics.KV {
 			all := d.Stats()
@@ -67,5 +64,13 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 				Retries: metrics.Retries(all.Retries),
 			}
 		},
+	}
+}
+
+// locksOf are the counts of mutexes or locks.
+func locksOf(api handlers.API, s db.LockStats) metrics.Locks {
+	return metrics.Locks{
+		API: api.String(), Held: s.Held, Holders: s.Holders, Waiters: s.Waiting,
+		Granted: s.Granted, Refused: s.Refused, TimedOut: s.TimedOut, Expired: s.Expired, Forced: s.Forced, Lost: s.NotHolder,
 	}
 }
