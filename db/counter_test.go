@@ -2,6 +2,7 @@ package db
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"runtime"
 	"testing"
@@ -136,6 +137,45 @@ func awaitNoSlots(t *testing.T, d *DB) {
 			t.Fatalf("%d slots are in use", used)
 		}
 	}
+}
+
+// A batch removes only so many counters that are over, and the writes in it find the
+// rest still in their slots.
+func TestCountersThatAreOverBeginAnewInTheBatchThatDoesNotRemoveThem(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	o := tiny(fs, clock)
+	o.Segment = 1 << 20
+	d := mustOpen(t, o)
+	done := make(chan struct{}, 1200)
+	var ops []*CounterAdd
+	run := func() {
+		t.Helper()
+		var calls []*Call
+		for _, op := range ops {
+			calls = append(calls, &Call{Op: op, Done: func(*Call) { done <- struct{}{} }})
+		}
+		wantDone(t, "submit", d.Submit(calls...))
+		for _, c := range calls {
+			<-done
+			wantDone(t, "an add", c.Err)
+		}
+	}
+	for i := range 1200 {
+		op := unbounded(CounterAdd{Key: Key{"a", fmt.Sprint(i)}, Add: 1, TTL: time.Minute})
+		ops = append(ops, &op)
+	}
+	run()
+	clock.pass(time.Minute)
+	run()
+	for _, op := range ops {
+		if op.Value != 1 {
+			t.Fatalf("counter %s is at %d: it counted on after its end", op.Key.ID, op.Value)
+		}
+		if _, left, err := d.CounterTTL(op.Key); left != time.Minute || err != nil {
+			t.Fatalf("counter %s has %v left, %v", op.Key.ID, left, err)
+		}
+	}
+	mustClose(t, d)
 }
 
 func TestSequenceAbove(t *testing.T) {
