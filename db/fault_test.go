@@ -31,13 +31,13 @@ var faults = []fault{
 	{"ENOSPC once", syscall.ENOSPC, false, 3},
 	{"ENOSPC from then on", syscall.ENOSPC, true, 3},
 	{"short write", memdisk.Short(700, syscall.EIO), false, 3},
+	{"short write on a full disk", memdisk.Short(700, syscall.ENOSPC), false, 3},
+	{"short writes on a full disk from then on", memdisk.Short(100, syscall.ENOSPC), true, 3},
 }
 
-// may reports whether a call can fail so. A failed Store is the end of the process.
+// may reports whether a call can fail so.
 func (f fault) may(op memdisk.Op) bool {
 	switch op.Kind {
-	case memdisk.Store:
-		return false
 	case memdisk.Open, memdisk.ReadDir, memdisk.Read, memdisk.Size, memdisk.Close, memdisk.Map, memdisk.Unmap, memdisk.Remove:
 		return !disk.IsFull(f.err)
 	}
@@ -74,7 +74,7 @@ func TestEveryDiskCallFailsOnce(t *testing.T) {
 		}
 	}
 	t.Logf("%d runs, %d calls of the disk in each, %d states; failed were %v", runs, calls, c.states, f.kinds)
-	for _, kind := range []memdisk.Kind{memdisk.Create, memdisk.Write, memdisk.Allocate, memdisk.Sync, memdisk.Map, memdisk.SyncMap,
+	for _, kind := range []memdisk.Kind{memdisk.Create, memdisk.Write, memdisk.Allocate, memdisk.Sync, memdisk.Map, memdisk.Store, memdisk.SyncMap,
 		memdisk.Rename, memdisk.Remove, memdisk.SyncDir} {
 		if f.kinds[kind] == 0 && *damageShare <= 1 && !testing.Short() && !underRace {
 			t.Errorf("no call of %v failed", kind)
@@ -218,7 +218,7 @@ func mustStop(op memdisk.Op) bool {
 		return false
 	}
 	switch op.Kind {
-	case memdisk.Write, memdisk.Sync, memdisk.SyncMap:
+	case memdisk.Write, memdisk.Sync, memdisk.Store, memdisk.SyncMap:
 		return true
 	}
 	return false

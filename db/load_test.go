@@ -190,8 +190,10 @@ func (p *player) handOver(id string) error {
 	next.Owner, next.Wait = "next "+id, time.Hour
 	a := p.ask(asked{verb: verbLock, kind: kindLock, key: r.Key, owner: next.Owner, dur: int64(next.Dur)})
 	got := make(chan error, 1)
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
 	go func() {
-		token, err := p.d.Lock(context.Background(), next)
+		token, err := p.d.Lock(ctx, next)
 		got <- p.note(a, token, err)
 	}()
 	for {
@@ -210,7 +212,14 @@ func (p *player) handOver(id string) error {
 		}
 	}
 	p.fs.Mark(inLine{a.id})
-	return errors.Join(p.unlock(r.Key, token), <-got)
+	if err := p.unlock(r.Key, token); errors.Is(err, ErrFull) {
+		leave()
+		<-got
+		return err
+	} else if err != nil {
+		return errors.Join(err, <-got)
+	}
+	return <-got
 }
 
 // someStep is how far the wall clock is set, forward or back.

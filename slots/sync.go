@@ -9,11 +9,19 @@ import (
 // it: what was stored may be lost, though the kernel calls it clean.
 var ErrSync = errors.New("sync of a slot table failed, what was stored may be lost")
 
+// ErrNoRoom is returned by a Sync that did nothing because the disk has no room for a
+// page that was stored to.
+var ErrNoRoom = errors.New("the disk has no room for a page of a slot table")
+
 // Sync makes every image applied so far durable. Extents without stores since
-// the last Sync cost nothing. The error is ErrSync, and final.
+// the last Sync cost nothing. The error is ErrNoRoom, after which it can be called
+// again, or ErrSync, which is final.
 func (t *Tables) Sync() error {
 	t.syncing.Lock()
 	defer t.syncing.Unlock()
+	if err := t.Retry(); err != nil {
+		return err
+	}
 	t.mu.RLock()
 	err := t.failed
 	var all [len(Classes)][]*extent

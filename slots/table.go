@@ -1,6 +1,7 @@
 package slots
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,6 +53,11 @@ type table struct {
 	next uint64   // high-water mark of what Alloc gave
 	free []uint64 // numbers below next that Alloc may give again
 
+	// kept are images for which the disk has no room: they go before what the file
+	// holds. A slice in it is never changed, as a look-up may have returned it.
+	// Guarded by Tables.mu; nil where there are none.
+	kept map[uint64][]byte
+
 	known int // extents that the checkpoint knows, for recovery
 }
 
@@ -65,19 +71,57 @@ func (t *table) capacity() uint64 { return uint64(len(t.extents)) * t.perEach }
 
 func (t *table) fileSize(extents int) int64 { return headerSize + int64(extents)*t.extent }
 
-// slot returns the mapped image of slot n.
+// slot returns the image of slot n, mapped or kept.
 func (t *table) slot(n uint64) []byte {
+	if t.kept != nil {
+		if image, ok := t.kept[n]; ok {
+			return image
+		}
+	}
 	off := int(n%t.perEach) * t.size
 	return t.extents[n/t.perEach].Bytes()[off : off+t.size : off+t.size]
 }
 
-// store puts an image into slot n.
+// store puts an image into slot n, or keeps it if the disk has no room for its page.
 func (t *table) store(n uint64, image []byte) error {
+	err := t.storeMapped(n, image)
+	if disk.IsFull(err) {
+		if t.kept == nil {
+			t.kept = make(map[uint64][]byte)
+		}
+		t.kept[n] = bytes.Clone(image)
+		return nil
+	}
+	t.unkeep(n)
+	return err
+}
+
+func (t *table) unkeep(n uint64) {
+	if t.kept == nil {
+		return
+	}
+	if delete(t.kept, n); len(t.kept) == 0 {
+		t.kept = nil
+	}
+}
+
+func (t *table) storeMapped(n uint64, image []byte) error {
 	e := t.extents[n/t.perEach]
 	err := e.Store(int(n%t.perEach)*t.size, image)
 	// Behind the store: a Sync between the two would call the extent clean without it.
 	e.dirty.Store(true)
 	return err
+}
+
+// retry stores the images that are kept, as far as there is room by now.
+func (t *table) retry() error {
+	for n, image := range t.kept {
+		if err := t.storeMapped(n, image); err != nil {
+			return err
+		}
+		t.unkeep(n)
+	}
+	return nil
 }
 
 // FileName returns the name of a class's file in the data directory.

@@ -58,7 +58,7 @@ type Tables struct {
 	syncing sync.Mutex // held while the tables are synced: one at a time
 
 	mu     sync.RWMutex // guards the mapped slots and what is published of them: held for writing only while a durable batch is applied, or room that was made is published
-	failed error        // the first failed sync; there is no other after it
+	failed error        // the first failed sync or store; there is no other after it
 }
 
 // Open opens and maps the table files. want is the least size of each in bytes,
@@ -202,6 +202,21 @@ func (t *Tables) reindex(r Ref, old, image []byte) {
 		t.index.Insert(s.hash(), location(r))
 		tab.live++
 	}
+}
+
+// Retry stores the images for which the disk had no room. The error is ErrNoRoom if
+// it still has none for one of them, which wraps why, or ErrSync.
+func (t *Tables) Retry() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tab := range t.tables {
+		err := tab.retry()
+		if disk.IsFull(err) {
+			return fmt.Errorf("%w: %s: %w", ErrNoRoom, tab.name, err)
+		}
+		t.note(tab, err)
+	}
+	return t.failed
 }
 
 // note keeps the first error of a store, and wants t.mu held.

@@ -1,9 +1,11 @@
 package commit
 
 import (
+	"errors"
 	"time"
 
 	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
 )
 
 // commit decides as many calls as fit into one batch, makes it durable and answers
@@ -12,9 +14,12 @@ import (
 func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 	tx := w.tx
 	tx.reset()
+	w.decided = w.decided[:0]
 	if refuse {
 		w.refuseWaiters()
+		tx.forget()
 	}
+	begin := tx.save()
 	if w.Err() != nil {
 		// The batch of these calls was never begun.
 		for _, c := range todo {
@@ -24,13 +29,8 @@ func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 	} else {
 		taken = w.decideAll(todo)
 	}
-	tx.encode()
-	did = taken > 0 || len(tx.answers) > 0 || tx.records.Records() > 0
-	if tx.records.Records() > 0 && !w.append() {
-		for i := range tx.answers {
-			tx.answers[i].err = ErrUnknown
-		}
-	}
+	did = w.write(&begin) || taken > 0 || len(tx.answers) > 0
+	tx.forget()
 	for _, p := range w.o.Parts {
 		p.Committed()
 	}
@@ -39,7 +39,64 @@ func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 		a.call.Err = a.err
 		a.call.Done(a.call)
 	}
+	clear(w.decided)
 	return taken, did
+}
+
+// write makes the batch durable and applies it, and reports whether there was
+// anything to write. If the disk is full, everything since begin is undone.
+func (w *Writer) write(begin *savepoint) bool {
+	tx := w.tx
+	tx.encode()
+	if tx.records.Records() == 0 {
+		return false
+	}
+	err := w.append()
+	if errors.Is(err, wal.ErrFull) {
+		w.undoBatch(begin, err)
+		return false
+	}
+	if err != nil {
+		for i := range tx.answers {
+			tx.answers[i].err = ErrUnknown
+		}
+	}
+	return true
+}
+
+// undoBatch undoes a batch that found the disk full, and hands its calls to Room.
+// Those that need no room in the log are decided once more, without the others. What
+// ends because time has passed is tried again after BlockedWait.
+func (w *Writer) undoBatch(begin *savepoint, err error) {
+	tx := w.tx
+	tx.undo(begin)
+	w.blocked, w.refused = true, time.Now()
+	var unwritten []*Call
+	for _, c := range w.decided {
+		if c.Op.Size() > 0 || !w.decideFree(c) {
+			c.Unwritten++
+			unwritten = append(unwritten, c)
+		}
+	}
+	w.o.Room.Unwritten(unwritten, err)
+}
+
+// decideFree decides a call that needs no room in the log. It returns false, and
+// nothing was decided, if it does need some.
+func (w *Writer) decideFree(c *Call) bool {
+	tx := w.tx
+	s := tx.save()
+	tx.call = c
+	err := c.Op.Decide(tx)
+	tx.call = nil
+	if tx.size > s.size || tx.records.Records() > 0 || tx.tokenLimit != 0 {
+		tx.undo(&s)
+		return false
+	}
+	if err != ErrWaiting {
+		tx.Answer(c, err)
+	}
+	return true
 }
 
 // refuseWaiters answers all calls that wait for a lock, because the server stops.
@@ -90,6 +147,7 @@ func (w *Writer) decideOne(c *Call, i int) bool {
 			w.o.Room.Lacks(c, &NoRoom{Class: LogRoom})
 			return true
 		case Full:
+			w.decided = append(w.decided, c)
 			tx.Answer(c, ErrFull)
 			return true
 		}
@@ -109,17 +167,18 @@ func (w *Writer) decide(c *Call) bool {
 		c.Need = need
 		if w.o.Room.Fits(c, before, false) != Decide {
 			tx.undo(&s)
-			tx.forget()
 			return false
 		}
 	}
 	if err != nil && err != ErrWaiting {
 		tx.undo(&s)
 	}
-	tx.forget()
 	if lacks, ok := err.(*NoRoom); ok {
 		w.o.Room.Lacks(c, lacks)
-	} else if err != ErrWaiting {
+		return true
+	}
+	w.decided = append(w.decided, c)
+	if err != ErrWaiting {
 		tx.Answer(c, err)
 	}
 	return true
@@ -129,7 +188,8 @@ func (w *Writer) decide(c *Call) bool {
 func (w *Writer) expire(reserve int) {
 	tx := w.tx
 	tx.expired = true
-	w.blocked = false
+	// Where the disk had no room for a batch the calls come first.
+	w.blocked = time.Since(w.refused) < BlockedWait
 	for _, p := range w.o.Parts {
 		for !w.blocked && tx.bytes() < MaxBatch {
 			if at, ok := p.Next(); !ok || at > tx.Now() {
@@ -145,7 +205,6 @@ func (w *Writer) expire(reserve int) {
 		for _, p := range w.o.Parts {
 			p.TimeOut(tx)
 		}
-		tx.forget()
 	}
 	tx.expired = false
 }
@@ -156,7 +215,6 @@ func (w *Writer) expireOne(p Part, reserve int) bool {
 	tx := w.tx
 	try := func() (NoRoom, bool) {
 		s := tx.save()
-		defer tx.forget()
 		lacks := NoRoom{Class: LogRoom}
 		err := p.Expire(tx)
 		if err == nil && tx.bytes() <= reserve {
@@ -201,14 +259,18 @@ func (tx *Tx) encode() {
 // noSteps says that a batch changes no values, as far as whoever made it knows.
 var noSteps = []kvlog.Step{}
 
-// append makes the batch durable and applies it. It returns false if the disk failed.
-func (w *Writer) append() bool {
+// append makes the batch durable and applies it. After wal.ErrFull nothing of it was
+// done; after any other error writes are stopped.
+func (w *Writer) append() error {
 	tx, state := w.tx, w.o.State
 	began := time.Now()
 	end, err := w.o.Log.Append(&tx.records)
+	if errors.Is(err, wal.ErrFull) {
+		return err
+	}
 	if err != nil {
 		w.Fail(err)
-		return false
+		return err
 	}
 	took := time.Since(began)
 	steps := tx.steps
@@ -221,7 +283,7 @@ func (w *Writer) append() bool {
 	w.changes.Add(1)
 	if err := state.Apply(tx.records.At(end), steps); err != nil {
 		w.Fail(err) // the log has the batch: the next start applies it
-		return false
+		return err
 	}
 	if w.o.Ends != nil {
 		w.o.Ends.applied(tx.entries)
@@ -245,5 +307,5 @@ func (w *Writer) append() bool {
 		w.o.Batch(Batch{Calls: len(tx.answers), Bytes: tx.records.Len(), Sync: took})
 	}
 	w.o.Maintain()
-	return true
+	return nil
 }

@@ -41,6 +41,9 @@ type Call struct {
 	// that turned out to be more than its operation's Size: many waiters of a lock can
 	// be granted at once.
 	Need int
+	// Unwritten is set by the writer to how many batches with the call found the
+	// disk full when they were written.
+	Unwritten int
 }
 
 var (

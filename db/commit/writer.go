@@ -12,6 +12,9 @@
 //	publish what was touched
 //	answer the calls, refusals too: they may rest on what this batch decided
 //
+// If the append finds the disk full, everything that the batch decided is undone, and
+// Room makes room for its calls or refuses them.
+//
 // Nothing is answered and nothing can be read before it is durable, and the tables
 // never hold what the log does not. Calls that arrive meanwhile are the next batch.
 package commit
@@ -81,6 +84,10 @@ type Room interface {
 	// LacksSlot has room made for an end that finds no free slot, without which it will
 	// be tried again and again. It must not block.
 	LacksSlot(why *NoRoom)
+	// Unwritten takes over the calls of a batch that found the disk full when it was
+	// written, and of which nothing is left. Each is submitted again or answered. It
+	// must not block.
+	Unwritten(calls []*Call, err error)
 	// Blocked reports whether a full disk is the reason why there is no room in the
 	// log to end expired leases.
 	Blocked() bool
@@ -118,6 +125,8 @@ type Writer struct {
 	quiet      bool      // a durability mark stands behind it
 	blocked    bool      // the log has no room for what has to end
 	lacks      NoRoom    // what the last end that was blocked lacked
+	decided    []*Call   // the calls of the batch, but for those that Room has taken over
+	refused    time.Time // when a batch last found the disk full
 	timer      *time.Timer
 
 	draining atomic.Bool
@@ -373,7 +382,8 @@ func (w *Writer) markQuiet() {
 	w.tx.moment = w.o.Clock.Read()
 	w.tx.Date()
 	w.tx.encode()
-	w.append()
+	// A full disk gets no mark; any other error has stopped writes.
+	_ = w.append()
 }
 
 // Closed reports whether nothing is taken any more.

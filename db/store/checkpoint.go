@@ -12,8 +12,18 @@ import (
 func (s *Store) runCheckpoints() {
 	defer s.background.Done()
 	for s.wait(s.checkpointWake) {
+		err := s.Checkpoint()
+		if isPutOff(err) {
+			select {
+			case <-time.After(againAfter):
+				wake(s.checkpointWake)
+				continue
+			case <-s.closing:
+				return
+			}
+		}
 		// A failure has stopped writes and was logged.
-		if s.Checkpoint() != nil {
+		if err != nil {
 			return
 		}
 		wake(s.compactWake)
@@ -22,7 +32,8 @@ func (s *Store) runCheckpoints() {
 
 // Checkpoint makes the tables durable up to what is applied now, says so in
 // CHECKPOINT, and frees the segments that nothing needs any more. Commits go on
-// meanwhile. An error has stopped writes.
+// meanwhile. An error has stopped writes, unless the checkpoint is put off because the
+// disk is full.
 func (s *Store) Checkpoint() error { return s.checkpoint(false, 0) }
 
 // checkpoint also saves the index where that is due: always if it is the last. The
@@ -60,6 +71,12 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 		s.last = c
 		s.checkpoints.segment.Store(c.Log.Segment)
 		err = s.Log.Free(c.Log.Segment, func(n uint64) bool { return slices.Contains(c.Segments, n) })
+	}
+	// A copy with this number may be on the disk.
+	s.last.Number = c.Number
+	if isPutOff(err) {
+		s.room.noteFull(err)
+		return err
 	}
 	if err != nil {
 		s.writer.Fail(err)

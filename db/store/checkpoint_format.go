@@ -18,7 +18,7 @@ import (
 // The CHECKPOINT file holds two copies of one record, the first at 0, the second
 // in the middle of the file. Both are written at every checkpoint, one after the
 // other, so if a crash cuts one off, or one is damaged later, the other is good.
-// The newest good one counts. It says that the tables are complete up to a place in
+// A copy that is in doubt is written first. The newest good one counts. It says that the tables are complete up to a place in
 // the log, and that the log was durable up to there. It also notes the moment:
 // database time never starts before it.
 //
@@ -139,6 +139,7 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 type checkpointFile struct {
 	f     disk.File
 	fault error // what was wrong with one of the copies when it was opened
+	first int   // the copy to be written first: the other is good and durable
 }
 
 // createCheckpoint makes the file with its first record. It is the last file
@@ -186,7 +187,7 @@ func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error
 	if err != nil {
 		return nil, nil, err
 	}
-	best, fault, err := readCheckpoint(f)
+	best, first, fault, err := readCheckpoint(f)
 	if errors.Is(err, ErrFormat) {
 		return nil, nil, errors.Join(fmt.Errorf("%s: %w; start the version that wrote it, or begin with an empty directory", checkpointName, err), f.Close())
 	}
@@ -194,56 +195,77 @@ func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error
 		err = &Damage{File: checkpointName, What: err.Error()}
 		return nil, nil, errors.Join(err, f.Close())
 	}
-	return &checkpointFile{f, fault}, best, nil
+	return &checkpointFile{f, fault, first}, best, nil
 }
 
-// readCheckpoint returns the newest good record, and what is wrong with the other copy.
-func readCheckpoint(f disk.File) (best *checkpoint, fault, err error) {
+// readCheckpoint returns the newest good record, which copy is not that, and what is
+// wrong with it.
+func readCheckpoint(f disk.File) (best *checkpoint, other int, fault, err error) {
 	size, err := f.Size()
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, nil, err
 	}
 	half := size / 2
 	var faults []error
-	for _, off := range []int64{0, half} {
+	for i, off := range []int64{0, half} {
 		b := make([]byte, half)
 		if _, err := f.ReadAt(b, off); err != nil && err != io.EOF {
-			return nil, nil, err
+			return nil, 0, nil, err
 		}
 		c, err := decodeCheckpoint(b)
 		if err != nil {
 			faults = append(faults, err)
 		} else if best == nil || c.Number > best.Number {
-			best = c
+			best, other = c, 1-i
 		}
 	}
 	if best == nil && errors.Is(faults[0], ErrFormat) && errors.Is(faults[1], ErrFormat) {
-		return nil, nil, faults[0]
+		return nil, 0, nil, faults[0]
 	}
 	if best == nil {
-		return nil, nil, fmt.Errorf("neither of its two copies is good (%v; %v)", faults[0], faults[1])
+		return nil, 0, nil, fmt.Errorf("neither of its two copies is good (%v; %v)", faults[0], faults[1])
 	}
 	if size != 2*best.Room {
-		return nil, nil, fmt.Errorf("it has %d bytes, want %d", size, 2*best.Room)
+		return nil, 0, nil, fmt.Errorf("it has %d bytes, want %d", size, 2*best.Room)
 	}
-	return best, errors.Join(faults...), nil
+	return best, other, errors.Join(faults...), nil
 }
 
-// write makes c the newest record, both copies of it, each synced before the next is touched.
+// write makes c the newest record, both copies of it, each synced before the next is
+// touched. On a full disk the error is errNoRoom: one copy is as good as before, and
+// the next write begins with the other. It must have a higher number.
 func (f *checkpointFile) write(c *checkpoint) error {
 	b := c.encode()
 	if int64(len(b)) > c.Room {
 		return fmt.Errorf("%s: %d segments do not fit: make log.segment larger", checkpointName, len(c.Segments))
 	}
-	for _, off := range []int64{0, c.Room} {
-		if _, err := f.f.WriteAt(b, off); err != nil {
+	for range 2 {
+		_, err := f.f.WriteAt(b, int64(f.first)*c.Room)
+		if disk.IsFull(err) {
+			return fmt.Errorf("%w: %w", errNoRoom, err)
+		}
+		if err == nil {
+			err = f.f.Sync()
+		}
+		if err != nil {
 			return err
 		}
-		if err := f.f.Sync(); err != nil {
-			return err
-		}
+		f.first = 1 - f.first
 	}
 	return nil
+}
+
+// holds makes sure that the disk has one of the records.
+func (f *checkpointFile) holds(records ...*checkpoint) error {
+	for _, c := range records {
+		for i := range int64(2) {
+			held, err := f.f.Holds(c.encode(), i*c.Room)
+			if held || err != nil {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("%s: the record that can be read is not on the disk", checkpointName)
 }
 
 func removeIfThere(fs disk.FS, name string) error {

@@ -25,6 +25,13 @@ import (
 // changes nothing. What was accepted is written again, because after a failed sync
 // the page cache can show data that the disk does not have. The log goes first,
 // because a table must never hold what the log does not.
+//
+// A full disk may have no room to write that where a copy shares the blocks:
+//
+//	the log      starts if the disk is read to have what was accepted; see wal.Repair
+//	the tables   keep images in memory, which the log has since the last checkpoint
+//	CHECKPOINT   stays as it was if the disk is read to have it, and the log goes on
+//	             behind it; no segment is freed, and no token used, that it does not know
 
 // Damage is one thing found wrong in a data directory.
 type Damage = disk.Damage
@@ -45,6 +52,7 @@ type directory struct {
 	state    commit.State
 	snapshot snapshots
 	tail     wal.Tail
+	durable  checkpoint // the newest that is on the disk
 }
 
 func open(o *Options) (*Store, *Recovered, error) {
@@ -62,7 +70,6 @@ func open(o *Options) (*Store, *Recovered, error) {
 	if back := time.Duration(last.Wall - d.last.Moment.Wall); back >= commit.ClockStep {
 		o.Log.Warn("the wall clock is behind the last time it was read; what is held or stored lives on as if no time had passed", "behind", back.Round(time.Millisecond))
 	}
-	d.state.Moment = d.last.Moment
 	var damage []*Damage
 	d.state.Tables.Load(d.last.Used, d.state.Images, func(x *Damage) { damage = append(damage, x) })
 	if len(damage) > 0 {
@@ -71,7 +78,11 @@ func open(o *Options) (*Store, *Recovered, error) {
 	if err := syncDirs(o.FS, o.Dir); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("sync the directories: %w", err), d.close())
 	}
-	if err := d.persistRecovered(); err != nil {
+	end := d.last
+	err = d.persistRecovered()
+	if isPutOff(err) {
+		o.Log.Warn("disk full: the recovered state cannot be written anew, and the disk has it; writes that need more room will be refused", "err", err)
+	} else if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("write the recovered state: %w", err), d.close())
 	}
 	o.Log.Info("recovered", "replayed_slots", len(d.state.Images), "torn", d.tail.Torn, "took", time.Since(began))
@@ -86,14 +97,16 @@ func open(o *Options) (*Store, *Recovered, error) {
 		closing:        make(chan struct{}),
 	}
 	s.room = newRoom(s)
-	s.checkpoints.segment.Store(d.last.Log.Segment)
+	if isPutOff(err) {
+		wake(s.checkpointWake)
+	}
+	s.checkpoints.segment.Store(d.durable.Log.Segment)
 	s.checkpoints.appended.Store(d.log.Stats().Appended)
 	s.checkpoints.at.Store(time.Now().UnixNano())
-	tokens := int64(d.last.Tokens)
 	return s, &Recovered{
 		State:    &d.state,
-		Position: d.last.Log,
-		Tokens:   commit.NewTokens(tokens-commit.TokenBlock, tokens),
+		Position: end.Log,
+		Tokens:   commit.NewTokens(int64(end.Tokens), int64(d.state.Tokens)),
 	}, nil
 }
 
@@ -108,7 +121,7 @@ func read(o *Options) (*directory, error) {
 	if err != nil {
 		return d, err
 	}
-	d.file, d.last = file, *last
+	d.file, d.last, d.durable = file, *last, *last
 	d.state.Tokens, d.state.Version, d.state.Moment = last.Tokens, last.Version, last.Moment
 	if d.state.Tables, err = slots.Open(slotOptions(o, last.ID), last.Sizes); err != nil {
 		return d, err
@@ -141,7 +154,8 @@ func logOptions(o *Options, id [16]byte) wal.Options {
 	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log}
 }
 
-// persistRecovered writes again what was accepted, and then a checkpoint.
+// persistRecovered writes again what was accepted, and then a checkpoint. The error is
+// one that isPutOff recognises if the start can go on without the checkpoint.
 func (d *directory) persistRecovered() error {
 	if err := d.log.Repair(d.tail); err != nil {
 		return err
@@ -149,21 +163,39 @@ func (d *directory) persistRecovered() error {
 	if err := d.state.Tables.Rewrite(d.state.Images); err != nil {
 		return err
 	}
+	putOff := d.checkpoint()
+	if isPutOff(putOff) {
+		if err := d.file.holds(&d.durable, &d.last); err != nil {
+			return fmt.Errorf("%w, and there is no room for it: %v", err, putOff)
+		}
+	} else if putOff != nil {
+		return putOff
+	}
+	if err := d.log.Start(d.tail); err != nil {
+		return err
+	}
+	if putOff != nil {
+		return putOff
+	}
+	return d.log.Free(d.last.Log.Segment, func(n uint64) bool { return slices.Contains(d.last.Segments, n) })
+}
+
+// checkpoint writes the first checkpoint of this life, and so makes the first block of
+// tokens durable, and the moment.
+func (d *directory) checkpoint() error {
+	d.last.Number++
 	if err := d.state.Tables.Sync(); err != nil {
 		return err
 	}
-	d.last.Number++
 	d.last.Tokens += commit.TokenBlock
-	d.state.Tokens = d.last.Tokens
 	d.last.Sizes, d.last.Used = d.state.Tables.Sizes(), d.state.Tables.Used()
 	d.last.Segments = needed(d.log, d.state.Values, d.last.Log)
 	if err := d.file.write(&d.last); err != nil {
 		return err
 	}
-	if err := d.log.Start(d.tail); err != nil {
-		return err
-	}
-	return d.log.Free(d.last.Log.Segment, func(n uint64) bool { return slices.Contains(d.last.Segments, n) })
+	d.state.Tokens, d.state.Moment = d.last.Tokens, d.last.Moment
+	d.durable = d.last
+	return nil
 }
 
 func (d *directory) close() error {

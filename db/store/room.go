@@ -35,6 +35,10 @@ import (
 // else gets a byte of it. In state last compaction also begins unasked, before
 // deletes have used up the room for it.
 //
+// A file system that copies on write can have no room for a batch although the log
+// has. Nothing is left of such a batch, and its calls are handed to the keeper of the
+// log too; see overwrite.go.
+//
 // A call is refused only after all this was tried, so the next call works as soon as
 // there is room. Ahead of need it is tried at most once in againAfter.
 type room struct {
@@ -46,6 +50,7 @@ type room struct {
 
 	mu        sync.Mutex     // guards what follows
 	forLog    []*commit.Call // calls that lack room in the log
+	forDisk   []*commit.Call // calls whose batch found the disk full
 	forTables []tableCall    // calls that lack a slot
 
 	logWake, tableWake chan struct{}
@@ -156,12 +161,15 @@ func (r *room) refuse(c *commit.Call, err error) {
 func (r *room) keepLog() {
 	defer r.s.background.Done()
 	for r.s.wait(r.logWake) {
-		if r.s.Log.NeedsPrepare() && r.prepare() == nil {
+		// Room that a batch is waiting for is not taken first.
+		if !r.overwrites() && r.s.Log.NeedsPrepare() && r.prepare() == nil {
 			r.s.writer.Wake() // the end of a hold may wait for this
 		}
 		r.serveLog()
+		r.serveOverwrites()
 	}
 	r.serveLog()
+	r.serveOverwrites()
 }
 
 func (r *room) serveLog() {
@@ -255,7 +263,7 @@ func (r *room) noteFull(err error) {
 	wake(r.s.compactWake)
 	if now.Sub(time.Unix(0, r.told.Load())) >= tellAfter {
 		r.told.Store(now.UnixNano())
-		r.s.o.Log.Warn("disk full: the log or a table cannot grow, writes that need more room will be refused", "err", err)
+		r.s.o.Log.Warn("disk full: writes that need more room will be refused", "err", err)
 	}
 }
 

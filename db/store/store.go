@@ -171,11 +171,15 @@ func (s *Store) Start() {
 
 // Close writes a last checkpoint, which says that every token is below that one,
 // and closes the files. The writer must have been closed. After a failed disk it
-// only closes, and returns why.
+// only closes, and returns why. On a full one it may have to leave the checkpoint out.
 func (s *Store) Close(tokens int64) error {
 	close(s.closing)
 	s.background.Wait()
 	err := s.checkpoint(true, uint64(tokens))
+	if isPutOff(err) {
+		s.o.Log.Warn("disk full: the last checkpoint was not written; the next start reads more of the log", "err", err)
+		err = nil
+	}
 	return errors.Join(err, s.closeFiles())
 }
 

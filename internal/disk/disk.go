@@ -56,6 +56,9 @@ type File interface {
 	// Unshare makes the file's blocks its own where a copy or a snapshot shares
 	// them and the file system can, so that overwriting needs no room.
 	Unshare() error
+	// Holds reports whether the disk has p at off, and not only the page cache, which
+	// after a failed sync can show what the disk does not have.
+	Holds(p []byte, off int64) (bool, error)
 	// Truncate sets the file's length.
 	Truncate(size int64) error
 	// Sync makes the file's contents and length durable (fdatasync). After an
@@ -74,8 +77,8 @@ type Mapping interface {
 	// Bytes is the mapped memory. It is for reading: a store goes through Store.
 	Bytes() []byte
 	// Store copies p to off, in no more than one page. An error says that the page
-	// cannot be written: the file system has failed, or has no room to write
-	// shared blocks to a new place. Nothing was stored then.
+	// cannot be written, and nothing was stored: the file system has failed or, if
+	// IsFull recognises it, has no room to write shared blocks to a new place.
 	Store(off int, p []byte) error
 	// Sync makes every store so far durable (msync). What File.Sync says of
 	// errors holds here too.

@@ -252,11 +252,13 @@ func (o *osFile) Map(off int64, n int) (Mapping, error) {
 	if err != nil {
 		return nil, o.fail("map", err)
 	}
-	return &osMapping{m: m, name: o.f.Name(), readOnly: o.readOnly}, nil
+	return &osMapping{m: m, file: o.f, off: off, name: o.f.Name(), readOnly: o.readOnly}, nil
 }
 
 type osMapping struct {
 	m        mmap.MMap // nil once closed
+	file     *os.File  // may be closed
+	off      int64     // in it
 	name     string
 	readOnly bool
 }
@@ -267,9 +269,24 @@ func (m *osMapping) Store(off int, p []byte) (err error) {
 	if m.readOnly {
 		panic(&os.PathError{Op: "store", Path: m.name, Err: ErrReadOnly}) // else the kernel ends the process
 	}
+	if m.copy(off, p) == nil {
+		return nil
+	}
+	// The signal does not tell why; a write to the same place does. If it succeeds,
+	// the mapping shows it, since both are the same pages. Beyond the end of a file that
+	// was cut a write would succeed, and nobody would see it.
+	at := m.off + int64(off)
+	if st, err := m.file.Stat(); err != nil || st.Size() < at+int64(len(p)) {
+		return errors.Join(err, &os.PathError{Op: "store", Path: m.name, Err: fmt.Errorf("the file does not reach to offset %d: %w", at+int64(len(p)), unix.EFAULT)})
+	}
+	_, err = m.file.WriteAt(p, at)
+	return err
+}
+
+// copy stores p at off of the memory. A page that cannot be written is a fault of the
+// memory, a SIGBUS, which would end the process; here it is an error.
+func (m *osMapping) copy(off int, p []byte) (err error) {
 	room := m.m[off : off+len(p)]
-	// A page that cannot be written is a fault of the memory, a SIGBUS, which
-	// would end the process.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		switch p := recover().(type) {

@@ -24,6 +24,7 @@
 //	record.go, batch.go  records and batches, drawn above the code that encodes them
 //	segment.go           the segment's file and its header, drawn in the same way
 //	files.go             which segments' files are open
+//	full.go              a batch that the disk has no room for
 //	prepare.go           making and freeing segments
 //	read.go              reading a batch, and finding the next one behind a bad one
 //	recover.go           Open, Replay, Repair and Start: torn tails and damage
@@ -43,7 +44,8 @@
 // The header of a later batch, even alone, proves that all batches before it were
 // durable. If one of those is bad, that is damage, and it is never cut.
 //
-// After a failed write or sync nothing is appended any more: the kernel may have
+// After a failed write or sync nothing is appended any more, unless a write found the
+// disk full, which full.go tells: the kernel may have
 // dropped the pages and call them clean, so a second sync would prove nothing.
 // For the same reason Repair writes what Replay accepted a second time.
 //

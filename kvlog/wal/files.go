@@ -194,6 +194,14 @@ func (h *handle) Unshare() error {
 	return h.use(true, func(f disk.File) error { return f.Unshare() })
 }
 
+func (h *handle) Holds(p []byte, off int64) (held bool, err error) {
+	err = h.use(true, func(f disk.File) (err error) {
+		held, err = f.Holds(p, off)
+		return err
+	})
+	return held, err
+}
+
 func (h *handle) Truncate(size int64) error {
 	return h.use(true, func(f disk.File) error { return f.Truncate(size) })
 }

@@ -20,6 +20,10 @@ var (
 	// call and by every one after it: what the disk holds of the batch is unknown
 	// until the log is opened again.
 	ErrFailed = errors.New("the log's disk failed")
+	// ErrFull is returned when the disk had no room for the batch although the
+	// segment had, as where a copy shares its blocks: nothing of the batch is in the
+	// log, and the same call works once there is room.
+	ErrFull = errors.New("the disk has no room for a batch of the log")
 	// ErrNoRoom is returned when a batch fits neither into the segment nor into
 	// the next one, or there is no next one: nothing was written. Call Prepare.
 	ErrNoRoom = errors.New("no room in the log")
@@ -82,6 +86,7 @@ type Log struct {
 	end  Pos   // where the next batch goes
 	err  error // why nothing can be appended: before Start, after a failed write, after Close
 	seal Batch
+	left int64 // up to where bytes of a batch that found no room stand behind end; 0: none
 
 	appended atomic.Uint64 // bytes
 
@@ -181,8 +186,9 @@ func (l *Log) ready() *Segment {
 // Append writes the batch to the end of the log, in the next segment if it does not
 // fit into this one, and returns the position behind it once it is durable. The
 // batch can then be reset and filled again. An empty batch writes nothing. ErrNoRoom
-// means that nothing was written and that Prepare is needed; any other error is
-// final: ErrFailed, or ErrClosed. Only the single writer calls it.
+// means that nothing was written and that Prepare is needed, ErrFull that the disk has
+// to have room first; any other error is final: ErrFailed, or ErrClosed. Only the
+// single writer calls it.
 func (l *Log) Append(b *Batch) (Pos, error) {
 	if l.err != nil {
 		return Pos{}, l.err
@@ -232,28 +238,39 @@ func (l *Log) roll(n int64) error {
 }
 
 // write writes the batch to the end of the segment and syncs it. It never touches
-// bytes that were synced before.
+// bytes that were synced before. full.go tells what happens on a full disk.
 func (l *Log) write(b *Batch) error {
+	if err := l.clearLeft(); err != nil {
+		return err
+	}
 	sum := l.codec.putHeader(b.buf, b.count, l.end)
-	_, err := l.active.file.WriteAt(b.buf, l.end.Offset)
+	n, err := l.active.file.WriteAt(b.buf, l.end.Offset)
+	if disk.IsFull(err) {
+		return l.takeBack(b.buf, n, err)
+	}
 	if err == nil {
 		err = l.active.file.Sync()
 	}
 	if err != nil {
-		// The kernel may have dropped the pages and marked them clean. A second
-		// sync would succeed without having written them, so there is none.
-		l.err = fmt.Errorf("%w: batch %d at offset %d of %s: %w", ErrFailed, l.end.Seq+1, l.end.Offset, l.active.path, err)
-		l.mu.Lock()
-		l.failed = l.err
-		l.wakeReaders()
-		l.mu.Unlock()
-		return l.err
+		return l.fail(err)
 	}
 	l.end.Offset += int64(len(b.buf))
 	l.end.Seq++
 	l.end.Sum = sum
 	l.appended.Add(uint64(len(b.buf)))
 	return nil
+}
+
+// fail makes err final. After a failed sync the kernel may have dropped the pages and
+// marked them clean. A second sync would succeed without having written them, so
+// there is none.
+func (l *Log) fail(err error) error {
+	l.err = fmt.Errorf("%w: batch %d at offset %d of %s: %w", ErrFailed, l.end.Seq+1, l.end.Offset, l.active.path, err)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = l.err
+	l.wakeReaders()
+	return l.err
 }
 
 // Segments returns the numbers of all segments, ascending. It includes the one that

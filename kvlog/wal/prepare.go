@@ -146,7 +146,11 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	}
 	var errs []error
 	for _, s := range doomed {
-		if err := l.o.FS.Remove(s.path); err != nil {
+		err := l.o.FS.Remove(s.path)
+		if disk.IsFull(err) {
+			break // btrfs can want room for that; the next Free tries again
+		}
+		if err != nil {
 			errs = append(errs, err)
 			break
 		}

@@ -212,6 +212,12 @@ func (l *Log) classifyTail(t *Tail, s *Segment, f *fault) error {
 // can be read that are not on disk, and another sync would not write them. It
 // clears the torn tail, and repairs the next segment if a crash interrupted its
 // creation. A crash during Repair does not change what the next Replay finds.
+//
+// A full disk may have no room for that where a copy shares the blocks. What was
+// written anew only to be sure that the disk has it is then read from the disk itself,
+// past the page cache, and the log starts if it is there. A torn tail that cannot be
+// cleared may stay if the disk has it as it was read: then no power cut makes it
+// whole. It is cleared before the next batch.
 func (l *Log) Repair(t Tail) error {
 	if l.recovered < replayed {
 		return errors.New("wal: Repair before Replay")
@@ -226,12 +232,9 @@ func (l *Log) Repair(t Tail) error {
 	if t.Torn != "" {
 		l.o.Log.Warn("cut a torn batch off the end of the log, it was never acknowledged", "file", end.path,
 			"offset", t.End.Offset, "bytes", t.Garbage.To-t.End.Offset, "found", t.Torn)
-		if err := zero(end, t.Garbage.From, t.Garbage.To); err != nil {
-			return err
-		}
-		if err := end.file.Sync(); err != nil {
-			return err
-		}
+	}
+	if err := l.clearTail(end, t); err != nil {
+		return err
 	}
 	if err := l.repairNext(t.End.Segment + 1); err != nil {
 		return err
@@ -241,6 +244,39 @@ func (l *Log) Repair(t Tail) error {
 	}
 	l.recovered = repaired
 	return nil
+}
+
+// clearTail clears the torn tail, and the place of the next batch's header in any case:
+// zeros that can be read there may have failed to replace a batch on the disk that
+// found no room; see full.go.
+func (l *Log) clearTail(s *Segment, t Tail) error {
+	from, to := t.End.Offset, max(t.Garbage.To, min(t.End.Offset+batchHeader, s.size))
+	if from == to {
+		return nil
+	}
+	err := zero(s, from, to)
+	if err == nil {
+		return s.file.Sync()
+	}
+	if !disk.IsFull(err) {
+		return err
+	}
+	// Some of it may have been cleared.
+	l.left = to
+	return l.holds(s, from, to, err)
+}
+
+// holds returns full unless the disk has what can be read of [from, to) of a segment.
+func (l *Log) holds(s *Segment, from, to int64, full error) error {
+	p := make([]byte, to-from)
+	if _, err := s.file.ReadAt(p, from); err != nil {
+		return err
+	}
+	held, err := s.file.Holds(p, from)
+	if err == nil && !held {
+		err = fmt.Errorf("%s: what can be read from offset %d to %d is not on the disk, and cannot be written there: %w", s.path, from, to, full)
+	}
+	return err
 }
 
 // unshare makes the blocks that will be written the log's own, if a copy of the
@@ -266,7 +302,11 @@ func (l *Log) rewrite(t Tail) error {
 	w := window{s: s}
 	var buf []byte // adjacent batches that are still to be written
 	flush := func(at int64) error {
-		_, err := s.file.WriteAt(buf, at-int64(len(buf)))
+		from := at - int64(len(buf))
+		_, err := s.file.WriteAt(buf, from)
+		if disk.IsFull(err) {
+			err = l.holds(s, from, at, err)
+		}
 		buf = buf[:0]
 		return err
 	}
@@ -296,25 +336,33 @@ func (l *Log) rewrite(t Tail) error {
 
 // repairNext repairs the segment behind the last one, which holds no batch. It is
 // removed if its header is bad. Otherwise it is cleared and kept, since a disk that
-// is full by now has no room for another.
+// is full by now has no room for another; if it has no room for that either, the
+// segment is removed.
 func (l *Log) repairNext(number uint64) error {
 	s := l.find(number)
 	if s == nil {
 		return nil
 	}
-	if s.bad != nil {
+	remove := func() error {
 		l.segments = slices.DeleteFunc(l.segments, func(o *Segment) bool { return o == s })
 		return errors.Join(s.file.Close(), l.o.FS.Remove(s.path))
+	}
+	if s.bad != nil {
+		return remove()
 	}
 	left, err := l.codec.scan(s, pageSize, 0, false)
 	if err != nil {
 		return err
 	}
-	if err := zero(s, left.from, left.to); err != nil {
-		return err
+	err = zero(s, left.from, left.to)
+	if err == nil {
+		// The sync of its creation may have failed.
+		err = l.o.writeHeader(s)
 	}
-	// The sync of its creation may have failed.
-	if err := l.o.writeHeader(s); err != nil {
+	if disk.IsFull(err) {
+		return remove()
+	}
+	if err != nil {
 		return err
 	}
 	return s.file.Sync()
@@ -376,7 +424,11 @@ func (l *Log) removeOutdated() error {
 		return nil
 	}
 	for _, n := range l.outdated {
-		if err := l.o.FS.Remove(l.o.path(n)); err != nil {
+		err := l.o.FS.Remove(l.o.path(n))
+		if disk.IsFull(err) {
+			break // btrfs can want room for that; the next start tries again
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -71,3 +71,19 @@ func (o Options) makeReserve() error {
 	}
 	return err
 }
+
+// GiveReserve gives the blocks of the reserve back to the disk, for writes that need
+// new blocks in files that are there. Prepare makes the reserve again. Any goroutine
+// may call it.
+func (l *Log) GiveReserve() error {
+	l.dir.Lock()
+	defer l.dir.Unlock()
+	l.mu.Lock()
+	reserved := l.reserved
+	l.reserved = false
+	l.mu.Unlock()
+	if !reserved {
+		return nil
+	}
+	return l.o.FS.Remove(l.o.reservePath())
+}

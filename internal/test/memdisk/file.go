@@ -93,6 +93,18 @@ func (f *file) Reserve(off, n int64) error { return f.Allocate(off, n) }
 // Unshare does nothing: no blocks are shared here.
 func (f *file) Unshare() error { return nil }
 
+// Holds syncs the file, and then looks at what a power cut would leave of it.
+func (f *file) Holds(p []byte, off int64) (bool, error) {
+	if err := f.Sync(); err != nil {
+		return false, err
+	}
+	b, err := f.fs.Cut(f.fs.Len()).Nothing().ReadFile(f.name)
+	if err != nil || off+int64(len(p)) > int64(len(b)) {
+		return false, err
+	}
+	return bytes.Equal(b[off:][:len(p)], p), nil
+}
+
 // extend makes the file long enough for a write, and the write as short as the
 // fault or the room wants it.
 func (f *file) extend(e *entry, fault error) error {

@@ -12,7 +12,7 @@ import (
 // Fail sets a hook that is asked before each call; nil takes it away. An error
 // from it makes exactly that call fail: nothing is done, but for Short; a failed
 // Sync loses what was not synced (see the package comment); a failed Close still
-// closes; a failed Store panics. It is called with no lock held, on the goroutine
+// closes. It is called with no lock held, on the goroutine
 // of the call and maybe on several at once, so it may block, use the disk, and
 // Freeze it.
 func (fs *FS) Fail(hook func(Op) error) {

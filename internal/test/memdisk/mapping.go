@@ -51,15 +51,17 @@ func (m *mapping) op(k Kind, off, n int) Op {
 // what the callers do.
 func (m *mapping) Bytes() []byte { return m.bytes }
 
-// Store panics after Close, beyond the end, and where the hook fails it: it has
-// no other way to fail. On a frozen disk it changes the memory alone.
+// Store panics after Close and beyond the end. On a frozen disk it changes the memory
+// alone.
 func (m *mapping) Store(off int, p []byte) error {
-	err := m.fs.run(m.op(Store, off, len(p)), func(e *entry) error {
+	return m.fs.try(m.op(Store, off, len(p)), func(e *entry, fault error) error {
 		switch {
 		case m.bytes == nil:
-			return os.ErrClosed
+			panic(os.ErrClosed)
 		case off < 0 || off+len(p) > len(m.bytes):
-			return fmt.Errorf("%d bytes at %d of a mapping of %d", len(p), off, len(m.bytes))
+			panic(fmt.Errorf("%d bytes at %d of a mapping of %d", len(p), off, len(m.bytes)))
+		case fault != nil:
+			return fault
 		}
 		copy(m.bytes[off:], p)
 		if !m.fs.frozen {
@@ -68,10 +70,6 @@ func (m *mapping) Store(off int, p []byte) error {
 		}
 		return nil
 	})
-	if err != nil {
-		panic(err)
-	}
-	return nil
 }
 
 func (m *mapping) Sync() error {
