@@ -296,6 +296,7 @@ func TestDiskFailsUnderLoad(t *testing.T) {
 			return nil
 		})
 		l := &load{player: newPlayer(d, fs, clock), workers: 2 + rnd.IntN(8), steps: 20, seed: rnd.Uint64(), faulty: true}
+		l.keeps = disk.IsFull(how.err)
 		fail := func(format string, args ...any) {
 			t.Errorf("seed %d, %s at %v: %s", seed, how.name, hit.Load(), fmt.Sprintf(format, args...))
 		}

@@ -101,6 +101,7 @@ func mustClose(t *testing.T, d *DB) {
 // player submits operations and notes in the disk's journal what it asked for,
 // before, and what it was answered, behind. Any number of goroutines may play.
 type player struct {
+	keeps bool // a full disk can keep a lock from being given back whose caller has gone
 	d     *DB
 	fs    *memdisk.FS
 	clock *testClock
@@ -123,7 +124,7 @@ func (p *player) ask(a asked) asked {
 // note notes an answer. Of a write whose outcome is unknown nothing is noted: it
 // stays as it was asked. Who hangs up is not told that it is unknown.
 func (p *player) note(a asked, value int64, err error) error {
-	if !isUnknown(err) && !(errors.Is(err, context.Canceled) && p.d.Err() != nil) {
+	if !isUnknown(err) && !(errors.Is(err, context.Canceled) && (p.d.Err() != nil || p.keeps)) {
 		p.fs.Mark(answered{id: a.id, done: err == nil, value: value, at: timeOf(p.d)})
 	}
 	return err
