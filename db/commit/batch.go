@@ -68,8 +68,7 @@ func (w *Writer) write(begin *savepoint) bool {
 // Those that need no room in the log are decided once more, without the others. What
 // ends because time has passed is tried again after BlockedWait.
 func (w *Writer) undoBatch(begin *savepoint, err error) {
-	tx := w.tx
-	tx.undo(begin)
+	w.tx.undo(begin)
 	w.blocked, w.refused = true, time.Now()
 	var unwritten []*Call
 	for _, c := range w.decided {

@@ -81,6 +81,7 @@ func open(o *Options) (*Store, *Recovered, error) {
 	end := d.last
 	err = d.persistRecovered()
 	if isPutOff(err) {
+		d.durable.Number = d.last.Number // a copy with this number may be on the disk
 		o.Log.Warn("disk full: the recovered state cannot be written anew, and the disk has it; writes that need more room will be refused", "err", err)
 	} else if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("write the recovered state: %w", err), d.close())
@@ -91,7 +92,7 @@ func open(o *Options) (*Store, *Recovered, error) {
 		o:      *o,
 		Tables: d.state.Tables, Log: d.log, Values: d.state.Values,
 		Clock: clock,
-		file:  d.file, last: d.last, snapshot: d.snapshot,
+		file:  d.file, last: d.durable, snapshot: d.snapshot,
 		checkpointWake: make(chan struct{}, 1),
 		compactWake:    make(chan struct{}, 1),
 		closing:        make(chan struct{}),
