@@ -27,7 +27,8 @@
 //	full.go              a batch that the disk has no room for
 //	prepare.go           making and freeing segments
 //	read.go              reading a batch, and finding the next one behind a bad one
-//	recover.go           Open, Replay, Repair and Start: torn tails and damage
+//	recover.go           Open, Replay and Start: torn tails and damage
+//	repair.go            Repair: what was found is written again
 //	scan.go, verify.go   reading what stands before the checkpoint
 //	reader.go            reading an open log
 //
