@@ -2,6 +2,8 @@ package crashtest
 
 import (
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,12 +18,30 @@ const smallFiles = "log: {segment: 64KiB}\nlimits: {value: 16KiB}"
 func TestKillLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
 	t.Parallel()
+	kills(t, filepath.Join(t.TempDir(), "data"), *rounds)
+}
+
+// TestKillLosesNothingWhereWritesAreCopied does the same on file systems that copy
+// on write, while copies share the blocks of the data directory.
+func TestKillLosesNothingWhereWritesAreCopied(t *testing.T) {
+	begin(t)
+	for _, fs := range []fileSystem{xfs, btrfs} {
+		t.Run(fs.name, func(t *testing.T) {
+			v := newVolume(t, fs, 300)
+			kills(t, filepath.Join(v.dir, "data"), max(1, *rounds/4))
+		})
+	}
+}
+
+// kills kills the server so many times, at most 5 with the race detector.
+func kills(t *testing.T, data string, rounds int) {
+	rounds = atMost(rounds, 5)
 	rng := rand.New(rand.NewPCG(*seed, 1))
 	ledger := newLedger()
 	l := &load{ledger: ledger, clients: 32, valueSize: 4 << 10, seed: *seed}
-	o := setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles}
+	o := setup{binary: *binary, data: data, config: smallFiles}
 	acks := 0
-	for round := range atMost(*rounds, 5) {
+	for round := range rounds {
 		s := serve(t, o)
 		if err := l.check(s.addr); err != nil {
 			t.Fatal(err)
@@ -42,6 +62,14 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 		}
 		s.kill()
 		l.stop()
+		if copied := data + "-copy"; rng.IntN(2) == 0 {
+			if err := os.RemoveAll(copied); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("cp", "-a", data, copied).CombinedOutput(); err != nil {
+				t.Fatalf("cp: %v: %s", err, out)
+			}
+		}
 		for rng.IntN(3) == 0 {
 			killWhileStarting(t, o, rng.Int64N(300))
 		}
@@ -55,8 +83,8 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
-	report(t, *rounds, l, s)
-	t.Logf("%d kills, %d acknowledged writes", atMost(*rounds, 5), acks)
+	report(t, rounds, l, s)
+	t.Logf("%d kills, %d acknowledged writes", rounds, acks)
 }
 
 // killWhileStarting kills a server that has made so many calls that read or write.

@@ -171,8 +171,11 @@ func (s *server) trouble() error {
 }
 
 // eventually waits for a condition that nothing tells of.
-func eventually(what string, ok func() bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func eventually(what string, ok func() bool) error { return within(patience, what, ok) }
+
+// within waits for a condition that nothing tells of, for so long.
+func within(d time.Duration, what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -180,7 +183,7 @@ func eventually(what string, ok func() bool) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("not after %v: %s", patience, what)
+			return fmt.Errorf("not after %v: %s", d, what)
 		}
 	}
 	return nil
