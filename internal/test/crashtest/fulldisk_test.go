@@ -191,8 +191,10 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 
 func givesBack(t *testing.T, fs fileSystem) {
 	rng := rand.New(rand.NewPCG(*seed, 5))
-	v := newVolume(t, fs, 24+rng.Int64N(40))
-	segment := 1 + rng.IntN(8)
+	mib := max(fs.mib, 24+rng.Int64N(40))
+	v := newVolume(t, fs, mib)
+	// Where there is no room for several segments there is none to compact.
+	segment := 1 + rng.IntN(int(min(8, mib/8)))
 	largest := 20_000 + rng.IntN(segment<<20/3)
 	o := setup{binary: *binary, data: filepath.Join(v.dir, "data"),
 		config: fmt.Sprintf("log: {segment: %dMiB}\nlimits: {value: %d}", segment, largest)}
@@ -220,7 +222,7 @@ func givesBack(t *testing.T, fs fileSystem) {
 		}
 	}
 	t.Logf("%s of %d MiB, segments of %d MiB, values up to %d bytes: %d were stored, %d tenths deleted",
-		fs.name, max(fs.mib, 24), segment, largest, len(sizes), share)
+		fs.name, mib, segment, largest, len(sizes), share)
 	for n, want := 0, freed/3; want > 0; n++ {
 		data := value()
 		if err := within(givenBackWithin, "a write has the room of what was deleted", func() bool {
