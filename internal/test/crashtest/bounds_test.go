@@ -60,9 +60,9 @@ func wantStatus(c raw, method, target, headers, body string, want int, length in
 	return err
 }
 
-// Whatever crowds of clients ask for, and however slowly, the server stays within
-// the memory that is documented for values (256 MiB here), and a little for itself
-// and for one batch.
+// Whatever many clients ask for, and however slowly, the server stays within the
+// documented memory for values (256 MiB here), and a little for itself and for one
+// batch.
 func TestCrowdsStayWithinMemory(t *testing.T) {
 	begin(t)
 	if raceEnabled {
@@ -189,7 +189,7 @@ func TestCrowdsStayWithinMemory(t *testing.T) {
 			}
 		})
 	}
-	// Whoever needs no memory is not held out meanwhile.
+	// Calls that need no memory go on meanwhile.
 	if err := side(addr, 20, func(i int, c raw) error {
 		for range 50 {
 			if err := wantStatus(c, "PUT", fmt.Sprintf("/db/1/kv/small-%d", i), "", "small", 200, -1); err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // client is one connection that sends one request after the other. It never
-// sends a request twice, as net/http's would: what was attempted has to be known.
+// repeats a request, as net/http's may, because the ledger has to know every attempt.
 type client struct {
 	addr string
 	conn net.Conn
@@ -34,13 +34,13 @@ func (a answer) number() (int64, error) {
 	return strconv.ParseInt(strings.TrimSuffix(a.body, "\n"), 10, 64)
 }
 
-// unknown reports whether it is open if the call was done.
+// unknown reports whether the call may have been done or not.
 func (a answer) unknown() bool {
 	return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "outcome is unknown")
 }
 
 // do sends a request and returns the answer. After an error the call may have
-// been done or not, and the next one dials anew.
+// been done or not, and the next one opens a new connection.
 func (c *client) do(method, target, body string) (answer, error) {
 	if c.conn == nil {
 		conn, err := net.DialTimeout("tcp", c.addr, patience)

@@ -26,7 +26,7 @@ var (
 	memoryPattern     = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
 )
 
-// vitals asks through a connection of its own, which counts each time.
+// vitals asks over a connection of its own, which is counted too.
 func (s *server) vitals() (vitals, error) {
 	c := client{addr: s.addr}
 	defer c.close()
@@ -93,7 +93,7 @@ func say(addr, text string, end bool) (string, error) {
 	return string(b), nil
 }
 
-// gaveUp reports whether an error only tells that an end of a connection is closed.
+// gaveUp reports whether an error only means that one end has closed the connection.
 func gaveUp(err error) bool {
 	return slices.ContainsFunc([]error{syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN, net.ErrClosed},
 		func(e error) bool { return errors.Is(err, e) })
@@ -113,8 +113,8 @@ func statuses(text string) []int {
 	return all
 }
 
-// serverError returns a status of 500 and more that nobody may get. 501 and 505
-// are what net/http says to a transfer coding or a version that nobody knows.
+// serverError returns a status of 500 or more, which no client may get. Excepted are
+// 501 and 505, net/http's answers to an unknown transfer coding or version.
 func serverError(text string) error {
 	for _, n := range statuses(text) {
 		if n >= 500 && n != 501 && n != 505 {

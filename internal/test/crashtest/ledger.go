@@ -39,7 +39,7 @@ func newLedger() *ledger {
 	}
 }
 
-// round begins a round and returns what is closed once so many writes were
+// round begins a round. It returns a channel that is closed once so many writes were
 // acknowledged in it.
 func (l *ledger) round(acks int) <-chan struct{} {
 	l.mu.Lock()
@@ -156,7 +156,7 @@ func (g *growing) note(n int64) {
 	g.last = max(g.last, n)
 }
 
-// book returns the book of a thing, made where it is the first entry.
+// book returns the book of a thing, and makes it for the first entry.
 func book[B any](books map[string]*B, target string) *B {
 	b := books[target]
 	if b == nil {

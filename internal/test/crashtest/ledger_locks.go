@@ -21,11 +21,11 @@ type hold struct {
 	freed   bool      // its unlock was acknowledged
 }
 
-// span is from the earliest to the latest instant that something can have.
+// span is from the earliest to the latest possible instant of an event.
 type span struct{ from, to time.Time }
 
-// grace is by how much the clocks of a client and the server may seem to
-// differ: what a process waits for a processor.
+// grace is how far the clocks of a client and the server may seem to differ, because a
+// process can wait for a processor.
 const grace = 100 * time.Millisecond
 
 func (l *ledger) beginLock() entry {
@@ -90,7 +90,7 @@ func (l *ledger) beginUnlock(h *hold) entry {
 	return l.begin(nil)
 }
 
-// endUnlock notes the answer. A hold that was over already is freed by nothing.
+// endUnlock notes the answer. An unlock does not free a hold that had ended before.
 func (l *ledger) endUnlock(h *hold, onDisk bool, e entry, o outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,8 +102,8 @@ func (l *ledger) endUnlock(h *hold, onDisk bool, e entry, o outcome) {
 	l.end(&e, o == done, what)
 }
 
-// exclusive checks that of any two grants the later one came when the earlier
-// one was over. Tokens tell the order.
+// exclusive checks that no grant came before the one before it had ended. Tokens
+// give the order.
 func (l *ledger) exclusive(b *lockBook, target string) {
 	slices.SortFunc(b.holds, func(x, y *hold) int { return int(x.token - y.token) })
 	var before *hold // the one that lasts longest of those before
@@ -117,10 +117,10 @@ func (l *ledger) exclusive(b *lockBook, target string) {
 	}
 }
 
-// forget ends every hold: a restart does that to mutexes.
+// forget ends every hold, as a restart does with mutexes.
 func (b *lockBook) forget() { *b = lockBook{} }
 
-// holder is who has a lock, as GET says it; no Token: nobody.
+// holder is the holder of a lock, as GET answers it; Token 0: nobody.
 type holder struct {
 	ID      string
 	Token   int64
@@ -129,7 +129,7 @@ type holder struct {
 	Waiters int
 }
 
-// recoveredLock checks who has a lock after a restart. It was asked for at asked.
+// recoveredLock checks the holder of a lock after a restart. GET was sent at asked.
 func (l *ledger) recoveredLock(target string, asked time.Time, got holder) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,8 +21,8 @@ func (l *ledger) beginSequence(target string, n int64) entry {
 	return l.begin(nil)
 }
 
-// endSequence notes that the block that ends with last was handed out, that it
-// was refused, or that nobody knows.
+// endSequence notes that the block that ends with last was handed out or refused, or
+// that its outcome is unknown.
 func (l *ledger) endSequence(target string, n int64, e entry, o outcome, last int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -79,7 +79,7 @@ func (l *ledger) recoveredSequence(target string, got int64) {
 }
 
 // counterBook is what is known of a counter, to which each client adds a power
-// of two of its own, or takes it away: so the value tells which adds it holds.
+// of two of its own, or subtracts it. So the value shows which adds it contains.
 type counterBook struct {
 	known  int64       // the value at the last recovery and all acknowledged adds since
 	unsure [32][2]int8 // by power: how many adds, and how many subtractions, may be in it
@@ -122,7 +122,7 @@ func (l *ledger) recoveredCounter(target string, got, bound int64) {
 	*b = counterBook{known: got}
 }
 
-// reaches reports whether some of the unsure adds sum up to n, power by power.
+// reaches reports whether some of the adds with unknown outcome sum up to n.
 func (b *counterBook) reaches(n int64) bool {
 	rests := map[int64]bool{n: true}
 	for _, unsure := range b.unsure {

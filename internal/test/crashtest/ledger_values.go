@@ -106,7 +106,7 @@ func (l *ledger) recoveredValue(target string, version int64, data string) {
 	l.settleValue(b, match)
 }
 
-// settleValue begins anew with what was found.
+// settleValue starts a new history with the value that was found.
 func (l *ledger) settleValue(b *valueBook, s *set) {
 	*b = valueBook{}
 	if s != nil {

@@ -45,7 +45,7 @@ type load struct {
 	odd    []string   // answers that the contract does not know here
 }
 
-// start lets the clients loose on a server, until stop or until it is gone.
+// start runs the clients against a server, until stop or until the server ends.
 func (l *load) start(addr string, round int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
@@ -85,7 +85,7 @@ type worker struct {
 	gone   bool // the server is not there any more
 }
 
-// call sends a request, and tells what that means for the books.
+// call sends a request and notes the outcome in the books.
 func (w *worker) call(method, target, body string) (answer, outcome) {
 	a, err := w.client.do(method, target, body)
 	switch {
@@ -111,7 +111,7 @@ func (w *worker) call(method, target, body string) (answer, outcome) {
 	return a, refused
 }
 
-// numbered is call for an answer that is a number, if it is done.
+// numbered is call for an answer that is a number.
 func (w *worker) numbered(method, target, body string) (int64, outcome) {
 	a, o := w.call(method, target, body)
 	if o != done {
@@ -211,7 +211,7 @@ func (w *worker) value(target string) {
 	}
 }
 
-// lock takes a lock or a mutex, and mostly gives it back; what it keeps ends by itself.
+// lock takes a lock or a mutex and mostly gives it back. What it keeps expires.
 func (w *worker) lock(api, target string) {
 	dur := pick(w.rng, []time.Duration{50 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second})
 	wait := pick(w.rng, []time.Duration{0, 20 * time.Millisecond, 200 * time.Millisecond})
@@ -241,12 +241,12 @@ func (w *worker) lock(api, target string) {
 
 func versionOf(a answer) int64 {
 	var n int64
-	// What is no number is reported as version 0, which a value never has.
+	// An answer that is not a number is reported as version 0, which no value has.
 	_, _ = fmt.Sscan(a.header.Get("Version"), &n)
 	return n
 }
 
-// check reads back everything after a restart and holds it against the books.
+// check reads everything back after a restart and compares it with the books.
 func (l *load) check(addr string) error {
 	c := &client{addr: addr}
 	defer c.close()

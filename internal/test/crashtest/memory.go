@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryGroup is a control group that has only so much memory, and no swap. The
-// kernel kills what needs more.
+// memoryGroup is a control group with limited memory and no swap. The kernel kills a
+// process in it that needs more.
 type memoryGroup struct {
 	dir    string
 	events string // the file that counts its kills
 }
 
-// newMemoryGroup makes a group of so many MiB. It is gone after the test.
+// newMemoryGroup makes a group of so many MiB. The end of the test removes it.
 func newMemoryGroup(t testing.TB, mib int64) *memoryGroup {
 	t.Helper()
 	// clearStale knows it by this name.
@@ -32,7 +32,7 @@ func newMemoryGroup(t testing.TB, mib int64) *memoryGroup {
 	root := filepath.Join(base, "mounted")
 	g := &memoryGroup{dir: filepath.Join(root, filepath.Base(base))}
 	t.Cleanup(func() {
-		// Whoever was killed in it may not be gone from it yet.
+		// A process that was killed may still be in the group for a moment.
 		err := eventually("remove "+g.dir, func() bool {
 			err := os.Remove(g.dir)
 			return err == nil || errors.Is(err, fs.ErrNotExist)
@@ -101,7 +101,7 @@ func (g *memoryGroup) first(limit int64) error {
 
 var killsPattern = regexp.MustCompile(`(?m)^oom_kill (\d+)$`)
 
-// kills is how many processes of the group the kernel has killed for want of memory.
+// kills is how many processes of the group the kernel has killed for lack of memory.
 func (g *memoryGroup) kills() (int, error) {
 	b, err := os.ReadFile(g.events)
 	if err != nil {
@@ -116,7 +116,7 @@ func (g *memoryGroup) kills() (int, error) {
 
 func write(name, text string) error { return os.WriteFile(name, []byte(text), 0) }
 
-// ifThere takes it that a kernel that does not count swap has no file for it.
+// ifThere ignores a missing file: a kernel that does not count swap has none for it.
 func ifThere(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -31,8 +31,8 @@ type state struct {
 	last  int64 // the highest token or version known
 }
 
-// model makes a model of one thing from what a call does: next returns whether
-// the answer can be, and what the thing is then.
+// model makes a model of one thing from what a call does: next reports whether the
+// answer is possible, and returns the new state.
 func model(next func(s state, in request, out response) (state, bool)) porcupine.Model {
 	m := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{state{}} },

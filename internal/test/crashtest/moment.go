@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// moment is what a server is about when its power is cut.
+// moment is what a server is doing when the power is cut.
 type moment struct {
 	name string
-	// come waits until it has come, in vain at most for patience; nil: any will do.
+	// come waits for the moment, at most for patience; nil: any moment will do.
 	come func(s *server) error
 }
 
@@ -66,7 +66,7 @@ func inCall(wanted func(call int, name string) bool) func(*server) error {
 	}
 }
 
-// until looks again and again, as fast as it can: moments are short.
+// until polls as fast as it can, because moments are short.
 func (s *server) until(what string, now func() bool) error {
 	for began := time.Now(); !now(); {
 		select {

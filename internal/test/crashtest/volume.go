@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// requiredVariable is the environment variable that makes a test which cannot
-// run fail, where it would be skipped.
+// requiredVariable is the environment variable that makes a test that cannot run fail
+// instead of being skipped.
 const requiredVariable = "CLOUDDRAGON_CRASH_REQUIRED"
 
 // ioctls on a mounted file system.
@@ -61,7 +61,7 @@ type volume struct {
 }
 
 // newVolume makes and mounts a file system of so many MiB, or the least size that
-// it can have. It is gone after the test.
+// it can have. The end of the test removes it.
 func newVolume(t testing.TB, fs fileSystem, mib int64) *volume {
 	t.Helper()
 	v, err := makeVolume(fs, max(mib, fs.mib))
@@ -115,8 +115,8 @@ func home(mib int64) string {
 	return ""
 }
 
-// mount mounts the file system. The loop device goes when it is unmounted,
-// whoever does that.
+// mount mounts the file system. Unmounting it detaches the loop device, whoever
+// unmounts.
 func (v *volume) mount() error {
 	image, err := os.OpenFile(v.image, os.O_RDWR, 0)
 	if err != nil {
@@ -158,7 +158,7 @@ func attach(image *os.File) (*os.File, error) {
 	return loop, nil
 }
 
-// unmount unmounts it. Nobody may use it any more.
+// unmount unmounts it. Nothing may use it any more.
 func (v *volume) unmount() error {
 	var last error
 	err := eventually("unmount "+v.dir, func() bool {
@@ -197,7 +197,7 @@ func (v *volume) control(f func(fd int) error) error {
 // unmountAll detaches everything that is mounted at dir.
 func unmountAll(dir string) error {
 	for {
-		// A frozen file system is not unmounted.
+		// A frozen file system cannot be unmounted.
 		_ = (&volume{dir: dir}).thaw()
 		err := unix.Unmount(dir, unix.MNT_DETACH)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
@@ -209,7 +209,7 @@ func unmountAll(dir string) error {
 	}
 }
 
-// clearStale removes what a test that was killed has left.
+// clearStale removes what killed tests have left behind.
 func clearStale() {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
