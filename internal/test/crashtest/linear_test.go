@@ -103,7 +103,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	longest := 0
 	for target, operations := range h.things {
 		longest = max(longest, len(operations))
-		switch porcupine.CheckOperationsTimeout(models[apiOf(target)], operations, patience) {
+		switch porcupine.CheckOperationsTimeout(modelOf(target), operations, patience) {
 		case porcupine.Illegal:
 			t.Errorf("the history of %s, %d operations, is not linearizable:\n%s", target, len(operations), tell(operations))
 		case porcupine.Unknown:
@@ -140,6 +140,9 @@ func (c *linearClient) step() bool {
 	case "kv":
 		return c.value(target)
 	case "lock", "mlock":
+		if c.rng.IntN(2) == 0 {
+			return c.semaphore(api, fmt.Sprintf("/db/%d/%s/semaphore", c.things, api))
+		}
 		return c.lock(api, target)
 	}
 	return c.number(api, target)
@@ -236,4 +239,49 @@ func (c *linearClient) lock(api, target string) bool {
 		method, path = "POST", strings.Replace(target, "/mlock/", "/munlock/", 1)
 	}
 	return c.ask(target, method, path+"?id="+owner, "", request{verb: "unlock", who: owner}, readNumber)
+}
+
+// semaphore uses a lock with several holders.
+func (c *linearClient) semaphore(api, target string) bool {
+	owner := fmt.Sprint(c.n)
+	if c.rng.IntN(4) == 0 {
+		return c.ask(target, "GET", target, "", request{verb: "get"}, readHolders)
+	}
+	if c.rng.IntN(2) == 0 {
+		limit := pick(c.rng, []int64{1, 2, 3, 3, 3, shared})
+		query := fmt.Sprintf("limit=%d", limit)
+		if limit == shared {
+			query = "shared=true"
+		}
+		wait := pick(c.rng, []string{"0", "10ms", "50ms"})
+		return c.ask(target, "POST", fmt.Sprintf("%s?id=%s&dur=1h&wait=%s&%s", target, owner, wait, query), "",
+			request{verb: "lock", who: owner, n: limit}, readNumber)
+	}
+	method, path := "DELETE", target
+	if api == "mlock" {
+		method, path = "POST", strings.Replace(target, "/mlock/", "/munlock/", 1)
+	}
+	return c.ask(target, method, path+"?id="+owner, "", request{verb: "unlock", who: owner}, readNumber)
+}
+
+// shared is the limit of a reader in the model.
+const shared = int64(1) << 31
+
+// readHolders are all holders with their tokens.
+func readHolders(a answer) response {
+	var h struct {
+		holder
+		Holders []holder `json:"holders"`
+	}
+	if err := json.Unmarshal([]byte(a.body), &h); err != nil {
+		return response{n: -1, who: a.body}
+	}
+	if h.Holders == nil {
+		h.Holders = []holder{h.holder}
+	}
+	var all []string
+	for _, x := range h.Holders {
+		all = append(all, fmt.Sprintf("%s:%d", x.ID, x.Token))
+	}
+	return response{who: strings.Join(all, " ")}
 }

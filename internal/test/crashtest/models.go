@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"math"
+	"strings"
 
 	"github.com/anishathalye/porcupine"
 )
@@ -63,6 +64,15 @@ func model(next func(s state, in request, out response) (state, bool)) porcupine
 
 var models = map[string]porcupine.Model{
 	"sequence": model(nextNumber), "counter": model(nextNumber), "kv": model(nextValue), "lock": model(nextLock), "mlock": model(nextLock),
+	"semaphore": model(nextSemaphore),
+}
+
+// modelOf returns the model of a thing by its path.
+func modelOf(target string) porcupine.Model {
+	if strings.Contains(target, "/semaphore") {
+		return models["semaphore"]
+	}
+	return models[apiOf(target)]
 }
 
 // nextNumber is a sequence or a counter.

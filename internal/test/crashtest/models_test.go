@@ -19,6 +19,7 @@ func TestModelsRefuseImpossibleHistories(t *testing.T) {
 	get, del, lost := request{verb: "get"}, request{verb: "delete"}, response{unknown: true}
 	set := func(who string, n int64) request { return request{verb: "set", who: who, n: n} }
 	lock, unlock := func(who string) request { return request{verb: "lock", who: who} }, func(who string) request { return request{verb: "unlock", who: who} }
+	sem := func(who string, limit int64) request { return request{verb: "lock", who: who, n: limit} }
 	ok := func(n int64) response { return response{status: 200, n: n} }
 	is := func(n int64, who string) response { return response{status: 200, n: n, who: who} }
 	status := func(n int) response { return response{status: n} }
@@ -52,6 +53,13 @@ func TestModelsRefuseImpossibleHistories(t *testing.T) {
 		{"another's unlock", "lock", []call{{in: lock("a"), out: ok(2)}, {in: unlock("b"), out: status(204)}}, false},
 		{"a restart frees a mutex", "mlock", []call{{in: lock("a"), out: ok(2)}, {in: request{verb: "restart"}}, {in: lock("b"), out: ok(3)}}, true},
 		{"a token goes back over a restart", "mlock", []call{{in: lock("a"), out: ok(2)}, {in: request{verb: "restart"}}, {in: lock("b"), out: ok(2)}}, false},
+		{"three of three", "semaphore", []call{{in: sem("a", 3), out: ok(1)}, {in: sem("b", 3), out: ok(2)}, {in: sem("c", 3), out: ok(3)}, {in: get, out: is(0, "a:1 b:2 c:3")}}, true},
+		{"four of three", "semaphore", []call{{in: sem("a", 3), out: ok(1)}, {in: sem("b", 3), out: ok(2)}, {in: sem("c", 3), out: ok(3)}, {in: sem("d", 9), out: ok(4)}}, false},
+		{"a writer among readers", "semaphore", []call{{in: sem("a", 9), out: ok(1)}, {in: sem("b", 1), out: ok(2)}}, false},
+		{"a holder is lost", "semaphore", []call{{in: sem("a", 9), out: ok(1)}, {in: sem("b", 9), out: ok(2)}, {in: get, out: is(0, "b:2")}}, false},
+		{"a lost grant is there", "semaphore", []call{{in: sem("a", 9), out: lost}, {in: get, out: is(0, "a:4")}, {in: sem("a", 9), out: ok(4)}}, true},
+		{"refused though it is free", "semaphore", []call{{in: sem("a", 9), out: status(409)}}, false},
+		{"renewed in another mode", "semaphore", []call{{in: sem("a", 9), out: ok(1)}, {in: sem("a", 3), out: ok(1)}}, false},
 	} {
 		var operations []porcupine.Operation
 		for i, x := range c.calls {
