@@ -232,3 +232,35 @@ func TestLockHelp(t *testing.T) {
 		}
 	}
 }
+
+func TestLockModes(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	server := "http://" + p.addr
+	for _, mode := range [][]string{{"-limit", "2"}, {"-shared"}} {
+		name := mode[0][1:]
+		var held []*script
+		var ends []io.Closer
+		for range 2 {
+			s := lockCommand(t, server, append(mode, name, "sh", "-c", "echo begun; read x; exit 3")...)
+			ends = append(ends, s.input())
+			s.begin()
+			s.says("begun")
+			held = append(held, s)
+		}
+		runLock(t, server, name, "echo", "run").complains(75, "not run: ")
+		if name == "limit" {
+			runLock(t, server, append(mode, name, "echo", "run")...).complains(75, "not run: ")
+		}
+		for i, s := range held {
+			if err := ends[i].Close(); err != nil {
+				t.Error(err)
+			}
+			s.endsQuietly(3)
+		}
+		free(t, p, name)
+	}
+	runLock(t, server, "-least", "1h", "least", "true").endsQuietly(0)
+	runLock(t, server, "least", "echo", "run").complains(75, "not run: ")
+	p.stop()
+}

@@ -76,13 +76,17 @@ func TestLockIsRenewedDespiteFaults(t *testing.T) {
 func TestLockThatIsLostEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
-	s := lockCommand(t, "http://"+p.addr, "-dur", "3", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
+	f := newFaulty(t, p.addr)
+	s := lockCommand(t, f.url, "-dur", "3", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
 	s.input()
 	s.begin()
 	s.says("begun")
 	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
 	s.says("stopped")
 	s.complains(75, `the lock "n" is lost, and the command is ended: `)
+	if n := len(f.renewals); n != 1 {
+		t.Errorf("a lost lock is asked for %d times, want once", n)
+	}
 
 	// One that ignores TERM, and its children that outlive it, get KILL: all of them close stdout.
 	s = lockCommand(t, "http://"+p.addr, "-dur", "3", "-kill-after", "100ms", "n", "sh", "-c",
