@@ -1,10 +1,11 @@
 // Package handlers speaks HTTP for the db package: which path and method is
 // which call, what its parameters may be, and how a result or a refusal reads.
 //
-// A request goes one way: locate reads the path, checkOrigin looks for what a web
-// page of another site sends, authorize checks the token, the table below finds
-// the call, params reads the query and the body, the call asks db, and send writes
-// what it said. Nothing else writes an answer.
+// A request goes one way: locate reads the path, checkOrigin refuses what a web page
+// of another site sends, authorize checks the token, the table of endpoints finds the
+// call, params reads the query and the body, the call asks db, and send writes the
+// answer. Nothing else writes one. A durable call is three steps, which steps.go
+// explains: prepare, an operation of db, answer.
 package handlers
 
 import (
