@@ -81,14 +81,21 @@ func pair(lock, unlock string) protocol {
 	}, httpAnswer}
 }
 
+// rated counts against a rate of an id, which never refuses.
+func rated(head string) protocol {
+	return protocol{func(b []byte, _, _, id int) []byte {
+		return append(strconv.AppendInt(append(b, head...), int64(id), 10), "?limit=1000000&per=10000h HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"...)
+	}, httpAnswer}
+}
+
 // ring locks and unlocks in turn, and waits for the lock. All connections ask for the
-// same one, each under a name of its own.
-func ring(lock, unlock string) protocol {
+// same one, each under a name of its own. mode is a further parameter, "&limit=3".
+func ring(lock, unlock, mode string) protocol {
 	return protocol{func(b []byte, conn, k, _ int) []byte {
 		if k%2 == 1 {
 			return fmt.Appendf(b, "%sone?id=%d HTTP/1.1\r\nHost: localhost\r\n\r\n", unlock, conn)
 		}
-		return fmt.Appendf(b, "%sone?id=%d&dur=60&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n", lock, conn)
+		return fmt.Appendf(b, "%sone?id=%d&dur=60&wait=60%s HTTP/1.1\r\nHost: localhost\r\n\r\n", lock, conn, mode)
 	}, httpAnswer}
 }
 

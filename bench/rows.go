@@ -56,8 +56,11 @@ var (
 	retried   = work{"http": retriable("POST /db/many/sequence/"), "resp": many["resp"]}
 	mutexPair = work{"http": pair("POST /db/pair/mlock/", "POST /db/pair/munlock/")}
 	lockPair  = work{"http": pair("POST /db/pair/lock/", "DELETE /db/pair/lock/")}
-	mutexRing = work{"http": ring("POST /db/ring/mlock/", "POST /db/ring/munlock/")}
-	lockRing  = work{"http": ring("POST /db/ring/lock/", "DELETE /db/ring/lock/")}
+	mutexRing = work{"http": ring("POST /db/ring/mlock/", "POST /db/ring/munlock/", "")}
+	lockRing  = work{"http": ring("POST /db/ring/lock/", "DELETE /db/ring/lock/", "")}
+	hundred   = work{"http": ring("POST /db/hundred/mlock/", "POST /db/hundred/munlock/", "&limit=100")}
+	onDisk    = work{"http": ring("POST /db/hundred/lock/", "DELETE /db/hundred/lock/", "&limit=100")}
+	ratePost  = work{"http": rated("POST /db/rate/rate/"), "resp": many["resp"]}
 )
 
 // rows are all kinds of work, over that many ids.
@@ -87,6 +90,7 @@ func rows(ids int) []*row {
 		paced("sequence POST, 12,000/s", many, ids), paced("kv get 64 B, 12,000/s", get, ids))
 	// The ratio to Redis is of a plain INCR: it has nothing of the kind.
 	all = append(all, fast("sequence POST, each with an Idempotency-Key", retried, crowd{conns: 64, id: anyOf(ids)}))
+	all = append(all, fast("rate POST, 1,000 ids", ratePost, crowd{conns: 64, id: anyOf(1000)}))
 	for _, conns := range []int{1, 16, 64} {
 		all = append(all,
 			batches("batch of 100 sequence POSTs", batchOf("POST sequence/", "", ids), many["resp"], ids, conns),
@@ -96,6 +100,11 @@ func rows(ids int) []*row {
 	for _, conns := range []int{2, 256} {
 		all = append(all, fast("mutex, one handed around", mutexRing, crowd{conns: conns, id: anyOf(1), depth: 2}),
 			fast("lock, one handed around", lockRing, crowd{conns: conns, id: anyOf(1), depth: 2}))
+	}
+	// Most of them wait; what a hand-over costs should not depend on how many.
+	for _, conns := range []int{256, 4096} {
+		all = append(all, fast("semaphore of 100 in memory, handed around", hundred, crowd{conns: conns, id: anyOf(1), depth: 2}),
+			fast("semaphore of 100 on disk, handed around", onDisk, crowd{conns: conns, id: anyOf(1), depth: 2}))
 	}
 	return append(all, idleMemory(8000))
 }
