@@ -31,8 +31,8 @@ var faults = []fault{
 	{"ENOSPC once", syscall.ENOSPC, false, 3},
 	{"ENOSPC from then on", syscall.ENOSPC, true, 3},
 	{"short write", memdisk.Short(700, syscall.EIO), false, 3},
-	{"short write on a full disk", memdisk.Short(700, syscall.ENOSPC), false, 3},
-	{"short writes on a full disk from then on", memdisk.Short(100, syscall.ENOSPC), true, 3},
+	{"short write on a full disk", memdisk.Short(700, syscall.ENOSPC), false, 5},
+	{"short writes on a full disk from then on", memdisk.Short(100, syscall.ENOSPC), true, 7},
 }
 
 // may reports whether a call can fail so.

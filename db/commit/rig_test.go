@@ -141,10 +141,17 @@ func call(op commit.Op) (*commit.Call, <-chan struct{}) {
 
 // alarm is a Part that adds to a number at an instant.
 type alarm struct {
-	mu sync.Mutex // guards at: a test sets it while the writer looks
-	at int64      // 0: never
+	marks []alarmMark // of the savepoints of the batch
+	mu    sync.Mutex  // guards at: a test sets it while the writer looks
+	at    int64       // 0: never
 
 	state int // changed within transactions; owned by the writer
+}
+
+// alarmMark is what an alarm was at a savepoint.
+type alarmMark struct {
+	state int
+	at    int64
 }
 
 func (a *alarm) set(at int64) {
@@ -164,9 +171,19 @@ func (a *alarm) Expire(tx *commit.Tx) error {
 	return put(tx, "alarm", get(tx, "alarm")+1, 0)
 }
 
-func (a *alarm) Mark(*commit.Tx) int     { return a.state }
-func (a *alarm) Undo(mark int)           { a.state = mark }
-func (a *alarm) Forget()                 {}
+func (a *alarm) Mark(*commit.Tx) int {
+	at, _ := a.Next()
+	a.marks = append(a.marks, alarmMark{a.state, at})
+	return len(a.marks) - 1
+}
+
+func (a *alarm) Undo(mark int) {
+	m := a.marks[mark]
+	a.state, a.marks = m.state, a.marks[:mark]
+	a.set(m.at)
+}
+
+func (a *alarm) Forget()                 { a.marks = a.marks[:0] }
 func (a *alarm) TimeOut(*commit.Tx)      {}
 func (a *alarm) Drain(*commit.Tx, error) {}
 func (a *alarm) Committed()              {}

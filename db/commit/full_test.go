@@ -1,0 +1,89 @@
+package commit_test
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/test/memdisk"
+)
+
+// fullLog makes every write of a batch find the disk full, until the returned value is
+// set to false. tried gets a token for each.
+func fullLog(fs *memdisk.FS) (full *atomic.Bool, tried chan struct{}) {
+	full, tried = new(atomic.Bool), make(chan struct{}, 1)
+	full.Store(true)
+	fs.Fail(func(op memdisk.Op) error {
+		if op.Kind != memdisk.Write || !strings.HasSuffix(op.Name, ".seg") || !full.Load() {
+			return nil
+		}
+		select {
+		case tried <- struct{}{}:
+		default:
+		}
+		return syscall.ENOSPC
+	})
+	return full, tried
+}
+
+func TestABatchThatFindsTheDiskFullIsUndone(t *testing.T) {
+	r := newRig(t, 64<<10, commit.Options{})
+	wantDone(t, "an operation", r.Do(add("old", 1)))
+	full, _ := fullLog(r.fs)
+	for range 3 {
+		for _, id := range []string{"old", "new"} {
+			if err := r.Do(add(id, 1)); !errors.Is(err, commit.ErrFull) || r.Err() != nil {
+				t.Fatalf("an operation: %v, and writes: %v, want ErrFull", err, r.Err())
+			}
+		}
+	}
+	full.Store(false)
+	wantDone(t, "an operation with room", r.Do(add("old", 1)))
+	wantDone(t, "an operation with room", r.Do(add("new", 1)))
+	for id, want := range map[string]int64{"old": 2, "new": 1} {
+		if n, ok := r.number(id); n != want || !ok {
+			t.Errorf("%s is %d, want %d", id, n, want)
+		}
+	}
+	r.close(t)
+}
+
+// An end that finds the disk full is decided again, and an operation that needs no
+// room does not wait for it.
+func TestAnEndThatFindsTheDiskFullIsTriedAgain(t *testing.T) {
+	written := make(chan struct{}, 100)
+	r := newRig(t, 64<<10, commit.Options{Batch: func(commit.Batch) { written <- struct{}{} }})
+	wantDone(t, "an operation", r.Do(add("old", 1)))
+	<-written
+	full, tried := fullLog(r.fs)
+	r.alarm.set(1)
+	r.pass(time.Second)
+	r.Wake()
+	soon(t, "an end that finds the disk full", tried)
+	seen := int64(0)
+	wantDone(t, "an operation that needs no room", r.Do(looks(func(tx *commit.Tx) error {
+		seen = get(tx, "old")
+		return nil
+	})))
+	if seen != 1 {
+		t.Errorf("it sees %d, want 1", seen)
+	}
+	soon(t, "the next try", tried)
+	full.Store(false)
+	soon(t, "the batch of the end", written)
+	if n, _ := r.number("alarm"); n != 1 {
+		t.Errorf("it has ended %d times, want once", n)
+	}
+	r.close(t)
+}
+
+// looks is an operation that changes nothing.
+type looks func(tx *commit.Tx) error
+
+func (looks) Size() int                    { return 0 }
+func (looks) Frees() bool                  { return true }
+func (f looks) Decide(tx *commit.Tx) error { return f(tx) }
