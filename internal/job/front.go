@@ -29,9 +29,10 @@ type front struct {
 	reports chan report
 	alarm   *boottime.Alarm
 	term    term
-	started bool  // the command may be running
-	suspect bool  // the alarm rang, and no renewal was reported since
-	group   group // of the command
+	started bool           // the command may be running
+	last    syscall.Signal // passed on last
+	suspect bool           // the alarm rang, and no renewal was reported since
+	group   group          // of the command
 }
 
 // Run runs a command under a lock and returns the exit code.
@@ -76,7 +77,8 @@ func (f *front) begin(command []string) (err error) {
 }
 
 // startKeeper starts the second process. It begins with the signals blocked that
-// it catches later. What was blocked before goes into the spec.
+// it catches later, but for those that the runtime unblocks: HUP, INT, QUIT and
+// TERM. What was blocked before goes into the spec.
 func startKeeper(fd int, command []string, block *unix.Sigset_t, spec *Spec) (pid int, err error) {
 	runtime.LockOSThread() // the new process inherits this thread's mask
 	defer runtime.UnlockOSThread()
@@ -151,6 +153,9 @@ func (f *front) got(s syscall.Signal) {
 	case s == syscall.SIGTSTP && !f.started:
 		f.stopHere()
 	default:
+		if s != syscall.SIGCONT && s != syscall.SIGTSTP {
+			f.last = s
+		}
 		f.tell(order{Signal: s})
 	}
 }
@@ -185,6 +190,10 @@ func (f *front) alone() Outcome {
 	signal.Ignore(syscall.SIGTTOU) // in the background a terminal may forbid to write
 	children := make(chan child, 16)
 	go wait(children)
+	if !f.started && f.last != 0 {
+		// A signal for the group ended the keeper before it caught signals.
+		return Outcome{Code: 128 + int(f.last), Signal: f.last}
+	}
 	if !f.started {
 		fmt.Fprintf(f.stderr, "clouddragon lock: not run: the process that asked for the lock was killed\n")
 		return Outcome{Code: ExitUnavailable}
