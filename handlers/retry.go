@@ -30,6 +30,8 @@ func (c *call) readRetryKey(e *endpoint) error {
 	switch c.api {
 	case Lock, MLock, MUnlock:
 		return errRetriedLock
+	case TFState:
+		return badRequest("the header %s is not for Terraform states", idempotencyKey)
 	}
 	if len(lines) > 1 {
 		return badRequest("the header %s is given twice", idempotencyKey)

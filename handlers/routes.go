@@ -64,6 +64,7 @@ const (
 	MUnlock
 	Lock
 	Rate
+	TFState
 	Batch
 	Healthz
 	Backup
@@ -80,6 +81,7 @@ var apiNames = [...]string{
 	MUnlock:  "munlock",
 	Lock:     "lock",
 	Rate:     "rate",
+	TFState:  "tfstate",
 	Batch:    "batch",
 	Healthz:  "healthz",
 	Backup:   "backup",
@@ -89,7 +91,7 @@ var apiNames = [...]string{
 // The APIs with a path below an account, /db/:acc/API/:id.
 const (
 	firstKeyed = Sequence
-	lastKeyed  = Rate
+	lastKeyed  = TFState
 )
 
 // String returns the API's name as it stands in the path, or "other".
@@ -293,7 +295,9 @@ func (s *server) handle(c *call) error {
 
 // readsBody reports whether the call reads its body by itself. Any other body may be
 // parameters.
-func (e *endpoint) readsBody() bool { return e.takesValue() || e.api == Batch }
+func (e *endpoint) readsBody() bool {
+	return e.takesValue() || e.api == Batch || e.api == TFState && e.method != http.MethodDelete && e.method != http.MethodGet
+}
 
 // takesValue reports whether the body is a value.
 func (e *endpoint) takesValue() bool {

@@ -1,0 +1,33 @@
+package db
+
+import "clouddragon/db/commit"
+
+// Internal reports whether an id is one of the server's own. No client can name a
+// thing so: a NUL byte is in none of their ids.
+func Internal(id string) bool { return id != "" && id[0] == 0 }
+
+// ValueCheck is the operation that refuses the others of a Batch unless a value has
+// a version.
+type ValueCheck struct {
+	Key   Key
+	Check int64 // 0 (there is no value now), or the version it must have now
+
+	lookup lookup
+}
+
+// Size is 0: reading needs no room.
+func (o *ValueCheck) Size() int { return 0 }
+
+// Frees is true.
+func (o *ValueCheck) Frees() bool { return true }
+
+func (o *ValueCheck) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
+
+// Decide returns a *ConflictError if the version is another.
+func (o *ValueCheck) Decide(tx *commit.Tx) error {
+	e, err := o.lookup.entry(tx, false)
+	if err != nil {
+		return err
+	}
+	return o.lookup.check(tx, e, &Conditions{Check: o.Check})
+}

@@ -1,0 +1,177 @@
+package handlers
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+)
+
+const (
+	infoA = `{"ID":"a-1","Operation":"OperationTypeApply","Info":"","Who":"root@host","Version":"1.9.0","Created":"2026-11-26T02:19:24Z","Path":""}`
+	infoB = `{"ID":"b-2","Operation":"OperationTypePlan","Info":"","Who":"bob@host","Version":"1.9.0","Created":"2026-11-26T02:19:25Z","Path":""}`
+	// OpenTofu's force-unlock knows the ID alone.
+	onlyID = `{"ID":"a-1","Operation":"","Info":"","Who":"","Version":"","Created":"0001-01-01T00:00:00Z","Path":""}`
+)
+
+// tf sends a request with a body, as the HTTP backend does.
+func (r *rig) tf(method, target, body string, status int, want string) reply {
+	r.t.Helper()
+	a := r.raw(method, request(method, target, body, "Content-Type: application/json"))
+	if a.status != status || want != "*" && a.body != want {
+		r.t.Errorf("%s %s %.40s: got %v, want %d %q", method, target, body, a, status, want)
+	}
+	return a
+}
+
+func TestTFStateProtocol(t *testing.T) {
+	r := newRig(t, nil)
+	const state = "/db/1/tfstate/web"
+	r.tf("GET", state, "", 404, "*")
+	r.tf("LOCK", state, infoA, 200, "locked\n")
+	r.tf("LOCK", state, infoA, 200, "locked\n") // sent again
+	if a := r.tf("LOCK", state, infoB, 423, infoA); a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("got %v", a)
+	}
+	r.tf("POST", state, `{"serial":0}`, 423, infoA)
+	r.tf("POST", state+"?ID=b-2", `{"serial":0}`, 423, infoA)
+	r.tf("GET", state, "", 404, "*")
+	r.tf("POST", state+"?ID=a-1", `{"serial":1}`, 200, "*")
+	if a := r.tf("GET", state, "", 200, `{"serial":1}`); a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("got %v", a)
+	}
+	r.tf("DELETE", state, "", 423, infoA)
+	r.tf("DELETE", state+"?ID=b-2", "", 423, infoA)
+	r.tf("UNLOCK", state, infoB, 423, infoA)
+	r.tf("UNLOCK", state, infoA, 200, "*")
+	r.tf("UNLOCK", state, infoA, 200, "*") // sent again
+	r.tf("POST", state+"?ID=a-1", `{"serial":2}`, 409, "*")
+	r.tf("POST", state, `{"serial":2}`, 200, "*")
+	for _, force := range []string{"", onlyID, `{"ID":"other"}`} {
+		r.tf("LOCK", state, infoA, 200, "*")
+		r.tf("UNLOCK", state, force, 200, "*")
+		r.tf("LOCK", state, infoB, 200, "*")
+		r.tf("UNLOCK", state, infoB, 200, "*")
+	}
+	r.tf("GET", state, "", 200, `{"serial":2}`)
+	r.tf("HEAD", state, "", 200, "")
+	r.tf("DELETE", state, "", 200, "*")
+	r.tf("DELETE", state, "", 200, "*")
+	r.tf("GET", state, "", 404, "*")
+
+	for _, bad := range []string{"x", "{}", `{"ID":7}`, `{"ID":""}`} {
+		r.tf("LOCK", state, bad, 400, "*")
+		r.tf("UNLOCK", state, bad, 400, "*")
+	}
+	r.tf("LOCK", state, "", 400, "*")
+	r.refused(405, "not allowed", "PUT", state)
+	r.refused(400, "unknown parameter", "GET", state+"?ver=1")
+	r.checkRefusal(r.raw("POST", request("POST", state, "x", "Idempotency-Key: k")), 400, "Terraform", "a key")
+	// Nothing of all this is a value or a lock of the account.
+	r.want(404, "*", "GET", "/db/1/kv/web")
+	r.want(404, "*", "GET", "/db/1/lock/web")
+}
+
+func TestTFStateKeepsTheLastTen(t *testing.T) {
+	r := newRig(t, nil)
+	var versions []string
+	for i := range 14 {
+		a := r.tf("POST", "/db/1/tfstate/s", fmt.Sprintf(`{"serial":%d}`, i), 200, "*")
+		versions = append(versions, strings.TrimSpace(a.body))
+	}
+	for i, v := range versions {
+		if i < 4 {
+			r.tf("GET", "/db/1/tfstate/s?version="+v, "", 404, "*")
+			continue
+		}
+		if a := r.tf("GET", "/db/1/tfstate/s?version="+v, "", 200, fmt.Sprintf(`{"serial":%d}`, i)); a.header.Get("Version") != v {
+			t.Errorf("got %v", a)
+		}
+	}
+	r.tf("GET", "/db/1/tfstate/s", "", 200, `{"serial":13}`)
+	// A long id, and one that differs from it in the last byte.
+	long := strings.Repeat("x", 254)
+	r.tf("POST", "/db/1/tfstate/"+long+"a", "1", 200, "*")
+	r.tf("POST", "/db/1/tfstate/"+long+"b", "2", 200, "*")
+	r.tf("GET", "/db/1/tfstate/"+long+"a", "", 200, "1")
+	r.tf("GET", "/db/1/tfstate/"+long+"b", "", 200, "2")
+	// A large one is read whole.
+	large := strings.Repeat("state", 300<<10)
+	r.tf("POST", "/db/2/tfstate/s", large, 200, "*")
+	r.tf("GET", "/db/2/tfstate/s", "", 200, large)
+	r.tf("GET", "/db/1/tfstate/s", "", 200, `{"serial":13}`)
+}
+
+// TestTFStateHasOneHolder lets many lock one state at once. Whoever has it writes.
+func TestTFStateHasOneHolder(t *testing.T) {
+	r := newRig(t, nil)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	held := 0
+	for i := range 8 {
+		all.Go(func() {
+			id := fmt.Sprintf("id-%d", i)
+			info := fmt.Sprintf(`{"ID":%q,"Who":"w"}`, id)
+			for range 20 {
+				if a := r.raw("LOCK", request("LOCK", "/db/1/tfstate/s", info)); a.status == 423 {
+					continue
+				} else if a.status != 200 {
+					t.Error(a)
+				}
+				mu.Lock()
+				if held++; held != 1 {
+					t.Error("two hold the state")
+				}
+				mu.Unlock()
+				if a := r.raw("POST", request("POST", "/db/1/tfstate/s?ID="+id, id)); a.status != 200 {
+					t.Error(a)
+				}
+				mu.Lock()
+				held--
+				mu.Unlock()
+				if a := r.raw("UNLOCK", request("UNLOCK", "/db/1/tfstate/s", info)); a.status != 200 {
+					t.Error(a)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestTFStateIsNotWrittenBehindALostLock has one go on writing with its ID while
+// its lock is forced away, again and again. Once another has the lock, the state stays.
+func TestTFStateIsNotWrittenBehindALostLock(t *testing.T) {
+	r := newRig(t, nil)
+	const state = "/db/1/tfstate/s"
+	r.tf("POST", state, "first", 200, "*")
+	var writers sync.WaitGroup
+	stop := make(chan struct{})
+	for range 3 {
+		writers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if a := r.raw("POST", request("POST", state+"?ID=a-1", fmt.Sprint("a", i))); a.status != 200 && a.status != 423 && a.status != 409 {
+					t.Error(a)
+				}
+			}
+		})
+	}
+	for range 20 {
+		r.tf("LOCK", state, infoA, 200, "*")
+		r.tf("UNLOCK", state, "", 200, "*")
+		r.tf("LOCK", state, infoB, 200, "*")
+		before := r.do("GET", state).body
+		for range 5 {
+			if after := r.do("GET", state).body; after != before {
+				t.Fatalf("the state was %.40q, and %.40q while another had the lock", before, after)
+			}
+		}
+		r.tf("UNLOCK", state, infoB, 200, "*")
+	}
+	close(stop)
+	writers.Wait()
+}
