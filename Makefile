@@ -75,7 +75,9 @@ install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its u
 	install -D -m 755 bin/clouddragon $(DESTDIR)$(PREFIX)/bin/clouddragon
 	install -D -m 644 cmd/clouddragon/clouddragon.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/clouddragon.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/clouddragon.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/clouddragon.service
+	for u in clouddragon.service clouddragon-backup.service clouddragon-backup.timer; do \
+		sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/$$u > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$u || exit 1; \
+	done
 	test -n "$(DESTDIR)" || systemd-sysusers $(PREFIX)/lib/sysusers.d/clouddragon.conf
 	test -e $(DESTDIR)/etc/clouddragon/config.yml || { \
 		install -D -m 640 config.yml $(DESTDIR)/etc/clouddragon/config.yml && \

@@ -29,6 +29,7 @@ type Storage struct {
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // zero: none yet
+	BackupAt       time.Time     // the moment of the last backup that was sent whole; zero: none since the start
 	Stopped        bool
 	DiskFull       bool
 }
@@ -108,6 +109,8 @@ var storageSeries = []series[Storage]{
 		func(s Storage) float64 { return s.CheckpointTook.Seconds() }),
 	gauge("last_checkpoint_timestamp_seconds", "When the last checkpoint ended, in seconds since 1970.",
 		func(s Storage) float64 { return unix(s.CheckpointAt) }),
+	gauge("last_backup_timestamp_seconds", "The moment that the last backup shows which was sent whole, in seconds since 1970; 0 if none was since the start.",
+		func(s Storage) float64 { return unix(s.BackupAt) }),
 	gauge("writes_stopped", "1 once the disk failed and writes are stopped, else 0.",
 		func(s Storage) float64 { return one(s.Stopped) }),
 	gauge("disk_full", "1 while the disk has no room for files to grow: writes that need more room are refused with 507.",

@@ -34,6 +34,7 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 				Checkpoints:    s.Checkpoints,
 				CheckpointTook: s.CheckpointTook,
 				CheckpointAt:   s.CheckpointAt,
+				BackupAt:       s.BackedUp,
 				Stopped:        s.Stopped,
 				DiskFull:       s.DiskFull,
 				Pending:        s.Pending,
