@@ -28,7 +28,7 @@ type Op interface {
 // caller until it is submitted, then to the writer until Done is called.
 type Call struct {
 	Op Op
-	// Done is called once the operation is answered, by whoever commits. It must
+	// Done is called once the operation is answered, by the leader. It must
 	// not block. The call may be used again from then on.
 	Done func(*Call)
 	// Err is the answer; nil if the operation was done.

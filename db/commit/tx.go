@@ -10,7 +10,7 @@ import (
 
 // Tx is the transaction that becomes one batch: a layer over the tables, the
 // values and the Parts that holds what was decided and is not yet durable. It
-// belongs to whoever leads, and only Decide and a Part's methods use it.
+// belongs to the leader, and only Decide and a Part's methods use it.
 type Tx struct {
 	tables *slots.Tables
 	index  *kvlog.Values

@@ -44,7 +44,7 @@ import (
 type room struct {
 	s *Store
 
-	// Of the batch that is being decided; used by whoever leads.
+	// Of the batch that is being decided; used by the leader.
 	short, last   bool // something is to be prepared; there is no segment ready after this one
 	free, reserve int  // bytes that a batch may take, without and with what is held back
 
