@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -26,16 +28,36 @@ func takeRate(s *server, c *call) error {
 	return c.say(rateResult(r.Rate, state))
 }
 
-// takeRateOnce is takeRate with a retry key.
+// takeRateOnce is takeRate with a retry key. A call that waits does so here and then
+// asks again, since an operation whose answer is kept is decided at once.
 func takeRateOnce(s *server, c *call) error {
 	op, err := tryRate.prepare(s, &c.ask)
 	if err != nil {
 		return err
 	}
-	if op.(*db.RateTake).Wait > 0 {
-		return badRequest("wait and the header %s exclude each other on a rate: try again after Retry-After", idempotencyKey)
+	take := op.(*db.RateTake)
+	end := time.Now().Add(take.Wait)
+	waits := take.Wait > 0
+	c.prepareWait(take.Wait)
+	take.Wait = 0
+	ctx := c.peer()
+	for {
+		err := s.doOnce(c, op, func() error { return c.say(tryRate.answer(op)) })
+		var late *db.RateError
+		if !waits || !errors.As(err, &late) || late.Retry > time.Until(end) {
+			return err
+		}
+		timer := time.NewTimer(late.Retry)
+		select {
+		case <-timer.C:
+		case <-s.draining:
+			timer.Stop()
+			return db.ErrStopping
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Canceled
+		}
 	}
-	return s.doOnce(c, op, func() error { return c.say(tryRate.answer(op)) })
 }
 
 // POST /db/:acc/rate/:id without a wait, in a batch

@@ -142,7 +142,21 @@ func TestLocksTakeNoRetryKeyAndReadsIgnoreIt(t *testing.T) {
 		r.want(200, "", "HEAD", "/db/1/counter/a", k)
 		r.want(404, "*", "GET", "/db/1/lock/a", k)
 	}
-	r.refused(400, "wait", "POST", "/db/1/rate/a?limit=1&per=1&wait=1", idempotencyKey+": w")
+}
+
+// With a key a rate is waited for too, and what was waited for is taken once.
+func TestARateWithAKeyIsWaitedFor(t *testing.T) {
+	r := newRig(t, nil)
+	r.want(200, "0\n", "POST", "/db/1/rate/a?limit=1&per=0.05")
+	for _, again := range []string{"", "true"} {
+		a := r.want(200, "0\n", "POST", "/db/1/rate/a?limit=1&per=0.05&wait=30", keyHeader("w"))
+		if a.header.Get(replayed) != again {
+			t.Errorf("%v, want %s: %q", a, replayed, again)
+		}
+	}
+	r.want(200, "0\n", "POST", "/db/1/rate/b?limit=1&per=3600")
+	r.refused(409, `rate "b"`, "POST", "/db/1/rate/b?limit=1&per=3600&wait=30", keyHeader("late"))
+	r.refused(409, `rate "b"`, "POST", "/db/1/rate/b?limit=1&per=3600", keyHeader("at once"))
 }
 
 // An answer is replayed to a token that may write, and to no other.
