@@ -51,6 +51,7 @@ func command(t *testing.T, server string, argv ...string) *script {
 	s.Env = append(os.Environ(), "no_proxy=*", "CLOUDDRAGON_TOKEN=", "CLOUDDRAGON_SERVER="+server, "GORACE=halt_on_error=1 exitcode=99")
 	s.Stderr = &s.stderr
 	s.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	s.WaitDelay = patience // for a process that lives on with our stderr
 	out, err := s.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

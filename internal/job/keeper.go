@@ -83,6 +83,8 @@ type renewal struct {
 func Keep(fd int, command []string, stderr io.Writer) int {
 	runtime.LockOSThread() // PDEATHSIG is sent when the thread that started the command ends
 	unix.CloseOnExec(fd)
+	// Not the program's name: killall would reach both processes, which looks like a signal for the group.
+	_ = os.WriteFile("/proc/self/comm", []byte(KeeperCommand), 0) // ps shows "exe" otherwise
 	front, err := connection(fd)
 	if err != nil || len(command) == 0 {
 		fmt.Fprintf(stderr, "clouddragon lock: this command is for internal use\n")
