@@ -121,6 +121,7 @@ type DB struct {
 	rates    *rates
 	mutexes  *Mutexes
 	watchers *watchers
+	pages    pages
 
 	reads     reads
 	retries   retryCounters
@@ -172,7 +173,9 @@ func Open(o Options) (*DB, error) {
 }
 
 // publish tells all who want to know what a durable batch has changed.
-func (d *DB) publish(_ commit.Moment, touched []commit.Touched) {
+func (d *DB) publish(at commit.Moment, touched []commit.Touched) {
+	d.pages.publish(touched) // before the index: see listing.look
+	d.publishNames(at, touched)
 	d.watchers.publish(touched)
 }
 

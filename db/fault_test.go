@@ -214,7 +214,7 @@ func (f *faulty) live(fs *memdisk.FS, hook func(memdisk.Op) error) error {
 // full disk where something is made ahead of need, nor the index of the values,
 // which is a copy.
 func mustStop(op memdisk.Op) bool {
-	if disk.IsFull(op.Err) || strings.Contains(op.Name, "index") {
+	if disk.IsFull(op.Err) || strings.Contains(op.Name, "index") || strings.Contains(op.Name, "/names") {
 		return false
 	}
 	switch op.Kind {

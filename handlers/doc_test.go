@@ -15,26 +15,27 @@ func TestApiDocNamesEveryRouteAndParameter(t *testing.T) {
 	}
 	sections := strings.Split(string(b), "\n## ")
 	for _, e := range endpoints {
-		route := "/db/:acc/" + e.api.String() + "/:id"
-		switch e.api {
-		case Healthz, Metrics, Backup:
-			route = "/" + e.api.String()
-		case Batch:
-			route = "/db/:acc/batch"
+		for _, route := range e.paths(":acc", ":id") {
+			checkRoute(t, sections, e, route)
 		}
-		var text string // of all sections that name the route
-		for _, s := range sections {
-			if strings.Contains(s, route) {
-				text += s
-			}
+	}
+}
+
+// checkRoute looks for a route and its parameters in the sections that name it.
+func checkRoute(t *testing.T, sections []string, e endpoint, route string) {
+	t.Helper()
+	var text string // of all sections that name the route
+	for _, s := range sections {
+		if strings.Contains(s, route) {
+			text += s
 		}
-		if text == "" {
-			t.Errorf("docs/api.md does not name the route %s", route)
-		}
-		for _, name := range e.params {
-			if !strings.Contains(text, name+"=") && !strings.Contains(text, "`"+name+"`") {
-				t.Errorf("docs/api.md does not tell of the parameter %s of %s %s", name, e.method, route)
-			}
+	}
+	if text == "" {
+		t.Errorf("docs/api.md does not name the route %s", route)
+	}
+	for _, name := range e.params {
+		if !strings.Contains(text, name+"=") && !strings.Contains(text, "`"+name+"`") {
+			t.Errorf("docs/api.md does not tell of the parameter %s of %s %s", name, e.method, route)
 		}
 	}
 }

@@ -25,6 +25,9 @@ func (c *call) locate(u *url.URL) {
 	case "/healthz":
 		c.api = Healthz
 		return
+	case "/db":
+		c.api = Accounts
+		return
 	case "/backup":
 		c.api = Backup
 		return
@@ -46,7 +49,11 @@ func (c *call) locate(u *url.URL) {
 		c.api = Batch
 		return
 	}
-	api, id, _ := strings.Cut(path, "/")
+	api, id, below := strings.Cut(path, "/")
+	if kind := keyedAPI(api); !below && isListable(kind) {
+		c.api, c.of = List, kind
+		return
+	}
 	if id == "" || strings.Contains(id, "/") {
 		return
 	}
@@ -68,6 +75,34 @@ func keyedAPI(name string) API {
 		}
 	}
 	return Other
+}
+
+// isListable reports whether the things of an API can be listed.
+func isListable(api API) bool {
+	_, ok := listKinds[api]
+	return ok
+}
+
+// paths are the routes of an endpoint, with those placeholders for account and id.
+func (e *endpoint) paths(acc, id string) []string {
+	switch api := e.api; {
+	case api >= firstKeyed && api <= lastKeyed:
+		return []string{"/db/" + acc + "/" + api.String() + "/" + id}
+	case api == List:
+		var all []string
+		for of := firstKeyed; of <= lastKeyed; of++ {
+			if isListable(of) {
+				all = append(all, "/db/"+acc+"/"+of.String())
+			}
+		}
+		return all
+	case api == Accounts:
+		return []string{"/db"}
+	case api == Batch:
+		return []string{"/db/" + acc + "/" + api.String()}
+	default:
+		return []string{"/" + api.String()}
+	}
 }
 
 // name decodes one segment of a path, which is not empty, and checks it. It

@@ -66,6 +66,8 @@ const (
 	Rate
 	TFState
 	Batch
+	List
+	Accounts
 	Healthz
 	Backup
 	Metrics
@@ -83,6 +85,8 @@ var apiNames = [...]string{
 	Rate:     "rate",
 	TFState:  "tfstate",
 	Batch:    "batch",
+	List:     "list",
+	Accounts: "accounts",
 	Healthz:  "healthz",
 	Backup:   "backup",
 	Metrics:  "metrics",
@@ -134,6 +138,9 @@ var endpoints = []endpoint{
 	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
 	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true},
 	{api: Rate, method: "DELETE", steps: forgetRate},
+
+	{api: List, method: "GET", params: []string{"prefix", "after", "limit"}, serve: listThings},
+	{api: Accounts, method: "GET", params: []string{"after", "limit"}, serve: listAccounts},
 
 	{api: Healthz, method: "GET", serve: getHealth},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},

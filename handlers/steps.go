@@ -20,6 +20,7 @@ import (
 // ask is what a call asks for, wherever it came from.
 type ask struct {
 	api    API
+	of     API    // what List lists
 	method string // as it was sent
 	key    db.Key
 	params params

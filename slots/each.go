@@ -27,3 +27,23 @@ func (t *Tables) EachRef(kind uint8, fn func(r Ref, k Key, payload []byte) error
 	}
 	return nil
 }
+
+// keysAtOnce is how many slots AppendKeys looks at.
+const keysAtOnce = 1024
+
+// AppendKeys appends to dst the keys of some slots of a class, from a number on. It
+// returns the number to go on with; more is false at the end. Any goroutine may
+// call it. A key that is put into another slot meanwhile may be missed.
+func (t *Tables) AppendKeys(dst []Key, class int, from uint64) (_ []Key, next uint64, more bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	tab := t.tables[class]
+	end := min(from+keysAtOnce, tab.used)
+	for n := from; n < end; n++ {
+		if image := tab.slot(n); image[4] != freeKind {
+			s, _ := split(image)
+			dst = append(dst, s.Key())
+		}
+	}
+	return dst, end, end < tab.used
+}

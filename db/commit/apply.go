@@ -55,6 +55,9 @@ type State struct {
 	// Images, where it is not nil, collects the last image of each slot instead of
 	// storing them in the tables. Recovery stores them once all is found good.
 	Images map[slots.Ref][]byte
+	// Seen, if not nil, is called with the name of everything that a record stores; the
+	// kind of a value is 0.
+	Seen func(kind uint8, acc, id string)
 
 	images []slots.Image
 }
@@ -115,8 +118,13 @@ func (s *State) slot(ref slots.Ref, image []byte) error {
 	if len(image) != ref.Size() {
 		return fmt.Errorf("an image of %d bytes for slot %d of %s", len(image), ref.Number(), slots.FileName(ref.Class()))
 	}
-	if _, err := s.Tables.Decode(ref, image); err != nil {
+	slot, err := s.Tables.Decode(ref, image)
+	if err != nil {
 		return fmt.Errorf("image of slot %d of %s: %w", ref.Number(), slots.FileName(ref.Class()), err)
+	}
+	if s.Seen != nil && !slot.Free {
+		k := slot.Key()
+		s.Seen(k.Kind, k.Acc, k.ID)
 	}
 	s.Images[ref] = bytes.Clone(image)
 	return nil
@@ -128,5 +136,9 @@ func (s *State) value(recs wal.Records, rec wal.Record) error {
 		return fmt.Errorf("segment %d at offset %d: %w", recs.Segment, rec.Offset, err)
 	}
 	s.Version = max(s.Version, version)
+	if s.Seen != nil && rec.Type == kvlog.TypeValue {
+		acc, id := kvlog.NameOf(rec.Body)
+		s.Seen(0, acc, id)
+	}
 	return nil
 }

@@ -281,6 +281,7 @@ func (w *Writer) append() error {
 	}
 	w.changes.Add(1)
 	if err := state.Apply(tx.records.At(end), steps); err != nil {
+		w.changes.Add(1)
 		w.Fail(err) // the log has the batch: the next start applies it
 		return err
 	}

@@ -57,6 +57,10 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 	if s.snapshot.dueFor(c.Log, appended, s.o.Segment, last) && (last || !s.Log.NeedsPrepare()) {
 		snapshot = s.Values.Freeze(c.Log)
 	}
+	if s.names.ready.Load() {
+		s.names.save(&s.o, c.Log.Seq)
+		wake(s.names.wake)
+	}
 	c.Number++
 	c.Moment = s.Clock.Read()
 	// Read the high-water marks before the sync: a slot that a mark skips has an image

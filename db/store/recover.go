@@ -53,6 +53,9 @@ type directory struct {
 	snapshot snapshots
 	tail     wal.Tail
 	durable  checkpoint // the newest that is on the disk
+	from     uint64     // the batch with which CHECKPOINT ends
+	seen     []string   // the names of what the log holds behind it
+	names    *nameIndex
 }
 
 func open(o *Options) (*Store, *Recovered, error) {
@@ -78,6 +81,7 @@ func open(o *Options) (*Store, *Recovered, error) {
 	if err := syncDirs(o.FS, o.Dir); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("sync the directories: %w", err), d.close())
 	}
+	d.names = d.openNames(o)
 	end := d.last
 	err = d.persistRecovered()
 	if isPutOff(err) {
@@ -92,7 +96,7 @@ func open(o *Options) (*Store, *Recovered, error) {
 		o:      *o,
 		Tables: d.state.Tables, Log: d.log, Values: d.state.Values,
 		Clock: clock,
-		file:  d.file, last: d.durable, snapshot: d.snapshot,
+		file:  d.file, last: d.durable, snapshot: d.snapshot, names: d.names,
 		checkpointWake: make(chan struct{}, 1),
 		compactWake:    make(chan struct{}, 1),
 		closing:        make(chan struct{}),
@@ -134,6 +138,7 @@ func read(o *Options) (*directory, error) {
 	if err := d.loadIndex(o); err != nil {
 		return d, err
 	}
+	d.from, d.state.Seen = last.Log.Seq, d.see
 	d.tail, err = d.log.Replay(func(seq uint64, recs wal.Records) error {
 		if err := d.state.Apply(recs, nil); err != nil {
 			return fmt.Errorf("batch %d: %w", seq, err)
@@ -143,6 +148,7 @@ func read(o *Options) (*directory, error) {
 	if err != nil {
 		return d, err
 	}
+	d.state.Seen = nil
 	d.last.Log, d.last.Tokens, d.last.Version, d.last.Moment = d.tail.End, d.state.Tokens, d.state.Version, d.state.Moment
 	return d, nil
 }
@@ -209,6 +215,9 @@ func (d *directory) close() error {
 	}
 	if d.log != nil {
 		err = errors.Join(err, d.log.Close())
+	}
+	if d.names != nil {
+		err = errors.Join(err, d.names.Close())
 	}
 	return err
 }

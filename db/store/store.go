@@ -90,6 +90,7 @@ type Store struct {
 
 	writer *commit.Writer
 	room   *room
+	names  *nameIndex
 
 	growing sync.Mutex // held while a segment of the log is made ready
 
@@ -159,11 +160,12 @@ func (s *Store) NewWriter(r *Recovered, o commit.Options) *commit.Writer {
 
 // Start starts what runs in the background.
 func (s *Store) Start() {
-	s.background.Add(4)
+	s.background.Add(5)
 	go s.room.keepLog()
 	go s.room.keepTables()
 	go s.runCheckpoints()
 	go s.runCompactions()
+	go s.keepNames()
 	wake(s.room.logWake)
 	wake(s.room.tableWake)
 	wake(s.compactWake)
@@ -184,7 +186,7 @@ func (s *Store) Close(tokens int64) error {
 }
 
 func (s *Store) closeFiles() error {
-	err := errors.Join(s.Log.Close(), s.Tables.Close(), s.file.f.Close())
+	err := errors.Join(s.Log.Close(), s.Tables.Close(), s.file.f.Close(), s.names.Close())
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}

@@ -46,6 +46,16 @@ func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
 	return all
 }
 
+// Held calls fn for each lock that somebody holds at now, also at rest, with its oldest holder, in no order.
+func (t *Table) Held(now int64, fn func(Key, Holder)) {
+	t.restored()
+	for k := range t.locks {
+		if h, ok := t.Oldest(now, k); ok {
+			fn(k, h)
+		}
+	}
+}
+
 // Queue returns at most n of the claims on the lock, the first in line first.
 func (t *Table) Queue(k Key, n int) (all []Waiting) {
 	if l := t.locks[k]; l != nil {

@@ -1,0 +1,260 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/internal/lease"
+	"clouddragon/internal/names"
+)
+
+// tracker notes what commits touch in an account while a page is made.
+type tracker struct {
+	kind uint8
+	acc  string
+	all  bool // notes in which accounts anything is touched instead
+
+	mu      sync.Mutex // guards touched
+	touched map[string]commit.Touched
+}
+
+// has reports whether an id was touched.
+func (t *tracker) has(id string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, ok := t.touched[id]
+	return ok
+}
+
+// take returns what was touched since the last take, and how it was last.
+func (t *tracker) take() map[string]commit.Touched {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	touched := t.touched
+	t.touched = nil
+	return touched
+}
+
+func (t *tracker) note(by *commit.Touched) {
+	id := by.ID
+	switch {
+	case t.all:
+		id = by.Acc
+	case by.Kind == kindLock && !by.Created && !by.Gone:
+		return // the writer says how it is held
+	case by.Kind != t.kind || by.Acc != t.acc || id == "" || id[0] == 0:
+		return
+	}
+	last := *by
+	last.Payload = slices.Clone(by.Payload)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.touched == nil {
+		t.touched = make(map[string]commit.Touched)
+	}
+	t.touched[id] = last
+}
+
+// pages are the trackers of the pages that are being made.
+type pages struct {
+	n        atomic.Int64
+	mu       sync.Mutex // guards trackers
+	trackers []*tracker
+}
+
+func (p *pages) begin(kind uint8, acc string) *tracker {
+	return p.add(&tracker{kind: kind, acc: acc})
+}
+
+func (p *pages) add(t *tracker) *tracker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trackers = append(p.trackers, t)
+	p.n.Store(int64(len(p.trackers)))
+	return t
+}
+
+func (p *pages) end(t *tracker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.trackers, t)
+	p.trackers = slices.Delete(p.trackers, i, i+1)
+	p.n.Store(int64(len(p.trackers)))
+}
+
+// publish tells the trackers what a durable batch has touched.
+func (p *pages) publish(touched []commit.Touched) {
+	if p.n.Load() == 0 {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.trackers {
+		for i := range touched {
+			t.note(&touched[i])
+		}
+	}
+}
+
+// publishNames tells the index of names what was made and what is gone.
+func (d *DB) publishNames(at commit.Moment, touched []commit.Touched) {
+	s, all, added := d.store, !d.store.NamesComplete(), false
+	for i := range touched {
+		t := &touched[i]
+		switch {
+		case !t.Gone:
+			if t.Created || all {
+				s.AddName(t.Kind, t.Acc, t.ID)
+				added = true
+			}
+		case t.Kind != kindLock:
+			s.RemoveName(t.Kind, t.Acc, t.ID)
+		default: // of which others may be holders
+			if _, held := d.locks.table.Oldest(at.Now, lease.Key{Acc: t.Acc, ID: t.ID}); !held {
+				s.RemoveName(t.Kind, t.Acc, t.ID)
+			}
+		}
+	}
+	if added {
+		s.KeepNames()
+	}
+}
+
+// Accounts returns a page of the accounts in which something is: at most limit, after
+// that one. next is empty at the end.
+func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []string, next string, err error) {
+	x, told, ok := d.store.Names()
+	if !ok {
+		return nil, "", &ListingError{told}
+	}
+	t := d.pages.add(&tracker{all: true})
+	defer d.pages.end(t)
+	d.awaitPublished()
+	mutexes := d.mutexes.accounts(after)
+	looked := map[string]bool{} // whether something is in it
+	found := 0
+	for from, i := after+"\x01", 0; found <= limit; {
+		if after == "" && len(looked) == 0 {
+			from = ""
+		}
+		key, err := x.Page(nil, from, "", 1)
+		if err != nil {
+			return nil, "", d.listingFault(err)
+		}
+		acc := ""
+		if len(key) > 0 {
+			acc = accountOf(key[0])
+		}
+		if i < len(mutexes) && (acc == "" || mutexes[i] <= acc) {
+			acc = mutexes[i]
+			i++
+			looked[acc] = true
+		} else if acc == "" {
+			break
+		} else if looked[acc], err = d.hasAny(ctx, x, acc); err != nil {
+			return nil, "", d.listingFault(err)
+		}
+		if looked[acc] {
+			found++
+		}
+		from = acc + "\x01"
+	}
+	for range settleTries {
+		d.awaitPublished()
+		for acc := range t.take() {
+			if looked[acc], err = d.hasAny(ctx, x, acc); err != nil {
+				return nil, "", d.listingFault(err)
+			}
+			looked[acc] = looked[acc] || slices.Contains(mutexes, acc)
+		}
+	}
+	for acc, ok := range looked {
+		if ok && acc > after {
+			accounts = append(accounts, acc)
+		}
+	}
+	slices.Sort(accounts)
+	if len(accounts) > limit {
+		accounts = accounts[:limit]
+		next = accounts[limit-1]
+	}
+	return accounts, next, nil
+}
+
+func (d *DB) listingFault(err error) error {
+	if errors.Is(err, names.ErrDamaged) {
+		d.store.NamesDamaged(err)
+		return &ListingError{}
+	}
+	return err
+}
+
+// accountOf is the account of a key of the index.
+func accountOf(key string) string {
+	for i := range len(key) {
+		if key[i] == 0 {
+			return key[:i]
+		}
+	}
+	return key
+}
+
+// hasAny reports whether something is in an account, but for mutexes.
+func (d *DB) hasAny(ctx context.Context, x *names.Index, acc string) (bool, error) {
+	first := store.NameKey(0, acc, "")[:len(acc)+1]
+	from, end := first, acc+"\x01"
+	for looks := 0; looks < mostLooks; {
+		keys, err := x.Page(nil, from, end, 16)
+		if err != nil {
+			return false, err
+		}
+		for _, key := range keys {
+			kind, k := key[len(first)], Key{acc, key[len(first)+1:]}
+			var ok bool
+			if kind == kindLock {
+				op := &lockList{acc: acc, ids: []string{k.ID}}
+				err = d.Do(op)
+				ok = len(op.items) > 0
+			} else {
+				_, ok, err = d.lookListed(ctx, kind, k)
+			}
+			if ok || err != nil {
+				return ok, err
+			}
+		}
+		if len(keys) < 16 {
+			break
+		}
+		looks += len(keys)
+		from = keys[15] + "\x00"
+	}
+	return false, nil
+}
+
+// accounts returns the accounts after one in which a mutex is held, sorted.
+func (m *Mutexes) accounts(after string) []string {
+	all := map[string]bool{}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		now, _ := s.begin()
+		s.table.Held(now, func(k lease.Key, _ lease.Holder) {
+			if k.Acc > after {
+				all[k.Acc] = true
+			}
+		})
+		s.arm(now)
+		s.mu.Unlock()
+	}
+	var accounts []string
+	for acc := range all {
+		accounts = append(accounts, acc)
+	}
+	slices.Sort(accounts)
+	return accounts
+}

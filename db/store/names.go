@@ -1,0 +1,223 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/internal/disk"
+	"clouddragon/internal/names"
+	"clouddragon/slots"
+)
+
+// The index of names holds at least the key of everything that exists; what does
+// not exist any more may be in it for a while. So whoever lists looks each key up.
+// It learns of keys from what commits touch, after that is applied. At a checkpoint
+// it is saved before CHECKPOINT is written: what the log holds behind CHECKPOINT is
+// told to it anew at a start, and all before is in what was saved.
+
+// nameIndex is the index of names and how it is kept.
+type nameIndex struct {
+	*names.Index
+	lost     error         // why it has to be rebuilt at the start; nil: it is good
+	ready    atomic.Bool   // it holds everything that exists
+	told     atomic.Uint64 // keys that the rebuild under way has told it
+	wake     chan struct{}
+	rebuilds atomic.Uint64
+}
+
+// NameKey is the key under which the index has a thing: the account, a NUL, the
+// kind, 0 for a value, and the id.
+func NameKey(kind uint8, acc, id string) string {
+	b := make([]byte, 0, len(acc)+2+len(id))
+	b = append(b, acc...)
+	b = append(b, 0, kind)
+	return string(append(b, id...))
+}
+
+// isListed reports whether an id is a client's: one that begins with NUL is not.
+func isListed(id string) bool { return id != "" && id[0] != 0 }
+
+// openNames opens the index and brings it up to what was recovered.
+func (d *directory) openNames(o *Options) *nameIndex {
+	n := &nameIndex{wake: make(chan struct{}, 1)}
+	var seq uint64
+	var err error
+	n.Index, seq, err = names.Open(names.Options{FS: o.FS, Dir: path.Join(o.Dir, "names"), ID: d.last.ID})
+	end := d.tail.End.Seq
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && d.from == 0 && end == 0:
+		n.Complete() // a new directory
+		n.ready.Store(true)
+		return n
+	case errors.Is(err, fs.ErrNotExist):
+		err = errors.New("none was saved yet")
+	case err == nil && (seq < d.from || seq > end):
+		err = fmt.Errorf("it ends with batch %d, CHECKPOINT with %d and the log with %d", seq, d.from, end)
+		err = errors.Join(err, n.Reset())
+	}
+	if err != nil {
+		n.lost = err
+		return n
+	}
+	for _, key := range d.seen {
+		n.Add(key)
+	}
+	n.ready.Store(true)
+	d.seen = nil
+	// Before CHECKPOINT says that this part of the log is not needed any more.
+	n.save(o, end)
+	return n
+}
+
+// see notes a key that the log holds behind CHECKPOINT.
+func (d *directory) see(kind uint8, acc, id string) {
+	if isListed(id) {
+		d.seen = append(d.seen, NameKey(kind, acc, id))
+	}
+}
+
+// save saves the index. A failure costs a rebuild at the next start.
+func (n *nameIndex) save(o *Options, seq uint64) {
+	if err := n.Save(seq); err != nil {
+		warnOrError(o, err, "the index of names is not saved; the next start will rebuild it")
+	}
+}
+
+func warnOrError(o *Options, err error, what string) {
+	if disk.IsFull(err) {
+		o.Log.Warn("disk full: "+what, "err", err)
+		return
+	}
+	o.Log.Error(what, "err", err)
+}
+
+// AddName says that a thing exists, which was not there before, once it is applied.
+func (s *Store) AddName(kind uint8, acc, id string) {
+	if isListed(id) {
+		s.names.Add(NameKey(kind, acc, id))
+	}
+}
+
+// RemoveName says that a thing does not exist any more.
+func (s *Store) RemoveName(kind uint8, acc, id string) {
+	if isListed(id) {
+		s.names.Remove(NameKey(kind, acc, id))
+	}
+}
+
+// KeepNames has the index written to disk where it has grown.
+func (s *Store) KeepNames() {
+	if s.names.Full() {
+		wake(s.names.wake)
+	}
+}
+
+// Names returns the index of names. ok is false while it is rebuilt; told is how many
+// keys it has then.
+func (s *Store) Names() (x *names.Index, told uint64, ok bool) {
+	return s.names.Index, s.names.told.Load(), s.names.ready.Load()
+}
+
+// NamesComplete reports whether the index is not being rebuilt. While it is, AddName
+// has to be called for everything that is touched.
+func (s *Store) NamesComplete() bool { return s.names.ready.Load() }
+
+// NamesDamaged says that the index met damage: it is rebuilt.
+func (s *Store) NamesDamaged(why error) {
+	if s.names.ready.CompareAndSwap(true, false) {
+		s.o.Log.Warn("the index of names is damaged", "err", why)
+		wake(s.names.wake)
+	}
+}
+
+// keepNames writes and merges runs, and rebuilds the index where that is needed.
+func (s *Store) keepNames() {
+	defer s.background.Done()
+	n := s.names
+	for {
+		if !n.ready.Load() && !s.rebuildNames() {
+			return
+		}
+		if n.Full() {
+			if err := n.Save(0); err != nil {
+				warnOrError(&s.o, err, "a part of the index of names is not written; it stays in memory")
+			}
+		}
+		for s.open() {
+			did, err := n.Merge()
+			if errors.Is(err, names.ErrDamaged) {
+				s.NamesDamaged(err)
+			} else if err != nil {
+				warnOrError(&s.o, err, "the index of names is not merged; listing gets slower")
+			}
+			if err != nil || !did {
+				break
+			}
+		}
+		if !s.wait(n.wake) {
+			return
+		}
+	}
+}
+
+// open reports whether the store is not closing.
+func (s *Store) open() bool {
+	select {
+	case <-s.closing:
+		return false
+	default:
+		return true
+	}
+}
+
+// rebuildNames tells the index all keys anew, while commits go on. It returns false
+// if the store closes.
+func (s *Store) rebuildNames() bool {
+	n, began := s.names, time.Now()
+	why := n.lost
+	if why == nil {
+		why = errors.New("it was damaged")
+	}
+	n.lost = nil
+	n.rebuilds.Add(1)
+	n.told.Store(0)
+	s.o.Log.Info("the index of names is rebuilt; until then nothing is listed", "why", why)
+	if err := n.Reset(); err != nil {
+		warnOrError(&s.o, err, "the old index of names is not removed")
+	}
+	tell := func(kind uint8, acc, id string) bool {
+		s.AddName(kind, acc, id)
+		if n.told.Add(1)%1024 == 0 && n.Full() {
+			if err := n.Save(0); err != nil {
+				warnOrError(&s.o, err, "a part of the index of names is not written; it stays in memory")
+			}
+		}
+		return s.open()
+	}
+	var keys []slots.Key
+	for class := range slots.Classes {
+		for from, more := uint64(0), true; more; {
+			keys, from, more = s.Tables.AppendKeys(keys[:0], class, from)
+			for _, k := range keys {
+				if !tell(k.Kind, k.Acc, k.ID) {
+					return false
+				}
+			}
+		}
+	}
+	unread, ok := s.Values.EachName(func(acc, id string) bool { return tell(0, acc, id) })
+	if !ok {
+		return false
+	}
+	// What was touched meanwhile was told by whoever touched it.
+	seq := s.writer.Position().Log.Seq
+	n.Complete()
+	n.save(&s.o, seq)
+	n.ready.Store(true)
+	s.o.Log.Info("the index of names is rebuilt", "keys", n.told.Load(), "unreadable", unread, "took", time.Since(began))
+	return true
+}

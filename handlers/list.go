@@ -1,0 +1,171 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"clouddragon/db"
+)
+
+const (
+	defaultPage = 1000
+	maxPage     = 10_000
+)
+
+// listKinds are the APIs whose things can be listed.
+var listKinds = map[API]db.ListKind{
+	Sequence: db.ListSequences, Counter: db.ListCounters, KV: db.ListValues,
+	MLock: db.ListMutexes, Lock: db.ListLocks, Rate: db.ListRates,
+}
+
+// GET /db/:acc/API?prefix=&after=&limit=
+func listThings(s *server, c *call) error {
+	p := &c.params
+	r := db.ListRequest{
+		Kind: listKinds[c.of], Acc: c.key.Acc,
+		Prefix: p.owner("prefix", db.MaxID),
+		After:  p.owner("after", db.MaxID),
+		Limit:  int(p.number("limit", defaultPage, 1, maxPage)),
+	}
+	if p.bad != nil {
+		return p.bad
+	}
+	page, err := s.db.List(c.r.Context(), r)
+	if err != nil {
+		return notListed(err)
+	}
+	next := "/db/" + percentEncode(r.Acc) + "/" + c.of.String() + "?"
+	if r.Prefix != "" {
+		next += "prefix=" + percentEncode(r.Prefix) + "&"
+	}
+	c.nextPage(next, page.Next, r.Limit)
+	c.status = http.StatusOK
+	if c.wantsJSON() {
+		items := make([]any, 0, len(page.Items))
+		for i := range page.Items {
+			items = append(items, listedAs(c.of, &page.Items[i]))
+		}
+		return c.sayJSON(items)
+	}
+	ids := make([]string, len(page.Items))
+	for i := range page.Items {
+		ids[i] = page.Items[i].ID
+	}
+	return c.sayLines(ids)
+}
+
+// GET /db?after=&limit=
+func listAccounts(s *server, c *call) error {
+	p := &c.params
+	after, limit := p.owner("after", db.MaxAcc), int(p.number("limit", defaultPage, 1, maxPage))
+	if p.bad != nil {
+		return p.bad
+	}
+	accounts, next, err := s.db.Accounts(c.r.Context(), after, limit)
+	if err != nil {
+		return notListed(err)
+	}
+	c.nextPage("/db?", next, limit)
+	c.status = http.StatusOK
+	if !c.wantsJSON() {
+		return c.sayLines(accounts)
+	}
+	items := make([]named, len(accounts))
+	for i, acc := range accounts {
+		items[i] = nameOf(acc)
+	}
+	return c.sayJSON(items)
+}
+
+// notListed is the refusal while nothing can be listed.
+func notListed(err error) error {
+	if rebuilding := (*db.ListingError)(nil); errors.As(err, &rebuilding) {
+		return &refusal{http.StatusServiceUnavailable, rebuilding.Error()}
+	}
+	return err
+}
+
+// nextPage says in a header where the next page is, if there is one. base is its
+// address up to the last parameters.
+func (c *call) nextPage(base, after string, limit int) {
+	if after == "" {
+		return
+	}
+	c.w.Header()["Link"] = []string{"<" + base + "after=" + percentEncode(after) + "&limit=" + strconv.Itoa(limit) + `>; rel="next"`}
+}
+
+// sayLines says names, percent-encoded, one a line.
+func (c *call) sayLines(names []string) error {
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString(percentEncode(name))
+		b.WriteByte('\n')
+	}
+	c.ctype, c.body = textPlain, []byte(b.String())
+	return nil
+}
+
+// named is a name in JSON.
+type named struct {
+	ID   string `json:"id"`             // with U+FFFD for what is no UTF-8
+	ID64 []byte `json:"id64,omitempty"` // the same in base64, if it is no UTF-8
+}
+
+func nameOf(id string) named { return named{id, notUTF8(id)} }
+
+// The things of a page in JSON.
+type (
+	listedValue struct {
+		named
+		Version int64   `json:"version"`
+		Size    int     `json:"size"`
+		Type    string  `json:"type"`
+		TTL     float64 `json:"ttl,omitempty"` // seconds, to the millisecond
+	}
+	listedNumber struct {
+		named
+		numberJSON
+		TTL float64 `json:"ttl,omitempty"`
+	}
+	listedLock struct {
+		named
+		Owner   string  `json:"owner"`
+		Owner64 []byte  `json:"owner64,omitempty"`
+		Token   int64   `json:"token"`
+		TTL     float64 `json:"ttl"`
+		Expires string  `json:"expires"`
+		Waiters int     `json:"waiters"`
+	}
+)
+
+// numberJSON is a number, as text too where JavaScript cannot hold it.
+type numberJSON struct {
+	Value int64  `json:"value"`
+	Text  string `json:"text,omitempty"`
+}
+
+func numberAs(n int64) numberJSON {
+	j := numberJSON{Value: n}
+	if n > maxExact || n < -maxExact {
+		j.Text = strconv.FormatInt(n, 10)
+	}
+	return j
+}
+
+// listedAs is a thing of a page in JSON.
+func listedAs(api API, x *db.Listed) any {
+	switch api {
+	case KV:
+		typ := x.Type
+		if typ == "" {
+			typ = octetStream[0]
+		}
+		return listedValue{nameOf(x.ID), x.Version, x.Size, typ, seconds(x.Left)}
+	case Lock, MLock:
+		h := x.Holder
+		return listedLock{nameOf(x.ID), h.Owner, notUTF8(h.Owner), h.Token, seconds(h.TTL), h.Expires.UTC().Format(timeFormat), h.Waiters}
+	}
+	return listedNumber{nameOf(x.ID), numberAs(x.Value), seconds(x.Left)}
+}

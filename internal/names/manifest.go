@@ -1,0 +1,101 @@
+package names
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"path"
+)
+
+// The manifest names the runs that make up the index:
+//
+//	 0  magic     8  "cdnamesm"
+//	 8  version   4  1
+//	12  ID       16  of the data directory
+//	28  seq       8  what Save was given
+//	36  count     4  of runs
+//	40  runs         the newest first, each: u64 number, u64 bytes of its file
+//	    checksum  4  crc32c of all before it
+const (
+	manifestName = "manifest"
+
+	// Part of the file format, never changed; sizes are in bytes.
+	manifestMagic   = "cdnamesm"
+	manifestVersion = 1
+	manifestHead    = 40
+	manifestRun     = 16
+)
+
+// maxRuns is more runs than an index ever has.
+const maxRuns = 1000
+
+type manifest struct {
+	seq  uint64
+	runs []runRef
+}
+
+func readManifest(o *Options) (m manifest, err error) {
+	name := path.Join(o.Dir, manifestName)
+	f, err := o.FS.Open(name)
+	if err != nil {
+		return m, err
+	}
+	size, err := f.Size()
+	var b []byte
+	if err == nil && size <= manifestHead+maxRuns*manifestRun+4 {
+		b = make([]byte, size)
+		if size > 0 {
+			_, err = f.ReadAt(b, 0)
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return m, fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
+	}
+	n := len(b) - 4
+	if n < manifestHead || string(b[:8]) != manifestMagic || le.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) ||
+		le.Uint32(b[8:]) != manifestVersion || int(le.Uint32(b[36:]))*manifestRun != n-manifestHead {
+		return m, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, name)
+	}
+	if string(b[12:28]) != string(o.ID[:]) {
+		return m, fmt.Errorf("%w: %s belongs to another data directory", ErrDamaged, name)
+	}
+	m.seq = le.Uint64(b[28:])
+	for at := manifestHead; at < n; at += manifestRun {
+		m.runs = append(m.runs, runRef{le.Uint64(b[at:]), int64(le.Uint64(b[at+8:]))})
+	}
+	return m, nil
+}
+
+// write replaces the manifest, durably.
+func (m *manifest) write(o *Options) error {
+	b := append([]byte(nil), manifestMagic...)
+	b = le.AppendUint32(b, manifestVersion)
+	b = append(b, o.ID[:]...)
+	b = le.AppendUint64(b, m.seq)
+	b = le.AppendUint32(b, uint32(len(m.runs)))
+	for _, r := range m.runs {
+		b = le.AppendUint64(b, r.number)
+		b = le.AppendUint64(b, uint64(r.size))
+	}
+	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	name := path.Join(o.Dir, manifestName)
+	tmp := name + ".tmp"
+	if err := o.FS.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := o.FS.Create(tmp)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(b, 0); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, o.FS.Remove(tmp))
+	}
+	if err := o.FS.Rename(tmp, name); err != nil {
+		return err
+	}
+	return o.FS.SyncDir(o.Dir)
+}
