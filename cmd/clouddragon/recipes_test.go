@@ -122,6 +122,9 @@ func (s *script) ends(code int) {
 	for s.lines.Scan() {
 		s.t.Errorf("%v says %q too", s.Args, s.lines.Text())
 	}
+	if err := s.lines.Err(); err != nil { // some process holds stdout still
+		s.t.Errorf("%v: %v", s.Args, err)
+	}
 	if err := s.Wait(); s.ProcessState.ExitCode() != code {
 		s.t.Errorf("%v: %v, %s, want exit code %d", s.Args, err, s.stderr.String(), code)
 	}

@@ -113,3 +113,28 @@ func TestStatusExitCodes(t *testing.T) {
 	}
 	closed.stop()
 }
+
+func TestStatusOfAServer(t *testing.T) {
+	t.Setenv("CLOUDDRAGON_TOKEN", "")
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	server := "http://" + p.addr
+	want(t, http.DefaultClient, "POST", server+"/db/a%2Fb/lock/one%20two?id=host1&dur=600", http.StatusOK, "1\n")
+	want(t, http.DefaultClient, "POST", server+"/db/shop/mlock/till?shared=true&dur=600", http.StatusOK, "2\n")
+	want(t, http.DefaultClient, "POST", server+"/db/shop/mlock/till?shared=true&dur=600&id=r2", http.StatusOK, "3\n")
+	s := runLock(t, server, "-account", "a/b", "-id", "next", "-wait", "1h", "one two", "true")
+	p.waits("lock", 1)
+	code, got, complaint := runStatus(server)
+	for _, row := range []string{
+		"a/b      lock   one two  held   host1  1      ",
+		"a/b      lock   one two  waits  next          for ",
+		"shop     mlock  till     held   -      2      ",
+		"shop     mlock  till     held   r2     3      ",
+	} {
+		if !strings.Contains(got, "\n"+row) {
+			t.Errorf("exit code %d, %q: there is no row %q in\n%s", code, complaint, row, got)
+		}
+	}
+	want(t, http.DefaultClient, "DELETE", server+"/db/a%2Fb/lock/one%20two?id=host1", http.StatusNoContent, "")
+	s.endsQuietly(0)
+	p.stop()
+}
