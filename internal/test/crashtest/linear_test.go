@@ -63,8 +63,6 @@ func (h *history) killed() {
 	}
 }
 
-func apiOf(target string) string { return strings.Split(target, "/")[3] }
-
 // TestHistoriesAreLinearizable checks what concurrent clients were answered, over
 // kills and restarts.
 func TestHistoriesAreLinearizable(t *testing.T) {

@@ -145,3 +145,5 @@ func unbounded(r request) request {
 	r.min, r.max = math.MinInt64, math.MaxInt64
 	return r
 }
+
+func apiOf(target string) string { return strings.Split(target, "/")[3] }
