@@ -36,6 +36,16 @@ type Call = commit.Call
 // on its own goroutine. The error says that nothing is taken any more; then no
 // Done is called.
 func (d *DB) Submit(calls ...*Call) error {
+	ready := d.prepared(calls)
+	if len(ready) == 0 {
+		return nil
+	}
+	return d.writer.Submit(ready...)
+}
+
+// prepared prepares the operations of calls, answers those that are answered by
+// that, and returns the others in the same memory.
+func (d *DB) prepared(calls []*Call) []*Call {
 	ready := calls[:0]
 	for _, c := range calls {
 		if err := c.Op.(Operation).prepare(d); err != nil {
@@ -45,10 +55,26 @@ func (d *DB) Submit(calls ...*Call) error {
 		}
 		ready = append(ready, c)
 	}
-	if len(ready) == 0 {
-		return nil
+	return ready
+}
+
+// SubmitAll is as Submit, or, without lead, never commits on the caller's goroutine.
+// That nothing is taken any more is the answer to each call.
+func (d *DB) SubmitAll(lead bool, calls []*Call) {
+	submit := d.writer.Submit
+	if !lead {
+		submit = d.writer.Queue
 	}
-	return d.writer.Submit(ready...)
+	ready := d.prepared(calls)
+	if len(ready) == 0 {
+		return
+	}
+	if err := submit(ready...); err != nil {
+		for _, c := range ready {
+			c.Err = err
+			c.Done(c)
+		}
+	}
 }
 
 // Do submits one operation that does not wait for a lock, and returns its answer.

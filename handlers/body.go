@@ -81,12 +81,18 @@ func (c *call) readUntil(t time.Time) {
 		_ = c.conn.SetReadDeadline(t)
 		return
 	}
+	if c.plain != nil {
+		return // the loop has its own
+	}
 	_ = http.NewResponseController(c.w).SetReadDeadline(t)
 }
 
 func (c *call) writeUntil(t time.Time) {
 	if c.conn != nil {
 		_ = c.conn.SetWriteDeadline(t)
+		return
+	}
+	if c.plain != nil {
 		return
 	}
 	_ = http.NewResponseController(c.w).SetWriteDeadline(t)

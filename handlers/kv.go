@@ -53,6 +53,9 @@ func getValue(s *server, c *call) error {
 		if head || len(v.Data) == v.Size {
 			return c.sayValue(v)
 		}
+		if c.plain != nil {
+			return errOdd
+		}
 		if race == maxRaces {
 			return errCrowded
 		}

@@ -1,8 +1,11 @@
 package handlers
 
 import (
+	"errors"
 	"math"
 	"time"
+
+	"clouddragon/db"
 )
 
 // defaultMutexWait is how long a call queues for a mutex if it does not say,
@@ -15,8 +18,16 @@ func lockMutex(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
+	waits := r.Wait > 0
+	if c.plain != nil {
+		r.Wait = 0 // most mutexes are free
+	}
 	c.prepareWait(r.Wait)
 	token, err := s.db.LockMutex(c.peer(), r)
+	var held *db.HeldError
+	if c.plain != nil && waits && errors.As(err, &held) {
+		return errOdd
+	}
 	if err != nil {
 		return err
 	}

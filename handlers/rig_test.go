@@ -2,11 +2,13 @@ package handlers
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,9 @@ import (
 	"clouddragon/db"
 	"clouddragon/internal/front"
 )
+
+// withLoops says that the tests' servers have event loops in front of net/http.
+var withLoops = os.Getenv("CLOUDDRAGON_LOOPS") != "off"
 
 // rig is a server on a loopback port with a database in a directory of its own.
 type rig struct {
@@ -69,14 +74,27 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	}
 	r.network, r.addr = "tcp", l.Addr().String()
 	served := make(chan struct{})
+	fl := front.NewListener(l, front.Options{Max: 1000})
+	if withLoops {
+		times := front.LoopOptions{Plain: Plain(h), HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute}
+		if err := fl.StartLoops(times); err != nil {
+			t.Fatal(err)
+		}
+	}
 	go func() {
 		defer close(served)
-		if err := r.http.Serve(front.NewListener(l, front.Options{Max: 1000})); err != http.ErrServerClosed {
+		if err := r.http.Serve(fl); err != http.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 	}()
 	t.Cleanup(func() {
-		if err := r.http.Close(); err != nil {
+		if withLoops {
+			if err := fl.Close(); err != nil {
+				t.Error(err)
+			}
+			fl.EndLoops(0)
+		}
+		if err := r.http.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 		<-served
@@ -231,7 +249,7 @@ func slogTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, n
 // request may be under way before or after.
 func swap(t *testing.T, api API, method string, serve func(*server, *call) error) {
 	e := find(api, method)
-	was := e.serve
-	e.serve = serve
-	t.Cleanup(func() { e.serve = was })
+	was := *e
+	e.serve, e.quick = serve, false
+	t.Cleanup(func() { *e = was })
 }

@@ -110,26 +110,27 @@ type endpoint struct {
 	serve  func(*server, *call) error // nil: the steps do
 	steps  *steps                     // of a durable call, and of one that a batch may hold
 	waits  bool                       // it may wait for other calls
+	quick  bool                       // a loop may call serve, which says errOdd instead of waiting
 }
 
 var endpoints = []endpoint{
-	{api: Sequence, method: "GET", params: []string{"not", "wait"}, serve: watchable(getSequence, watchSequence), steps: readSequence, waits: true},
+	{api: Sequence, method: "GET", params: []string{"not", "wait"}, serve: watchable(getSequence, watchSequence), quick: true, steps: readSequence, waits: true},
 	{api: Sequence, method: "POST", params: []string{"n", "above", "lock", "token"}, steps: addSequence},
 	{api: Sequence, method: "DELETE", params: []string{"lock", "token"}, steps: resetSequence},
 
-	{api: Counter, method: "GET", params: []string{"not", "wait"}, serve: watchable(getCounter, watchCounter), steps: readCounter, waits: true},
+	{api: Counter, method: "GET", params: []string{"not", "wait"}, serve: watchable(getCounter, watchCounter), quick: true, steps: readCounter, waits: true},
 	{api: Counter, method: "POST", params: []string{"add", "set", "min", "max", "if", "ttl", "touch", "lock", "token"}, steps: addCounter},
 	{api: Counter, method: "DELETE", params: []string{"lock", "token"}, steps: resetCounter},
 
-	{api: KV, method: "GET", params: []string{"ver", "not", "wait"}, serve: watchable(getValue, watchValue), steps: readValue, waits: true}, // also for memory
+	{api: KV, method: "GET", params: []string{"ver", "not", "wait"}, serve: watchable(getValue, watchValue), quick: true, steps: readValue, waits: true}, // also for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
-	{api: MLock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getMutex, watchMutex), waits: true},
-	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, waits: true},
-	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex},
+	{api: MLock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getMutex, watchMutex), quick: true, waits: true},
+	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, quick: true, waits: true},
+	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex, quick: true},
 
 	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getLock, watchLock), steps: readLock, waits: true},
 	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
@@ -142,7 +143,7 @@ var endpoints = []endpoint{
 	{api: List, method: "GET", params: []string{"prefix", "after", "limit"}, serve: listThings},
 	{api: Accounts, method: "GET", params: []string{"after", "limit"}, serve: listAccounts},
 
-	{api: Healthz, method: "GET", serve: getHealth},
+	{api: Healthz, method: "GET", serve: getHealth, quick: true},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},
 	{api: Backup, method: "GET", serve: getBackup, waits: true},
 	{api: Metrics, method: "GET", serve: getMetrics},
@@ -210,6 +211,7 @@ type call struct {
 	r     *http.Request
 	conn  *front.Conn // nil: not known
 	began time.Time
+	plain *plainCall // of a request in a loop, where nothing may wait; nil: it has a goroutine of its own
 
 	ask
 	inAccount  bool   // the path is below an account
@@ -238,7 +240,7 @@ const codeGone = 499
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := calls.Get().(*call)
 	c.w, c.r, c.conn, c.began = w, r, front.Begin(r), time.Now()
-	defer s.finish(c)
+	defer func() { s.finish(c, recover()) }()
 	if r.ContentLength != 0 {
 		// Whoever does not read the body leaves that to net/http, which must
 		// not wait for the rest of it forever.
@@ -256,48 +258,57 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // handle finds the call that the request is for and lets it speak.
 func (s *server) handle(c *call) error {
-	c.method = c.r.Method
-	c.locate(c.r.URL)
-	if err := s.checkOrigin(c); err != nil {
+	e, err := s.route(c)
+	if err != nil {
 		return err
-	}
-	if err := s.authorize(c); err != nil {
-		return err
-	}
-	e := find(c.api, c.r.Method)
-	switch {
-	case c.r.ProtoMajor == 2:
-		// The preface of HTTP/2, which net/http passes on.
-		return &refusal{http.StatusHTTPVersionNotSupported, "HTTP/2 is not supported here: use HTTP/1.1"}
-	case c.api == Other || c.api == Metrics && s.metrics == nil:
-		return c.noRoute()
-	case e == nil:
-		c.w.Header()["Allow"] = []string{allowed(c.api)}
-		return &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed on %s: use %s", quote(c.r.Method), c.api, allowed(c.api))}
-	case c.fault != nil:
-		return c.fault
-	}
-	if err := c.readRetryKey(e); err != nil {
-		return err
-	}
-	c.params.names, c.params.place = e.params, inQuery
-	if c.api != Healthz { // whose query is nobody's business
-		if err := c.params.parse(c.r.URL.RawQuery); err != nil {
-			return err
-		}
-	}
-	if !e.readsBody() {
-		if err := s.readParams(c); err != nil {
-			return err
-		}
-		if !e.waits {
-			c.brief()
-		}
 	}
 	if e.serve != nil {
 		return e.serve(s, c)
 	}
 	return s.do(c, e)
+}
+
+// route finds the call that the request is for, and reads its parameters.
+func (s *server) route(c *call) (*endpoint, error) {
+	c.method = c.r.Method
+	c.locate(c.r.URL)
+	if err := s.checkOrigin(c); err != nil {
+		return nil, err
+	}
+	if err := s.authorize(c); err != nil {
+		return nil, err
+	}
+	e := find(c.api, c.r.Method)
+	switch {
+	case c.r.ProtoMajor == 2:
+		// The preface of HTTP/2, which net/http passes on.
+		return nil, &refusal{http.StatusHTTPVersionNotSupported, "HTTP/2 is not supported here: use HTTP/1.1"}
+	case c.api == Other || c.api == Metrics && s.metrics == nil:
+		return nil, c.noRoute()
+	case e == nil:
+		c.w.Header()["Allow"] = []string{allowed(c.api)}
+		return nil, &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed on %s: use %s", quote(c.r.Method), c.api, allowed(c.api))}
+	case c.fault != nil:
+		return nil, c.fault
+	}
+	if err := c.readRetryKey(e); err != nil {
+		return nil, err
+	}
+	c.params.names, c.params.place = e.params, inQuery
+	if c.api != Healthz { // whose query is nobody's business
+		if err := c.params.parse(c.r.URL.RawQuery); err != nil {
+			return nil, err
+		}
+	}
+	if !e.readsBody() {
+		if err := s.readParams(c); err != nil {
+			return nil, err
+		}
+		if !e.waits {
+			c.brief()
+		}
+	}
+	return e, nil
 }
 
 // readsBody reports whether the call reads its body by itself. Any other body may be
@@ -338,10 +349,9 @@ func allowed(api API) string {
 	return strings.Join(methods, ", ")
 }
 
-// finish ends a call, also one that panicked: its client gets a 500, or, if an
+// finish ends a call, also one that panicked with p: its client gets a 500, or, if an
 // answer is on its way already, a connection that ends in the middle of it.
-func (s *server) finish(c *call) {
-	p := recover()
+func (s *server) finish(c *call, p any) {
 	switch {
 	case p == http.ErrAbortHandler:
 		c.status = codeGone

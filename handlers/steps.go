@@ -64,24 +64,33 @@ func durable[Op db.Operation](prepare func(*server, *ask) (Op, error), answer fu
 	}
 }
 
-// do takes the steps of a durable call for a request of its own.
-func (s *server) do(c *call, e *endpoint) error {
+// prepare takes the first step of a durable call.
+func (s *server) prepare(c *call, e *endpoint) (db.Operation, error) {
 	if e.api == KV {
 		if err := c.readHeaders(e); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	op, err := e.steps.prepare(s, &c.ask)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if set, ok := op.(*db.ValueSet); ok {
 		if set.Data, err = s.readBody(c, s.limits.Value, "limits.value"); err != nil {
-			return err
+			return nil, err
 		}
 		c.sentBody = set.Data
 		c.patience()
 		c.brief()
+	}
+	return op, nil
+}
+
+// do takes the steps of a durable call for a request of its own.
+func (s *server) do(c *call, e *endpoint) error {
+	op, err := s.prepare(c, e)
+	if err != nil {
+		return err
 	}
 	return s.doOnce(c, op, func() error { return c.say(e.steps.answer(op)) })
 }

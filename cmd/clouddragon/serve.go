@@ -76,19 +76,20 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	tlsConfig := a.tlsConfig()
 	l := front.NewListener(bare, front.Options{Max: of.connections, TLS: tlsConfig, Log: slog.New(rare)})
 	draining := make(chan struct{})
+	handler := handlers.New(handlers.Options{
+		DB:       d,
+		Tokens:   &a.tokens,
+		Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch, Replay: c.Limits.Replay, Backup: c.Backup.Time},
+		Program:  versionText(),
+		Draining: draining,
+		Metrics:  m.Handler(),
+		Observe: func(api handlers.API, method string, code int, took time.Duration) {
+			m.Request(int(api), method, code, took)
+		},
+		Log: log,
+	})
 	s := &http.Server{
-		Handler: handlers.New(handlers.Options{
-			DB:       d,
-			Tokens:   &a.tokens,
-			Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch, Replay: c.Limits.Replay, Backup: c.Backup.Time},
-			Program:  versionText(),
-			Draining: draining,
-			Metrics:  m.Handler(),
-			Observe: func(api handlers.API, method string, code int, took time.Duration) {
-				m.Request(int(api), method, code, took)
-			},
-			Log: log,
-		}),
+		Handler: handler,
 		// The handlers prolong these where a body is long or a lock is waited for.
 		ReadHeaderTimeout:            10 * time.Second,
 		ReadTimeout:                  30 * time.Second,
@@ -101,6 +102,16 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		ConnState:                    front.ConnState,
 	}
 	s.Protocols.SetHTTP1(true)
+	if c.Front.Enabled {
+		err := l.StartLoops(front.LoopOptions{
+			Plain: handlers.Plain(handler), Loops: c.Front.Loops,
+			HeaderTime: s.ReadHeaderTimeout, IdleTime: s.IdleTimeout,
+		})
+		if err != nil {
+			log.Error("cannot listen", "err", err)
+			return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed)
+		}
+	}
 
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
@@ -218,7 +229,13 @@ func drain(s *http.Server, l *front.Listener, limit time.Duration, log *slog.Log
 		log.Warn("closing the listener", "err", err)
 	}
 	l.Wait(min(lingerTime, limit/4))
-	err := s.Shutdown(ctx)
+	deadline, _ := ctx.Deadline()
+	loopsEnded := make(chan struct{})
+	go func() {
+		defer close(loopsEnded)
+		l.EndLoops(time.Until(deadline))
+	}()
+	err := s.Shutdown(ctx) // waits for the loops too
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("closing connections still active", "after", limit)
 		err = s.Close()
@@ -226,6 +243,7 @@ func drain(s *http.Server, l *front.Listener, limit time.Duration, log *slog.Log
 	if err != nil {
 		log.Warn("closing connections", "err", err)
 	}
+	<-loopsEnded
 }
 
 // closeDB closes the database and returns the exit code. It does not wait

@@ -22,22 +22,24 @@ const writeTime = time.Minute
 // one is put right when it is met. A write always has a deadline.
 type Conn struct {
 	net.Conn
-	socket syscall.Conn // below TLS; nil: not known
-	plain  bool         // save nothing
-	log    *slog.Logger
-	closed sync.Once
-	open   <-chan struct{} // of the listener
+	socket  syscall.Conn // below TLS; nil: not known
+	plain   bool         // save nothing
+	log     *slog.Logger
+	closed  sync.Once
+	release func() // lets the listener accept another; nil: nothing to do
+	early   []byte // what a loop has read; of the reader
 
-	mu             sync.Mutex // not held while the socket is asked
-	deadline       time.Time  // when reads are over; zero: never
-	socketDeadline time.Time  // what the socket has for it
-	socketExpired  bool       // the socket's is over
-	reading        bool       // the socket is asked
-	skipWatch      bool       // the next read of a single byte is not worth it
-	written        time.Time  // what the socket has for writes; zero: unknown
-	timed          bool       // it was asked for
-	busy           bool       // a request is with its handler, or its answer on its way
-	head           []byte     // what came since the last one, up to maxHead bytes
+	mu             sync.Mutex    // not held while the socket is asked
+	deadline       time.Time     // when reads are over; zero: never
+	socketDeadline time.Time     // what the socket has for it
+	socketExpired  bool          // the socket's is over
+	reading        bool          // the socket is asked
+	skipWatch      bool          // the next read of a single byte is not worth it
+	written        time.Time     // what the socket has for writes; zero: unknown
+	timed          bool          // it was asked for
+	busy           bool          // a request is with its handler, or its answer on its way
+	age            time.Duration // for how long the first request was on its way in a loop
+	head           []byte        // what came since the last one, up to maxHead bytes
 }
 
 // Read lets whoever is ready run first: what is to be read has often come by
@@ -52,6 +54,9 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		// So net/http's watch reads. It ends; any other reader would try again.
 		c.skipWatch = false
 		return 0, nil
+	}
+	if len(c.early) > 0 && len(p) > 0 {
+		return c.readEarly(p), nil
 	}
 	for {
 		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
@@ -89,7 +94,7 @@ func (c *Conn) arm() error {
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.deadline = t
+	c.deadline = c.aged(t)
 	c.skipWatch = false // that read is over: net/http sets a deadline before each of its watches
 	if c.reading {
 		return c.arm()
@@ -149,8 +154,8 @@ func (c *Conn) CloseWrite() error {
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
 	c.closed.Do(func() {
-		if c.open != nil { // as in tests
-			<-c.open
+		if c.release != nil {
+			c.release()
 		}
 	})
 	return err
@@ -171,7 +176,7 @@ func (c *Conn) SkipWatch() {
 // begin and end are around what happens between a request and its answer.
 func (c *Conn) begin() {
 	c.mu.Lock()
-	c.busy, c.head = true, c.head[:0]
+	c.busy, c.age, c.head = true, 0, c.head[:0]
 	c.mu.Unlock()
 }
 

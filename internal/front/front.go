@@ -55,6 +55,9 @@ type Listener struct {
 	net.Listener
 	o        Options
 	open     chan struct{} // has a token for each connection, and room for as many as may be
+	loop     LoopOptions
+	loops    []*loop // none: net/http serves every connection
+	handed   *handed // from the loops to Accept
 	once     sync.Once
 	closed   chan struct{}
 	closeErr error // of the first Close
@@ -73,8 +76,12 @@ func NewListener(l net.Listener, o Options) *Listener {
 	return &Listener{Listener: l, o: o, open: make(chan struct{}, o.Max), closed: make(chan struct{})}
 }
 
-// Accept waits for a connection, and first until there may be one more.
+// Accept waits for a connection, and first until there may be one more. With loops it
+// waits for one that they hand over.
 func (l *Listener) Accept() (net.Conn, error) {
+	if l.loops != nil {
+		return l.handed.take()
+	}
 	select {
 	case l.open <- struct{}{}:
 	case <-l.closed:
@@ -85,7 +92,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		<-l.open
 		return nil, err
 	}
-	c := &Conn{Conn: inner, open: l.open, plain: l.o.Plain, log: l.o.Log}
+	c := &Conn{Conn: inner, release: l.release, plain: l.o.Plain, log: l.o.Log}
 	c.socket, _ = inner.(syscall.Conn)
 	if l.o.TLS != nil {
 		c.Conn = tls.Server(inner, l.o.TLS)
@@ -93,10 +100,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Close ends the listening; a second one changes nothing.
+// Close ends the listening; a second one changes nothing. Connections that are open
+// go on: EndLoops ends those of the loops.
 func (l *Listener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
+		for _, p := range l.loops {
+			p.tell(func() { p.closing = true })
+		}
 		l.closeErr = l.Listener.Close()
 	})
 	return l.closeErr

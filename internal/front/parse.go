@@ -9,7 +9,7 @@ import "bytes"
 // Limits of a plain request, in bytes.
 const (
 	maxPlainHead = 8 << 10
-	maxPlainBody = 16 << 10
+	maxPlainBody = 16<<10 - 1
 )
 
 // field is a header that a plain request may have.

@@ -55,7 +55,7 @@ var oddRequests = map[string]string{
 	"length with a zero":       "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 01\r\n\r\na",
 	"length is a list":         "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na",
 	"empty length":             "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\na",
-	"large body":               "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 16385\r\n\r\na",
+	"large body":               "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 16384\r\n\r\na",
 	"huge length":              "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\na",
 	"GET with a body":          "GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na",
 	"large head":               "GET /a HTTP/1.1\r\nHost: a\r\nAccept: " + strings.Repeat("a", maxPlainHead) + "\r\n\r\n",

@@ -1,0 +1,157 @@
+package handlers
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"clouddragon/db"
+	"clouddragon/internal/front"
+)
+
+// Plain answers plain requests in the loops of package front, with the same steps as
+// ServeHTTP: nothing waits between them. h is what New has returned.
+func Plain(h http.Handler) front.Plain { return plain{h.(*server)} }
+
+type plain struct{ *server }
+
+// plainCall is a call in a loop. It stays with its exchange.
+type plainCall struct {
+	x        *front.Exchange
+	c        *call
+	endpoint *endpoint
+	call     db.Call // of the operation
+	queues   bool    // the client would rather wait than be refused
+}
+
+// errOdd is returned by a call in a loop that would have to wait; nothing was done.
+var errOdd = errors.New("net/http has to serve this")
+
+// Start begins to answer a request: with its answer, or with an operation for Submit.
+func (s plain) Start(x *front.Exchange) (v front.Verdict) {
+	p, ok := x.State.(*plainCall)
+	if !ok {
+		p = &plainCall{x: x}
+		p.call.Done = func(*db.Call) { p.x.Done() }
+		x.State = p
+	}
+	c := calls.Get().(*call)
+	c.w, c.r, c.began, c.plain = x, x.Request, time.Now(), p
+	p.c, p.queues = c, false
+	defer func() {
+		if r := recover(); r != nil || v != front.Pending {
+			v = s.end(c, v, r)
+		}
+	}()
+	e, err := s.route(c)
+	if err == nil {
+		v, err = s.begin(p, e)
+	}
+	if err == errOdd {
+		return front.Odd
+	}
+	if err != nil {
+		s.refuse(c, err)
+		v = front.Answered
+	}
+	if v == front.Answered {
+		s.send(c)
+	}
+	return v
+}
+
+// begin begins the call of an endpoint. Only operations may follow others of the same
+// connection that are not done yet: they are done in their order.
+func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
+	c, x := p.c, p.x
+	isOp := e.serve == nil && !e.waits || e.steps == tryLock || e.steps == readLock
+	switch {
+	case !isOp && !e.quick || c.watches(e):
+		return front.Odd, nil
+	case x.Behind && (!isOp || s.isDraining()):
+		return front.Later, nil
+	case !isOp:
+		return front.Answered, e.serve(s.server, c)
+	}
+	op, err := s.prepare(c, e)
+	if err != nil {
+		return front.Answered, err
+	}
+	if take, ok := op.(*db.LockTake); ok && take.Wait > 0 {
+		// Most locks are free.
+		take.Wait = 0
+		p.queues, x.Keep = true, true
+	}
+	p.endpoint, p.call.Op, p.call.Err = e, op, nil
+	return front.Pending, nil
+}
+
+// watches reports whether a GET waits for a change.
+func (c *call) watches(e *endpoint) bool {
+	return c.method == "GET" && (slices.Contains(e.params, "not") && c.params.text("not") != "" ||
+		slices.Contains(e.params, "wait") && c.params.text("wait") != "")
+}
+
+// isDraining reports whether the server shuts down.
+func (s *server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+var callLists = sync.Pool{New: func() any { return new([]*db.Call) }}
+
+// Submit has the operations decided.
+func (s plain) Submit(xs []*front.Exchange, lead bool) {
+	list := callLists.Get().(*[]*db.Call)
+	calls := (*list)[:0]
+	for _, x := range xs {
+		calls = append(calls, &x.State.(*plainCall).call)
+	}
+	*list = calls
+	s.db.SubmitAll(lead, calls)
+	clear(*list)
+	callLists.Put(list)
+}
+
+// Finish says what an operation's result is.
+func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
+	p := x.State.(*plainCall)
+	c, op, err := p.c, p.call.Op.(db.Operation), p.call.Err
+	p.call.Op = nil
+	defer func() { v = s.end(c, v, recover()) }()
+	var held *db.HeldError
+	if p.queues && errors.As(err, &held) {
+		return front.Odd
+	}
+	if err == nil {
+		err = c.say(p.endpoint.steps.answer(op))
+	}
+	if err != nil {
+		s.refuse(c, err)
+	}
+	s.send(c)
+	return front.Answered
+}
+
+// end ends a call, also one that panicked with r, and says what has become of it.
+func (s plain) end(c *call, v front.Verdict, r any) (end front.Verdict) {
+	if r == nil && v != front.Answered {
+		// It begins anew, here or with net/http.
+		*c = call{buf: c.buf}
+		calls.Put(c)
+		return v
+	}
+	defer func() {
+		if recover() != nil {
+			end = front.Aborted
+		}
+	}()
+	s.finish(c, r)
+	return front.Answered
+}

@@ -1,0 +1,245 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// LoopOptions say how plain requests are answered in front of net/http.
+type LoopOptions struct {
+	// Plain answers them; nil: net/http serves everything.
+	Plain Plain
+	// Loops is how many loops there are; 0: by the cores.
+	Loops int
+	// HeaderTime and IdleTime are the ReadHeaderTimeout and the IdleTimeout of the
+	// http.Server.
+	HeaderTime, IdleTime time.Duration
+	// ReadTime is how long a client may take to read some of an answer; 0: 30 s.
+	ReadTime time.Duration
+}
+
+// loopsFor is the number of loops for so many cores: a loop parses and writes for
+// several cores' worth of clients, and two on two cores only take turns.
+func loopsFor(cores int) int { return max(1, (cores+2)/4) }
+
+// StartLoops begins to answer plain requests. Everything else still comes from
+// Accept. It does nothing where there is TLS. It must be called before Accept.
+func (l *Listener) StartLoops(o LoopOptions) error {
+	if o.Plain == nil || l.o.TLS != nil {
+		return nil
+	}
+	n := o.Loops
+	if n == 0 {
+		n = loopsFor(runtime.GOMAXPROCS(0))
+	}
+	if o.ReadTime == 0 {
+		o.ReadTime = 30 * time.Second
+	}
+	l.loop = o
+	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, l.Addr())
+	for range n {
+		fd, err := l.duplicate()
+		if err != nil {
+			return fmt.Errorf("an event loop cannot have the listening socket: %w", err)
+		}
+		p, err := newLoop(l, fd, ctx)
+		if err != nil {
+			_ = unix.Close(fd)
+			return err
+		}
+		l.loops = append(l.loops, p)
+	}
+	l.handed = newHanded(len(l.loops))
+	for _, p := range l.loops {
+		p.start()
+	}
+	return nil
+}
+
+// duplicate returns a descriptor of the listening socket.
+func (l *Listener) duplicate() (fd int, err error) {
+	s, ok := l.Listener.(syscall.Conn)
+	if !ok {
+		return 0, errors.ErrUnsupported
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var inner error
+	err = raw.Control(func(of uintptr) {
+		if fd, inner = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0); inner != nil {
+			return
+		}
+		if l.Addr().Network() != "unix" {
+			// What is accepted has these too, as net sets them.
+			inner = errors.Join(
+				unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+				unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15),
+				unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15))
+		}
+	})
+	return fd, errors.Join(err, inner)
+}
+
+// watchListener begins to accept connections, or ends it for a while.
+func (p *loop) watchListener(on bool) error {
+	if p.listener < 0 || p.accepts == on {
+		return nil
+	}
+	op := unix.EPOLL_CTL_ADD
+	if !on {
+		op = unix.EPOLL_CTL_DEL
+	}
+	p.accepts = on
+	return p.watch(op, p.listener, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, acceptEvent)
+}
+
+// maxAccepted is how many connections are accepted before others are served.
+const maxAccepted = 64
+
+// accept takes new connections, as many as there may be.
+func (p *loop) accept() {
+	for range maxAccepted {
+		if p.listener < 0 {
+			return
+		}
+		select {
+		case p.l.open <- struct{}{}:
+		default:
+			// The next one waits in the kernel's queue until one is closed.
+			if p.full.CompareAndSwap(false, true) {
+				continue // one may have been closed just before
+			}
+			p.pauseAccept()
+			return
+		}
+		fd, _, err := unix.Accept4(p.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if err == nil {
+			err = p.add(fd)
+		}
+		if err == nil {
+			continue
+		}
+		p.l.release()
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case err == unix.EINTR || err == unix.ECONNABORTED:
+		default:
+			// Mostly there is no descriptor left: the next sweep tries again.
+			p.log.Warn("a connection cannot be accepted", "err", err)
+			p.pauseAccept()
+			return
+		}
+	}
+}
+
+// pauseAccept accepts nothing until resumeAccept, which a sweep calls.
+func (p *loop) pauseAccept() {
+	if err := p.watchListener(false); err != nil {
+		p.log.Error("front: the listener", "err", err)
+	}
+}
+
+func (p *loop) resumeAccept() {
+	if err := p.watchListener(true); err != nil {
+		p.accepts = false // the next sweep tries again
+		p.log.Error("front: the listener", "err", err)
+	}
+}
+
+// add makes fd a connection of the loop.
+func (p *loop) add(fd int) error {
+	p.serial++
+	if err := p.watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, int32(fd)); err != nil {
+		_ = unix.Close(fd)
+		return err
+	}
+	for len(p.conns) <= fd {
+		p.conns = append(p.conns, nil)
+	}
+	p.conns[fd] = &client{fd: fd, serial: p.serial, since: p.now}
+	p.count++
+	return nil
+}
+
+// closeListener ends accepting.
+func (p *loop) closeListener() {
+	if p.listener < 0 {
+		return
+	}
+	p.pauseAccept()
+	if err := unix.Close(p.listener); err != nil {
+		p.log.Error("closing a listener", "err", err)
+	}
+	p.listener = -1
+}
+
+// remove takes s out of the loop.
+func (p *loop) remove(s *client) {
+	s.dead = true
+	p.conns[s.fd] = nil
+	p.count--
+	s.in, s.out = nil, nil
+}
+
+// close closes a connection, and lets the listener accept another.
+func (p *loop) close(s *client) {
+	if s.dead {
+		return
+	}
+	p.remove(s)
+	if err := unix.Close(s.fd); err != nil {
+		p.log.Error("closing a connection", "err", err)
+	}
+	p.l.release()
+}
+
+// hangUp ends a connection after its last answer. A client that may still be sending
+// would lose that by a reset, so what it sends is read for a while.
+func (p *loop) hangUp(s *client) {
+	if s.eof || unix.Shutdown(s.fd, unix.SHUT_WR) != nil {
+		p.close(s)
+		return
+	}
+	s.leave, s.since, s.in, s.borrowed = linger, p.now, nil, false
+	p.wakeUp(s)
+}
+
+// discard reads what comes after the last answer.
+func (p *loop) discard(s *client) {
+	for s.readable && !s.dead {
+		p.read(s)
+		s.in, s.borrowed = nil, false
+	}
+	if s.eof {
+		p.close(s)
+	}
+}
+
+// release gives the place of a connection that is closed to another.
+func (l *Listener) release() {
+	<-l.open
+	for _, p := range l.loops {
+		p.roomAgain()
+	}
+}
+
+// roomAgain makes a loop that waits for a place accept again.
+func (p *loop) roomAgain() {
+	if p.full.Load() && p.full.CompareAndSwap(true, false) {
+		p.tell(func() { p.resume = true })
+	}
+}
+
+var _ net.Listener = (*Listener)(nil)

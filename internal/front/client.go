@@ -1,0 +1,363 @@
+package front
+
+import (
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// client is a connection in a loop, which alone uses it and its descriptor.
+type client struct {
+	fd     int
+	serial uint32
+
+	runnable bool // in loop.runnable
+	readable bool // there may be something to read
+	ending   bool // the client has ended its side, or is gone: its end is still to be read
+	eof      bool // it is read
+	dead     bool // closed, or another's
+	leave    leave
+	over     bool // the last answer of the loop is given
+
+	in       []byte    // received, and not used yet
+	borrowed bool      // in is in the loop's memory
+	out      []byte    // answers that are not yet written
+	late     time.Time // when the client must have read some of out
+	since    time.Time // when it was accepted, or began to wait for a request or the rest of one
+	posted   bool      // the last request was a POST
+	served   bool      // a request was answered
+
+	first, last *Exchange // in the order of the requests
+	count       int       // of them
+	bytes       int       // that they take
+	pending     int       // how many of them are Pending
+	starting    bool      // the last one is with Start
+	kept        *Exchange // whose request is still in in
+	later       bool      // the next request has to wait until nothing is pending
+}
+
+// leave is what happens to a connection once all its exchanges are answered.
+type leave uint8
+
+const (
+	stay     leave = iota
+	handOver       // net/http goes on
+	closing        // after a last answer, or the client's end
+	linger         // it is closed for writing, and what comes is thrown away
+)
+
+// How many requests of a connection are started at a time, and of how many bytes.
+const (
+	maxStarted      = 64
+	maxStartedBytes = 32 << 10
+)
+
+// leastRequest is how many bytes net/http waits for, behind an answer, before it
+// takes them for the next request.
+const leastRequest = 4
+
+// asks reports whether something has come that begins a request.
+func (s *client) asks() bool {
+	return len(s.in) >= leastRequest || len(s.in) > 0 && !s.served && s.count == 0
+}
+
+// event notes what epoll tells of the socket.
+func (s *client) event(events uint32) {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.readable = true
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.ending = true
+	}
+}
+
+// process does what there is to do for s. It returns false if the loop has another
+// owner.
+func (p *loop) process(s *client) bool {
+	for !s.dead {
+		p.collect(s)
+		if p.flush(s); s.dead {
+			break
+		}
+		if !p.startMore(s) {
+			return false
+		}
+		if s.first == nil || !s.first.ready {
+			break
+		}
+	}
+	if !s.dead {
+		p.settle(s)
+	}
+	return true
+}
+
+// collect turns exchanges that are answered into bytes, as far as all before them are.
+func (p *loop) collect(s *client) {
+	for s.first != nil && s.first.ready {
+		x := s.first
+		if s.first = x.next; s.first == nil {
+			s.last = nil
+		}
+		s.count--
+		s.bytes -= x.cost
+		kept := s.kept == x
+		if kept {
+			s.kept = nil
+		}
+		switch {
+		case s.over:
+		case x.verdict == Aborted:
+			s.leave, s.over = closing, true
+		case x.verdict == Odd:
+			s.leave, s.over = handOver, true
+		default:
+			if s.out == nil {
+				s.out = p.out[:0]
+			}
+			s.out = x.appendTo(s.out, p.httpDate(), &p.names)
+			s.served = true
+			if kept {
+				s.use(x)
+			}
+			if x.closes() {
+				s.leave, s.over = closing, true
+			}
+		}
+		p.free(x)
+	}
+	if s.pending == 0 {
+		s.later = false
+	}
+}
+
+// flush writes what there is to write, as far as the client reads.
+func (p *loop) flush(s *client) {
+	if len(s.out) == 0 {
+		return
+	}
+	mine := &s.out[0] == &p.out[:1][0]
+	for len(s.out) > 0 {
+		n, err := unix.Write(s.fd, s.out)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			break
+		}
+		if err != nil {
+			p.close(s)
+			return
+		}
+		s.out = s.out[n:]
+		s.late = time.Time{}
+	}
+	s.since = p.now
+	if len(s.out) == 0 {
+		s.out, s.late = nil, time.Time{}
+		return
+	}
+	if mine {
+		s.out = append([]byte(nil), s.out...)
+	}
+	if s.late.IsZero() {
+		s.late = p.now.Add(p.l.loop.ReadTime + time.Duration(len(s.out))*time.Second/readRate)
+	}
+}
+
+// startMore starts the requests that have come.
+func (p *loop) startMore(s *client) bool {
+	if s.leave == linger {
+		p.discard(s)
+		return true
+	}
+	for s.leave == stay && !s.starting && s.kept == nil && len(s.out) == 0 &&
+		s.count < maxStarted && s.bytes < maxStartedBytes && (!s.later || s.pending == 0) && !s.said() {
+		var m message
+		switch v := incomplete; {
+		case s.asks():
+			v = parse(s.in, &m)
+			if v == odd {
+				s.leave = handOver
+				return true
+			}
+			if v == plain {
+				break
+			}
+			fallthrough
+		default:
+			if s.readable && !s.eof {
+				p.read(s)
+				if s.dead {
+					return true
+				}
+				continue
+			}
+			if s.eof {
+				s.leave = closing
+				if s.asks() {
+					s.leave = handOver // to be told that it ends too early
+				}
+			}
+			return true
+		}
+		x := p.exchange(s, &m)
+		s.starting = true
+		if !p.guard(func() { x.verdict = p.plain.Start(x) }) {
+			p.post(x)
+			return false
+		}
+		p.started(x)
+	}
+	return true
+}
+
+// said reports whether the answer to the last request that was started says that the
+// connection ends.
+func (s *client) said() bool { return s.last != nil && s.last.ready && s.last.closes() }
+
+// exchange begins an exchange for the request m.
+func (p *loop) exchange(s *client, m *message) *Exchange {
+	var x *Exchange
+	if n := len(p.spare); n > 0 {
+		x, p.spare = p.spare[n-1], p.spare[:n-1]
+	} else {
+		x = newExchange(p.context)
+	}
+	x.reset(m, &p.known)
+	x.loop, x.conn, x.Behind = p, s, s.pending > 0
+	if s.last == nil {
+		s.first = x
+	} else {
+		s.last.next = x
+	}
+	s.last = x
+	s.count++
+	s.bytes += x.cost
+	return x
+}
+
+// free keeps the memory of an exchange for another.
+func (p *loop) free(x *Exchange) {
+	x.conn, x.next = nil, nil
+	if len(p.spare) < maxSpare && cap(x.body) <= 4<<10 {
+		p.spare = append(p.spare, x)
+	}
+}
+
+// started goes on with an exchange that Start has returned for.
+func (p *loop) started(x *Exchange) {
+	s := x.conn
+	s.starting = false
+	switch x.verdict {
+	case Pending:
+		x.pending = true
+		s.pending++
+		p.batch = append(p.batch, x)
+		if x.Keep {
+			s.kept = x
+			return
+		}
+	case Later, Odd:
+		if x.verdict == Later {
+			s.later = true
+		} else {
+			s.leave = handOver
+		}
+		p.takeBack(s, x)
+		return
+	default:
+		x.ready = true
+		x.cost += len(x.body)
+		s.bytes += len(x.body)
+	}
+	s.use(x)
+}
+
+// takeBack removes the last exchange, of which nothing was done.
+func (p *loop) takeBack(s *client, x *Exchange) {
+	var before *Exchange
+	for y := s.first; y != x; y = y.next {
+		before = y
+	}
+	if s.last = before; before == nil {
+		s.first = nil
+	} else {
+		before.next = nil
+	}
+	s.count--
+	s.bytes -= x.cost
+	p.free(x)
+}
+
+// use takes the request of x from what was received.
+func (s *client) use(x *Exchange) {
+	if s.dead {
+		return
+	}
+	s.posted = x.Request.Method == http.MethodPost
+	if s.in = s.in[x.size:]; len(s.in) == 0 {
+		s.in, s.borrowed = nil, false
+	}
+}
+
+// settle ends what is over, and keeps no memory of the loop's.
+func (p *loop) settle(s *client) {
+	if s.count == 0 && len(s.out) == 0 {
+		switch s.leave {
+		case handOver:
+			p.handOver(s)
+			return
+		case closing:
+			p.hangUp(s)
+			return
+		case stay:
+			if p.stopSeen && !s.asks() {
+				p.close(s)
+				return
+			}
+		}
+	}
+	if s.borrowed {
+		s.in = append([]byte(nil), s.in...)
+		s.borrowed = false
+	}
+}
+
+// read reads what there is.
+func (p *loop) read(s *client) {
+	if len(s.in) == 0 {
+		s.in, s.borrowed = p.scratch[:0], true
+	}
+	if len(s.in) == cap(s.in) {
+		s.in = append(make([]byte, 0, max(4<<10, 2*cap(s.in))), s.in...)
+		s.borrowed = false
+	}
+	for {
+		room := s.in[len(s.in):cap(s.in)]
+		n, err := unix.Read(s.fd, room)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			s.readable = false
+		case err != nil:
+			p.close(s)
+			return
+		case n == 0:
+			s.eof, s.readable = true, false
+		default:
+			if len(s.in) == 0 && s.served {
+				s.since = p.now
+			}
+			s.in = s.in[:len(s.in)+n]
+			// What comes after a read that leaves room is told of.
+			s.readable = n == len(room) || s.ending
+		}
+		if len(s.in) == 0 {
+			s.in, s.borrowed = nil, false
+		}
+		return
+	}
+}
