@@ -154,13 +154,14 @@ func (p *loop) take() {
 	p.mu.Unlock()
 	for i, x := range p.taken {
 		p.taken[i] = nil
+		s := x.conn // which a started exchange may lose
 		if x.pending {
 			x.verdict, x.pending, x.ready = p.plain.Finish(x), false, true
-			x.conn.pending--
+			s.pending--
 		} else {
 			p.started(x)
 		}
-		p.wakeUp(x.conn)
+		p.wakeUp(s)
 	}
 }
 
