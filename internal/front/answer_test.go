@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -29,19 +30,19 @@ func TestAnswerIsWhatNetHTTPWrites(t *testing.T) {
 		{404, http.Header{"Content-Type": {"a/b"}}, "no\n"},
 		{507, http.Header{}, ""},
 	}
-	var write func(w http.ResponseWriter)
+	var write atomic.Pointer[func(w http.ResponseWriter)]
 	f := &fakePlain{start: func(x *Exchange) Verdict {
-		write(x)
+		(*write.Load())(x)
 		return Answered
 	}}
 	r := newLoopRig(t, f, 10, func(s *http.Server) {
 		s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			Begin(r)
-			write(w)
+			(*write.Load())(w)
 		})
 	})
 	for i, a := range answers {
-		write = func(w http.ResponseWriter) {
+		say := func(w http.ResponseWriter) {
 			for k, v := range a.header {
 				w.Header()[k] = v
 			}
@@ -53,6 +54,7 @@ func TestAnswerIsWhatNetHTTPWrites(t *testing.T) {
 				_, _ = w.Write([]byte(a.body))
 			}
 		}
+		write.Store(&say)
 		get := func(request string) []byte {
 			c := r.dial()
 			r.send(c, request)

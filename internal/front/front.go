@@ -19,6 +19,9 @@
 //   - It reads up to 4096 bytes more than MaxHeaderBytes. TestLargestHeader.
 //     Otherwise: the limit on headers is another.
 //
+// With StartLoops, event loops accept the connections and answer plain requests by
+// themselves: see loop. Everything else goes on to net/http through Accept, with what was read.
+//
 // Options.Plain turns off what saves system calls: net/http then has each
 // deadline and each watch that it asks for.
 package front
