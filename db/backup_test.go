@@ -19,6 +19,7 @@ import (
 	"clouddragon/db/store"
 	"clouddragon/internal/archive"
 	"clouddragon/internal/disk"
+	"clouddragon/internal/test/memdisk"
 )
 
 // stepper is a worker whose state after k steps is known, so that a copy can be
@@ -269,4 +270,27 @@ func TestBackupShowsOneMoment(t *testing.T) {
 			t.Errorf("%d steps, want %d: %v", got, w.done.Load(), err)
 		}
 	}
+}
+
+// backup takes a backup in the midst of a load, and finds it without damage.
+func (l *load) backup() error {
+	var b bytes.Buffer
+	if _, err := l.d.Backup(context.Background(), &b, "test"); err != nil {
+		return err
+	}
+	fs := memdisk.New()
+	if err := fs.MkdirAll("copy/" + archive.LogDir); err != nil {
+		return err
+	}
+	_, err := archive.Read(&b, func(name string, _ int64, r io.Reader) error {
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		return fs.WriteFile("copy/"+name, data)
+	})
+	if err != nil {
+		return err
+	}
+	return verifies(fs, Options{Dir: "copy", Segment: l.d.store.SegmentSize(), Extent: 4096})
 }

@@ -131,8 +131,12 @@ func (l *load) step(rnd *rand.Rand, w, i int) {
 		}
 	case what < 86:
 		l.pass(time.Duration(rnd.IntN(2000)) * time.Millisecond)
-	case what < 88:
+	case what < 87:
 		runtime.Gosched() // a moment of quiet
+	case what < 88:
+		if err := l.backup(); !l.faulty {
+			l.want(err)
+		}
 	default:
 		l.holdLock(rnd, w, i)
 	}
