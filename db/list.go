@@ -88,6 +88,9 @@ func (d *DB) List(ctx context.Context, r ListRequest) (Page, error) {
 	if r.Kind == ListMutexes {
 		return d.mutexes.list(r), nil
 	}
+	if Internal(r.Prefix) {
+		return Page{}, nil
+	}
 	x, told, ok := d.store.Names()
 	if !ok {
 		return Page{}, &ListingError{told}
@@ -119,6 +122,9 @@ func (l *listing) page() (Page, error) {
 	first := store.NameKey(l.kind, l.r.Acc, "")
 	from := first + l.r.Prefix
 	end := prefixEnd(from)
+	if l.r.Prefix == "" {
+		from = first + "\x01" // behind those that are Internal
+	}
 	if after := first + l.r.After; l.r.After != "" && after >= from {
 		from = after + "\x00"
 	}
@@ -262,7 +268,7 @@ func (l *listing) settle(p Page) (Page, error) {
 			break
 		}
 		for id, t := range touched {
-			if strings.HasPrefix(id, l.r.Prefix) && id > l.r.After && (p.Next == "" || id <= p.Next) {
+			if !Internal(id) && strings.HasPrefix(id, l.r.Prefix) && id > l.r.After && (p.Next == "" || id <= p.Next) {
 				l.apply(id, t)
 			}
 		}

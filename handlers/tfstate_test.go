@@ -92,6 +92,13 @@ func TestTFStateKeepsTheLastTen(t *testing.T) {
 		}
 	}
 	r.tf("GET", "/db/1/tfstate/s", "", 200, `{"serial":13}`)
+	// None of this is listed among the values.
+	r.put("/db/1/kv/mine", "x")
+	for target, want := range map[string]string{
+		"/db/1/kv": "mine\n", "/db/1/kv?prefix=%00": "", "/db/1/kv?prefix=%00tf": "", "/db/1/kv?limit=1": "mine\n", "/db/1/kv?after=%00": "mine\n",
+	} {
+		r.want(200, want, "GET", target)
+	}
 	// A long id, and one that differs from it in the last byte.
 	long := strings.Repeat("x", 254)
 	r.tf("POST", "/db/1/tfstate/"+long+"a", "1", 200, "*")
