@@ -122,6 +122,7 @@ type DB struct {
 	mutexes  *Mutexes
 	watchers *watchers
 	pages    pages
+	events   *eventHub
 
 	reads     reads
 	retries   retryCounters
@@ -146,7 +147,7 @@ func Open(o Options) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{observer: o.Observer, log: o.Log, store: s, tokens: r.Tokens, reads: make(reads, min(maxReads, o.Files))}
-	d.watchers = newWatchers(o.Watchers)
+	d.watchers, d.events = newWatchers(o.Watchers), newEventHub(d)
 	waiters := lease.NewLimit(o.Waiters)
 	d.locks = newLocks(waiters, s.SegmentSize())
 	d.locks.audit = audit{o.Audit, "lock"}
@@ -169,6 +170,7 @@ func Open(o Options) (*DB, error) {
 	})
 	s.Start()
 	d.writer.Start()
+	go d.events.run()
 	return d, nil
 }
 
@@ -176,6 +178,7 @@ func Open(o Options) (*DB, error) {
 func (d *DB) publish(at commit.Moment, touched []commit.Touched) {
 	d.pages.publish(touched) // before the index: see listing.look
 	d.publishNames(at, touched)
+	d.events.publish(at, touched)
 	d.watchers.publish(touched)
 }
 
@@ -200,6 +203,8 @@ func (d *DB) Drain() {
 func (d *DB) Close() error {
 	d.Drain()
 	d.writer.Close()
+	close(d.events.stop)
+	<-d.events.done
 	// What is left of the block of tokens need not be skipped; nobody gets one now.
 	return d.store.Close(d.tokens.Stop())
 }

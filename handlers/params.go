@@ -25,7 +25,7 @@ func (k kind) String() string {
 }
 
 // kinds are those of the parameters that are no numbers, of all endpoints.
-var kinds = map[string]kind{"id": text, "ID": text, "lock": text, "prefix": text, "after": text, "force": flag, "shared": flag, "touch": flag}
+var kinds = map[string]kind{"id": text, "ID": text, "lock": text, "prefix": text, "api": text, "after": text, "force": flag, "shared": flag, "touch": flag}
 
 func kindOf(name string) kind { return kinds[name] }
 

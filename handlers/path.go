@@ -45,8 +45,12 @@ func (c *call) locate(u *url.URL) {
 	}
 	c.inAccount = true
 	c.key.Acc, c.fault = name("account", acc, escaped, db.MaxAcc)
-	if path == "batch" {
+	switch path {
+	case "batch":
 		c.api = Batch
+		return
+	case "events":
+		c.api = Events
 		return
 	}
 	api, id, below := strings.Cut(path, "/")
@@ -98,7 +102,7 @@ func (e *endpoint) paths(acc, id string) []string {
 		return all
 	case api == Accounts:
 		return []string{"/db"}
-	case api == Batch:
+	case api == Batch, api == Events:
 		return []string{"/db/" + acc + "/" + api.String()}
 	default:
 		return []string{"/" + api.String()}

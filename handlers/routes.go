@@ -68,6 +68,7 @@ const (
 	Batch
 	List
 	Accounts
+	Events
 	Healthz
 	Backup
 	Metrics
@@ -87,6 +88,7 @@ var apiNames = [...]string{
 	Batch:    "batch",
 	List:     "list",
 	Accounts: "accounts",
+	Events:   "events",
 	Healthz:  "healthz",
 	Backup:   "backup",
 	Metrics:  "metrics",
@@ -142,6 +144,7 @@ var endpoints = []endpoint{
 
 	{api: List, method: "GET", params: []string{"prefix", "after", "limit"}, serve: listThings},
 	{api: Accounts, method: "GET", params: []string{"after", "limit"}, serve: listAccounts},
+	{api: Events, method: "GET", params: []string{"api", "prefix"}, serve: sendEvents, waits: true},
 
 	{api: Healthz, method: "GET", serve: getHealth, quick: true},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},

@@ -1,0 +1,397 @@
+package db
+
+import (
+	"container/heap"
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/db/commit"
+)
+
+// Whoever commits turns what a batch has touched into events, if somebody listens
+// in the account, and leaves them to one goroutine, which hands them to the
+// streams. A stream that does not take its events fast enough loses them, and is
+// told so.
+
+// Event is one change.
+type Event struct {
+	N       uint64 // grows with each event
+	Kind    ListKind
+	ID      string
+	Op      string // set, ttl, delete or expire
+	Value   int64  // of a sequence or a counter; of a rate the milliseconds until it is full again
+	Version int64  // of a value
+	Token   int64  // of a lock
+
+	acc  string
+	ends int64 // when what has expired ended
+}
+
+// streamEvents is how many events a stream may be behind, and hubEvents how many
+// may be on their way to all of them.
+const (
+	streamEvents = 4096
+	hubEvents    = 100_000
+)
+
+// Stream is a listener.
+type Stream struct {
+	hub    *eventHub
+	acc    string
+	kind   ListKind // if not all
+	all    bool
+	prefix string
+	since  uint64 // the events after that one
+	began  int64  // in database time
+	wake   chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	events []Event
+	lost   bool
+}
+
+// Wake receives when there may be something to take.
+func (s *Stream) Wake() <-chan struct{} { return s.wake }
+
+// Take returns the events that have come. lost says that there were more than the
+// stream can hold: then nothing comes any more.
+func (s *Stream) Take() (events []Event, lost bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events, s.events = s.events, nil
+	return events, s.lost
+}
+
+// give hands the stream an event, if it is for it.
+func (s *Stream) give(e *Event) {
+	if e.N <= s.since || !s.all && e.Kind != s.kind || !strings.HasPrefix(e.ID, s.prefix) || e.Op == "expire" && e.ends <= s.began {
+		return
+	}
+	s.mu.Lock()
+	if len(s.events) == streamEvents {
+		s.events, s.lost = nil, true
+	}
+	if !s.lost {
+		s.events = append(s.events, *e)
+	}
+	s.mu.Unlock()
+	wakeStream(s)
+}
+
+func wakeStream(s *Stream) {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends the stream.
+func (s *Stream) Close() {
+	h := s.hub
+	h.mu.Lock()
+	delete(h.streams[s.acc], s)
+	if len(h.streams[s.acc]) == 0 {
+		delete(h.streams, s.acc)
+	}
+	h.n.Store(int64(len(h.streams)))
+	if len(h.streams) == 0 {
+		h.ends, h.ending = nil, nil
+	}
+	h.mu.Unlock()
+	h.d.watchers.end()
+}
+
+// eventHub has all streams.
+type eventHub struct {
+	d    *DB
+	n    atomic.Int64 // accounts in which somebody listens
+	wake chan struct{}
+	done chan struct{} // closed once run has ended
+	stop chan struct{}
+
+	mu      sync.Mutex // guards what follows; held for a moment
+	last    uint64     // number of the last event
+	streams map[string]map[*Stream]bool
+	pending []Event
+	flood   bool          // there were too many
+	ends    valueEnds     // of the values in accounts in which somebody listens
+	ending  map[Key]int64 // the end of each; another in ends is stale
+}
+
+func newEventHub(d *DB) *eventHub {
+	return &eventHub{
+		d: d, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{}),
+		last: uint64(time.Now().UnixMicro()), streams: make(map[string]map[*Stream]bool),
+	}
+}
+
+// Listen begins a stream of the events of an account from now on: of one kind, or of
+// all. The error is ErrWatchers or ErrStopping. Close has to follow.
+func (d *DB) Listen(acc string, kind ListKind, all bool, prefix string) (*Stream, error) {
+	if d.draining.Load() {
+		return nil, ErrStopping
+	}
+	if err := d.watchers.begin(); err != nil {
+		return nil, err
+	}
+	h := d.events
+	s := &Stream{hub: h, acc: acc, kind: kind, all: all, prefix: prefix, began: d.store.Clock.Now(), wake: make(chan struct{}, 1)}
+	h.mu.Lock()
+	s.since = h.last
+	first := len(h.streams[acc]) == 0
+	if first {
+		h.streams[acc] = make(map[*Stream]bool)
+	}
+	h.streams[acc][s] = true
+	h.n.Store(int64(len(h.streams)))
+	h.mu.Unlock()
+	d.awaitPublished() // a batch that was applied before may not have seen the stream
+	if first {
+		go h.findEnds(acc)
+	}
+	return s, nil
+}
+
+// Drained is closed once the server stops.
+func (d *DB) Drained() <-chan struct{} { return d.watchers.drained }
+
+// publish makes events of what a durable batch has touched.
+func (h *eventHub) publish(at commit.Moment, touched []commit.Touched) {
+	if h.n.Load() == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range touched {
+		t := &touched[i]
+		if h.streams[t.Acc] == nil || t.Handed || t.ID == "" || t.ID[0] == 0 {
+			continue
+		}
+		e, ok := eventOf(at.Now, t)
+		if !ok {
+			continue
+		}
+		if t.Kind == valueKind {
+			h.noteEnd(Key{t.Acc, t.ID}, t.Expires, t.Gone)
+		}
+		h.last++
+		e.N = h.last
+		if len(h.pending) == hubEvents {
+			h.pending, h.flood = nil, true
+		}
+		h.pending = append(h.pending, e)
+	}
+	h.signal()
+}
+
+func (h *eventHub) signal() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// eventOf is the event of one change.
+func eventOf(now int64, t *commit.Touched) (e Event, ok bool) {
+	e = Event{ID: t.ID, acc: t.Acc, Op: "set", ends: now}
+	switch {
+	case t.Gone && t.Expired:
+		e.Op = "expire"
+		if t.Expires != 0 {
+			e.ends = t.Expires
+		}
+	case t.Gone:
+		e.Op = "delete"
+	case t.EndOnly, t.Kind == kindLock && !t.Created:
+		e.Op = "ttl"
+	}
+	switch t.Kind {
+	case valueKind:
+		e.Kind, e.Version = ListValues, int64(t.Version)
+	case kindSequence:
+		e.Kind = ListSequences
+	case kindCounter:
+		e.Kind = ListCounters
+	case kindRate:
+		e.Kind = ListRates
+	case kindLock:
+		e.Kind, e.Token = ListLocks, int64(t.Sub)
+	default:
+		return e, false
+	}
+	if len(t.Payload) >= numberSize {
+		switch n := int64(le.Uint64(t.Payload)); t.Kind {
+		case kindSequence, kindCounter:
+			e.Value = n
+		case kindRate:
+			e.Value = max(0, time.Duration(n-now).Milliseconds())
+		}
+	}
+	return e, true
+}
+
+// run hands events to the streams, and has values end when they are due.
+func (h *eventHub) run() {
+	defer close(h.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-h.stop:
+			return
+		case <-h.wake:
+		case <-timer.C:
+		}
+		h.deliver()
+		timer.Reset(h.expire())
+	}
+}
+
+func (h *eventHub) deliver() {
+	h.mu.Lock()
+	events, flood := h.pending, h.flood
+	h.pending, h.flood = nil, false
+	byAcc := make(map[string][]*Stream)
+	for acc, streams := range h.streams {
+		for s := range streams {
+			byAcc[acc] = append(byAcc[acc], s)
+		}
+	}
+	h.mu.Unlock()
+	for _, streams := range byAcc {
+		for _, s := range streams {
+			if flood {
+				s.mu.Lock()
+				s.events, s.lost = nil, true
+				s.mu.Unlock()
+				wakeStream(s)
+			}
+		}
+	}
+	for i := range events {
+		for _, s := range byAcc[events[i].acc] {
+			s.give(&events[i])
+		}
+	}
+}
+
+// valueEnds is a heap of when values end.
+type valueEnds []valueEnd
+
+type valueEnd struct {
+	at  int64
+	key Key
+}
+
+// Len, Less, Swap, Push and Pop are for package heap.
+func (h valueEnds) Len() int           { return len(h) }
+func (h valueEnds) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h valueEnds) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *valueEnds) Push(x any)        { *h = append(*h, x.(valueEnd)) }
+
+// Pop takes the last one.
+func (h *valueEnds) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
+}
+
+// noteEnd notes when a value ends. h.mu must be held.
+func (h *eventHub) noteEnd(k Key, ends int64, gone bool) {
+	if gone || ends == 0 {
+		delete(h.ending, k)
+		return
+	}
+	if h.ending == nil {
+		h.ending = make(map[Key]int64)
+	}
+	if h.ending[k] != ends {
+		h.ending[k] = ends
+		heap.Push(&h.ends, valueEnd{ends, k})
+	}
+}
+
+// findEnds finds the values of an account that have an end already.
+func (h *eventHub) findEnds(acc string) {
+	r := ListRequest{Kind: ListValues, Acc: acc, Limit: 1000}
+	for {
+		p, err := h.d.List(context.Background(), r)
+		if err != nil {
+			return // nothing is listed now: then a value tells of its end once it is met
+		}
+		h.mu.Lock()
+		if h.streams[acc] == nil {
+			h.mu.Unlock()
+			return
+		}
+		for _, x := range p.Items {
+			k := Key{acc, x.ID}
+			if _, known := h.ending[k]; !known && x.ends != 0 {
+				h.noteEnd(k, x.ends, false)
+			}
+		}
+		h.mu.Unlock()
+		h.signal()
+		if r.After = p.Next; r.After == "" {
+			return
+		}
+	}
+}
+
+// expire has the writer end the values that are due, and returns how long there is
+// time until the next.
+func (h *eventHub) expire() time.Duration {
+	for {
+		now := h.d.store.Clock.Now()
+		h.mu.Lock()
+		if len(h.ends) == 0 {
+			h.mu.Unlock()
+			return time.Hour
+		}
+		if left := h.ends[0].at - now; left > 0 {
+			h.mu.Unlock()
+			return min(time.Duration(left), commit.ClockTick) // the timer stands still while the machine sleeps
+		}
+		e := heap.Pop(&h.ends).(valueEnd)
+		due := h.ending[e.key] == e.at
+		if due {
+			delete(h.ending, e.key)
+		}
+		h.mu.Unlock()
+		if due {
+			// An error means that the disk is full or has failed, or that the server
+			// stops: the value is over all the same.
+			_ = h.d.Do(&valueExpire{Key: e.key})
+		}
+	}
+}
+
+// valueExpire is the operation that removes a value whose time is over.
+type valueExpire struct {
+	Key    Key
+	lookup lookup
+}
+
+// Size returns the most bytes that the operation adds to the log.
+func (o *valueExpire) Size() int { return (&ValueDelete{Key: o.Key}).Size() }
+
+// Frees is true.
+func (o *valueExpire) Frees() bool { return true }
+
+func (o *valueExpire) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
+
+// Decide removes the value, if it is over.
+func (o *valueExpire) Decide(tx *commit.Tx) error {
+	e, err := o.lookup.entry(tx, false)
+	if err != nil {
+		return err
+	}
+	if e.Found().OK && !e.Live(tx.Now()) {
+		tx.Date()
+		tx.RemoveValue(e, true, 0)
+	}
+	return nil
+}

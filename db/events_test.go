@@ -1,0 +1,133 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// told waits for n events of a stream.
+func told(t *testing.T, s *Stream, n int) (all []string) {
+	t.Helper()
+	last := uint64(0)
+	for len(all) < n {
+		soon(t, "an event", s.Wake())
+		events, lost := s.Take()
+		if lost {
+			t.Fatal("the stream is lost")
+		}
+		for _, e := range events {
+			if e.N <= last {
+				t.Errorf("event %d comes behind %d", e.N, last)
+			}
+			last = e.N
+			all = append(all, fmt.Sprintf("%d %s %s %d", e.Kind, e.ID, e.Op, e.Value))
+		}
+	}
+	return all
+}
+
+func TestEventsTellEachChangeInOrder(t *testing.T) {
+	d, _, clock := memoryDB(t)
+	ctx := context.Background()
+	old := Key{"acc", "old"}
+	if _, err := d.Set(SetRequest{Key: old, Check: AnyVersion, TTL: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Listen("acc", 0, true, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	some, err := d.Listen("acc", ListCounters, false, "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer some.Close()
+	a, b := Key{"acc", "a"}, Key{"acc", "b"}
+	var errs []error
+	add := func(_ int64, err error) { errs = append(errs, err) }
+	add(d.AddSequence(a, 5))
+	add(d.AddCounter(a, -2, -9, 9))
+	add(d.AddCounter(b, 1, -9, 9))
+	add(d.AddCounter(Key{"other", "a"}, 1, -9, 9))
+	add(d.AddCounter(Key{"acc", "\x00internal"}, 1, -9, 9))
+	add(d.Set(SetRequest{Key: a, Check: AnyVersion, TTL: time.Second}))
+	errs = append(errs, d.ResetCounter(a), d.ResetCounter(a), d.DeleteValue(b, AnyVersion))
+	token, err := d.Lock(ctx, LockRequest{Key: a, Dur: far, Owner: "me"})
+	add(token, err)
+	add(d.Lock(ctx, LockRequest{Key: a, Dur: far, Owner: "me"}))
+	errs = append(errs, d.Unlock(UnlockRequest{Key: a, Token: token}))
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	got := told(t, all, 8)
+	want := []string{"1 a set 5", "2 a set -2", "2 b set 1", "0 a set 0", "2 a delete 0", "4 a set 0", "4 a ttl 0", "4 a delete 0"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := told(t, some, 2), []string{"2 a set -2", "2 a delete 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// A value that was there before, and one that came since, end when they are due.
+	clock.pass(time.Second)
+	d.events.signal()
+	if got, want := told(t, all, 1), []string{"0 a expire 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		d.events.mu.Lock()
+		_, known := d.events.ending[old]
+		d.events.mu.Unlock()
+		if known {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("the end of a value that was there before is not known")
+		}
+	}
+	clock.pass(time.Minute)
+	d.events.signal()
+	if got, want := told(t, all, 1), []string{"0 old expire 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestSlowStreamIsLost(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	s, err := d.Listen("acc", 0, true, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range streamEvents/500 + 1 {
+		b := &Batch{Atomic: true}
+		for i := range 500 {
+			b.Ops = append(b.Ops, &SequenceAdd{Key: Key{"acc", fmt.Sprint(i % 20)}, N: 1})
+		}
+		if err := d.Do(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		lost, held := s.lost, len(s.events)
+		s.mu.Unlock()
+		if lost && held == 0 {
+			break
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("it holds %d events and is not lost", held)
+		}
+	}
+	s.Close()
+	if n := d.events.n.Load(); n != 0 || d.watchers.n.Load() != 0 {
+		t.Errorf("%d streams are left", n)
+	}
+	d.Drain()
+	if _, err := d.Listen("acc", 0, true, ""); err != ErrStopping {
+		t.Errorf("after the drain: %v", err)
+	}
+}
