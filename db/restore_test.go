@@ -78,6 +78,18 @@ func TestRestoredServerRepeatsNoNumber(t *testing.T) {
 	if r.Version < r.Manifest.Version+1<<40 || r.Tokens < r.Manifest.Tokens+1<<40 || r.Report.Slots == 0 || r.Report.Values != 1 {
 		t.Errorf("got %+v", r)
 	}
+	err := filepath.WalkDir(filepath.Dir(dir), func(name string, e fs.DirEntry, err error) error {
+		if info, err := e.Info(); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+		if e.Name() == "restoring" {
+			t.Errorf("%s is left", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	d = openRestored(t, dir)
 	if got, err := (&stepper{d: d, acc: "a"}).steps(d, 40); err != nil || got != 40 {
 		t.Errorf("%d steps, %v", got, err)
@@ -95,18 +107,6 @@ func TestRestoredServerRepeatsNoNumber(t *testing.T) {
 		t.Errorf("the next token is %d, the old server had given %d: %v", got, token, err)
 	}
 	mustClose(t, d)
-	err = filepath.WalkDir(filepath.Dir(dir), func(name string, e fs.DirEntry, err error) error {
-		if info, err := e.Info(); err != nil || info.Mode().Perm()&0o077 != 0 && e.IsDir() {
-			t.Errorf("%s: %v, %v", name, info.Mode(), err)
-		}
-		if e.Name() == "restoring" {
-			t.Errorf("%s is left", name)
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
 }
 
 func TestRestoreKeepsOrSkips(t *testing.T) {

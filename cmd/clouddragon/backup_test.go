@@ -124,7 +124,7 @@ func TestBackupThatFailsLeavesWhatWasThere(t *testing.T) {
 		code         int
 		part         string
 	}{
-		{"no server", nobody, nil, 69, "no answer"},
+		{"no server", nobody, nil, 69, "connection refused"},
 		{"not Cloud Dragon", answer("text/html", "hello", false), nil, 69, "is it a Cloud Dragon server"},
 		{"no token", "http://" + p.addr, nil, 77, "token"},
 		{"a token for reading", "http://" + p.addr, []string{"-token-file", tokenFile(t, "reader")}, 77, "a backup holds everything"},

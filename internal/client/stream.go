@@ -27,8 +27,9 @@ func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duratio
 	}
 	response, err := s.http.Do(r)
 	if err != nil {
+		err = s.unanswered(b.cause(err))
 		b.end()
-		return nil, s.unanswered(b.cause(err))
+		return nil, err
 	}
 	b.body = response.Body
 	switch {
