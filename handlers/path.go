@@ -28,6 +28,9 @@ func (c *call) locate(u *url.URL) {
 	case "/db":
 		c.api = Accounts
 		return
+	case "/openapi.json":
+		c.api = OpenAPI
+		return
 	case "/backup":
 		c.api = Backup
 		return
@@ -102,6 +105,8 @@ func (e *endpoint) paths(acc, id string) []string {
 		return all
 	case api == Accounts:
 		return []string{"/db"}
+	case api == OpenAPI:
+		return []string{"/openapi.json"}
 	case api == Batch, api == Events:
 		return []string{"/db/" + acc + "/" + api.String()}
 	default:

@@ -71,6 +71,7 @@ const (
 	Events
 	Healthz
 	Backup
+	OpenAPI
 	Metrics
 )
 
@@ -91,6 +92,7 @@ var apiNames = [...]string{
 	Events:   "events",
 	Healthz:  "healthz",
 	Backup:   "backup",
+	OpenAPI:  "openapi",
 	Metrics:  "metrics",
 }
 
