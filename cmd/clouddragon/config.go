@@ -79,7 +79,7 @@ func Defaults() Config {
 		Segment: 64 << 20,
 		Garbage: 100,
 		Backup:  Backup{Time: 6 * time.Hour, Hold: 4 << 30},
-		Front:   Front{Enabled: false},
+		Front:   Front{Enabled: true},
 	}
 }
 
