@@ -138,6 +138,9 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	stopped := make(chan int, 1)
 	go func() {
 		close(draining)
+		if err := l.Close(); err != nil { // before anybody is told of the stop
+			log.Warn("closing the listener", "err", err)
+		}
 		d.Drain()
 		drain(s, l, limit, log)
 		stopped <- closeDB(d, home, log, began.Add(all), code)
@@ -219,15 +222,12 @@ func (o *observer) Committed(b commit.Batch)                     { o.Commit(b.Ca
 func (o *observer) Waited(kind db.LockKind, d time.Duration)     { o.wait[kind](d) }
 func (o *observer) HandedOver(kind db.LockKind, d time.Duration) { o.handOver[kind](d) }
 
-// drain takes no more connections and lets active requests end, for as long as
+// drain lets active requests end, once the listener is closed, for as long as
 // limit. Idle connections linger first: their clients may be about to send the
 // next request, whose answer tells them that the connection ends.
 func drain(s *http.Server, l *front.Listener, limit time.Duration, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	if err := l.Close(); err != nil {
-		log.Warn("closing the listener", "err", err)
-	}
 	l.Wait(min(lingerTime, limit/4))
 	deadline, _ := ctx.Deadline()
 	loopsEnded := make(chan struct{})

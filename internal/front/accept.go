@@ -183,6 +183,7 @@ func (p *loop) closeListener() {
 		p.log.Error("closing a listener", "err", err)
 	}
 	p.listener = -1
+	close(p.deaf)
 }
 
 // remove takes s out of the loop.

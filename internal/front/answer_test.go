@@ -150,6 +150,10 @@ func TestEndOfTheLoopsAnswersWhatIsOnItsWay(t *testing.T) {
 	if err := r.l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if c, err := net.Dial("tcp", r.addr); err == nil {
+		t.Error("a connection is accepted after Close")
+		_ = c.Close()
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -111,6 +111,9 @@ func (l *Listener) Close() error {
 		for _, p := range l.loops {
 			p.tell(func() { p.closing = true })
 		}
+		for _, p := range l.loops {
+			<-p.deaf // each has a descriptor of the same socket
+		}
 		l.closeErr = l.Listener.Close()
 	})
 	return l.closeErr

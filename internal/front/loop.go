@@ -64,9 +64,10 @@ type loop struct {
 	dateAt     int64
 	swept      time.Time
 	pace       pace
-	stopSeen   bool // a sweep has seen stopping
-	accepts    bool // the listener's descriptor is watched
-	listener   int  // a descriptor; -1: closed
+	stopSeen   bool          // a sweep has seen stopping
+	accepts    bool          // the listener's descriptor is watched
+	listener   int           // a descriptor; -1: closed
+	deaf       chan struct{} // closed once the listener is closed
 	ended      chan struct{}
 }
 
@@ -80,7 +81,7 @@ const (
 func newLoop(l *Listener, listener int, ctx context.Context) (*loop, error) {
 	p := &loop{
 		l: l, plain: l.loop.Plain, log: l.o.Log, context: ctx, listener: listener,
-		alert: make(chan struct{}, 1), ended: make(chan struct{}), now: time.Now(),
+		alert: make(chan struct{}, 1), deaf: make(chan struct{}), ended: make(chan struct{}), now: time.Now(),
 		events: make([]unix.EpollEvent, 256), scratch: make([]byte, readSize), out: make([]byte, 0, readSize),
 	}
 	var err error
