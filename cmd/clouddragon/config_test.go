@@ -70,6 +70,7 @@ log:
   segment: 1GiB
   garbage: 50
   audit: true
+backup: {time: 2h, hold: 3GiB}
 front: {enabled: false, loops: 3}
 `
 	want := Config{
@@ -85,6 +86,7 @@ front: {enabled: false, loops: 3}
 		Segment: 1 << 30,
 		Garbage: 50,
 		Audit:   true,
+		Backup:  Backup{Time: 2 * time.Hour, Hold: 3 << 30},
 		Front:   Front{Loops: 3},
 	}
 	got, err := ParseConfig("config.yml", []byte(src), noEnv)

@@ -107,6 +107,15 @@ func (s *script) says(want string) {
 	}
 }
 
+// line returns the next line that the script prints.
+func (s *script) line() string {
+	s.t.Helper()
+	if !s.lines.Scan() {
+		s.t.Fatalf("%v says no more (%v, %s)", s.Args, s.lines.Err(), s.stderr.String())
+	}
+	return s.lines.Text()
+}
+
 // endsQuietly waits for the script's end and wants nothing on stderr.
 func (s *script) endsQuietly(code int) {
 	s.t.Helper()

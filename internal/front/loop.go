@@ -72,7 +72,9 @@ type loop struct {
 }
 
 const (
-	readSize    = 64 << 10
+	// readSize is what a connection may leave behind in memory when it is handed over.
+	readSize    = 16 << 10
+	outSize     = 64 << 10
 	maxSpare    = 256
 	wakeupEvent = -1
 	acceptEvent = -2
@@ -82,7 +84,7 @@ func newLoop(l *Listener, listener int, ctx context.Context) (*loop, error) {
 	p := &loop{
 		l: l, plain: l.loop.Plain, log: l.o.Log, context: ctx, listener: listener,
 		alert: make(chan struct{}, 1), deaf: make(chan struct{}), ended: make(chan struct{}), now: time.Now(),
-		events: make([]unix.EpollEvent, 256), scratch: make([]byte, readSize), out: make([]byte, 0, readSize),
+		events: make([]unix.EpollEvent, 256), scratch: make([]byte, readSize), out: make([]byte, 0, outSize),
 	}
 	var err error
 	if p.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
