@@ -30,7 +30,8 @@ func getBackup(s *server, c *call) error {
 	}
 	ctx, cancel := context.WithCancelCause(c.r.Context())
 	defer cancel(nil)
-	defer time.AfterFunc(s.limits.Backup, func() { cancel(errTooLong) }).Stop()
+	ctx, stop := context.WithTimeoutCause(ctx, s.limits.Backup, errTooLong)
+	defer stop()
 	go func() {
 		select {
 		case <-s.draining:
