@@ -67,7 +67,7 @@ func TestClockStepBeforeARestartNeitherEndsNorProlongs(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				d, fs = restart(t, d, fs, clock, how, 10*time.Minute)
+				d, _ = restart(t, d, fs, clock, how, 10*time.Minute)
 				wantValue(t, d, true, name)
 				_, wall := clock.read()
 				wantHolder(t, d, Holder{Owner: "me", Token: token, TTL: 30 * time.Minute, Expires: time.Unix(0, wall).Add(30 * time.Minute)})
@@ -117,7 +117,7 @@ func TestExpiredValueThatWasDeletedStaysGone(t *testing.T) {
 		clock.pass(2 * time.Hour)
 		wantValue(t, d, false, "after its time")
 		wantDone(t, "delete", d.DeleteValue(valueKey, AnyVersion))
-		d, fs = restart(t, d, fs, clock, how, -90*time.Minute)
+		d, _ = restart(t, d, fs, clock, how, -90*time.Minute)
 		wantValue(t, d, false, how)
 		if n := d.Stats().Values.Keys; n != 0 { // whatever time it is
 			t.Errorf("%s: the index has %d keys", how, n)
@@ -139,7 +139,7 @@ func TestExpiredValueStaysGoneThoughNobodyDeletedIt(t *testing.T) {
 			if how == "power cut" {
 				awaitMoment(t, d, clock)
 			}
-			d, fs = restart(t, d, fs, clock, how, -90*time.Minute)
+			d, _ = restart(t, d, fs, clock, how, -90*time.Minute)
 			wantValue(t, d, false, how)
 			mustClose(t, d)
 		}

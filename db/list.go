@@ -164,8 +164,11 @@ func (l *listing) page() (Page, error) {
 // prefixEnd is the smallest string that is larger than all with that prefix, which
 // has a byte other than 0xff.
 func prefixEnd(p string) string {
-	p = strings.TrimRight(p, "\xff")
-	return p[:len(p)-1] + string([]byte{p[len(p)-1] + 1})
+	n := len(p)
+	for p[n-1] == 0xff {
+		n--
+	}
+	return p[:n-1] + string([]byte{p[n-1] + 1})
 }
 
 // look reads what the keys name. What is not there goes out of the index.

@@ -366,3 +366,12 @@ func TestDamageIsMetAndRebuilt(t *testing.T) {
 		}
 	}
 }
+
+// A prefix is bytes: what is no UTF-8 counts like everything else.
+func TestPrefixEndIsTheNextPrefix(t *testing.T) {
+	for p, want := range map[string]string{"a": "b", "a\xff": "b", "a\x80": "a\x81", "a\xfe\xff\xff": "a\xff", "\uFFFD": "\xef\xbf\xbe"} {
+		if got := prefixEnd(p); got != want {
+			t.Errorf("the end of %q is %q, want %q", p, got, want)
+		}
+	}
+}

@@ -20,8 +20,7 @@ type rateModel struct {
 
 type rateStep struct {
 	RateTake
-	call     Call
-	answered bool
+	call Call
 }
 
 // take returns how long the call has to wait: negative if it is refused.

@@ -7,6 +7,9 @@ import (
 	"clouddragon/db"
 )
 
+// headerETag is sent as the standard writes it. Its canonical form is Etag.
+var headerETag = "ETag"
+
 // etag writes a version as an ETag.
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 

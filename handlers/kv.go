@@ -40,7 +40,7 @@ func getValue(s *server, c *call) error {
 			return err
 		}
 		h := c.w.Header()
-		h["ETag"] = []string{etag(v.Version)}
+		h[headerETag] = []string{etag(v.Version)}
 		h["Version"] = []string{strconv.FormatInt(v.Version, 10)}
 		c.sayTTL(v.Left)
 		if q.Match.Given && !q.Match.Has(v.Version) {

@@ -119,7 +119,7 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 //	4  ETag, Content-Type, body
 func (c *call) keep() []byte {
 	tag, ctype := "", ""
-	if h := c.w.Header()["ETag"]; len(h) > 0 {
+	if h := c.w.Header()[headerETag]; len(h) > 0 {
 		tag = h[0]
 	}
 	if len(c.ctype) > 0 {
@@ -143,7 +143,7 @@ func (c *call) replay(kept []byte) error {
 	ctype, body := rest[:kept[3]], rest[kept[3]:]
 	c.status, c.ctype, c.body = int(binary.LittleEndian.Uint16(kept)), nil, body
 	if len(tag) > 0 {
-		h["ETag"] = []string{string(tag)}
+		h[headerETag] = []string{string(tag)}
 	}
 	if len(ctype) > 0 {
 		c.ctype = []string{string(ctype)}

@@ -126,7 +126,7 @@ func (s *server) run(c *call, whole, part db.Operation) error {
 func (c *call) say(r result) error {
 	h := c.w.Header()
 	if r.etag != 0 {
-		h["ETag"] = []string{etag(r.etag)}
+		h[headerETag] = []string{etag(r.etag)}
 	}
 	if r.rate != nil {
 		r.rate.headers(h)

@@ -35,7 +35,7 @@ func watchable(get func(*server, *call) error, watch func(*server, *call, db.Not
 		err := watch(s, c, not, wait)
 		if errors.Is(err, db.ErrUnchanged) {
 			if c.api == KV && !not.None {
-				c.w.Header()["ETag"] = []string{etag(not.Value)}
+				c.w.Header()[headerETag] = []string{etag(not.Value)}
 			}
 			c.status = http.StatusNotModified
 			return nil

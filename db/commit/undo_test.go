@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -56,8 +55,6 @@ type world struct {
 }
 
 func newWorld() *world { return &world{slots: map[string]string{}, values: map[string]int64{}} }
-
-func (w *world) clone() *world { return &world{maps.Clone(w.slots), maps.Clone(w.values), w.bumps} }
 
 // payload is a number and so many bytes more.
 func payload(n int64, more int) string {

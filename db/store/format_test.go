@@ -59,9 +59,6 @@ const goldenCheckpointBytes = `
 	0410000000000000 0400000000000000
 	01 02 f103`
 
-// zeros is that many bytes, in hex.
-func zeros(n int) string { return strings.Repeat("00", n) }
-
 func TestCheckpointIsAlwaysTheseBytes(t *testing.T) {
 	c := goldenCheckpoint()
 	wantBytes(t, "the record", c.encode(), goldenCheckpointBytes)

@@ -58,7 +58,6 @@ var plainMethods = [...]string{"GET", "POST", "PUT", "DELETE"}
 
 var (
 	version    = []byte(" HTTP/1.1")
-	crlf       = []byte("\r\n")
 	inPath     = set("-._~/:@$&+,;=")
 	inQuery    = set("-._~/:@$&+,;=")
 	inHost     = set("-._:[]")
