@@ -155,8 +155,10 @@ func TestCountersThatAreOverBeginAnewInTheBatchThatDoesNotRemoveThem(t *testing.
 			calls = append(calls, &Call{Op: op, Done: func(*Call) { done <- struct{}{} }})
 		}
 		wantDone(t, "submit", d.Submit(calls...))
-		for _, c := range calls {
+		for range calls {
 			<-done
+		}
+		for _, c := range calls {
 			wantDone(t, "an add", c.Err)
 		}
 	}

@@ -109,7 +109,7 @@ func TestPowerCutNeverLeavesMoreHoldersThanAllowed(t *testing.T) {
 				calls = slices.Delete(calls, i, i+1)
 				i--
 				if w.call.Err == nil {
-					fs.Mark(granted{w.Key, w.Holder.Token, w.Asked + int64(w.Dur)})
+					fs.Mark(granted{w.Key, w.Holder.Token, w.asked + int64(w.Dur)})
 				}
 			}
 		}
@@ -136,7 +136,7 @@ func TestPowerCutNeverLeavesMoreHoldersThanAllowed(t *testing.T) {
 					r.Least = 5 * time.Second
 				}
 				w := submit(t, d, r)
-				w.Asked = timeOf(d)
+				w.asked = timeOf(d)
 				calls = append(calls, w)
 				if err := d.Do(&LockRead{Key: k}); err != nil && err != ErrNotFound {
 					t.Fatal(err)

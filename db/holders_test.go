@@ -14,8 +14,9 @@ import (
 // taker is a call that takes a lock, without a goroutine of its own.
 type taker struct {
 	LockTake
-	call Call
-	done chan struct{}
+	call  Call
+	done  chan struct{}
+	asked int64 // database time, for tests that note it
 }
 
 // submit asks for a lock. Its answer comes later.
