@@ -62,11 +62,12 @@ func TestEveryDiskCallFailsOnce(t *testing.T) {
 	}
 	runs := 0
 	for i, how := range faults {
-		if testing.Short() || underRace {
-			how.each *= 10
-		}
-		if *damageShare > 0 {
+		// make crash takes them all.
+		switch {
+		case *damageShare > 0:
 			how.each = min(how.each, *damageShare)
+		default:
+			how.each *= 10
 		}
 		for n := 1 + i%how.each; n <= calls && !t.Failed(); n += how.each {
 			f.failCall(n, how)
@@ -76,7 +77,7 @@ func TestEveryDiskCallFailsOnce(t *testing.T) {
 	t.Logf("%d runs, %d calls of the disk in each, %d states; failed were %v", runs, calls, c.states, f.kinds)
 	for _, kind := range []memdisk.Kind{memdisk.Create, memdisk.Write, memdisk.Allocate, memdisk.Sync, memdisk.Map, memdisk.Store, memdisk.SyncMap,
 		memdisk.Rename, memdisk.Remove, memdisk.SyncDir} {
-		if f.kinds[kind] == 0 && *damageShare <= 1 && !testing.Short() && !underRace {
+		if f.kinds[kind] == 0 && *damageShare == 1 {
 			t.Errorf("no call of %v failed", kind)
 		}
 	}

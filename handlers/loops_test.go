@@ -161,6 +161,9 @@ var varying = regexp.MustCompile(`Vary: Accept\r\nContent-Length: \d+\r\n\r\n(ba
 // one without: one to five requests at once, half of them odd, cut at random places.
 // CLOUDDRAGON_MESSAGES sets how many.
 func TestLoopsAnswerAsNetHTTP(t *testing.T) {
+	if raceEnabled {
+		t.Skip("SKIPPED: see withLoops")
+	}
 	messages, _ := strconv.Atoi(os.Getenv("CLOUDDRAGON_MESSAGES"))
 	if messages == 0 {
 		messages = 1500
