@@ -168,7 +168,7 @@ func loneSurrogate(b []byte) bool {
 	}
 }
 
-// escaped returns the code of the escape \uXXXX at the beginning of b.
+// escaped returns the UTF-16 code unit of an escape like \u00e9 at the beginning of b.
 func escaped(b []byte) (rune, bool) {
 	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
 		return 0, false

@@ -70,8 +70,9 @@ func (w *Writer) Zeros(n int64) error {
 	}
 	for n > 0 && w.err == nil {
 		k := min(n, int64(len(zeros)))
-		// Write keeps the error.
-		_, _ = w.Write(zeros[:k])
+		if _, err := w.Write(zeros[:k]); err != nil {
+			return err
+		}
 		n -= k
 	}
 	return w.err

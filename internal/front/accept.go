@@ -52,8 +52,7 @@ func (l *Listener) StartLoops(o LoopOptions) error {
 		}
 		p, err := newLoop(l, fd, ctx)
 		if err != nil {
-			_ = unix.Close(fd)
-			return err
+			return errors.Join(err, unix.Close(fd))
 		}
 		l.loops = append(l.loops, p)
 	}
@@ -162,8 +161,7 @@ func (p *loop) resumeAccept() {
 func (p *loop) add(fd int) error {
 	p.serial++
 	if err := p.watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, int32(fd)); err != nil {
-		_ = unix.Close(fd)
-		return err
+		return errors.Join(err, unix.Close(fd))
 	}
 	for len(p.conns) <= fd {
 		p.conns = append(p.conns, nil)

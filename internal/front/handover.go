@@ -1,6 +1,7 @@
 package front
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -100,17 +101,14 @@ func (p *loop) netConn(s *client) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "")
 	c, err := net.FileConn(f)
 	if err != nil {
-		_ = f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	if err := f.Close(); err != nil {
-		_ = c.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	// As long as another descriptor refers to the socket, epoll does not forget it.
 	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, s.fd, nil); err != nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("epoll_ctl: %w", err)
+		return nil, errors.Join(fmt.Errorf("epoll_ctl: %w", err), c.Close())
 	}
 	if err := unix.Close(s.fd); err != nil {
 		p.log.Error("closing a descriptor that has another", "err", err)

@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -91,8 +92,7 @@ func newLoop(l *Listener, listener int, ctx context.Context) (*loop, error) {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
 	if p.wakeup, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		_ = unix.Close(p.epoll)
-		return nil, fmt.Errorf("eventfd: %w", err)
+		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(p.epoll))
 	}
 	// Edge-triggered, so the counter need not be read.
 	err = p.watch(unix.EPOLL_CTL_ADD, p.wakeup, unix.EPOLLIN|unix.EPOLLET, wakeupEvent)
@@ -100,9 +100,7 @@ func newLoop(l *Listener, listener int, ctx context.Context) (*loop, error) {
 		err = p.watchListener(true)
 	}
 	if err != nil {
-		_ = unix.Close(p.epoll)
-		_ = unix.Close(p.wakeup)
-		return nil, err
+		return nil, errors.Join(err, unix.Close(p.epoll), unix.Close(p.wakeup))
 	}
 	return p, nil
 }

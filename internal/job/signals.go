@@ -78,8 +78,7 @@ func hasTerminal() bool {
 	if err != nil {
 		return false
 	}
-	_ = unix.Close(fd) // nothing was written
-	return true
+	return unix.Close(fd) == nil
 }
 
 // adopt makes the processes below this one stay below it when their parents end.
