@@ -22,6 +22,7 @@ type generator struct {
 	crowds []*crowd
 	wires  []*wire
 	began  time.Time
+	clock  func() time.Time
 }
 
 // crowd is a number of connections that send the same requests.
@@ -58,7 +59,7 @@ func newGenerator(addr string, crowds ...*crowd) (_ *generator, err error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{to: unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, epoll: -1, crowds: crowds}
+	g := &generator{to: unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, epoll: -1, crowds: crowds, clock: time.Now}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -125,7 +126,7 @@ func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, er
 	}
 	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default; never fails
 
-	g.began = time.Now()
+	g.began = g.clock()
 	for _, c := range g.crowds {
 		c.idle, c.sent, c.took = nil, 0, nil
 		for _, w := range g.wires {
@@ -168,7 +169,7 @@ func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, er
 	}
 }
 
-func (g *generator) now() time.Duration { return time.Since(g.began) }
+func (g *generator) now() time.Duration { return g.clock().Sub(g.began) }
 
 // send sends what is due, as far as connections are idle, and returns how long
 // it is until the next request is due: a second or more if none is to come.

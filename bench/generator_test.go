@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -96,13 +97,20 @@ func runFor(ctx context.Context, s *httptest.Server, crowds ...*crowd) (time.Dur
 func TestAStallCountsForAllThatWasDueMeanwhile(t *testing.T) {
 	const rate, n = 1000, 100
 	var stalled sync.Once
+	var passed atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		stalled.Do(func() { time.Sleep(2 * n * time.Second / rate) }) // the other connections wait for it
+		stalled.Do(func() { passed.Add(int64(2 * n * time.Second / rate)) }) // the other connections wait for it
 		emptyHandler(w, r)
 	}))
 	defer server.Close()
 	c := &crowd{protocol: many["http"], conns: 4, id: byNumber, n: n, rate: rate}
-	if _, err := runFor(t.Context(), server, c); err != nil {
+	g, err := newGenerator(server.Listener.Addr().String(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.close()
+	g.clock = func() time.Time { return time.Now().Add(time.Duration(passed.Load())) }
+	if _, err := g.run(t.Context(), time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	slow := 0
