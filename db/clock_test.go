@@ -150,15 +150,7 @@ func TestExpiredValueStaysGoneThoughNobodyDeletedIt(t *testing.T) {
 func awaitMoment(t *testing.T, d *DB, clock *testClock) {
 	t.Helper()
 	_, wall := clock.read()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		noted := d.writer.Position().Moment
-		if noted.Wall == wall {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the last moment in the log is %+v, the wall clock is at %d", noted, wall)
-		}
-	}
+	await(t, "the moment is in the log", func() bool { return d.writer.Position().Moment.Wall == wall })
 }
 
 func TestIdleDatabaseNotesAStep(t *testing.T) {
@@ -288,9 +280,7 @@ func TestMutexIsHandedOverThoughTheTimerStoodStill(t *testing.T) {
 		_, err := d.LockMutex(context.Background(), LockRequest{Key: door, Owner: "second", Dur: time.Hour, Wait: 2 * time.Hour})
 		got <- err
 	}()
-	for d.Stats().Mutexes.Waiting == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, "the second waits", func() bool { return d.Stats().Mutexes.Waiting > 0 })
 	clock.pass(time.Hour)
 	select {
 	case err := <-got:

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"testing"
 	"time"
 
@@ -125,18 +124,13 @@ func openAgain(t *testing.T, d *DB, o *Options) *DB {
 // awaitNoSlots waits until what is over has given its slot back.
 func awaitNoSlots(t *testing.T, d *DB) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	await(t, "no slot is in use", func() bool {
 		used := uint64(0)
 		for _, c := range d.Stats().Tables.Classes {
 			used += c.Used
 		}
-		if used == 0 {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d slots are in use", used)
-		}
-	}
+		return used == 0
+	})
 }
 
 // A batch removes only so many counters that are over, and the writes in it find the

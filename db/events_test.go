@@ -78,17 +78,12 @@ func TestEventsTellEachChangeInOrder(t *testing.T) {
 	if got, want := told(t, all, 1), []string{"0 a expire 0"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+	await(t, "the end of a value that was there before is known", func() bool {
 		d.events.mu.Lock()
+		defer d.events.mu.Unlock()
 		_, known := d.events.ending[old]
-		d.events.mu.Unlock()
-		if known {
-			break
-		}
-		if time.Since(began) > 10*time.Second {
-			t.Fatal("the end of a value that was there before is not known")
-		}
-	}
+		return known
+	})
 	clock.pass(time.Minute)
 	d.events.signal()
 	if got, want := told(t, all, 1), []string{"0 old expire 0"}; !slices.Equal(got, want) {
@@ -111,17 +106,11 @@ func TestSlowStreamIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+	await(t, "it is lost and holds no events", func() bool {
 		s.mu.Lock()
-		lost, held := s.lost, len(s.events)
-		s.mu.Unlock()
-		if lost && held == 0 {
-			break
-		}
-		if time.Since(began) > 10*time.Second {
-			t.Fatalf("it holds %d events and is not lost", held)
-		}
-	}
+		defer s.mu.Unlock()
+		return s.lost && len(s.events) == 0
+	})
 	s.Close()
 	if n := d.events.n.Load(); n != 0 || d.watchers.n.Load() != 0 {
 		t.Errorf("%d streams are left", n)

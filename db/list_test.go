@@ -36,11 +36,7 @@ func ids(t *testing.T, d *DB, r ListRequest) []string {
 // awaitNames waits until the index of names is not being rebuilt.
 func awaitNames(t *testing.T, d *DB) {
 	t.Helper()
-	for began := time.Now(); !d.store.NamesComplete(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > 10*time.Second {
-			t.Fatal("the index of names is not rebuilt")
-		}
-	}
+	await(t, "the index of names is rebuilt", d.store.NamesComplete)
 }
 
 // makeOne makes one thing of each kind that lives on disk.
@@ -127,11 +123,9 @@ func TestListTellsWhatIsThere(t *testing.T) {
 	clock.pass(2 * far)
 	d.writer.Wake()
 	for _, kind := range []ListKind{ListRates, ListLocks, ListMutexes} {
-		for began := time.Now(); len(ids(t, d, ListRequest{Kind: kind, Acc: "acc", Limit: 3})) > 0; time.Sleep(time.Millisecond) {
-			if time.Since(began) > 10*time.Second {
-				t.Fatalf("kind %d: something is there after its end", kind)
-			}
-		}
+		await(t, fmt.Sprintf("nothing of kind %d is there after its end", kind), func() bool {
+			return len(ids(t, d, ListRequest{Kind: kind, Acc: "acc", Limit: 3})) == 0
+		})
 	}
 	if got := ids(t, d, ListRequest{Kind: ListValues, Acc: "acc", Prefix: "s", Limit: 3}); got != nil {
 		t.Errorf("a value that expired is listed: %q", got)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -262,5 +263,15 @@ func soon[T any](t *testing.T, what string, c <-chan T) T {
 	case <-time.After(10 * time.Second):
 		t.Fatal(what, "does not come")
 		panic("not reached")
+	}
+}
+
+// await waits for a condition that nothing tells of.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("not after 20 s: %s", what)
+		}
 	}
 }

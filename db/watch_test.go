@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -35,7 +36,7 @@ func startWatch(t *testing.T, d *DB, watch func(ctx context.Context) error) *wat
 			w.done <- err
 			return w
 		default:
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 	}
 	return w
@@ -180,9 +181,7 @@ func TestWatcherIsToldOfAHandOver(t *testing.T) {
 		_, err := d.Lock(ctx, LockRequest{Key: k, Dur: far, Owner: "b", Wait: far})
 		next <- err
 	}()
-	for d.Stats().Locks.Waiting == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, "the next one waits", func() bool { return d.Stats().Locks.Waiting > 0 })
 	if err := d.Unlock(UnlockRequest{Key: k, Token: first}); err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +369,7 @@ func TestManyWatchersOfOneThing(t *testing.T) {
 		if n == many {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	if _, err := d.AddSequence(k, 1); err != nil {
 		t.Fatal(err)

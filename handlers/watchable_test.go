@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func (r *rig) ask(method, target string) <-chan reply {
 // watching waits until so many watch.
 func (r *rig) watching(n int64) {
 	r.t.Helper()
-	for began := time.Now(); r.db.Stats().Watchers != n; time.Sleep(time.Millisecond) {
+	for began := time.Now(); r.db.Stats().Watchers != n; runtime.Gosched() {
 		if time.Since(began) > 20*time.Second {
 			r.t.Fatalf("%d watch, want %d", r.db.Stats().Watchers, n)
 		}
