@@ -35,7 +35,7 @@ func (l *Log) takeBack(batch []byte, n int, full error) error {
 		l.left = l.end.Offset + int64(n)
 		err := l.clearLeft()
 		if disk.IsFull(err) && l.err == nil && onlyZeros(batch[n:]) {
-			return l.fail(err)
+			return l.fail(full) // not ErrFull: the batch may be there
 		}
 		if l.err != nil {
 			return l.err

@@ -107,7 +107,7 @@ func TestAWholeBatchThatCannotBeClearedIsAFailedDisk(t *testing.T) {
 	fs := memdisk.New()
 	l, _ := newLog(t, testOptions(fs))
 	fs.Fail(fullAfter(600, 1))
-	if _, err := l.Append(batchOf("whole" + strings.Repeat("\x00", 1400))); !errors.Is(err, ErrFailed) {
+	if _, err := l.Append(batchOf("whole" + strings.Repeat("\x00", 1400))); !errors.Is(err, ErrFailed) || errors.Is(err, ErrFull) {
 		t.Errorf("got %v, want ErrFailed", err)
 	}
 }
