@@ -60,23 +60,28 @@ const maxEarly = 1 << 30
 // group has stored is read from the batch; only a value that has changed since the
 // operation was submitted is read from the disk here.
 func (o *ValueRead) Decide(tx *commit.Tx) error {
-	e, err := o.lookup.entry(tx, false)
-	if err != nil {
-		return err
-	}
-	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
-		return err
-	}
-	if !e.Live(tx.Now()) {
-		return ErrNotFound
-	}
-	val, err := o.lookup.value(tx, e, &o.early)
+	_, val, err := o.lookup.read(tx, &o.Conditions, &o.early)
 	if err != nil {
 		return err
 	}
 	o.Value = valueOf(&val, tx.Now())
 	o.Value.Data = append([]byte(nil), val.Data...)
 	return nil
+}
+
+// read returns the entry and the value of a key for which the conditions hold.
+func (l *lookup) read(tx *commit.Tx, c *Conditions, early *kvlog.Value) (e *commit.ValueEntry, val kvlog.Value, err error) {
+	if e, err = l.entry(tx, false); err != nil {
+		return nil, val, err
+	}
+	if err := l.check(tx, e, c); err != nil {
+		return nil, val, err
+	}
+	if !e.Live(tx.Now()) {
+		return nil, val, ErrNotFound
+	}
+	val, err = l.value(tx, e, early)
+	return e, val, err
 }
 
 // value returns the value that a key has, as the transaction stored it, or as it was

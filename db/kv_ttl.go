@@ -52,17 +52,7 @@ func (o *ValueTTL) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err
 	}
-	e, err := o.lookup.entry(tx, false)
-	if err != nil {
-		return err
-	}
-	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
-		return err
-	}
-	if !e.Live(tx.Now()) {
-		return ErrNotFound
-	}
-	val, err := o.lookup.value(tx, e, &o.early)
+	e, val, err := o.lookup.read(tx, &o.Conditions, &o.early)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,8 @@
 package handlers
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"io"
 	"net/http"
 	"strconv"
 	"unicode/utf8"
@@ -13,30 +11,16 @@ import (
 // parseJSON takes a batch apart that is an array of objects. It is read as a stream
 // of tokens: no tree of values is built.
 func (b *batch) parseJSON(body []byte) error {
-	if err := checkJSONText(body); err != nil {
-		return err
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	t, err := d.Token()
+	d, err := openJSON(body, '[', `the JSON of a batch must be an array such as [{"method":"POST","path":"counter/a"}]`)
 	if err != nil {
-		return badJSON(err)
-	}
-	if t != json.Delim('[') {
-		return badRequest(`the JSON of a batch must be an array such as [{"method":"POST","path":"counter/a"}]`)
+		return err
 	}
 	for n := 0; d.More(); n++ {
 		if err := b.jsonItem(d, n); err != nil {
 			return err
 		}
 	}
-	if _, err := d.Token(); err != nil { // the closing bracket
-		return badJSON(err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return badRequest("there is something behind the JSON array in the body")
-	}
-	return nil
+	return closeJSON(d)
 }
 
 // jsonItem reads one call.

@@ -62,17 +62,9 @@ func mediaType(contentType string) string {
 // parseJSON takes a JSON object apart. A number may be a string too; nothing else
 // is converted: a flag has to be true or false, and what is text a string.
 func (p *params) parseJSON(body []byte) error {
-	if err := checkJSONText(body); err != nil {
-		return err
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	t, err := d.Token()
+	d, err := openJSON(body, '{', `the JSON in the body must be an object such as {"n":5}`)
 	if err != nil {
-		return badJSON(err)
-	}
-	if t != json.Delim('{') {
-		return badRequest(`the JSON in the body must be an object such as {"n":5}`)
+		return err
 	}
 	for d.More() {
 		t, err := d.Token()
@@ -90,11 +82,34 @@ func (p *params) parseJSON(body []byte) error {
 			return err
 		}
 	}
-	if _, err := d.Token(); err != nil { // the closing brace
+	return closeJSON(d)
+}
+
+// openJSON reads the first token of a body, which must be that delimiter; else the
+// refusal says otherwise.
+func openJSON(body []byte, first json.Delim, otherwise string) (*json.Decoder, error) {
+	if err := checkJSONText(body); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	t, err := d.Token()
+	if err != nil {
+		return nil, badJSON(err)
+	}
+	if t != first {
+		return nil, badRequest("%s", otherwise)
+	}
+	return d, nil
+}
+
+// closeJSON reads the closing delimiter, behind which there must be nothing.
+func closeJSON(d *json.Decoder) error {
+	if _, err := d.Token(); err != nil {
 		return badJSON(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return badRequest("there is something behind the JSON object in the body")
+		return badRequest("there is something behind the JSON in the body")
 	}
 	return nil
 }
