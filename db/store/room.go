@@ -25,7 +25,8 @@ import (
 //	        and gets ErrFull if none can be made; calls that free go on (deletes,
 //	        unlocks, moves)
 //	last    the same, but deletes leave the room that compaction needs to free a
-//	        segment, as long as some segment is worth it
+//	        segment, as long as some segment is worth it; nearly all until that is
+//	        known
 //
 // A call that lacks room is handed to one of two keepers, goroutines that make room
 // and submit the call again: one for the log, one for the tables. The keeper of the
@@ -45,8 +46,9 @@ type room struct {
 	s *Store
 
 	// Of the batch that is being decided; used by the leader.
-	short, last   bool // something is to be prepared; there is no segment ready after this one
-	free, reserve int  // bytes that a batch may take, without and with what is held back
+	short, last   bool   // something is to be prepared; there is no segment ready after this one
+	free, reserve int    // bytes that a batch may take, without and with what is held back
+	entered       uint64 // the last segment for which keep was set
 
 	mu        sync.Mutex     // guards what follows
 	forLog    []*commit.Call // calls that lack room in the log
@@ -77,7 +79,13 @@ func newRoom(s *Store) *room {
 // Begin notes what a batch may take.
 func (r *room) Begin() (reserve int) {
 	// Read before the room, which may grow in between.
-	r.short, r.last = r.s.Log.NeedsPrepare(), r.s.Log.Last()
+	r.short = r.s.Log.NeedsPrepare()
+	segment, size := r.s.Log.LastRoom()
+	if r.last = size > 0; r.last && segment != r.entered {
+		// Until compaction knows what it needs it may be nearly all.
+		r.entered = segment
+		r.keep.Store(size - r.worthwhile(0))
+	}
 	r.free, r.reserve = r.s.Log.Room(false), r.s.Log.Room(true)
 	return r.reserve
 }
@@ -300,8 +308,8 @@ func (r *room) spend(least int64) bool {
 		s.o.Log.Error("the segments cannot be compared for compaction", "err", err)
 		return false
 	}
-	r.keep.Store(0)
 	if !ok {
+		r.keep.Store(0)
 		return false
 	}
 	moved := moveSize(int(max(victim.Live, 0)))

@@ -28,6 +28,18 @@ func (l *Log) Last() bool {
 	return l.next == nil && !l.reserved
 }
 
+// LastRoom returns the number of the active segment and how many bytes of batches fit
+// into it in all, if the log has nowhere to go on behind it; else 0. Any goroutine may
+// call it.
+func (l *Log) LastRoom() (segment uint64, size int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next != nil || l.reserved {
+		return 0, 0
+	}
+	return l.active.number, l.active.room(pageSize)
+}
+
 // Prepare makes the next segment, if there is none ready or a small one, and
 // reserves the one behind it. It returns once the segment is durable. On a full disk it does what
 // it can and returns an error that disk.IsFull recognises: it can be called again.
