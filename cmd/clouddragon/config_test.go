@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -29,28 +28,6 @@ func TestShippedConfigIsTheDefaults(t *testing.T) {
 	}
 	if !reflect.DeepEqual(c, Defaults()) {
 		t.Errorf("config.yml sets %+v, want the defaults %+v", c, Defaults())
-	}
-}
-
-// TestShippedConfigShowsEveryKey uncomments config.yml's examples and reads it again.
-func TestShippedConfigShowsEveryKey(t *testing.T) {
-	src, err := os.ReadFile("../../config.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var keys []string
-	d, err := readYAML("config.yml", src, false, mapping(keysOf(new(Config))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, key := range []string{"listen", "data", "token", "tokens", "tokens_file", "socket.mode", "socket.group", "tls.cert", "tls.key",
-		"limits.value", "limits.dur", "limits.wait", "limits.waiters", "log.segment", "log.garbage", "log.audit"} {
-		if d.at[key] == nil {
-			keys = append(keys, key)
-		}
-	}
-	if keys != nil {
-		t.Errorf("config.yml does not set %v", keys)
 	}
 }
 

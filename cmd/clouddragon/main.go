@@ -22,21 +22,23 @@ import (
 // Exit codes. The Go runtime itself ends with 2, so that is none of them.
 const (
 	exitOK     = 0
-	exitFailed = 1  // it did not start, or the disk failed; verify: damage
+	exitFailed = 1  // whatever has no code of its own
 	exitUsage  = 64 // a bad flag or command
 	exitConfig = 78 // a bad configuration
 )
 
-const usage = `usage: clouddragon [-config FILE]         serve
-       clouddragon lock NAME COMMAND...   run a command under a lock (more with -help)
-       clouddragon status                 who holds which lock, and who waits (more with -help)
-       clouddragon backup -o FILE         store a copy of a running server (more with -help)
-       clouddragon restore -data DIR FILE make a data directory of a backup (more with -help)
-       clouddragon verify DIR             check a data directory, of a stopped server or a copy
+const usage = `usage: clouddragon [-config FILE]           serve
+       clouddragon lock NAME COMMAND...     run a command under a lock
+       clouddragon status                   who holds which lock, and who waits
+       clouddragon backup -o FILE           store a copy of a running server
+       clouddragon restore -data DIR FILE   make a data directory of a backup
+       clouddragon verify DIR               check a data directory, of a stopped server or a copy
+       clouddragon config -check FILE       check a configuration, or print it with -print
+
+Each command has -help.
 
 flags:
-  -config FILE  the configuration; without it ./config.yml
-  -data DIR     of verify: the same as DIR
+  -config FILE  the configuration (default ./config.yml)
   -version      print the version and exit
   -help         print this and exit
 
@@ -49,8 +51,8 @@ signals:
   HUP        read the tokens and the TLS certificate anew
 
 exit codes:
-  0   stopped, or verify found no damage
-  1   it could not start, the disk failed, or verify found damage
+  0   stopped by a signal
+  1   it could not start, or the disk failed
   64  a bad flag or command
   78  a bad configuration
 `
@@ -91,6 +93,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return restore(args[1:], stdout, stderr)
 		case "verify":
 			return verify(args[1:], stdout, stderr)
+		case "config":
+			return configure(args[1:], stdout, stderr)
 		}
 	}
 	flags := newFlags("clouddragon")

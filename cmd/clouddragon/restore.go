@@ -28,6 +28,9 @@ flags:
   -skip N    move every sequence in the backup on by N
   -help      print this and exit
 
+environment:
+  none
+
 exit codes:
   0   restored
   1   the backup or the directory is not good, or the disk failed

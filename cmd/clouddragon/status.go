@@ -36,6 +36,7 @@ environment:
 
 exit codes:
   0   the server is healthy
+  1   its answer cannot be printed
   64  a bad flag, or something that the server refuses as malformed
   69  no answer from the server, or it is not healthy
   77  the token is refused

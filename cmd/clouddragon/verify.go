@@ -9,12 +9,30 @@ import (
 	"clouddragon/internal/disk"
 )
 
+const verifyUsage = `usage: clouddragon verify DIR
+
+Checks every file of a data directory that no server uses, and prints each damage
+and where it is. Nothing is changed.
+
+flags:
+  -data DIR  the same as DIR
+  -help      print this and exit
+
+environment:
+  none
+
+exit codes:
+  0   no damage
+  1   damage, or the directory cannot be read or is in use
+  64  a bad flag
+`
+
 // verify checks a data directory that no server uses, prints each damage on a
 // line, then a summary, and returns the exit code.
 func verify(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("clouddragon verify")
 	dir := flags.String("data", "", "")
-	if code, done := parse(flags, args, usage, stdout, stderr); done {
+	if code, done := parse(flags, args, verifyUsage, stdout, stderr); done {
 		return code
 	}
 	dirs := flags.Args()
@@ -22,7 +40,7 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		dirs = append(dirs, *dir)
 	}
 	if len(dirs) != 1 {
-		fmt.Fprintf(stderr, "clouddragon verify: want one data directory, got %d\n%s", len(dirs), usage)
+		fmt.Fprintf(stderr, "clouddragon verify: want one data directory, got %d\n%s", len(dirs), verifyUsage)
 		return exitUsage
 	}
 	*dir = dirs[0]

@@ -3,6 +3,7 @@
 package units
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -72,7 +73,10 @@ func FormatDuration(d time.Duration) string {
 			return strconv.FormatInt(int64(d/unit.size), 10) + unit.suffix
 		}
 	}
-	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
+	if d == 0 {
+		return "0s"
+	}
+	return strings.TrimRight(fmt.Sprintf("%d.%09d", d/time.Second, d%time.Second), "0") + "s"
 }
 
 // sizes are the units of sizes, the largest first.

@@ -34,6 +34,7 @@ func TestDurationsAreWrittenShort(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		24 * time.Hour: "24h", 10 * time.Minute: "10m", 90 * time.Minute: "90m", 30 * time.Second: "30s",
 		500 * time.Millisecond: "500ms", 20 * time.Hour: "20h", time.Hour + time.Second: "3601s", 0: "0s", 1500 * time.Microsecond: "0.0015s", 876000 * time.Hour: "876000h",
+		31622400*time.Second + 1: "31622400.000000001s", math.MaxInt64: "9223372036.854775807s",
 	} {
 		if got := FormatDuration(d); got != want {
 			t.Errorf("%v reads %q, want %q", d, got, want)
