@@ -40,7 +40,7 @@ var openAPI = sync.OnceValues(func() ([]byte, error) {
 	}
 	doc := object{
 		"openapi":  "3.0.3",
-		"info":     object{"title": "Cloud Dragon", "version": "0.1.0", "description": "Sequences, counters, values, locks and rates. docs/api.md tells the rules."},
+		"info":     object{"title": "Cloud Dragon", "version": "0.2.0", "description": "Sequences, counters, values, locks and rates. docs/api.md tells the rules."},
 		"paths":    paths,
 		"security": []any{object{"bearer": []any{}}, object{"basic": []any{}}, object{}},
 		"components": object{"securitySchemes": object{
