@@ -1,6 +1,8 @@
 # Bare make prints what there is to run.
 
 VERSION  := $(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1)
+# When the commit was made: what is built for others carries that time.
+EPOCH    := $(shell git log -1 --format=%ct 2>/dev/null || date -u -d "$$(sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -n 1)" +%s)
 PREFIX   := /usr/local
 FUZZTIME := 20s
 # Of make crash: states of a simulated disk, kills, power cuts, and operations checked for linearizability.
@@ -13,6 +15,7 @@ DAMAGE   := 50
 PLANT    := .
 SOAK     := 10m
 KEYS     := 10000000
+PACK      = VERSION='$(VERSION)' SOURCE_DATE_EPOCH=$(EPOCH)
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -71,16 +74,12 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
-install: build ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its user; a config that is there stays
-	install -D -m 755 bin/clouddragon $(DESTDIR)$(PREFIX)/bin/clouddragon
-	install -D -m 644 cmd/clouddragon/clouddragon.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/clouddragon.conf
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for u in clouddragon.service clouddragon-backup.service clouddragon-backup.timer; do \
-		sed 's|/usr/local|$(PREFIX)|' cmd/clouddragon/$$u > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$u || exit 1; \
-	done
-	test -n "$(DESTDIR)" || systemd-sysusers $(PREFIX)/lib/sysusers.d/clouddragon.conf
-	test -e $(DESTDIR)/etc/clouddragon/config.yml || { \
-		install -D -m 640 config.yml $(DESTDIR)/etc/clouddragon/config.yml && \
-		{ test -n "$(DESTDIR)" || chgrp clouddragon /etc/clouddragon/config.yml; }; }
+install: ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its user; a config that is there stays
+	$(PACK) internal/packaging/stage.sh "$$(go env GOHOSTARCH)" bin/stage/install
+	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' bin/stage/install/install.sh
 
-.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install
+dist: ## bin/dist: tarballs for linux/amd64 and linux/arm64, and SHA256SUMS
+	rm -rf bin/dist bin/stage
+	$(PACK) internal/packaging/dist.sh amd64 arm64
+
+.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install dist

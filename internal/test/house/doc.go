@@ -35,6 +35,7 @@ var imports = []struct {
 		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/logqueue", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
 	}},
 	{"bench", nil},
+	{"internal/packaging/man", nil},
 	{"internal/test/memdisk", []string{"internal/disk"}},
 	{"internal/test/crashtest", nil},
 	{"internal/test/planted", nil},
