@@ -29,6 +29,7 @@ var (
 // acknowledged is there, nothing else but what was on its way, and all goes on
 // from there. Recovery itself is cut off in the same manner, three deep.
 func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
 	c := &crasher{t: t, want: 10_000, seed: *crashSeed}
 	if testing.Short() || underRace {
 		c.want = 1_000

@@ -48,6 +48,7 @@ func (f fault) may(op memdisk.Op) bool {
 // error is one that is documented, nothing stays open, and neither a restart nor
 // a power cut, nor a power cut during the restart, loses what was acknowledged.
 func TestEveryDiskCallFailsOnce(t *testing.T) {
+	t.Parallel()
 	c := &crasher{t: t, rnd: rand.New(rand.NewPCG(1, 2)), o: tiny(nil, newTestClock())}
 	c.o.Segment, c.o.CheckpointEvery = 8<<10, 4<<10
 	f := &faulty{crasher: c, kinds: make(map[memdisk.Kind]int)}

@@ -14,11 +14,11 @@ func TestLockIsRenewedUntilTheCommandEnds(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s := lockCommand(t, f.url, "-dur", "3", "n", "sh", "-c", "echo begun; read x; exit 7")
+	s := lockCommand(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 7")
 	in := s.input()
 	s.begin()
 	s.says("begun")
-	f.renewed(t, 5) // longer than the lock lasts
+	f.renewed(t, 4) // longer than the lock lasts
 	if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, "n")); code != http.StatusOK || !strings.Contains(body, `"token":1,`) {
 		t.Errorf("while the command runs: %d %s", code, body)
 	}
@@ -240,13 +240,13 @@ func TestLockSurvivesAStop(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s := lockCommand(t, f.url, "-dur", "3", "n", "sh", "-c", "echo begun; read x; exit 3")
+	s := lockCommand(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 3")
 	in := s.input()
 	s.begin()
 	s.says("begun")
 	s.send(syscall.SIGTSTP)
 	s.stops() // and so has the command
-	f.renewed(t, 5)
+	f.renewed(t, 4)
 	s.send(syscall.SIGCONT)
 	if err := in.Close(); err != nil {
 		t.Error(err)

@@ -149,7 +149,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m := newTerminal(t)
 	shell := m.run(f.url, "bash", "--norc", "--noprofile", "--noediting", "-i")
 	m.shows("ready$ ")
-	lock := program + " lock -dur 3 n "
+	lock := program + " lock -dur 6 n "
 
 	// Stopped, it holds its lock; then it goes on in the foreground.
 	m.types(lock + "bash -c 'echo begun; read x; echo got-$x; exit 3'\n")
@@ -157,7 +157,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m.types("\x1a")
 	m.shows("Stopped")
 	m.shows("ready$ ")
-	f.renewed(t, 5)
+	f.renewed(t, 4)
 	m.types("fg\n")
 	m.types("hello\n")
 	m.shows("got-hello")
@@ -197,12 +197,12 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 
 	// Stopped while it waits: the command starts when the job goes on.
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "5\n")
-	m.types(program + " lock -dur 3 -wait 1h n sh -c 'echo star\"\"ted'\n")
+	m.types(program + " lock -dur 6 -wait 1h n sh -c 'echo star\"\"ted'\n")
 	p.waits("lock", 1)
 	m.types("\x1a")
 	m.shows("Stopped")
 	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?id=other", http.StatusNoContent, "")
-	f.renewed(t, 5)
+	f.renewed(t, 2)
 	if strings.Contains(m.seen[m.next:], "started") {
 		t.Error("the command was started in a job that is stopped")
 	}

@@ -277,6 +277,7 @@ func TestEveryCallMayFail(t *testing.T) {
 		dies  bool // the process, right after that call
 	}{{syscall.EIO, false}, {syscall.EIO, true}, {syscall.ENOSPC, false}, {memdisk.Short(700, syscall.EIO), true}} {
 		t.Run(fmt.Sprintf("%v dies=%v", tc.cause, tc.dies), func(t *testing.T) {
+			t.Parallel()
 			rnd := rand.New(rand.NewPCG(3, 4))
 			failed, met := true, 0
 			for n := 1; failed; n++ {

@@ -225,6 +225,7 @@ func TestCrowdsStayWithinMemory(t *testing.T) {
 // and takes as many connections as are left.
 func TestFewDescriptorsAreEnough(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	o := setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles, files: 64}
 	const keys = 600 // four a segment
 	value := func(i int) string { return strconv.Itoa(i) + strings.Repeat("v", 14<<10) }

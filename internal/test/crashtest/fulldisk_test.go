@@ -75,6 +75,7 @@ func wholeOrNot(t *testing.T, c *client, target, value string) {
 // and starts it there, and makes room again.
 func TestFullDiskRefusesWritesAndKeepsTheRest(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	onEach(t, fullDisk)
 }
 
@@ -186,6 +187,7 @@ const givenBackWithin = 3 * time.Second
 // some, and wants a third of their bytes back, each write within givenBackWithin.
 func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	onEach(t, givesBack)
 }
 
@@ -242,6 +244,7 @@ func givesBack(t *testing.T, fs fileSystem) {
 // TestStalledDiskMakesWritesWaitAndReadsNot freezes the file system for a while.
 func TestStalledDiskMakesWritesWaitAndReadsNot(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	v := newVolume(t, ext4, 128)
 	s := serve(t, setup{binary: *binary, data: filepath.Join(v.dir, "data")})
 	c := &client{addr: s.addr}

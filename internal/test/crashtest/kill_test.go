@@ -25,8 +25,10 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 // on write, while copies share the blocks of the data directory.
 func TestKillLosesNothingWhereWritesAreCopied(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	for _, fs := range []fileSystem{xfs, btrfs} {
 		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
 			v := newVolume(t, fs, 300)
 			kills(t, filepath.Join(v.dir, "data"), max(1, *rounds/4))
 		})

@@ -14,12 +14,16 @@ import (
 var (
 	binary = flag.String("binary", "", "the program to test; without it, it is built")
 	seed   = flag.Uint64("seed", 0, "what the choices follow from; 0: another one each time")
-	rounds = flag.Int("rounds", 20, "how often the server is killed")
-	cuts   = flag.Int("cuts", 200, "how often the power is cut")
+	rounds = flag.Int("rounds", 10, "how often the server is killed")
+	cuts   = flag.Int("cuts", 50, "how often the power is cut")
 	ops    = flag.Int("ops", 6000, "operations whose history is checked for linearizability")
 )
 
 func TestMain(m *testing.M) {
+	// Most tests wait for other processes and for the disk, so several run at once. -parallel overrides it.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
 	flag.Parse()
 	if *seed == 0 {
 		*seed = uint64(time.Now().UnixNano())

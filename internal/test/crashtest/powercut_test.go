@@ -99,7 +99,7 @@ func TestPowerCutWhileTheDirectoryIsMade(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, ext4, 256)
 	rng := rand.New(rand.NewPCG(*seed, 3))
-	for n := range atMost(max(*cuts/25, 4), 2) {
+	for n := range atMost(max(*cuts/25, 3), 2) {
 		o := setup{binary: *binary, data: filepath.Join(v.dir, strconv.Itoa(n)), config: smallFiles}
 		for range 1 + rng.IntN(deepest) {
 			cutWhileStarting(t, v, o, rng.Int64N(200))

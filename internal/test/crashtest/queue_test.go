@@ -166,6 +166,7 @@ func inOrder(t *testing.T, s *server, q *queueOf) {
 // TestStopAnswersWhoeverWaits ends the server while clients wait for locks.
 func TestStopAnswersWhoeverWaits(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	s := serve(t, setup{binary: *binary, data: filepath.Join(t.TempDir(), "data")})
 	c := &client{addr: s.addr}
 	defer c.close()

@@ -13,8 +13,12 @@ import (
 // runs, shares the blocks of the data directory: overwriting them needs room.
 func TestFullDiskWithASharedCopyGoesOn(t *testing.T) {
 	begin(t)
+	t.Parallel()
 	for _, fs := range []fileSystem{xfs, btrfs} {
-		t.Run(fs.name, func(t *testing.T) { sharedCopy(t, newVolume(t, fs, 300)) })
+		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
+			sharedCopy(t, newVolume(t, fs, 300))
+		})
 	}
 }
 

@@ -49,7 +49,10 @@ var (
 // onEach runs a test on every file system.
 func onEach(t *testing.T, test func(t *testing.T, fs fileSystem)) {
 	for _, fs := range fileSystems {
-		t.Run(fs.name, func(t *testing.T) { test(t, fs) })
+		t.Run(fs.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, fs)
+		})
 	}
 }
 
