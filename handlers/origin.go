@@ -36,7 +36,7 @@ func (s *server) checkOrigin(c *call) error {
 // forAnyPage reports whether a page of any site may ask for this.
 func (c *call) forAnyPage() bool {
 	get := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
-	return get && (c.api == Healthz || c.r.URL.Path == "/")
+	return get && (c.api == Healthz || c.api == Page)
 }
 
 func forbidden(format string, args ...any) error {

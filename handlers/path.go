@@ -22,6 +22,9 @@ func (c *call) locate(u *url.URL) {
 		path, escaped = u.Path, false
 	}
 	switch path {
+	case "/":
+		c.api = Page
+		return
 	case "/healthz":
 		c.api = Healthz
 		return
@@ -105,6 +108,8 @@ func (e *endpoint) paths(acc, id string) []string {
 		return all
 	case api == Accounts:
 		return []string{"/db"}
+	case api == Page:
+		return []string{"/"}
 	case api == OpenAPI:
 		return []string{"/openapi.json"}
 	case api == Batch, api == Events:

@@ -9,6 +9,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,6 +70,7 @@ const (
 	List
 	Accounts
 	Events
+	Page
 	Healthz
 	Backup
 	OpenAPI
@@ -90,6 +92,7 @@ var apiNames = [...]string{
 	List:     "list",
 	Accounts: "accounts",
 	Events:   "events",
+	Page:     "page",
 	Healthz:  "healthz",
 	Backup:   "backup",
 	OpenAPI:  "openapi",
@@ -148,6 +151,7 @@ var endpoints = []endpoint{
 	{api: Accounts, method: "GET", params: []string{"after", "limit"}, serve: listAccounts},
 	{api: Events, method: "GET", params: []string{"api", "prefix"}, serve: sendEvents, waits: true},
 
+	{api: Page, method: "GET", serve: getPage},
 	{api: Healthz, method: "GET", serve: getHealth, quick: true},
 	{api: Healthz, method: "OPTIONS", serve: getHealth},
 	{api: Backup, method: "GET", serve: getBackup, waits: true},
@@ -184,25 +188,12 @@ func New(o Options) http.Handler {
 	if s.tokens == nil {
 		s.tokens = new(Tokens)
 	}
-	if s.limits.Value == 0 {
-		s.limits.Value = 8 << 20
-	}
-	s.memory = newMemory(s.limits.Value)
-	if s.limits.Dur == 0 {
-		s.limits.Dur = 24 * time.Hour
-	}
-	if s.limits.Batch == 0 {
-		s.limits.Batch = 10_000
-	}
-	if s.limits.Backup == 0 {
-		s.limits.Backup = 6 * time.Hour
-	}
-	if s.limits.Replay == 0 {
-		s.limits.Replay = 24 * time.Hour
-	}
-	if s.limits.Wait == 0 {
-		s.limits.Wait = 10 * time.Minute
-	}
+	l := &s.limits
+	l.Value = cmp.Or(l.Value, 8<<20)
+	l.Dur, l.Wait = cmp.Or(l.Dur, 24*time.Hour), cmp.Or(l.Wait, 10*time.Minute)
+	l.Batch, l.Replay = cmp.Or(l.Batch, 10_000), cmp.Or(l.Replay, 24*time.Hour)
+	l.Backup = cmp.Or(l.Backup, 6*time.Hour)
+	s.memory = newMemory(l.Value)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

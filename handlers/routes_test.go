@@ -92,7 +92,7 @@ func TestBadNamesAreRefused(t *testing.T) {
 func TestWhatIsNotExactlyARouteIs404(t *testing.T) {
 	r := newRig(t, nil)
 	for _, target := range []string{
-		"/", "//", "/db/", "/db/1", "/db/1/", "/db/1/munlock", "/db/1/sequence/",
+		"//", "/db/", "/db/1", "/db/1/", "/db/1/munlock", "/db/1/sequence/",
 		"/db//sequence/a", "//db/1/sequence/a", "/db/1//sequence/a", "/db/1/sequence//a",
 		"/db/1/sequence/a/", "/db/1/sequence/a/b", "/db/1/sequence/a//",
 		"/db/1/Sequence/a", "/db/1/seq%75ence/a", "/DB/1/sequence/a", "/%64b/1/sequence/a",

@@ -23,7 +23,7 @@ func basic(user, password string) string {
 	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-func TestOnlyHealthNeedsNoToken(t *testing.T) {
+func TestOnlyHealthAndThePageNeedNoToken(t *testing.T) {
 	r := newRig(t, guarded)
 	for _, auth := range []string{
 		"X-Nothing: 1", bear("al"), bear("alll"), bear("ALL"), bear(""), "Authorization: Bearer", "Authorization: all",
@@ -43,6 +43,7 @@ func TestOnlyHealthNeedsNoToken(t *testing.T) {
 			}
 		}
 		r.want(200, "ok\n", "GET", "/healthz", auth)
+		r.want(200, string(page), "GET", "/", auth)
 	}
 	r.want(404, "*", "GET", "/db/shop/sequence/a", bear("all"))
 }

@@ -1,0 +1,54 @@
+package handlers
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // the page
+	"encoding/base64"
+	"net/http"
+)
+
+// page is the status page: one file with its own style and script. It has no data, so
+// everybody may have it. Its script asks for the data, with a token where one is needed.
+//
+//go:embed page.html
+var page []byte
+
+var (
+	textHTML     = []string{"text/html; charset=utf-8"}
+	noReferrer   = []string{"no-referrer"}
+	sameSiteOnly = []string{"same-origin"}
+	pagePolicy   = []string{contentPolicy(page)}
+)
+
+// contentPolicy lets a page run its own style and script, ask its own server, and nothing
+// else: what is stored there can do no harm even if it came to be markup.
+func contentPolicy(page []byte) string {
+	return "default-src 'none'; connect-src 'self'; img-src data:" +
+		"; style-src " + hashOf(page, "<style>", "</style>") +
+		"; script-src " + hashOf(page, `<script type="module">`, "</script>") +
+		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'" +
+		"; require-trusted-types-for 'script'; trusted-types 'none'"
+}
+
+// hashOf names what stands between two tags, as a Content-Security-Policy does.
+func hashOf(page []byte, from, to string) string {
+	_, rest, found := bytes.Cut(page, []byte(from))
+	text, _, ended := bytes.Cut(rest, []byte(to))
+	if !found || !ended {
+		panic("handlers: page.html has no " + from)
+	}
+	sum := sha256.Sum256(text)
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// GET /
+func getPage(_ *server, c *call) error {
+	h := c.w.Header()
+	h["Content-Security-Policy"] = pagePolicy
+	h["Cross-Origin-Opener-Policy"] = sameSiteOnly
+	h["Referrer-Policy"] = noReferrer
+	h["X-Content-Type-Options"] = noSniff
+	c.status, c.ctype, c.body = http.StatusOK, textHTML, page
+	return nil
+}
