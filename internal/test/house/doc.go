@@ -36,6 +36,7 @@ var imports = []struct {
 	}},
 	{"bench", nil},
 	{"internal/packaging/man", nil},
+	{"internal/test/browser", nil},
 	{"internal/test/memdisk", []string{"internal/disk"}},
 	{"internal/test/crashtest", nil},
 	{"internal/test/planted", nil},
