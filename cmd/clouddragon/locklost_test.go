@@ -256,7 +256,8 @@ func TestLockSurvivesAStop(t *testing.T) {
 	p.stop()
 }
 
-// killedCommand says once that it stops: both of the other processes may send TERM.
+// killedCommand says once that it stops: TERM may come several times. Its child
+// ignores TERM and keeps stdout open.
 const killedCommand = "sh -c \"trap '' TERM; echo child; exec sleep 1000\" & trap 'trap \"\" TERM; echo stopped; exit' TERM; read x; echo begun; while :; do read x || sleep 0.01; done"
 
 func TestLockWhoseFrontIsKilledEndsTheCommand(t *testing.T) {

@@ -19,7 +19,9 @@
 //   - If the front ends, the keeper ends the command. The command and all that it
 //     started descend from the keeper.
 //   - If the keeper ends, the kernel sends TERM to the command (PDEATHSIG), and
-//     hands the keeper's descendants to the front. The front ends them.
+//     hands the keeper's descendants to the front. The front ends them. The command
+//     may get TERM several times: the kernel sends it whenever a thread of the keeper
+//     ends and hands the command to the next one, and the front sends it to the group.
 //
 // Both are child subreapers, so that a process whose parent has ended stays below
 // the keeper or the front and can be found. PDEATHSIG alone would reach the command
