@@ -219,8 +219,8 @@ type Stats struct {
 	Commits        uint64
 	Locks, Mutexes lease.Stats
 	Retries        RetryStats
-	Watchers       int64 // who watch something or listen to events
-	Stopped        bool  // the disk failed
+	Watch          WatchStats
+	Stopped        bool // the disk failed
 	// BackedUp is the moment of the last backup that was written whole; zero: none
 	// was since Open.
 	BackedUp time.Time
@@ -239,7 +239,7 @@ func (d *DB) Stats() Stats {
 		Commits:  d.writer.Commits(),
 		Locks:    d.locks.stats(),
 		Mutexes:  d.mutexes.Stats(),
-		Watchers: d.watchers.n.Load(),
+		Watch:    d.watchStats(),
 		Stopped:  d.Err() != nil,
 		Retries:  d.retries.stats(),
 	}

@@ -72,13 +72,21 @@ func (s *Stream) give(e *Event) {
 	}
 	s.mu.Lock()
 	if len(s.events) == streamEvents {
-		s.events, s.lost = nil, true
+		s.lose()
 	}
 	if !s.lost {
 		s.events = append(s.events, *e)
 	}
 	s.mu.Unlock()
 	wakeStream(s)
+}
+
+// lose ends the stream because it fell behind. The lock of s is held.
+func (s *Stream) lose() {
+	if !s.lost {
+		s.hub.lost.Add(1)
+	}
+	s.events, s.lost = nil, true
 }
 
 func wakeStream(s *Stream) {
@@ -101,13 +109,16 @@ func (s *Stream) Close() {
 		h.ends, h.ending = nil, nil
 	}
 	h.mu.Unlock()
+	h.open.Add(-1)
 	h.d.watchers.end()
 }
 
 // eventHub has all streams.
 type eventHub struct {
 	d    *DB
-	n    atomic.Int64 // accounts in which somebody listens
+	n    atomic.Int64  // accounts in which somebody listens
+	open atomic.Int64  // streams
+	lost atomic.Uint64 // streams that fell behind, ever
 	wake chan struct{}
 	done chan struct{} // closed once run has ended
 	stop chan struct{}
@@ -138,6 +149,7 @@ func (d *DB) Listen(acc string, kind ListKind, all bool, prefix string) (*Stream
 		return nil, err
 	}
 	h := d.events
+	h.open.Add(1)
 	s := &Stream{hub: h, acc: acc, kind: kind, all: all, prefix: prefix, began: d.store.Clock.Now(), wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	s.since = h.last
@@ -265,7 +277,7 @@ func (h *eventHub) deliver() {
 		for _, s := range streams {
 			if flood {
 				s.mu.Lock()
-				s.events, s.lost = nil, true
+				s.lose()
 				s.mu.Unlock()
 				wakeStream(s)
 			}

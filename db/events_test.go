@@ -111,7 +111,13 @@ func TestSlowStreamIsLost(t *testing.T) {
 		defer s.mu.Unlock()
 		return s.lost && len(s.events) == 0
 	})
+	if got, want := d.Stats().Watch, (WatchStats{Watchers: 1, Limit: d.watchers.limit, Streams: 1, Lost: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 	s.Close()
+	if got := d.Stats().Watch; got.Watchers != 0 || got.Streams != 0 || got.Lost != 1 {
+		t.Errorf("once it is closed: %+v", got)
+	}
 	if n := d.events.n.Load(); n != 0 || d.watchers.n.Load() != 0 {
 		t.Errorf("%d streams are left", n)
 	}

@@ -354,6 +354,9 @@ func TestDamageIsMetAndRebuilt(t *testing.T) {
 		t.Fatalf("damaged: %v; got %v", damaged, err)
 	}
 	awaitNames(t, d)
+	if got := d.Stats().Names; got.Rebuilding || got.Rebuilds != 1 || got.Told == 0 {
+		t.Errorf("the figures after it: %+v", got)
+	}
 	for _, kind := range listKinds[:5] {
 		if got := ids(t, d, ListRequest{Kind: kind, Acc: "acc", Limit: 9}); !slices.Equal(got, []string{"id"}) {
 			t.Errorf("kind %d: got %q", kind, got)

@@ -70,6 +70,18 @@ type watchers struct {
 	drainOnce sync.Once
 }
 
+// WatchStats are the figures of those who watch.
+type WatchStats struct {
+	Watchers int64  // who watch something or listen to events
+	Limit    int64  // so many may
+	Streams  int64  // of events, now
+	Lost     uint64 // streams that fell behind and were ended, ever
+}
+
+func (d *DB) watchStats() WatchStats {
+	return WatchStats{Watchers: d.watchers.n.Load(), Limit: d.watchers.limit, Streams: d.events.open.Load(), Lost: d.events.lost.Load()}
+}
+
 func newWatchers(limit int) *watchers {
 	return &watchers{limit: int64(limit), watched: make(map[watchKey]*watched), drained: make(chan struct{})}
 }

@@ -31,9 +31,9 @@ func (r *rig) ask(method, target string) <-chan reply {
 // watching waits until so many watch.
 func (r *rig) watching(n int64) {
 	r.t.Helper()
-	for began := time.Now(); r.db.Stats().Watchers != n; runtime.Gosched() {
+	for began := time.Now(); r.db.Stats().Watch.Watchers != n; runtime.Gosched() {
 		if time.Since(began) > 20*time.Second {
-			r.t.Fatalf("%d watch, want %d", r.db.Stats().Watchers, n)
+			r.t.Fatalf("%d watch, want %d", r.db.Stats().Watch.Watchers, n)
 		}
 	}
 }

@@ -33,8 +33,9 @@ func everything() *Metrics {
 		Locks: func() []Locks {
 			return []Locks{{"mlock", 1, 50, 2, 51, 52, 53, 3, 54, 55}, {"lock", 4, 60, 5, 61, 62, 63, 6, 64, 65}}
 		},
-		KV: func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
-
+		KV:      func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
+		Names:   func() Names { return Names{42, 43, 44, 45, true, 46, 47} },
+		Watch:   func() Watch { return Watch{48, 49, 56, 57} },
 		Dropped: func() uint64 { return 41 },
 	})
 	wait, handover := m.LockTimes()("lock")
@@ -104,6 +105,17 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_retries_replayed_total 39`,
 		`clouddragon_retries_mismatched_total 40`,
 		`clouddragon_log_lines_dropped_total 41`,
+		`clouddragon_names_runs 42`,
+		`clouddragon_names_pending 43`,
+		`clouddragon_names_memory_bytes 44`,
+		`clouddragon_names_disk_bytes 45`,
+		`clouddragon_names_rebuilding 1`,
+		`clouddragon_names_rebuilt 46`,
+		`clouddragon_names_rebuilds_total 47`,
+		`clouddragon_watchers 48`,
+		`clouddragon_watchers_limit 49`,
+		`clouddragon_event_streams 56`,
+		`clouddragon_event_streams_lost_total 57`,
 		`clouddragon_commits_total 1`,
 		`clouddragon_commit_operations_sum 8`,
 		`clouddragon_sync_duration_seconds_sum 0.003`,

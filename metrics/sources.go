@@ -13,6 +13,8 @@ type Sources struct {
 	Disk    func() (Disk, error) // an error leaves the metrics out of that scrape
 	Locks   func() []Locks
 	KV      func() KV
+	Names   func() Names
+	Watch   func() Watch
 	Dropped func() uint64 // lines of the server's own log that nobody read
 }
 
@@ -67,6 +69,23 @@ type KV struct {
 // Retries are the calls with an Idempotency-Key, ever.
 type Retries struct{ Kept, Replayed, Mismatched uint64 }
 
+// Names is the state of the index of names, which lists are made of.
+type Names struct {
+	Runs        int // sorted files
+	Pending     int // names in memory that are in none of them yet
+	MemoryBytes int64
+	DiskBytes   int64
+	Rebuilding  bool
+	Rebuilt     uint64 // names, of the last rebuild
+	Rebuilds    uint64
+}
+
+// Watch is the state of those who wait for changes.
+type Watch struct {
+	Watchers, Limit, Streams int64
+	Lost                     uint64 // streams of events, ever
+}
+
 // Watch adds the metrics of the sources. Call it once.
 func (m *Metrics) Watch(s Sources) {
 	if s.Storage != nil {
@@ -80,6 +99,12 @@ func (m *Metrics) Watch(s Sources) {
 	}
 	if s.KV != nil {
 		m.registry.MustRegister(always(s.KV, kvSeries))
+	}
+	if s.Names != nil {
+		m.registry.MustRegister(always(s.Names, nameSeries))
+	}
+	if s.Watch != nil {
+		m.registry.MustRegister(always(s.Watch, watchSeries))
 	}
 	if s.Dropped != nil {
 		m.registry.MustRegister(always(s.Dropped, droppedSeries))
@@ -166,6 +191,34 @@ var kvSeries = []series[KV]{
 		func(k KV) float64 { return float64(k.Retries.Replayed) }),
 	counter("retries_mismatched_total", "Writes refused since their Idempotency-Key stood for another request.",
 		func(k KV) float64 { return float64(k.Retries.Mismatched) }),
+}
+
+var nameSeries = []series[Names]{
+	gauge("names_runs", "Sorted files of the index of names.",
+		func(n Names) float64 { return float64(n.Runs) }),
+	gauge("names_pending", "Names that are in no sorted file of the index yet.",
+		func(n Names) float64 { return float64(n.Pending) }),
+	gauge("names_memory_bytes", "Memory of the index of names, except for the pending ones.",
+		func(n Names) float64 { return float64(n.MemoryBytes) }),
+	gauge("names_disk_bytes", "Size of the index of names on disk.",
+		func(n Names) float64 { return float64(n.DiskBytes) }),
+	gauge("names_rebuilding", "1 while the index of names is rebuilt and lists are refused, else 0.",
+		func(n Names) float64 { return one(n.Rebuilding) }),
+	gauge("names_rebuilt", "Names that the rebuild of the index has found so far, or that the last one found.",
+		func(n Names) float64 { return float64(n.Rebuilt) }),
+	counter("names_rebuilds_total", "Rebuilds of the index of names since the start.",
+		func(n Names) float64 { return float64(n.Rebuilds) }),
+}
+
+var watchSeries = []series[Watch]{
+	gauge("watchers", "Calls that wait for a change, and streams of events.",
+		func(w Watch) float64 { return float64(w.Watchers) }),
+	gauge("watchers_limit", "How many watchers there may be (limits.watchers).",
+		func(w Watch) float64 { return float64(w.Limit) }),
+	gauge("event_streams", "Open streams of events.",
+		func(w Watch) float64 { return float64(w.Streams) }),
+	counter("event_streams_lost_total", "Streams of events that were ended because their clients read too slowly.",
+		func(w Watch) float64 { return float64(w.Lost) }),
 }
 
 var droppedSeries = []series[uint64]{

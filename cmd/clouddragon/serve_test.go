@@ -37,6 +37,10 @@ func TestAnsweredWritesSurviveStopAndKill(t *testing.T) {
 		`clouddragon_slots_used{class="64"} 1`,
 		`clouddragon_locks_held{api="lock"} 0`,
 		`clouddragon_writes_stopped 0`,
+		`clouddragon_names_rebuilding 0`,
+		`clouddragon_names_pending 1`,
+		`clouddragon_watchers 0`,
+		`clouddragon_watchers_limit 100000`,
 	} {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			t.Errorf("/metrics has no line %q", line)

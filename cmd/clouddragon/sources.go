@@ -56,6 +56,14 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 			s := d.Stats()
 			return []metrics.Locks{locksOf(handlers.MLock, s.Mutexes), locksOf(handlers.Lock, s.Locks)}
 		},
+		Names: func() metrics.Names {
+			s := d.Stats().Names
+			return metrics.Names{
+				Runs: s.Runs, Pending: s.Memory, MemoryBytes: s.Bytes, DiskBytes: s.Disk,
+				Rebuilding: s.Rebuilding, Rebuilt: s.Told, Rebuilds: s.Rebuilds,
+			}
+		},
+		Watch: func() metrics.Watch { return metrics.Watch(d.Stats().Watch) },
 		KV: func() metrics.KV {
 			all := d.Stats()
 			s := all.Values

@@ -29,6 +29,18 @@ type nameIndex struct {
 	rebuilds atomic.Uint64
 }
 
+// NameStats are the figures of the index of names.
+type NameStats struct {
+	names.Stats
+	Rebuilding bool   // it is rebuilt: nothing is listed until then
+	Told       uint64 // keys that the last rebuild has told it so far
+	Rebuilds   uint64 // since Open
+}
+
+func (n *nameIndex) stats() NameStats {
+	return NameStats{Stats: n.Stats(), Rebuilding: !n.ready.Load(), Told: n.told.Load(), Rebuilds: n.rebuilds.Load()}
+}
+
 // NameKey is the key under which the index has a thing: the account, a NUL, the
 // kind, 0 for a value, and the id.
 func NameKey(kind uint8, acc, id string) string {

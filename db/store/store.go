@@ -199,6 +199,7 @@ type Stats struct {
 	Log            wal.Stats
 	Values         kvlog.ValueStats
 	Compaction     CompactionStats
+	Names          NameStats
 	Pending        uint64 // bytes logged since the last checkpoint
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
@@ -213,6 +214,7 @@ func (s *Store) Stats() Stats {
 		Log:            s.Log.Stats(),
 		Values:         s.Values.Stats(s.Clock.Now()),
 		Compaction:     s.compaction.stats(),
+		Names:          s.names.stats(),
 		Pending:        s.pending(),
 		Checkpoints:    s.checkpoints.count.Load(),
 		CheckpointTook: time.Duration(s.checkpoints.took.Load()),
