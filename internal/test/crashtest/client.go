@@ -42,6 +42,11 @@ func (a answer) unknown() bool {
 // do sends a request and returns the answer. After an error the call may have
 // been done or not, and the next one opens a new connection.
 func (c *client) do(method, target, body string) (answer, error) {
+	return c.doWith(method, target, "", body)
+}
+
+// doWith is do with further lines of the header, each with its line break.
+func (c *client) doWith(method, target, header, body string) (answer, error) {
 	if c.conn == nil {
 		conn, err := net.DialTimeout("tcp", c.addr, patience)
 		if err != nil {
@@ -49,18 +54,18 @@ func (c *client) do(method, target, body string) (answer, error) {
 		}
 		c.conn, c.in = conn, bufio.NewReader(conn)
 	}
-	a, err := c.exchange(method, target, body)
+	a, err := c.exchange(method, target, header, body)
 	if err != nil || a.header.Get("Connection") == "close" {
 		c.close()
 	}
 	return a, err
 }
 
-func (c *client) exchange(method, target, body string) (answer, error) {
+func (c *client) exchange(method, target, header, body string) (answer, error) {
 	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return answer{}, err
 	}
-	request := method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n"
+	request := method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + header
 	if body != "" || method == "PUT" {
 		request += "Content-Length: " + strconv.Itoa(len(body)) + "\r\n"
 	}

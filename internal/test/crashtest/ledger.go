@@ -26,6 +26,7 @@ type ledger struct {
 	values    map[string]*valueBook
 	locks     map[string]*lockBook
 	mutexes   map[string]*lockBook
+	keyed     map[string]*keyBook
 
 	tokens   growing // over all locks and mutexes
 	versions growing // over all values
@@ -34,7 +35,7 @@ type ledger struct {
 func newLedger() *ledger {
 	return &ledger{
 		sequences: make(map[string]*sequenceBook), counters: make(map[string]*counterBook), values: make(map[string]*valueBook),
-		locks: make(map[string]*lockBook), mutexes: make(map[string]*lockBook),
+		locks: make(map[string]*lockBook), mutexes: make(map[string]*lockBook), keyed: make(map[string]*keyBook),
 		tokens: growing{what: "token"}, versions: growing{what: "version"},
 	}
 }

@@ -1,6 +1,8 @@
 package crashtest
 
 import (
+	"fmt"
+	"net/http"
 	"testing"
 	"time"
 )
@@ -23,6 +25,17 @@ func TestLedgerKnowsABrokenPromise(t *testing.T) {
 		return l.endLock("lock", "l", owner, time.Hour, l.beginLock(), o, token)
 	}
 	unlock := func(l *ledger, h *hold) { l.endUnlock(h, true, l.beginUnlock(h), done) }
+	keyed := func(l *ledger, o outcome, last string) *keyedCall {
+		c := &keyedCall{key: "k" + last, target: keyedSequence, n: 1}
+		l.endKeyed(c, l.beginKeyed(), o, last+"\n")
+		return c
+	}
+	move := func(l *ledger, o outcome, n int64) {
+		l.endKeyed(&keyedCall{key: fmt.Sprint("move-", n), target: keyedBatch, n: 5}, l.beginKeyed(), o, fmt.Sprintf("200 5\n200 -5\n200 %d\n200 9\n", n))
+	}
+	again := func(l *ledger, c *keyedCall, body, replayed string) {
+		l.repeated(c, answer{status: 200, header: http.Header{"Idempotency-Replayed": {replayed}}, body: body})
+	}
 	is := func(owner string, token int64) holder {
 		return holder{ID: owner, Token: token, Expires: time.Now().Add(time.Hour)}
 	}
@@ -80,6 +93,15 @@ func TestLedgerKnowsABrokenPromise(t *testing.T) {
 		}},
 		{"a token goes back", true, func(l *ledger) { unlock(l, lock(l, "a", done, 2)); lock(l, "b", done, 1) }},
 		{"a token twice over a restart", true, func(l *ledger) { unlock(l, lock(l, "a", done, 2)); l.round(0); lock(l, "b", done, 2) }},
+		{"a key is replayed", false, func(l *ledger) { again(l, keyed(l, done, "1"), "1\n", "true"); l.recoveredKeyed(1) }},
+		{"a lost key is done again", false, func(l *ledger) { again(l, keyed(l, lost, ""), "1\n", ""); l.recoveredKeyed(1) }},
+		{"a key is done twice", true, func(l *ledger) { again(l, keyed(l, done, "1"), "2\n", ""); l.recoveredKeyed(2) }},
+		{"a lost key was done, and is done again", true, func(l *ledger) { again(l, keyed(l, lost, ""), "2\n", ""); l.recoveredKeyed(2) }},
+		{"two keys have one value", true, func(l *ledger) { keyed(l, done, "1"); again(l, keyed(l, lost, ""), "1\n", "") }},
+		{"a batch is whole", false, func(l *ledger) { move(l, done, 1); l.recoveredMoves(moved{5, -5, 1, "move-1"}, true) }},
+		{"a batch is in parts", true, func(l *ledger) { move(l, lost, 1); l.recoveredMoves(moved{5, 0, 1, "move-1"}, false) }},
+		{"a batch is lost", true, func(l *ledger) { move(l, done, 1); l.recoveredMoves(moved{}, false) }},
+		{"a batch without its value", true, func(l *ledger) { move(l, done, 1); l.recoveredMoves(moved{5, -5, 1, ""}, true) }},
 		{"acknowledged without power", true, func(l *ledger) { l.wasCut(); sequence(l, done, 1) }},
 		{"acknowledged as the power goes", false, func(l *ledger) { e := l.beginSequence("s", 1); l.wasCut(); l.endSequence("s", 1, e, done, 1) }},
 	} {

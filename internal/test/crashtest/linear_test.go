@@ -29,6 +29,9 @@ type history struct {
 	mu     sync.Mutex // guards things and pending
 	things map[string][]porcupine.Operation
 	cut    map[string][]porcupine.Operation // those that the kill of this round has cut off
+
+	retries map[int]*retry // by client: what has no answer yet, and will be sent again
+	faults  []string
 }
 
 func (h *history) now() int64 { return int64(time.Since(h.began)) }
@@ -68,7 +71,7 @@ func (h *history) killed() {
 func TestHistoriesAreLinearizable(t *testing.T) {
 	begin(t)
 	o := setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles}
-	h := &history{began: time.Now(), things: make(map[string][]porcupine.Operation), cut: make(map[string][]porcupine.Operation)}
+	h := &history{began: time.Now(), things: make(map[string][]porcupine.Operation), cut: make(map[string][]porcupine.Operation), retries: make(map[int]*retry)}
 	total := atMost(*ops, 1200)
 	asked := 0
 	for round := 0; asked < total; round++ {
@@ -78,7 +81,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		enough := make(chan struct{})
 		var clients sync.WaitGroup
 		for n := range 24 {
-			c := &linearClient{history: h, client: client{addr: s.addr}, n: n, things: round / roundsOfThing,
+			c := &linearClient{history: h, client: client{addr: s.addr}, n: n, round: round, things: round / roundsOfThing,
 				rng: rand.New(rand.NewPCG(*seed, uint64(round)<<16|uint64(n)))}
 			clients.Go(func() {
 				defer c.client.close()
@@ -97,6 +100,10 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		if err := s.trouble(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	h.giveUp()
+	for _, x := range h.faults {
+		t.Error(x)
 	}
 	longest := 0
 	for target, operations := range h.things {
@@ -125,6 +132,8 @@ type linearClient struct {
 	*history
 	client client
 	n      int
+	round  int
+	count  int // calls with a key in this round
 	things int // which things are in use
 	rng    *rand.Rand
 	last   int64 // a version that was seen
@@ -132,11 +141,16 @@ type linearClient struct {
 
 // step makes one call; false once the server is gone.
 func (c *linearClient) step() bool {
-	api := pick(c.rng, []string{"sequence", "counter", "kv", "lock", "mlock"})
+	if ok := c.again(); !ok {
+		return false
+	}
+	api := pick(c.rng, []string{"sequence", "counter", "kv", "lock", "mlock", "batch"})
 	target := fmt.Sprintf("/db/%d/%s/%d", c.things, api, c.rng.IntN(thingsOfAPI))
 	switch api {
 	case "kv":
 		return c.value(target)
+	case "batch":
+		return c.pair(fmt.Sprintf("/db/%d/batch", c.things))
 	case "lock", "mlock":
 		if c.rng.IntN(2) == 0 {
 			return c.semaphore(api, fmt.Sprintf("/db/%d/%s/semaphore", c.things, api))
@@ -187,6 +201,9 @@ func (c *linearClient) number(api, target string) bool {
 			in.min, in.max = -30, 30
 			query += "&min=-30&max=30"
 		}
+	}
+	if c.rng.IntN(3) == 0 {
+		return c.askWithKey(target, target+query, "", in, readNumber)
 	}
 	return c.ask(target, "POST", target+query, "", in, readNumber)
 }

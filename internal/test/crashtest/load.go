@@ -87,7 +87,12 @@ type worker struct {
 
 // call sends a request and notes the outcome in the books.
 func (w *worker) call(method, target, body string) (answer, outcome) {
-	a, err := w.client.do(method, target, body)
+	return w.callWith(method, target, "", body)
+}
+
+// callWith is call with further lines of the header.
+func (w *worker) callWith(method, target, header, body string) (answer, outcome) {
+	a, err := w.client.doWith(method, target, header, body)
 	switch {
 	case err != nil:
 		w.gone = true
@@ -97,7 +102,7 @@ func (w *worker) call(method, target, body string) (answer, outcome) {
 		return a, lost
 	case a.status < 300:
 		return a, done
-	case a.status == http.StatusInternalServerError && strings.Contains(target, "/kv/") && w.ledger.isFailing():
+	case a.status == http.StatusInternalServerError && (strings.Contains(target, "/kv/") || target == keyedBatch) && w.ledger.isFailing():
 		return a, refused // the record could not be read
 	case a.status == http.StatusServiceUnavailable:
 		w.stopped.Add(1)
@@ -129,6 +134,8 @@ func (w *worker) numbered(method, target, body string) (int64, outcome) {
 func (w *worker) step() {
 	w.count++
 	switch n := w.rng.IntN(100); {
+	case n < 12:
+		w.keyed()
 	case n < 25:
 		w.sequence(pick(w.rng, targets("sequence", fewThings)))
 	case n < 40:
@@ -290,5 +297,5 @@ func (l *load) check(addr string) error {
 		errs = append(errs, err)
 		l.ledger.recoveredLock(target, asked, h)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.checkKeyed(c))...)
 }

@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"math"
+	"strconv"
 	"strings"
 
 	"github.com/anishathalye/porcupine"
@@ -64,7 +65,7 @@ func model(next func(s state, in request, out response) (state, bool)) porcupine
 
 var models = map[string]porcupine.Model{
 	"sequence": model(nextNumber), "counter": model(nextNumber), "kv": model(nextValue), "lock": model(nextLock), "mlock": model(nextLock),
-	"semaphore": model(nextSemaphore),
+	"semaphore": model(nextSemaphore), "batch": model(nextPair),
 }
 
 // modelOf returns the model of a thing by its path.
@@ -88,6 +89,26 @@ func nextNumber(s state, in request, out response) (state, bool) {
 		return s, !out.unknown && out.status == 409
 	}
 	return state{there: true, n: sum}, out.unknown || out.status == 200 && out.n == sum
+}
+
+// nextPair are two counters. A batch moves an amount from the second one, which is last,
+// to the first, or reads both. One call reads the first or adds to the second.
+func nextPair(s state, in request, out response) (state, bool) {
+	switch in.verb {
+	case "both":
+		return s, out.unknown || out.status == 200 && out.n == s.n && out.who == strconv.FormatInt(s.last, 10)
+	case "get":
+		return s, out.unknown || (out.status == 200 || s.n == 0) && out.n == s.n
+	case "add":
+		s.last += in.n
+		return s, out.unknown || out.status == 200 && out.n == s.last
+	}
+	sum := s.n + in.n
+	if sum < in.min || sum > in.max {
+		return s, !out.unknown && out.status == 409
+	}
+	s.n, s.last = sum, s.last-in.n
+	return s, out.unknown || out.status == 200 && out.n == s.n && out.who == strconv.FormatInt(s.last, 10)
 }
 
 // nextValue is a value. What is stored is never the same twice.

@@ -20,6 +20,7 @@ func TestModelsRefuseImpossibleHistories(t *testing.T) {
 	set := func(who string, n int64) request { return request{verb: "set", who: who, n: n} }
 	lock, unlock := func(who string) request { return request{verb: "lock", who: who} }, func(who string) request { return request{verb: "unlock", who: who} }
 	sem := func(who string, limit int64) request { return request{verb: "lock", who: who, n: limit} }
+	move, both := request{verb: "move", n: 5, min: -9, max: 9}, request{verb: "both"}
 	ok := func(n int64) response { return response{status: 200, n: n} }
 	is := func(n int64, who string) response { return response{status: 200, n: n, who: who} }
 	status := func(n int) response { return response{status: n} }
@@ -39,6 +40,12 @@ func TestModelsRefuseImpossibleHistories(t *testing.T) {
 		{"a stale read", "sequence", []call{{in: one, out: ok(1)}, {in: one, out: ok(2)}, {in: get, out: ok(1)}}, false},
 		{"over its bound", "counter", []call{{in: request{verb: "add", n: 9, min: -5, max: 5}, out: ok(9)}}, false},
 		{"refused within its bound", "counter", []call{{in: request{verb: "add", n: 4, min: -5, max: 5}, out: status(409)}}, false},
+		{"a batch is whole", "batch", []call{{in: move, out: is(5, "-5")}, {in: both, out: is(5, "-5")}}, true},
+		{"a batch is in parts", "batch", []call{{in: move, out: lost}, {in: both, out: is(5, "0")}}, false},
+		{"a lost batch is done twice", "batch", []call{{in: move, out: lost}, {in: both, out: is(10, "-10")}}, false},
+		{"a lost batch is not there", "batch", []call{{in: move, out: lost}, {in: both, out: is(0, "0")}}, true},
+		{"a call between those of a batch", "batch", []call{{in: move, out: is(5, "-4"), length: 1}, {in: one, out: ok(1)}}, true},
+		{"a batch over its bound", "batch", []call{{in: move, out: is(5, "-5")}, {in: move, out: is(10, "-10")}}, false},
 		{"two won one race", "kv", []call{{in: set("a", -1), out: ok(1)}, {in: set("b", 1), out: ok(2), length: 2}, {in: set("c", 1), out: ok(3)}}, false},
 		{"one won a race", "kv", []call{{in: set("a", -1), out: ok(1)}, {in: set("b", 1), out: ok(2), length: 2}, {in: set("c", 1), out: status(409)}}, true},
 		{"a version goes back", "kv", []call{{in: set("a", -1), out: ok(5)}, {in: del, out: status(204)}, {in: set("b", -1), out: ok(4)}}, false},
