@@ -218,6 +218,7 @@ type Stats struct {
 	Queue          int // operations that the writer has not yet taken
 	Commits        uint64
 	Locks, Mutexes lease.Stats
+	RateWaiters    int // calls that wait until a rate allows them
 	Retries        RetryStats
 	Watch          WatchStats
 	Stopped        bool // the disk failed
@@ -233,15 +234,16 @@ func (d *DB) Stats() Stats {
 		backedUp = time.Unix(0, at)
 	}
 	return Stats{
-		BackedUp: backedUp,
-		Stats:    d.store.Stats(),
-		Queue:    d.writer.Waiting(),
-		Commits:  d.writer.Commits(),
-		Locks:    d.locks.stats(),
-		Mutexes:  d.mutexes.Stats(),
-		Watch:    d.watchStats(),
-		Stopped:  d.Err() != nil,
-		Retries:  d.retries.stats(),
+		BackedUp:    backedUp,
+		Stats:       d.store.Stats(),
+		Queue:       d.writer.Waiting(),
+		Commits:     d.writer.Commits(),
+		Locks:       d.locks.stats(),
+		Mutexes:     d.mutexes.Stats(),
+		RateWaiters: int(d.rates.waiting.Load()),
+		Watch:       d.watchStats(),
+		Stopped:     d.Err() != nil,
+		Retries:     d.retries.stats(),
 	}
 }
 

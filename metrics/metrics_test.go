@@ -33,6 +33,7 @@ func everything() *Metrics {
 		Locks: func() []Locks {
 			return []Locks{{"mlock", 1, 50, 2, 51, 52, 53, 3, 54, 55}, {"lock", 4, 60, 5, 61, 62, 63, 6, 64, 65}}
 		},
+		Rates:   func() Rates { return Rates{58} },
 		KV:      func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
 		Names:   func() Names { return Names{42, 43, 44, 45, true, 46, 47} },
 		Watch:   func() Watch { return Watch{48, 49, 56, 57} },
@@ -94,6 +95,7 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_lock_lost_total{api="lock"} 65`,
 		`clouddragon_lock_wait_seconds_count{api="lock"} 1`,
 		`clouddragon_lock_handover_seconds_count{api="lock"} 1`,
+		`clouddragon_rate_waiters 58`,
 		`clouddragon_kv_keys 31`,
 		`clouddragon_kv_live_bytes 32`,
 		`clouddragon_kv_log_bytes 33`,

@@ -12,6 +12,7 @@ type Sources struct {
 	Storage func() Storage
 	Disk    func() (Disk, error) // an error leaves the metrics out of that scrape
 	Locks   func() []Locks
+	Rates   func() Rates
 	KV      func() KV
 	Names   func() Names
 	Watch   func() Watch
@@ -54,6 +55,9 @@ type Locks struct {
 	Granted, Refused, TimedOut, Expired, Forced, Lost uint64
 }
 
+// Rates is the state of the rates.
+type Rates struct{ Waiters int }
+
 // KV is the state of the values.
 type KV struct {
 	Keys                int
@@ -88,26 +92,22 @@ type Watch struct {
 
 // Watch adds the metrics of the sources. Call it once.
 func (m *Metrics) Watch(s Sources) {
-	if s.Storage != nil {
-		m.registry.MustRegister(always(s.Storage, storageSeries))
-	}
+	add(m, s.Storage, storageSeries)
 	if s.Disk != nil {
 		m.registry.MustRegister(&source[Disk]{s.Disk, diskSeries})
 	}
-	if s.Locks != nil {
-		m.registry.MustRegister(always(s.Locks, lockSeries))
-	}
-	if s.KV != nil {
-		m.registry.MustRegister(always(s.KV, kvSeries))
-	}
-	if s.Names != nil {
-		m.registry.MustRegister(always(s.Names, nameSeries))
-	}
-	if s.Watch != nil {
-		m.registry.MustRegister(always(s.Watch, watchSeries))
-	}
-	if s.Dropped != nil {
-		m.registry.MustRegister(always(s.Dropped, droppedSeries))
+	add(m, s.Locks, lockSeries)
+	add(m, s.Rates, rateSeries)
+	add(m, s.KV, kvSeries)
+	add(m, s.Names, nameSeries)
+	add(m, s.Watch, watchSeries)
+	add(m, s.Dropped, droppedSeries)
+}
+
+// add registers the series of a source that cannot fail, if there is one.
+func add[T any](m *Metrics, read func() T, all []series[T]) {
+	if read != nil {
+		m.registry.MustRegister(&source[T]{func() (T, error) { return read(), nil }, all})
 	}
 }
 
@@ -168,6 +168,11 @@ var lockSeries = []series[[]Locks]{
 		func(l Locks) float64 { return float64(l.Forced) }),
 	perAPI("lock_lost_total", "Renewals and unlocks by callers that did not hold the lock any more.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Lost) }),
+}
+
+var rateSeries = []series[Rates]{
+	gauge("rate_waiters", "Calls that wait until a rate allows them.",
+		func(r Rates) float64 { return float64(r.Waiters) }),
 }
 
 var kvSeries = []series[KV]{
@@ -265,10 +270,6 @@ func perAPI(name, help string, kind prometheus.ValueType, value func(Locks) floa
 type source[T any] struct {
 	read   func() (T, error)
 	series []series[T]
-}
-
-func always[T any](read func() T, s []series[T]) *source[T] {
-	return &source[T]{func() (T, error) { return read(), nil }, s}
 }
 
 func (s *source[T]) Describe(to chan<- *prometheus.Desc) {

@@ -117,6 +117,37 @@ func TestRecipeWindowRunsSoOften(t *testing.T) {
 	p.stop()
 }
 
+func TestRecipePaceWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	dir := recipes(t, "pace.sh")
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	run := func(wait string) *script {
+		t.Helper()
+		s := newScript(t, p, dir, "pace.sh", "mail", "1", "1h", "echo", "sent")
+		s.Env = append(s.Env, "WAIT="+wait)
+		s.begin()
+		return s
+	}
+	first := run("0")
+	first.says("sent")
+	first.endsQuietly(0)
+	refused := run("9m")
+	refused.ends(75)
+	if !strings.Contains(refused.stderr.String(), "not run: ") {
+		t.Errorf("the second says %q", refused.stderr.String())
+	}
+	rate := "http://" + p.addr + "/db/jobs/rate/mail"
+	want(t, http.DefaultClient, "DELETE", rate, http.StatusNoContent, "")
+	// The next turn comes in 5 minutes, which is within WAIT.
+	want(t, http.DefaultClient, "POST", rate+"?limit=12&per=1h&burst=1", http.StatusOK, "0\n")
+	waits := run("9m")
+	waitForMetric(t, "http://"+p.addr, "clouddragon_rate_waiters 1")
+	want(t, http.DefaultClient, "DELETE", rate, http.StatusNoContent, "")
+	waits.says("sent")
+	waits.endsQuietly(0)
+	p.stop()
+}
+
 func TestRecipeReportIsOnlyOfTheHolder(t *testing.T) {
 	t.Parallel()
 	dir := recipes(t, "report.sh")

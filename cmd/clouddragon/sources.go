@@ -56,6 +56,7 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 			s := d.Stats()
 			return []metrics.Locks{locksOf(handlers.MLock, s.Mutexes), locksOf(handlers.Lock, s.Locks)}
 		},
+		Rates: func() metrics.Rates { return metrics.Rates{Waiters: d.Stats().RateWaiters} },
 		Names: func() metrics.Names {
 			s := d.Stats().Names
 			return metrics.Names{
