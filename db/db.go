@@ -188,6 +188,9 @@ func (d *DB) Failed() <-chan struct{} { return d.writer.Failed() }
 // Err says why writes are stopped; nil while they are not.
 func (d *DB) Err() error { return d.writer.Err() }
 
+// Pulse shows whether the writer goes on; see commit.Pulse.
+func (d *DB) Pulse() commit.Pulse { return d.writer.Pulse() }
+
 // Drain makes whoever waits for a lock or watches something, now or later, get
 // ErrStopping. Other calls go on.
 func (d *DB) Drain() {

@@ -53,7 +53,9 @@ func (a *access) tlsConfig() *tls.Config {
 // when it is read does not delay a stop.
 func (a *access) reloads(env environment) {
 	for range env.reload {
+		env.systemd.reloading()
 		a.reload(env)
+		env.systemd.tell("READY=1")
 	}
 }
 

@@ -16,7 +16,7 @@ var helps = []struct {
 	environment []string
 	exits       []string
 }{
-	{nil, []string{"CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "78"}},
+	{nil, []string{"CLOUDDRAGON_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS"}, []string{"0", "1", "64", "78"}},
 	{[]string{"lock"}, []string{"CLOUDDRAGON_SERVER", "CLOUDDRAGON_TOKEN"}, []string{"64", "69", "75", "77", "126", "127"}},
 	{[]string{"status"}, []string{"CLOUDDRAGON_SERVER", "CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "69", "77"}},
 	{[]string{"backup"}, []string{"CLOUDDRAGON_SERVER", "CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "69", "77"}},

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"clouddragon/internal/systemd"
 )
 
 // loadCertificate reads a certificate and its key, PEM files; nil if there is none.
@@ -25,6 +27,21 @@ func loadCertificate(cert, key string) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("tls.cert %s, tls.key %s: %w", cert, key, err)
 	}
 	return &c, nil
+}
+
+// passedSocket returns the socket that systemd listens at for the server; nil: none. An
+// error has an exit code.
+func passedSocket(c Config) (l net.Listener, code int, err error) {
+	l, err = systemd.Listener(os.Getenv, os.Getpid())
+	if l == nil {
+		return nil, exitFailed, err
+	}
+	if !c.hasToken() && !local(bound(l)) {
+		err := fmt.Errorf("systemd's socket %s can be reached from other machines and no token is set: set token (or %s), or ListenStream= to 127.0.0.1 or a path",
+			bound(l), TokenVariable)
+		return nil, exitConfig, errors.Join(err, l.Close())
+	}
+	return l, exitOK, nil
 }
 
 // listen binds host:port or unix:/path. The socket file that a dead server left is

@@ -44,6 +44,9 @@ flags:
 
 environment:
   CLOUDDRAGON_TOKEN  the token with full access, instead of the key token in the configuration
+  NOTIFY_SOCKET      where systemd is told that the server is ready, reloads or stops
+  WATCHDOG_USEC      how often systemd wants to hear that writes go on (with WATCHDOG_PID)
+  LISTEN_FDS         systemd passes on the socket, instead of the key listen (with LISTEN_PID)
 
 signals:
   TERM, INT  stop: answer what is under way, and end within 10 seconds;
@@ -127,7 +130,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	for _, w := range c.warnings {
 		log.Warn(w)
 	}
-	return serve(disk.OS{}, c, environment{log: log, dropped: droppedOf(stderr), stop: stop, reload: reload, config: config})
+	socket, code, err := passedSocket(c)
+	if err != nil {
+		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
+		return code
+	}
+	return serve(disk.OS{}, c, environment{
+		log: log, dropped: droppedOf(stderr), stop: stop, reload: reload, config: config,
+		socket: socket, systemd: newSupervisor(log),
+	})
 }
 
 func newFlags(name string) *flag.FlagSet {

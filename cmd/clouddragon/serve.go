@@ -15,6 +15,7 @@ import (
 	"clouddragon/handlers"
 	"clouddragon/internal/disk"
 	"clouddragon/internal/front"
+	"clouddragon/internal/systemd"
 	"clouddragon/metrics"
 )
 
@@ -43,6 +44,8 @@ type environment struct {
 	stop    <-chan os.Signal       // SIGTERM, SIGINT
 	reload  <-chan os.Signal       // SIGHUP
 	config  func() (Config, error) // reads the configuration anew
+	socket  net.Listener           // systemd's; nil: listen is bound
+	systemd *supervisor            // nil: there is none
 }
 
 // serve opens the data directory on fsys, serves until a signal or a failed disk ends
@@ -50,12 +53,15 @@ type environment struct {
 func serve(fsys disk.FS, c Config, env environment) int {
 	log := env.log
 	m := metrics.New(versionText(), apiNames())
+	env.systemd.tell(systemd.Status("reading the data directory"))
 	d, err := open(fsys, c, m, log, env.stop)
 	if errors.Is(err, errInterrupted) {
+		env.systemd.tell("STOPPING=1", systemd.Status("stopped before it served"))
 		log.Info("stopped before it served")
 		return exitOK
 	}
 	if err != nil {
+		env.systemd.tell(systemd.Status("cannot open the data directory: %v", err))
 		log.Error("cannot open the data directory", "data", c.Data, "err", err)
 		return exitFailed
 	}
@@ -63,11 +69,12 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	m.Watch(sources(c.Data, d, env.dropped))
 
 	of, err := shareDescriptors()
-	var bare net.Listener
-	if err == nil {
+	bare := env.socket
+	if err == nil && bare == nil {
 		bare, err = listen(c.Listen, c.Socket)
 	}
 	if err != nil {
+		env.systemd.tell(systemd.Status("cannot listen: %v", err))
 		log.Error("cannot listen", "err", err)
 		return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed)
 	}
@@ -121,14 +128,18 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	}
 	log.Info("listening", "addr", bound(l), "tls", tlsConfig != nil, "token", token, "data", c.Data, "version", versionText())
 
+	env.systemd.tell("READY=1", systemd.Status("serving on %s", bound(l)))
+	go env.systemd.guard(env.systemd.watchdog(), d.Pulse, waitsForDisk)
 	go a.reloads(env)
 
 	code, limit, all := exitOK, drainTime, stopTime
 	select {
 	case got := <-env.stop:
+		env.systemd.tell("STOPPING=1", systemd.Status("stopping"))
 		log.Info("stopping", "signal", got)
 	case <-d.Failed():
 		// db has logged what failed.
+		env.systemd.tell("STOPPING=1", systemd.Status("%v", d.Err()))
 		code, limit, all = exitFailed, failTime/2, failTime
 	case err := <-ended:
 		log.Error("cannot accept connections", "err", err)

@@ -262,8 +262,10 @@ var noSteps = []kvlog.Step{}
 // done; after any other error writes are stopped.
 func (w *Writer) append() error {
 	tx, state := w.tx, w.o.State
+	w.pulse.appending(true)
 	began := time.Now()
 	end, err := w.o.Log.Append(&tx.records)
+	w.pulse.appending(false)
 	if errors.Is(err, wal.ErrFull) {
 		return err
 	}

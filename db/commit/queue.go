@@ -97,6 +97,13 @@ func (q *queue) len() int {
 	return len(q.calls)
 }
 
+// active reports whether calls wait or somebody commits.
+func (q *queue) active() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.busy || len(q.calls) > 0
+}
+
 // signal wakes the standby. It never waits.
 func (q *queue) signal() {
 	select {

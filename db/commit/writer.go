@@ -135,6 +135,7 @@ type Writer struct {
 	mu       sync.Mutex // guards position
 	position Position
 
+	pulse    pulse
 	commits  atomic.Uint64
 	changes  atomic.Uint64 // odd while a batch is applied and published
 	failOnce sync.Once
@@ -283,6 +284,7 @@ func (w *Writer) lead() {
 // round commits one batch: calls that wait, and what has expired. It returns false
 // if there was nothing to do.
 func (w *Writer) round() bool {
+	w.pulse.steps.Add(1)
 	if len(w.rest) == 0 {
 		// Let goroutines that are about to submit do so first: more calls share the sync.
 		runtime.Gosched()

@@ -27,7 +27,7 @@ const root = "../../.."
 
 // packages are those whose tests are run, what is used before what uses it.
 var packages = []string{
-	"internal/disk", "internal/hashindex", "internal/names", "internal/logqueue", "internal/lease", "internal/archive",
+	"internal/disk", "internal/hashindex", "internal/names", "internal/logqueue", "internal/systemd", "internal/lease", "internal/archive",
 	"slots", "kvlog/wal", "kvlog", "db/commit", "db/store", "db", "internal/front", "handlers", "internal/client", "internal/job", "cmd/clouddragon", "internal/test/crashtest",
 }
 

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/systemd"
+)
+
+// supervisor tells systemd how the server does. A nil one tells nobody.
+type supervisor struct {
+	notifier *systemd.Notifier
+	log      *slog.Logger
+	failed   atomic.Bool // the log says that systemd is not told
+}
+
+func newSupervisor(log *slog.Logger) *supervisor {
+	return &supervisor{notifier: systemd.NewNotifier(os.Getenv), log: log}
+}
+
+// tell sends assignments. The server goes on if that fails.
+func (s *supervisor) tell(assignments ...string) {
+	if s == nil {
+		return
+	}
+	if err := s.notifier.Send(assignments...); err != nil && s.failed.CompareAndSwap(false, true) {
+		s.log.Warn("systemd cannot be told how the server does", "err", err)
+	}
+}
+
+// reloading says that a reload begins. It ends with READY=1.
+func (s *supervisor) reloading() {
+	now, err := systemd.Reloading()
+	if err != nil {
+		now = []string{"RELOADING=1"}
+	}
+	s.tell(now...)
+}
+
+// watchdog returns what ticks whenever systemd has to hear from the server; nil: it
+// need not.
+func (s *supervisor) watchdog() <-chan time.Time {
+	if s == nil {
+		return nil
+	}
+	every, err := systemd.Watchdog(os.Getenv, os.Getpid())
+	if err != nil {
+		s.log.Warn("no watchdog", "err", err)
+	}
+	if every == 0 {
+		return nil
+	}
+	return time.Tick(max(every/2, time.Millisecond))
+}
+
+// guard tells systemd's watchdog at each tick that the server goes on, unless the
+// writer is stuck: it has something to do, and has neither begun nor ended a batch
+// since the last tick. A writer that waits for the disk is not stuck, since a new
+// process would wait for the same disk.
+func (s *supervisor) guard(ticks <-chan time.Time, pulse func() commit.Pulse, waitsForDisk func() bool) {
+	if ticks == nil {
+		return
+	}
+	var last commit.Pulse
+	for range ticks {
+		now := pulse()
+		stuck := now.Busy && !now.OnDisk && now == last
+		last = now
+		if stuck && !waitsForDisk() {
+			s.log.Error("the writer is stuck: systemd's watchdog ends the server unless it goes on")
+			continue
+		}
+		s.tell("WATCHDOG=1")
+	}
+}
+
+// waitsForDisk reports whether a thread of the process waits for a disk: it is in the
+// state D, uninterruptible sleep.
+func waitsForDisk() bool { return anyUninterruptible("/proc/self/task") }
+
+func anyUninterruptible(tasks string) bool {
+	files, err := filepath.Glob(tasks + "/*/stat")
+	if err != nil {
+		return false
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state follows the name, which is in parentheses and may hold any.
+		if bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" D ")) {
+			return true
+		}
+	}
+	return false
+}
