@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// filesNeeded is more than the files that one program has open: the idle
-// connections of idleMemory, at the client's or the server's end.
+// filesNeeded is more than the files that one program has open: the connections of
+// letIn, at the client's or the server's end.
 const filesNeeded = 16_384
 
 // raiseFiles lets us, and what we start, open enough files. Setting it also keeps
