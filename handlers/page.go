@@ -15,10 +15,9 @@ import (
 var page []byte
 
 var (
-	textHTML     = []string{"text/html; charset=utf-8"}
-	noReferrer   = []string{"no-referrer"}
-	sameSiteOnly = []string{"same-origin"}
-	pagePolicy   = []string{contentPolicy(page)}
+	textHTML   = []string{"text/html; charset=utf-8"}
+	noReferrer = []string{"no-referrer"}
+	pagePolicy = []string{contentPolicy(page)}
 )
 
 // contentPolicy lets a page run its own style and script, ask its own server, and nothing
@@ -46,7 +45,6 @@ func hashOf(page []byte, from, to string) string {
 func getPage(_ *server, c *call) error {
 	h := c.w.Header()
 	h["Content-Security-Policy"] = pagePolicy
-	h["Cross-Origin-Opener-Policy"] = sameSiteOnly
 	h["Referrer-Policy"] = noReferrer
 	h["X-Content-Type-Options"] = noSniff
 	c.status, c.ctype, c.body = http.StatusOK, textHTML, page

@@ -19,7 +19,7 @@ func TestPageIsOpenSinceItHasNoData(t *testing.T) {
 				a := r.want(200, string(page), "GET", "/", header)
 				for name, want := range map[string]string{
 					"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer",
-					"X-Content-Type-Options": "nosniff", "Cross-Origin-Opener-Policy": "same-origin",
+					"X-Content-Type-Options": "nosniff",
 				} {
 					if got := a.header.Get(name); got != want {
 						t.Errorf("%s is %q, want %q", name, got, want)

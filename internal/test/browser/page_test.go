@@ -234,7 +234,28 @@ func TestChartsAndFiguresAreOfTheMetrics(t *testing.T) {
 	}
 	p.wait(`parseFloat(` + figures(0) + `.replace(",", "")) > 1`)
 	p.wait(`/^p50 [\d.,]+ (µs|ms) p99 [\d.,]+ (µs|ms|s)$/.test(` + figures(1) + `)`)
-	p.wait(text("#room") + `.includes("1 locks and mutexes by 1 holders")`)
+	p.wait(text("#room") + `.includes("1 held by 1 holder\n")`)
 	p.wait(`document.querySelector("#charts path").getAttribute("d").includes("L")`)
 	p.wait(`/^Writes a second: \d/.test(document.querySelector("#charts svg").getAttribute("aria-label"))`)
+}
+
+// TestFocusStaysWhileTheTableChanges has a lock come and go above the one whose button has
+// the focus.
+func TestFocusStaysWhileTheTableChanges(t *testing.T) {
+	s := startServer(t, "")
+	s.want("POST", "/db/shop/lock/b?id=host-1&dur=60", "")
+	p := open(t, newProfile(t), s.url("/"))
+	p.wait(row("#locks", "b"))
+	p.eval(`document.querySelector("#locks button").focus()`, nil)
+	p.key("Enter", "\r", 13)
+	p.wait(`document.querySelector("#ask-force").open`)
+	p.key("Escape", "", 27)
+	focused := `document.activeElement.closest("tr")?.cells[1].innerText === "b"`
+	p.wait(focused) // the dialog gives it back
+	s.want("POST", "/db/shop/lock/a?id=host-1&dur=60", "")
+	p.wait(`document.querySelectorAll("#locks tbody tr").length === 2`)
+	p.wait(focused)
+	s.want("DELETE", "/db/shop/lock/a?id=host-1", "")
+	p.wait(`document.querySelectorAll("#locks tbody tr").length === 1`)
+	p.wait(focused)
 }

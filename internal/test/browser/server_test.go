@@ -96,7 +96,8 @@ func startServer(t *testing.T, more string) *server {
 	}
 	t.Cleanup(func() {
 		if s.cmd.ProcessState == nil {
-			s.stop()
+			_ = s.cmd.Process.Kill() // it may have ended by itself
+			_ = s.cmd.Wait()         // as said
 		}
 	})
 	s.start()

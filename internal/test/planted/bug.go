@@ -100,6 +100,9 @@ func (b *bug) plant(root string) (map[string]string, error) {
 		files[e.file] = (before + "\n" + e.new + after)[1:]
 	}
 	for name, text := range files {
+		if !strings.HasSuffix(name, ".go") {
+			continue
+		}
 		if _, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution); err != nil {
 			return nil, fmt.Errorf("with the bug in it: %w", err)
 		}
