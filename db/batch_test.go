@@ -20,7 +20,7 @@ func TestAThousandAtOnceAreOneCommit(t *testing.T) {
 	o.Observer = &batches
 	d := mustOpen(t, o)
 	hot := Key{"a", "hot"}
-	g := barrierAt(fs)
+	g := fs.NewBarrier()
 	var wg sync.WaitGroup
 	got := make([]int64, 1001)
 	ask := func(i int) {
@@ -32,12 +32,12 @@ func TestAThousandAtOnceAreOneCommit(t *testing.T) {
 		})
 	}
 	ask(0)
-	<-g.reached
+	<-g.Reached
 	for i := range 1000 {
 		ask(i + 1)
 	}
 	awaitAsked(d, 1000)
-	g.open()
+	g.Open()
 	wg.Wait()
 	if n := d.Stats().Commits; n != 2 {
 		t.Errorf("%d commits", n)
@@ -61,7 +61,7 @@ func TestABatchThatDoesNotFitIntoTheSegmentGoesIntoTheNext(t *testing.T) {
 	d := mustOpen(t, o)
 	id := func(i int) string { return fmt.Sprint(i, strings.Repeat("x", 240)) }
 	wantDone(t, "a write", addN(d, id(0), 1))
-	g := barrierAt(fs)
+	g := fs.NewBarrier()
 	var wg sync.WaitGroup
 	for i := range 200 { // a dozen segments
 		wg.Go(func() {
@@ -70,8 +70,8 @@ func TestABatchThatDoesNotFitIntoTheSegmentGoesIntoTheNext(t *testing.T) {
 			}
 		})
 	}
-	<-g.reached
-	g.open()
+	<-g.Reached
+	g.Open()
 	wg.Wait()
 	if at := d.writer.Position().Log.Segment; at < 8 {
 		t.Errorf("the log is in segment %d", at)
@@ -104,14 +104,14 @@ func TestABatchThatFillsASegmentFits(t *testing.T) {
 		}
 		wantDone(t, "a write", addN(d, "first", 1))
 		batches := d.writer.Commits()
-		g := barrierAt(fs)
+		g := fs.NewBarrier()
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if err := addN(d, "first", 1); err != nil {
 				t.Error(err)
 			}
 		})
-		<-g.reached
+		<-g.Reached
 		d.tokens.Skip(0)                    // the lock's grant needs a block of tokens too
 		room := d.store.Log.Room(true) - 48 // the header of a batch
 		one, two := &ValueSet{Key: Key{"a", "1"}, Conditions: Conditions{Check: AnyVersion}}, &ValueSet{Key: Key{"a", "2"}, Conditions: Conditions{Check: AnyVersion}}
@@ -123,7 +123,7 @@ func TestABatchThatFillsASegmentFits(t *testing.T) {
 			calls = append(calls, &Call{Op: op, Done: func(*Call) { done <- struct{}{} }})
 		}
 		wantDone(t, "submit", d.Submit(calls...))
-		g.open()
+		g.Open()
 		wg.Wait()
 		for _, c := range calls {
 			<-done
@@ -142,7 +142,7 @@ func TestASlotTakenInVainIsNoDamage(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
 	d := mustOpen(t, o)
-	g := barrierAt(fs)
+	g := fs.NewBarrier()
 	var wg sync.WaitGroup
 	ask := func(queued int, do func() error) {
 		wg.Go(func() {
@@ -153,12 +153,12 @@ func TestASlotTakenInVainIsNoDamage(t *testing.T) {
 		awaitAsked(d, queued)
 	}
 	ask(0, func() error { return addN(d, "first", 1) })
-	<-g.reached
+	<-g.Reached
 	ask(1, func() error { return addN(d, "in vain", 1) })
 	ask(2, func() error { return addN(d, "after it", 1) })
 	ask(3, func() error { return d.ResetCounter(Key{"a", "in vain"}) })
 	from := fs.Len()
-	g.open()
+	g.Open()
 	wg.Wait()
 	mustClose(t, d)
 	rnd := rand.New(rand.NewPCG(7, 8))

@@ -17,44 +17,6 @@ import (
 	"clouddragon/slots"
 )
 
-// barrier stops the writer at its next sync of the log.
-type barrier struct {
-	reached chan struct{} // closed once the writer is there
-	pass    chan error
-}
-
-// barrierAt makes the next sync of a log segment wait, of one that is written to.
-func barrierAt(fs *memdisk.FS) *barrier {
-	g := &barrier{reached: make(chan struct{}), pass: make(chan error)}
-	var (
-		once    sync.Once
-		mu      sync.Mutex // guards written
-		written string
-	)
-	fs.Fail(func(op memdisk.Op) error {
-		if !strings.HasSuffix(op.Name, ".seg") {
-			return nil
-		}
-		mu.Lock()
-		if op.Kind == memdisk.Write && op.Off > 0 {
-			written = op.Name
-		}
-		here := op.Kind == memdisk.Sync && op.Name == written
-		mu.Unlock()
-		var err error
-		if here {
-			once.Do(func() {
-				close(g.reached)
-				err = <-g.pass
-			})
-		}
-		return err
-	})
-	return g
-}
-
-func (g *barrier) open() { g.pass <- nil }
-
 // used counts the slots in use.
 func used(st slots.Stats) (n uint64) {
 	for _, c := range st.Classes {
@@ -90,18 +52,18 @@ func TestRefusalWaitsForWhatItRestsOn(t *testing.T) {
 			return answer
 		}
 		// Behind a first commit both wait for the same batch.
-		g := barrierAt(fs)
+		g := fs.NewBarrier()
 		first := make(chan error, 1)
 		go func() { first <- addN(d, "first", 1) }()
-		<-g.reached
+		<-g.Reached
 		one := add()
 		awaitAsked(d, 1)
 		two := add()
 		awaitAsked(d, 2)
-		next := barrierAt(fs)
-		g.open()
+		next := fs.NewBarrier()
+		g.Open()
 		wantDone(t, "the first", <-first)
-		<-next.reached
+		<-next.Reached
 		if _, err := d.Counter(k); !errors.Is(err, ErrNotFound) {
 			t.Errorf("what is not durable can be read: %v", err)
 		}
@@ -113,7 +75,7 @@ func TestRefusalWaitsForWhatItRestsOn(t *testing.T) {
 		default:
 		}
 		if fails {
-			next.pass <- syscall.EIO
+			next.Pass <- syscall.EIO
 			if a, b := <-one, <-two; !errors.Is(a, ErrUnknown) || !errors.Is(b, ErrUnknown) {
 				t.Errorf("%v and %v, want ErrUnknown twice", a, b)
 			}
@@ -123,7 +85,7 @@ func TestRefusalWaitsForWhatItRestsOn(t *testing.T) {
 			}
 			continue
 		}
-		next.open()
+		next.Open()
 		wantDone(t, "the one", <-one)
 		if err := <-two; !isConflict(err) {
 			t.Errorf("the other: %v", err)
@@ -136,11 +98,11 @@ func TestCloseAnswersWhatIsOnItsWayAndRefusesTheRest(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	before := runtime.NumGoroutine()
 	d := mustOpen(t, tiny(fs, clock))
-	g := barrierAt(fs)
+	g := fs.NewBarrier()
 	answers := make(chan error, 3)
 	ask := func(id string) { go func() { answers <- addN(d, id, 1) }() }
 	ask("a")
-	<-g.reached
+	<-g.Reached
 	ask("b")
 	ask("c")
 	awaitAsked(d, 2)
@@ -152,7 +114,7 @@ func TestCloseAnswersWhatIsOnItsWayAndRefusesTheRest(t *testing.T) {
 	if err := addN(d, "late", 1); !errors.Is(err, ErrStopping) {
 		t.Errorf("asked while it closes: %v", err)
 	}
-	g.open()
+	g.Open()
 	for range 3 {
 		wantDone(t, "what was asked before", <-answers)
 	}

@@ -21,6 +21,26 @@ import (
 // compactAll compacts every segment before the last checkpoint, worth it or not.
 func compactAll(d *DB) { compactSome(d, 1) }
 
+// compactBeside compacts one in so many segments again and again, and saves the index
+// between, until the function that it returns is called.
+func compactBeside(t *testing.T, d *DB, oneIn int) (end func()) {
+	var stop atomic.Bool
+	var compactor sync.WaitGroup
+	compactor.Go(func() {
+		for !stop.Load() {
+			if err := saveIndex(d); err != nil {
+				t.Error(err)
+				return
+			}
+			compactSome(d, oneIn)
+		}
+	})
+	return func() {
+		stop.Store(true)
+		compactor.Wait()
+	}
+}
+
 // compactSome compacts one in so many of them.
 func compactSome(d *DB, oneIn int) {
 	var ready []uint64
@@ -69,17 +89,8 @@ func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
 			t.Errorf("%s: %v is version %d (%v), want version %d", what, key, got.Version, err, want.version)
 		}
 	}
-	var stop atomic.Bool
-	var clients, compactor sync.WaitGroup
-	compactor.Go(func() {
-		for !stop.Load() {
-			if err := saveIndex(d); err != nil {
-				t.Error(err)
-				return
-			}
-			compactAll(d)
-		}
-	})
+	end := compactBeside(t, d, 1)
+	var clients sync.WaitGroup
 	for w := range writers {
 		clients.Go(func() {
 			for i := range 3000 {
@@ -105,8 +116,7 @@ func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
 		})
 	}
 	clients.Wait()
-	stop.Store(true)
-	compactor.Wait()
+	end()
 	freed := d.Stats().Compaction.Freed
 	after := func(d *DB, what string) {
 		for w := range writers {

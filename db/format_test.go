@@ -1,8 +1,6 @@
 package db
 
 import (
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"math/bits"
 	"path"
@@ -11,26 +9,11 @@ import (
 	"time"
 
 	"clouddragon/db/commit"
+	"clouddragon/internal/test/golden"
 	"clouddragon/internal/test/memdisk"
 )
 
 var goldenID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-
-// unhex reads bytes as they are written in a test: with blanks and line breaks.
-func unhex(s string) []byte {
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
-func wantBytes(t *testing.T, what string, got []byte, want string) {
-	t.Helper()
-	if w := unhex(want); !bytes.Equal(got, w) {
-		t.Errorf("%s is\n%s\nwant\n%s", what, hex.Dump(got), hex.Dump(w))
-	}
-}
 
 // zeros is that many bytes, in hex.
 func zeros(n int) string { return strings.Repeat("00", n) }
@@ -47,7 +30,7 @@ func TestLogRecordsAreAlwaysTheseBytes(t *testing.T) {
 		all, err := fs.ReadFile(path.Join(o.Dir, "log/00000001.seg"))
 		wantDone(t, "read the log", err)
 		end := d.writer.Position().Log.Offset
-		wantBytes(t, what, all[at+batchHeader:end], records)
+		golden.Want(t, what, all[at+batchHeader:end], records)
 		at = end
 	}
 	do := func(op Operation) {

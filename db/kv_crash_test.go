@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,17 +121,8 @@ func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 	clock := newTestClock()
 	o.FS, o.Clock = fs, clock.read
 	d := mustOpen(t, o)
-	var stop atomic.Bool
-	var clients, compactor sync.WaitGroup
-	compactor.Go(func() {
-		for !stop.Load() {
-			if err := saveIndex(d); err != nil {
-				t.Error(err)
-				return
-			}
-			compactSome(d, 3)
-		}
-	})
+	end := compactBeside(t, d, 3)
+	var clients sync.WaitGroup
 	for c := range 4 {
 		clients.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, uint64(c)))
@@ -174,8 +164,7 @@ func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 		})
 	}
 	clients.Wait()
-	stop.Store(true)
-	compactor.Wait()
+	end()
 	if err := saveIndex(d); err != nil {
 		t.Error(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,17 +63,8 @@ func TestValuesAreLinearizable(t *testing.T) {
 		})
 		o.FS = fs
 		d := mustOpen(t, o)
-		var stop atomic.Bool
-		var clients, compactor sync.WaitGroup
-		compactor.Go(func() {
-			for !stop.Load() {
-				if err := saveIndex(d); err != nil {
-					t.Error(err)
-					return
-				}
-				compactAll(d)
-			}
-		})
+		end := compactBeside(t, d, 1)
+		var clients sync.WaitGroup
 		for c := range 6 {
 			clients.Go(func() {
 				known := make(map[Key]int64) // the version that this client saw last
@@ -103,8 +93,7 @@ func TestValuesAreLinearizable(t *testing.T) {
 			})
 		}
 		clients.Wait()
-		stop.Store(true)
-		compactor.Wait()
+		end()
 		if round%2 == 0 {
 			mustClose(t, d)
 			continue

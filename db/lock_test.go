@@ -161,11 +161,11 @@ func TestHangUpDuringAGrantPassesTheLockOn(t *testing.T) {
 	ctx, hangUp := context.WithCancelCause(context.Background())
 	first := wait(t, d, ctx, 1, "first")
 	second := wait(t, d, context.Background(), 2, "second")
-	g := barrierAt(fs)
+	g := fs.NewBarrier()
 	go func() { _ = d.Unlock(UnlockRequest{Key: door, Token: token}) }()
-	<-g.reached // the grant to the first is on its way to disk
+	<-g.Reached // the grant to the first is on its way to disk
 	hangUp(gone)
-	g.open()
+	g.Open()
 	if g := <-first; !errors.Is(g.err, gone) {
 		t.Errorf("%+v", g)
 	}

@@ -5,21 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
-
-	"clouddragon/internal/test/memdisk"
 )
 
 // model is a database in a few maps, and the database that has to agree with it.
 type model struct {
-	modelTime
-	fs *memdisk.FS
-	d  *DB
+	modelDB
 
 	numbers map[Key]int64 // sequences and counters: their accounts differ
 	locks   map[Key]modelHold
@@ -34,14 +29,7 @@ type modelHold struct {
 }
 
 func (m *model) open(t *rapid.T) {
-	o := tiny(m.fs, m.clock)
-	o.Segment, o.CheckpointEvery = 8<<10, 4<<10
-	d, err := Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.d = d
-	m.resume(t, d)
+	m.modelDB.open(t)
 	m.compare(t)
 }
 
@@ -225,33 +213,12 @@ func (m *model) end(t *rapid.T) {
 			delete(m.locks, k)
 		}
 	}
-	old := m.fs
-	how := rapid.SampledFrom([]string{"close", "kill", "power cut"}).Draw(t, "how")
-	m.modelTime.end(t, m.d, how == "close")
-	switch how {
-	case "kill":
-		m.fs = old.Reopen()
-	case "power cut":
-		m.fs = old.Crash(old.Len(), rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "fate"), 0)))
-	}
-	// What the old process goes on to do does not concern the new one.
-	m.close(t)
-	if n := old.OpenHandles(); n > 0 {
-		t.Fatalf("%d handles stay open", n)
-	}
-}
-
-func (m *model) close(t *rapid.T) {
-	d := m.d
-	m.d = nil
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
+	m.modelDB.end(t)
 }
 
 func TestDatabaseIsAsMapsOverRestartsAndCrashes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{modelTime: newModelTime(), fs: memdisk.New(), numbers: map[Key]int64{}, locks: map[Key]modelHold{}}
+		m := &model{modelDB: newModelDB(), numbers: map[Key]int64{}, locks: map[Key]modelHold{}}
 		m.open(t)
 		defer func() {
 			if m.d != nil {

@@ -7,6 +7,7 @@ import (
 
 	"clouddragon/db/commit"
 	"clouddragon/internal/lease"
+	"clouddragon/internal/list"
 )
 
 // The payload of a slot that holds a rate is its theoretical arrival time, in
@@ -79,11 +80,11 @@ type RateTake struct {
 	draining func() bool
 	left     error // its caller has gone before it was decided
 
-	in         *rateQueue // nil while it is in none
-	prev, next *RateTake
-	call       *Call
-	adds       int64 // to the backlog
-	deadline   int64
+	in       *rateQueue // nil while it is in none
+	place    list.Item[RateTake]
+	call     *Call
+	adds     int64 // to the backlog
+	deadline int64
 }
 
 // Size returns the most bytes that the operation adds to the log.

@@ -248,12 +248,12 @@ func TestHangUpGivesBackWhatWasCountedForIt(t *testing.T) {
 	gone := errors.New("gone")
 	ctx, hangUp := context.WithCancelCause(context.Background())
 	first := paced(t, d, ctx, 1, 3)
-	g := barrierAt(fs)
+	g := fs.NewBarrier()
 	clock.pass(3 * time.Second)
 	d.writer.Wake()
-	<-g.reached // what it counts is on its way to disk
+	<-g.Reached // what it counts is on its way to disk
 	hangUp(gone)
-	g.open()
+	g.Open()
 	if err := soon(t, "who hung up", first); !errors.Is(err, gone) {
 		t.Error(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"clouddragon/db/commit"
 	"clouddragon/internal/lease"
+	"clouddragon/internal/list"
 )
 
 // rates are the calls that wait until a rate allows them. It belongs to the writer,
@@ -25,13 +26,13 @@ type rates struct {
 // rateQueue is the queue of one rate, in the order in which the calls came. A call in
 // it is allowed when those before it have been.
 type rateQueue struct {
-	key         Key
-	first, last *RateTake
-	at          int64 // the theoretical arrival time, as the transaction has it
-	owes        int64 // what all that wait will add to it
-	others      int   // how many of them differ from the first that came in what they ask for
-	asked       rateAsk
-	place       int // among the heads
+	key    Key
+	takes  list.List[RateTake]
+	at     int64 // the theoretical arrival time, as the transaction has it
+	owes   int64 // what all that wait will add to it
+	others int   // how many of them differ from the first that came in what they ask for
+	asked  rateAsk
+	place  int // among the heads
 }
 
 // rateAsk is what decides when a call is allowed.
@@ -43,7 +44,10 @@ type rateAsk struct {
 func (o *RateTake) ask() rateAsk { return rateAsk{o.Rate, o.Cost} }
 
 // due is when the first of the queue is allowed.
-func (q *rateQueue) due() int64 { return q.at - max(0, q.first.most(q.first.Cost)) }
+func (q *rateQueue) due() int64 {
+	first := q.takes.First()
+	return q.at - max(0, first.most(first.Cost))
+}
 
 // until is how long it takes until o is allowed if it queues now. at is the
 // theoretical arrival time.
@@ -53,7 +57,7 @@ func (q *rateQueue) until(now, at int64, o *RateTake) time.Duration {
 	var turn int64
 	if q.others > 0 || q.asked != o.ask() {
 		backlog := at - now
-		for w := q.first; w != nil; w = w.next {
+		for w := q.takes.First(); w != nil; w = w.place.Next() {
 			turn = max(turn, backlog-w.most(w.Cost))
 			backlog += w.adds
 		}
@@ -89,7 +93,7 @@ func (r *rates) add(o *RateTake, at int64) {
 	if q.asked != o.ask() {
 		q.others++
 	}
-	o.prev, o.next = q.last, nil
+	o.place = q.takes.End(o)
 	r.link(q, o)
 }
 
@@ -114,21 +118,12 @@ func (r *rates) moved(k Key, at int64) {
 	}
 }
 
-// link puts a call between its prev and next.
+// link puts a call into its queue, at its place.
 func (r *rates) link(q *rateQueue, o *RateTake) {
 	o.in = q
-	if o.prev == nil {
-		q.first = o
-	} else {
-		o.prev.next = o
-	}
-	if o.next == nil {
-		q.last = o
-	} else {
-		o.next.prev = o
-	}
+	q.takes.PutBack(&o.place)
 	r.count++
-	if o.prev == nil && o.next == nil {
+	if q.takes.Len() == 1 {
 		r.queues[q.key] = q
 		heap.Push(&r.heads, q)
 		return
@@ -136,21 +131,12 @@ func (r *rates) link(q *rateQueue, o *RateTake) {
 	heap.Fix(&r.heads, q.place)
 }
 
-// unlink leaves prev and next of the call as they are, for link to undo it.
+// unlink leaves the place of the call as it is, for link to undo it.
 func (r *rates) unlink(q *rateQueue, o *RateTake) {
 	o.in = nil
-	if o.prev == nil {
-		q.first = o.next
-	} else {
-		o.prev.next = o.next
-	}
-	if o.next == nil {
-		q.last = o.prev
-	} else {
-		o.next.prev = o.prev
-	}
+	q.takes.Remove(&o.place)
 	r.count--
-	if q.first == nil {
+	if q.takes.Len() == 0 {
 		delete(r.queues, q.key)
 		heap.Remove(&r.heads, q.place)
 		return
@@ -199,7 +185,7 @@ func (r *rates) Next() (at int64, ok bool) {
 // Expire counts the first call that is allowed by now, and answers it.
 func (r *rates) Expire(tx *commit.Tx) error {
 	q := r.heads[0]
-	o := q.first
+	o := q.takes.First()
 	at := max(q.at, tx.Now())
 	r.remove(o, at+o.adds)
 	err := o.take(tx, at)
@@ -218,7 +204,7 @@ func (r *rates) Expire(tx *commit.Tx) error {
 func (r *rates) TimeOut(tx *commit.Tx) {
 	var over []*RateTake
 	for _, q := range r.heads {
-		for o := q.first; o != nil; o = o.next {
+		for o := q.takes.First(); o != nil; o = o.place.Next() {
 			if o.deadline <= tx.Now() {
 				over = append(over, o)
 			}
@@ -231,7 +217,7 @@ func (r *rates) TimeOut(tx *commit.Tx) {
 func (r *rates) Drain(tx *commit.Tx, err error) {
 	var all []*RateTake
 	for _, q := range r.heads {
-		for o := q.first; o != nil; o = o.next {
+		for o := q.takes.First(); o != nil; o = o.place.Next() {
 			all = append(all, o)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"clouddragon/internal/test/golden"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -173,7 +173,7 @@ func TestAnAnswerThatCannotBeSaidUndoesTheWrite(t *testing.T) {
 func TestRetryRecordIsAlwaysTheseBytes(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
-	if got, want := retryID("key"), "\x00"+string(unhex("2c70e12b7a0646f92279f427c7b38e73")); got != want {
+	if got, want := retryID("key"), "\x00"+string(golden.Unhex("2c70e12b7a0646f92279f427c7b38e73")); got != want {
 		t.Errorf("the id is %x, want %x", got, want)
 	}
 	_, _, err := addOnce(d, Key{"a", "c"}, 1, "key")
@@ -189,9 +189,7 @@ func TestRetryRecordIsAlwaysTheseBytes(t *testing.T) {
 
 // retryModel is what has to be of counters whose every add has a key.
 type retryModel struct {
-	modelTime
-	fs       *memdisk.FS
-	d        *DB
+	modelDB
 	counters map[Key]int64
 	kept     map[string]keptAnswer
 }
@@ -201,17 +199,6 @@ type keptAnswer struct {
 	n       int64
 	answer  string
 	expires int64
-}
-
-func (m *retryModel) open(t *rapid.T) {
-	o := tiny(m.fs, m.clock)
-	o.Segment, o.CheckpointEvery = 8<<10, 4<<10
-	d, err := Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.d = d
-	m.resume(t, d)
 }
 
 func (m *retryModel) add(t *rapid.T) {
@@ -260,31 +247,23 @@ func (m *retryModel) compact(t *rapid.T) {
 }
 
 func (m *retryModel) restart(t *rapid.T) {
-	closed := rapid.Bool().Draw(t, "closed")
-	m.modelTime.end(t, m.d, closed)
 	for key, was := range m.kept { // what is over stays over
 		if was.expires <= m.now() {
 			delete(m.kept, key)
 		}
 	}
-	old := m.fs
-	if !closed {
-		m.fs = old.Crash(old.Len(), rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "fate"), 0)))
-	}
-	if err := m.d.Close(); err != nil {
-		t.Fatal(err)
-	}
+	m.end(t)
 	m.down(t)
 	m.open(t)
 }
 
 func TestKeysAreAsInAMapOverRestartsAndCrashes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &retryModel{modelTime: newModelTime(), fs: memdisk.New(), counters: map[Key]int64{}, kept: map[string]keptAnswer{}}
+		m := &retryModel{modelDB: newModelDB(), counters: map[Key]int64{}, kept: map[string]keptAnswer{}}
 		m.open(t)
 		defer func() {
-			if err := m.d.Close(); err != nil {
-				t.Error(err)
+			if m.d != nil {
+				m.close(t)
 			}
 		}()
 		t.Repeat(map[string]func(*rapid.T){

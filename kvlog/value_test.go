@@ -2,28 +2,16 @@ package kvlog
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
 	"math"
-	"strings"
 	"testing"
 
+	"clouddragon/internal/test/golden"
 	"clouddragon/kvlog/wal"
 )
 
 // The bytes below are the format: if one of these tests fails, data that was
 // written before cannot be read any more.
-
-func wantBytes(t *testing.T, got []byte, want string) {
-	t.Helper()
-	w, err := hex.DecodeString(strings.Join(strings.Fields(want), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, w) {
-		t.Errorf("got\n%swant\n%s", hex.Dump(got), hex.Dump(w))
-	}
-}
 
 func goldenValue() []byte {
 	p := make([]byte, ValueSize("ac", "id", "t/x", "", 5))
@@ -34,7 +22,7 @@ func goldenValue() []byte {
 
 func TestGoldenValue(t *testing.T) {
 	p := goldenValue()
-	wantBytes(t, p, `
+	golden.Want(t, "the value", p, `
 		f136a4d9  4cbb719a  05000000  02 02 03 00
 		0201000000000000  0403000000000000
 		6163 6964 742f78 68656c6c6f`)
@@ -48,7 +36,7 @@ func TestGoldenValueWithAnEncoding(t *testing.T) {
 	data := []byte("hello")
 	p := make([]byte, ValueSize("ac", "id", "t/x", "gzip", len(data)))
 	newCodec(testID).putValue(p, "ac", "id", "t/x", "gzip", 0x0102, 0x0304, data, SumValue(data))
-	wantBytes(t, p, `
+	golden.Want(t, "the value", p, `
 		079293cb  4cbb719a  05000000  02 02 03 04
 		0201000000000000  0403000000000000
 		6163 6964 742f78 677a6970 68656c6c6f`)
@@ -61,7 +49,7 @@ func TestGoldenValueWithAnEncoding(t *testing.T) {
 func TestGoldenTombstone(t *testing.T) {
 	p := make([]byte, TombstoneSize("ac", "id"))
 	PutTombstone(p, "ac", "id", 258)
-	wantBytes(t, p, `0201000000000000  02 02  6163 6964`)
+	golden.Want(t, "the tombstone", p, `0201000000000000  02 02  6163 6964`)
 	m, err := DecodeTombstone(p)
 	if err != nil || string(m.Acc) != "ac" || string(m.ID) != "id" || m.Origin != 258 {
 		t.Errorf("read as %+v, %v", m, err)
@@ -72,7 +60,7 @@ func TestGoldenIndexSnapshotHead(t *testing.T) {
 	r := newValuesRig(t)
 	r.set("key", "value", 0x1000_0000_0000)
 	at := wal.Pos{Segment: 1, Offset: 4096 + 8, Seq: 3, Sum: 4}
-	wantBytes(t, r.v.Freeze(at).head, `
+	golden.Want(t, "the head", r.v.Freeze(at).head, `
 		6364696e6465780a  01000000  2f223448
 		90000000  0d000000  746865206469726563746f7279204944
 		0100000000000000  0810000000000000  0300000000000000  04000000  00040000

@@ -2,7 +2,6 @@ package commit_test
 
 import (
 	"encoding/binary"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -187,44 +186,6 @@ func (a *alarm) Forget()                 { a.marks = a.marks[:0] }
 func (a *alarm) TimeOut(*commit.Tx)      {}
 func (a *alarm) Drain(*commit.Tx, error) {}
 func (a *alarm) Committed()              {}
-
-// barrier stops the writer at its next sync of the log.
-type barrier struct {
-	reached chan struct{} // closed once the writer is there
-	pass    chan error
-}
-
-// barrierAt makes the next sync of a log segment wait, of one that is written to.
-func barrierAt(fs *memdisk.FS) *barrier {
-	g := &barrier{reached: make(chan struct{}), pass: make(chan error)}
-	var (
-		once    sync.Once
-		mu      sync.Mutex // guards written
-		written string
-	)
-	fs.Fail(func(op memdisk.Op) error {
-		if !strings.HasSuffix(op.Name, ".seg") {
-			return nil
-		}
-		mu.Lock()
-		if op.Kind == memdisk.Write && op.Off > 0 {
-			written = op.Name
-		}
-		here := op.Kind == memdisk.Sync && op.Name == written
-		mu.Unlock()
-		var err error
-		if here {
-			once.Do(func() {
-				close(g.reached)
-				err = <-g.pass
-			})
-		}
-		return err
-	})
-	return g
-}
-
-func (g *barrier) open() { g.pass <- nil }
 
 // soon waits for what has to come.
 func soon[T any](t *testing.T, what string, c <-chan T) {

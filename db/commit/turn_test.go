@@ -33,16 +33,16 @@ func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
 func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	r := newRig(t, 16<<10, commit.Options{})
 	done := takeTurn(t, r)
-	g := barrierAt(r.fs)
+	g := r.fs.NewBarrier()
 	go r.Lead()
-	<-g.reached
+	<-g.Reached
 	r.alarm.set(1_800_000_000e9 + int64(time.Minute))
 	r.pass(time.Minute)
 	r.Ring()
 	for !r.StandbyWants() {
 		runtime.Gosched()
 	}
-	g.open()
+	g.Open()
 	<-done
 	for n, _ := r.number("alarm"); n != 1; n, _ = r.number("alarm") {
 		runtime.Gosched()
@@ -102,17 +102,17 @@ func TestACallersTurnIsOneBatch(t *testing.T) {
 		}
 		others = append(others, answered)
 	}
-	first, led := barrierAt(r.fs), make(chan struct{})
+	first, led := r.fs.NewBarrier(), make(chan struct{})
 	go func() {
 		r.Lead()
 		close(led)
 	}()
-	<-first.reached
-	second := barrierAt(r.fs)
-	first.open()
-	soon(t, "the second batch", second.reached)
+	<-first.Reached
+	second := r.fs.NewBarrier()
+	first.Open()
+	soon(t, "the second batch", second.Reached)
 	soon(t, "the end of the turn", led)
-	second.open()
+	second.Open()
 	<-done
 	for _, answered := range others {
 		<-answered
@@ -145,11 +145,11 @@ func TestAPanicInACallersTurnEndsTheProcess(t *testing.T) {
 // A caller that may not lead leaves the batch to the standby.
 func TestQueuedCallsAreTheStandbys(t *testing.T) {
 	r := newRig(t, 16<<10, commit.Options{})
-	g := barrierAt(r.fs)
+	g := r.fs.NewBarrier()
 	c, done := call(add("a", 1))
 	wantDone(t, "queue", r.Queue(c))
-	soon(t, "the standby's batch", g.reached)
-	g.open()
+	soon(t, "the standby's batch", g.Reached)
+	g.Open()
 	<-done
 	wantDone(t, "the call", c.Err)
 	r.close(t)

@@ -332,11 +332,11 @@ func TestOnlyWhatIsDurableIsPublished(t *testing.T) {
 	for range 3 {
 		wantDone(t, "an increment", r.Do(add("a", 1)))
 	}
-	g := barrierAt(r.fs)
+	g := r.fs.NewBarrier()
 	c, done := call(add("a", 1))
 	go func() { _ = r.Submit(c) }() // its error is the call's
-	<-g.reached
-	g.pass <- errors.New("the disk failed")
+	<-g.Reached
+	g.Pass <- errors.New("the disk failed")
 	<-done
 	if !errors.Is(c.Err, commit.ErrUnknown) {
 		t.Errorf("the call: %v", c.Err)

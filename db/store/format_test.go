@@ -2,36 +2,19 @@ package store
 
 import (
 	"bytes"
-	"encoding/hex"
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
-	"strings"
 	"testing"
 
 	"clouddragon/db/commit"
 	"clouddragon/internal/format"
+	"clouddragon/internal/test/golden"
 	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog/wal"
 )
 
 var goldenID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-
-// unhex reads bytes as they are written in a test: with blanks and line breaks.
-func unhex(s string) []byte {
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		panic(err)
-	}
-	return b
-}
-
-func wantBytes(t *testing.T, what string, got []byte, want string) {
-	t.Helper()
-	if w := unhex(want); !bytes.Equal(got, w) {
-		t.Errorf("%s is\n%s\nwant\n%s", what, hex.Dump(got), hex.Dump(w))
-	}
-}
 
 func goldenCheckpoint() checkpoint {
 	return checkpoint{
@@ -61,15 +44,15 @@ const goldenCheckpointBytes = `
 
 func TestCheckpointIsAlwaysTheseBytes(t *testing.T) {
 	c := goldenCheckpoint()
-	wantBytes(t, "the record", c.encode(), goldenCheckpointBytes)
-	back, err := decodeCheckpoint(unhex(goldenCheckpointBytes))
+	golden.Want(t, "the record", c.encode(), goldenCheckpointBytes)
+	back, err := decodeCheckpoint(golden.Unhex(goldenCheckpointBytes))
 	if err != nil || !reflect.DeepEqual(*back, c) {
 		t.Errorf("read back: %+v, %v", back, err)
 	}
 }
 
 func FuzzCheckpoint(f *testing.F) {
-	golden := unhex(goldenCheckpointBytes)
+	golden := golden.Unhex(goldenCheckpointBytes)
 	f.Add(golden)
 	f.Add(golden[:len(golden)-1])
 	f.Add(golden[:checkpointHead])
@@ -109,7 +92,7 @@ func FuzzCheckpoint(f *testing.F) {
 }
 
 func TestEachByteOfACheckpointCounts(t *testing.T) {
-	golden := unhex(goldenCheckpointBytes)
+	golden := golden.Unhex(goldenCheckpointBytes)
 	for i := range golden {
 		for bit := range 8 {
 			b := bytes.Clone(golden)

@@ -30,7 +30,7 @@ func (t *Table) begin(now int64, k Key) *lock {
 
 // dues returns what is due in l at now, in order.
 func (t *Table) dues(now int64, l *lock) (all []due) {
-	for h := l.holders.head(); h != nil; h = h.in.after() {
+	for h := l.holders.First(); h != nil; h = h.in.Next() {
 		if h.Expires <= now {
 			all = append(all, due{at: h.Expires, lock: l, holder: h})
 		}
@@ -38,8 +38,8 @@ func (t *Table) dues(now int64, l *lock) (all []due) {
 	if l.due {
 		all = append(all, t.schedule[l.place])
 	}
-	for c := l.queue.head(); c != nil; c = c.in.after() {
-		for w := c.waiters.head(); w != nil; w = w.in.after() {
+	for c := l.queue.First(); c != nil; c = c.in.Next() {
+		for w := c.waiters.First(); w != nil; w = w.in.Next() {
 			if w.deadline <= now {
 				all = append(all, due{at: w.deadline, lock: l, waiter: w})
 			}

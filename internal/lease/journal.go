@@ -1,5 +1,9 @@
 package lease
 
+import (
+	"clouddragon/internal/list"
+)
+
 // changeKind names a primitive change of the table. Each has an inverse in revert.
 type changeKind uint8
 
@@ -83,7 +87,7 @@ func (t *Table) Forget() {
 		case claimRemoved:
 			t.claimsSpare.put(c.claim)
 		case waiterRemoved:
-			c.waiter.in = item[Waiter]{}
+			c.waiter.in = list.Item[Waiter]{}
 		}
 	}
 	clear(j.changes)
@@ -117,7 +121,7 @@ func (t *Table) revert(c *change) {
 		t.linkClaim(c.claim)
 	case waiterAdded:
 		t.unlinkWaiter(c.waiter)
-		c.waiter.in = item[Waiter]{}
+		c.waiter.in = list.Item[Waiter]{}
 	case waiterRemoved:
 		t.linkWaiter(c.claim, c.waiter)
 	case dueSet:
@@ -139,7 +143,7 @@ func (t *Table) addLock(k Key) *lock {
 }
 
 func (t *Table) dropIfIdle(l *lock) {
-	if l.holders.n > 0 || l.queue.n > 0 {
+	if l.holders.Len() > 0 || l.queue.Len() > 0 {
 		return
 	}
 	delete(t.locks, l.key)
@@ -153,9 +157,9 @@ func (t *Table) dropIfIdle(l *lock) {
 // addHolder makes h the newest holder of l.
 func (t *Table) addHolder(l *lock, h *holder) {
 	h.lock = l
-	h.in = item[holder]{of: h, prev: l.holders.last}
+	h.in = l.holders.End(h)
 	t.linkHolder(h)
-	if l.holders.n == 1 {
+	if l.holders.Len() == 1 {
 		t.stats.Held++
 	}
 	t.stats.Holders++
@@ -166,7 +170,7 @@ func (t *Table) addHolder(l *lock, h *holder) {
 
 func (t *Table) removeHolder(h *holder) {
 	t.unlinkHolder(h)
-	if h.lock.holders.n == 0 {
+	if h.lock.holders.Len() == 0 {
 		t.stats.Held--
 	}
 	t.stats.Holders--
@@ -186,13 +190,13 @@ func (t *Table) changeHolder(h *holder, s state) {
 }
 
 func (t *Table) linkHolder(h *holder) {
-	h.lock.holders.putBack(&h.in)
+	h.lock.holders.PutBack(&h.in)
 	h.lock.counted(h)
 	t.schedule.add(due{at: h.Expires, lock: h.lock, holder: h})
 }
 
 func (t *Table) unlinkHolder(h *holder) {
-	h.lock.holders.remove(&h.in)
+	h.lock.holders.Remove(&h.in)
 	h.lock.uncounted(h)
 	t.schedule.remove(h.place)
 }
@@ -201,7 +205,7 @@ func (t *Table) unlinkHolder(h *holder) {
 func (t *Table) addClaim(l *lock, owner string, limit int32) *claim {
 	c := t.claimsSpare.get()
 	c.owner, c.limit, c.lock = owner, limit, l
-	c.in = item[claim]{of: c, prev: l.queue.last}
+	c.in = l.queue.End(c)
 	t.linkClaim(c)
 	t.stats.Waiting++
 	if t.journal.on {
@@ -223,21 +227,21 @@ func (t *Table) removeClaim(c *claim) {
 }
 
 func (t *Table) linkClaim(c *claim) {
-	c.lock.queue.putBack(&c.in)
+	c.lock.queue.PutBack(&c.in)
 	if c.owner != "" {
 		t.claims[claimKey{c.lock, c.owner}] = c
 	}
 }
 
 func (t *Table) unlinkClaim(c *claim) {
-	c.lock.queue.remove(&c.in)
+	c.lock.queue.Remove(&c.in)
 	if c.owner != "" {
 		delete(t.claims, claimKey{c.lock, c.owner})
 	}
 }
 
 func (t *Table) addWaiter(c *claim, w *Waiter) {
-	w.in = item[Waiter]{of: w, prev: c.waiters.last}
+	w.in = c.waiters.End(w)
 	t.linkWaiter(c, w)
 	if t.journal.on {
 		t.journal.add(change{kind: waiterAdded, waiter: w})
@@ -250,18 +254,18 @@ func (t *Table) removeWaiter(w *Waiter) {
 	if t.journal.on {
 		t.journal.add(change{kind: waiterRemoved, waiter: w, claim: c})
 	} else {
-		w.in = item[Waiter]{}
+		w.in = list.Item[Waiter]{}
 	}
 }
 
 func (t *Table) linkWaiter(c *claim, w *Waiter) {
 	w.claim = c
-	c.waiters.putBack(&w.in)
+	c.waiters.PutBack(&w.in)
 	t.schedule.add(due{at: w.deadline, lock: c.lock, waiter: w})
 }
 
 func (t *Table) unlinkWaiter(w *Waiter) {
-	w.claim.waiters.remove(&w.in)
+	w.claim.waiters.Remove(&w.in)
 	w.claim = nil
 	t.schedule.remove(w.place)
 }

@@ -20,7 +20,11 @@
 // may still be granted the lock at its deadline, but not after it.
 package lease
 
-import "math"
+import (
+	"math"
+
+	"clouddragon/internal/list"
+)
 
 // Key names a lock.
 type Key struct{ Acc, ID string }
@@ -70,7 +74,7 @@ type Waiter struct {
 	Data any // the caller's own
 
 	claim    *claim // nil while it is in no queue
-	in       item[Waiter]
+	in       list.Item[Waiter]
 	since    int64
 	deadline int64
 	dur      int64

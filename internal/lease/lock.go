@@ -1,10 +1,14 @@
 package lease
 
+import (
+	"clouddragon/internal/list"
+)
+
 // lock is a lock that has holders, or claims, or both; no other lock has an entry in the table.
 type lock struct {
 	key     Key
-	holders list[holder] // the oldest first
-	queue   list[claim]
+	holders list.List[holder] // the oldest first
+	queue   list.List[claim]
 
 	limit   int32 // the least of the holders' limits
 	atLimit int   // how many holders have that limit; 0 if limit is not known
@@ -26,7 +30,7 @@ type state struct {
 type holder struct {
 	state
 	lock  *lock
-	in    item[holder]
+	in    list.Item[holder]
 	place int // in the schedule
 }
 
@@ -35,8 +39,8 @@ type claim struct {
 	owner   string
 	limit   int32
 	lock    *lock
-	in      item[claim]
-	waiters list[Waiter] // in the order in which they came
+	in      list.Item[claim]
+	waiters list.List[Waiter] // in the order in which they came
 }
 
 // claimKey finds the claim of an owner.
@@ -57,14 +61,14 @@ const fewHolders = 8
 // counted updates what the lock knows of its holders for h, which is in the list now.
 func (l *lock) counted(h *holder) {
 	switch {
-	case l.holders.n == 1 || l.atLimit > 0 && h.Limit < l.limit:
+	case l.holders.Len() == 1 || l.atLimit > 0 && h.Limit < l.limit:
 		l.limit, l.atLimit = h.Limit, 1
 	case l.atLimit > 0 && h.Limit == l.limit:
 		l.atLimit++
 	}
-	if l.index == nil && l.holders.n > fewHolders {
+	if l.index == nil && l.holders.Len() > fewHolders {
 		l.index = &index{map[int64]*holder{}, map[string]*holder{}}
-		for o := l.holders.head(); o != nil; o = o.in.after() {
+		for o := l.holders.First(); o != nil; o = o.in.Next() {
 			l.index.add(o)
 		}
 	} else if l.index != nil {
@@ -130,7 +134,7 @@ func (l *lock) byToken(token int64) *holder {
 	if l.index != nil {
 		return l.index.byToken[token]
 	}
-	for h := l.holders.head(); h != nil; h = h.in.after() {
+	for h := l.holders.First(); h != nil; h = h.in.Next() {
 		if h.Token == token {
 			return h
 		}
@@ -151,7 +155,7 @@ func (l *lock) search(owner string, resting bool) *holder {
 	if resting && l.resting == 0 {
 		return nil
 	}
-	for h := l.holders.head(); h != nil; h = h.in.after() {
+	for h := l.holders.First(); h != nil; h = h.in.Next() {
 		if h.Owner == owner && h.Resting == resting {
 			return h
 		}
@@ -161,13 +165,13 @@ func (l *lock) search(owner string, resting bool) *holder {
 
 // fits reports whether the rule allows one more holder that has a limit.
 func (l *lock) fits(limit int32) bool {
-	n := l.holders.n
+	n := l.holders.Len()
 	if n == 0 {
 		return true
 	}
 	if l.atLimit == 0 {
 		l.limit = Shared
-		for h := l.holders.head(); h != nil; h = h.in.after() {
+		for h := l.holders.First(); h != nil; h = h.in.Next() {
 			if h.Limit < l.limit {
 				l.limit, l.atLimit = h.Limit, 0
 			}
@@ -220,8 +224,8 @@ func (l *lock) releases(owner string, token int64) (*holder, Outcome) {
 
 // oldest returns the oldest holder, or nil. It takes a nil lock, for one that has no entry.
 func (l *lock) oldest() *Holder {
-	if l == nil || l.holders.first == nil {
+	if l == nil || l.holders.First() == nil {
 		return nil
 	}
-	return &l.holders.head().Holder
+	return &l.holders.First().Holder
 }

@@ -3,6 +3,8 @@ package lease
 import (
 	"cmp"
 	"slices"
+
+	"clouddragon/internal/list"
 )
 
 // Holder returns the holder that has a token at now and does not rest: the token renews and fences. It reports false if
@@ -24,7 +26,7 @@ func (t *Table) Holder(now int64, k Key, token int64) (Holder, bool) {
 func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
 	t.restored()
 	if l := t.locks[k]; l != nil {
-		for h := l.holders.head(); h != nil; h = h.in.after() {
+		for h := l.holders.First(); h != nil; h = h.in.Next() {
 			if is, ok := h.at(now); ok {
 				return is, true
 			}
@@ -37,7 +39,7 @@ func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
 func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
 	t.restored()
 	if l := t.locks[k]; l != nil {
-		for h := l.holders.head(); h != nil && len(all) < n; h = h.in.after() {
+		for h := l.holders.First(); h != nil && len(all) < n; h = h.in.Next() {
 			if is, ok := h.at(now); ok {
 				all = append(all, is)
 			}
@@ -59,8 +61,8 @@ func (t *Table) Held(now int64, fn func(Key, Holder)) {
 // Queue returns at most n of the claims on the lock, the first in line first.
 func (t *Table) Queue(k Key, n int) (all []Waiting) {
 	if l := t.locks[k]; l != nil {
-		for c := l.queue.head(); c != nil && len(all) < n; c = c.in.after() {
-			all = append(all, Waiting{c.owner, c.waiters.head().since, c.limit})
+		for c := l.queue.First(); c != nil && len(all) < n; c = c.in.Next() {
+			all = append(all, Waiting{c.owner, c.waiters.First().since, c.limit})
 		}
 	}
 	return all
@@ -69,7 +71,7 @@ func (t *Table) Queue(k Key, n int) (all []Waiting) {
 // Waiters returns how many claims wait for the lock.
 func (t *Table) Waiters(k Key) int {
 	if l := t.locks[k]; l != nil {
-		return l.queue.n
+		return l.queue.Len()
 	}
 	return 0
 }
@@ -84,11 +86,11 @@ func (t *Table) Restore(k Key, h Holder) {
 	if l == nil {
 		l = t.addLock(k)
 	}
-	last := l.holders.last
+	last := l.holders.Last()
 	x := t.holdersSpare.get()
 	x.Holder, x.callers = h, 1
 	t.addHolder(l, x)
-	if last != nil && last.of.Token > h.Token {
+	if last != nil && last.Token > h.Token {
 		t.unsorted = append(t.unsorted, l)
 	}
 }
@@ -100,7 +102,7 @@ func (t *Table) restored() {
 	}
 	for _, l := range t.unsorted {
 		var all []*holder
-		for h := l.holders.head(); h != nil; h = h.in.after() {
+		for h := l.holders.First(); h != nil; h = h.in.Next() {
 			all = append(all, h)
 		}
 		byToken := func(a, b *holder) int { return cmp.Compare(a.Token, b.Token) }
@@ -108,9 +110,10 @@ func (t *Table) restored() {
 			continue // l is listed more than once
 		}
 		slices.SortFunc(all, byToken)
-		l.holders = list[holder]{}
+		l.holders = list.List[holder]{}
 		for _, h := range all {
-			l.holders.append(&h.in, h)
+			h.in = l.holders.End(h)
+			l.holders.PutBack(&h.in)
 		}
 	}
 	t.unsorted = nil

@@ -134,8 +134,8 @@ func dump(t interface {
 	for _, k := range keys {
 		l := table.locks[k]
 		fmt.Fprintf(&b, "lock %v due %t\n", k, l.due)
-		if l.key != k || l.holders.n == 0 && l.queue.n == 0 {
-			t.Fatalf("lock %v stands under %v, with %d holders and %d claims", l.key, k, l.holders.n, l.queue.n)
+		if l.key != k || l.holders.Len() == 0 && l.queue.Len() == 0 {
+			t.Fatalf("lock %v stands under %v, with %d holders and %d claims", l.key, k, l.holders.Len(), l.queue.Len())
 		}
 		if l.due {
 			check(due{at: table.schedule[l.place].at, lock: l}, l.place)
@@ -143,9 +143,9 @@ func dump(t interface {
 		}
 		n, anonymous, resting := 0, 0, 0
 		least, atLeast := Shared, 0
-		for h := l.holders.head(); h != nil; h = h.in.after() {
+		for h := l.holders.First(); h != nil; h = h.in.Next() {
 			fmt.Fprintf(&b, " holder %+v\n", h.state)
-			if h.lock != l || h.in.after() == nil && l.holders.last.of != h || l.byToken(h.Token) != h {
+			if h.lock != l || h.in.Next() == nil && l.holders.Last() != h || l.byToken(h.Token) != h {
 				t.Fatalf("holder %+v is not linked", h.state)
 			}
 			if h.Resting {
@@ -165,14 +165,14 @@ func dump(t interface {
 			check(due{at: h.Expires, lock: l, holder: h}, h.place)
 			n++
 		}
-		if n != l.holders.n || anonymous != l.anonymous || resting != l.resting || n > 0 && l.atLimit > 0 && (l.limit != least || l.atLimit != atLeast) {
-			t.Fatalf("lock %v counts %d holders, %d anonymous, %d of limit %d; has %d, %d, %d, %d", k, l.holders.n, l.anonymous, l.atLimit, l.limit, n, anonymous, atLeast, least)
+		if n != l.holders.Len() || anonymous != l.anonymous || resting != l.resting || n > 0 && l.atLimit > 0 && (l.limit != least || l.atLimit != atLeast) {
+			t.Fatalf("lock %v counts %d holders, %d anonymous, %d of limit %d; has %d, %d, %d, %d", k, l.holders.Len(), l.anonymous, l.atLimit, l.limit, n, anonymous, atLeast, least)
 		}
 		if l.index != nil && (len(l.index.byToken) != n || len(l.index.byOwner) > n) {
 			t.Fatalf("the index of %v has %d tokens and %d owners of %d holders", k, len(l.index.byToken), len(l.index.byOwner), n)
 		}
 		n = 0
-		for c := l.queue.head(); c != nil; c = c.in.after() {
+		for c := l.queue.First(); c != nil; c = c.in.Next() {
 			fmt.Fprintf(&b, " claim %s %d\n", c.owner, c.limit)
 			if c.owner != "" {
 				claims++
@@ -181,7 +181,7 @@ func dump(t interface {
 				}
 			}
 			m := 0
-			for w := c.waiters.head(); w != nil; w = w.in.after() {
+			for w := c.waiters.First(); w != nil; w = w.in.Next() {
 				fmt.Fprintf(&b, "  waiter %p since %d until %d dur %d least %d\n", w, w.since, w.deadline, w.dur, w.least)
 				if w.claim != c {
 					t.Fatalf("a waiter of %s is not linked", c.owner)
@@ -189,16 +189,16 @@ func dump(t interface {
 				check(due{at: w.deadline, lock: l, waiter: w}, w.place)
 				m++
 			}
-			if m == 0 || m != c.waiters.n {
-				t.Fatalf("claim %s counts %d waiters, has %d", c.owner, c.waiters.n, m)
+			if m == 0 || m != c.waiters.Len() {
+				t.Fatalf("claim %s counts %d waiters, has %d", c.owner, c.waiters.Len(), m)
 			}
 			n++
 		}
-		if n != l.queue.n {
-			t.Fatalf("lock %v counts %d claims, has %d", k, l.queue.n, n)
+		if n != l.queue.Len() {
+			t.Fatalf("lock %v counts %d claims, has %d", k, l.queue.Len(), n)
 		}
-		holders, waiting = holders+l.holders.n, waiting+n
-		if l.holders.n > 0 {
+		holders, waiting = holders+l.holders.Len(), waiting+n
+		if l.holders.Len() > 0 {
 			held++
 		}
 	}

@@ -53,7 +53,7 @@ func (t *Table) Acquire(now int64, k Key, r Request, w *Waiter) Result {
 	case r.Token != 0:
 		t.stats.NotHolder++
 		return t.result(NotHolder, l.oldest())
-	case l == nil || l.queue.n == 0 && l.fits(limit):
+	case l == nil || l.queue.Len() == 0 && l.fits(limit):
 		return t.grantNow(now, l, k, &r)
 	case r.Wait <= 0:
 		return t.refuse(Held, l)
@@ -126,7 +126,7 @@ func (t *Table) grant(now int64, l *lock, owner string, token int64, limit int32
 // holds end at once, whosoever they are.
 func (t *Table) Release(now int64, k Key, owner string, token int64, force bool) Result {
 	l := t.begin(now, k)
-	if l == nil || l.holders.n == 0 {
+	if l == nil || l.holders.Len() == 0 {
 		return t.result(NotLocked, nil)
 	}
 	if force {
@@ -150,7 +150,7 @@ func (t *Table) Release(now int64, k Key, owner string, token int64, force bool)
 
 func (t *Table) releaseAll(now int64, l *lock) Result {
 	i := len(t.events)
-	for h := l.holders.head(); h != nil; h = l.holders.head() {
+	for h := l.holders.First(); h != nil; h = l.holders.First() {
 		t.end(h, ByForce)
 		t.stats.Forced++
 	}
@@ -163,7 +163,7 @@ func (t *Table) releaseAll(now int64, l *lock) Result {
 // it was renewed since: its owner asked again, and was told.
 func (t *Table) GiveBack(now int64, k Key, token int64) Result {
 	l := t.begin(now, k)
-	if l == nil || l.holders.n == 0 {
+	if l == nil || l.holders.Len() == 0 {
 		return t.result(NotLocked, nil)
 	}
 	h := l.byToken(token)
@@ -197,12 +197,12 @@ func (t *Table) leave(now int64, w *Waiter) {
 	c := w.claim
 	l := c.lock
 	t.removeWaiter(w)
-	if c.waiters.n > 0 {
+	if c.waiters.Len() > 0 {
 		return
 	}
-	first := l.queue.head() == c
+	first := l.queue.First() == c
 	t.removeClaim(c)
-	switch next := l.queue.head(); {
+	switch next := l.queue.First(); {
 	case next == nil && l.due:
 		t.clearDue(l)
 	case next != nil && first && !l.due && l.fits(next.limit):
@@ -252,10 +252,10 @@ func (t *Table) handle(now int64, d due) {
 		t.event(WaitTimedOut, l, nil).Waiters = t.answered[from:]
 		c := d.waiter.claim
 		t.removeWaiter(d.waiter)
-		if c.waiters.n > 0 {
+		if c.waiters.Len() > 0 {
 			return
 		}
-		first := l.queue.head() == c
+		first := l.queue.First() == c
 		t.removeClaim(c)
 		if !first {
 			return // it held nobody up
@@ -281,8 +281,8 @@ func (t *Table) Drain(refuse func(k Key, w *Waiter)) {
 		if l.due {
 			t.clearDue(l)
 		}
-		for c := l.queue.head(); c != nil; c = l.queue.head() {
-			for w := c.waiters.head(); w != nil; w = c.waiters.head() {
+		for c := l.queue.First(); c != nil; c = l.queue.First() {
+			for w := c.waiters.First(); w != nil; w = c.waiters.First() {
 				t.removeWaiter(w)
 				refuse(k, w)
 			}
@@ -313,7 +313,7 @@ func (t *Table) grantWaiting(now int64, l *lock) {
 	if l.due {
 		t.clearDue(l)
 	}
-	for c := l.queue.head(); c != nil && l.fits(c.limit); c = l.queue.head() {
+	for c := l.queue.First(); c != nil && l.fits(c.limit); c = l.queue.First() {
 		if t.MaxGrants > 0 && t.granted >= t.MaxGrants {
 			t.setDue(l, now)
 			return
@@ -322,7 +322,7 @@ func (t *Table) grantWaiting(now int64, l *lock) {
 		owner, limit := c.owner, c.limit
 		var dur, least int64
 		from := len(t.answered)
-		for w := c.waiters.head(); w != nil; w = c.waiters.head() {
+		for w := c.waiters.First(); w != nil; w = c.waiters.First() {
 			dur, least = max(dur, w.dur), max(least, w.least)
 			t.answered = append(t.answered, w)
 			t.removeWaiter(w)

@@ -2,29 +2,18 @@ package wal
 
 import (
 	"bytes"
-	"encoding/hex"
-	"strings"
 	"testing"
+
+	"clouddragon/internal/test/golden"
 )
 
 // The bytes below are the format: if one of these tests fails, data that was
 // written before cannot be read any more.
 
-func wantBytes(t *testing.T, got []byte, want string) {
-	t.Helper()
-	w, err := hex.DecodeString(strings.Join(strings.Fields(want), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, w) {
-		t.Errorf("got\n%swant\n%s", hex.Dump(got), hex.Dump(w))
-	}
-}
-
 func TestGoldenSegmentHeader(t *testing.T) {
 	p := bytes.Repeat([]byte{0xff}, pageSize)
 	putSegmentHeader(p, 258, 64<<20, testID)
-	wantBytes(t, p[:48], `
+	golden.Want(t, "the header", p[:48], `
 		63646c6f67736567  01000000  be8fccd3
 		0201000000000000  0000000400000000
 		746865206469726563746f7279204944`)
@@ -40,7 +29,7 @@ func TestGoldenBatch(t *testing.T) {
 	b := batchOf("hello", "")
 	b.AddBytes(254, []byte("12345678"))
 	sum := newCodec(testID).putHeader(b.buf, b.count, Pos{Segment: 258, Offset: 4096, Seq: 772, Sum: 0x01020304})
-	wantBytes(t, b.buf, `
+	golden.Want(t, "the batch", b.buf, `
 		cd4c4f47  8f42fa67  95165618  58000000  03000000  04030201
 		0503000000000000  0201000000000000  0010000000000000
 		05000000 01 000000  68656c6c6f000000
@@ -58,7 +47,7 @@ func TestGoldenSeal(t *testing.T) {
 	if len(b.buf) != sealSize {
 		t.Errorf("takes %d bytes, %d are held free", len(b.buf), sealSize)
 	}
-	wantBytes(t, b.buf, `
+	golden.Want(t, "the batch", b.buf, `
 		cd4c4f47  468356aa  f8fb9842  40000000  01000000  01000000
 		0a00000000000000  0201000000000000  401f000000000000
 		08000000 ff 000000  0301000000000000`)

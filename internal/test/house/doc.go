@@ -13,7 +13,8 @@ var imports = []struct {
 	{"internal/disk", nil},
 	{"internal/format", nil},
 	{"internal/hashindex", nil},
-	{"internal/lease", nil},
+	{"internal/list", nil},
+	{"internal/lease", []string{"internal/list"}},
 	{"internal/logqueue", nil},
 	{"internal/units", nil},
 	{"internal/front", nil},
@@ -28,7 +29,7 @@ var imports = []struct {
 	{"kvlog", []string{"internal/disk", "internal/format", "internal/hashindex", "kvlog/wal"}},
 	{"db/commit", []string{"internal/format", "internal/names", "kvlog", "kvlog/wal", "slots"}},
 	{"db/store", []string{"internal/archive", "internal/disk", "internal/format", "internal/names", "kvlog", "kvlog/wal", "slots", "db/commit"}},
-	{"db", []string{"internal/archive", "internal/disk", "internal/format", "internal/lease", "internal/names", "kvlog", "kvlog/wal", "slots", "db/commit", "db/store"}},
+	{"db", []string{"internal/archive", "internal/disk", "internal/format", "internal/lease", "internal/list", "internal/names", "kvlog", "kvlog/wal", "slots", "db/commit", "db/store"}},
 	{"internal/replica", []string{"internal/disk", "internal/format", "kvlog/wal", "db/commit", "db/store", "db"}},
 	{"handlers", []string{"internal/front", "internal/units", "db", "internal/replica"}},
 	{"cmd/clouddragon", []string{
@@ -39,6 +40,7 @@ var imports = []struct {
 	{"internal/test/browser", nil},
 	{"internal/test/memdisk", []string{"internal/disk"}},
 	{"internal/test/crashtest", nil},
+	{"internal/test/golden", nil},
 	{"internal/test/planted", nil},
 	{"internal/test/house", nil},
 }

@@ -1,0 +1,24 @@
+package lease
+
+// spares keeps memory for the next Ts, so that one that comes and goes allocates nothing.
+type spares[T any] []*T
+
+// A burst is not kept forever.
+const maxSpares = 256
+
+func (s *spares[T]) get() *T {
+	if n := len(*s); n > 0 {
+		x := (*s)[n-1]
+		*s = (*s)[:n-1]
+		return x
+	}
+	return new(T)
+}
+
+func (s *spares[T]) put(x *T) {
+	var zero T
+	*x = zero
+	if len(*s) < maxSpares {
+		*s = append(*s, x)
+	}
+}
