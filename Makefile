@@ -82,4 +82,7 @@ dist: ## bin/dist: tarballs for linux/amd64 and linux/arm64, and SHA256SUMS
 	rm -rf bin/dist bin/stage
 	$(PACK) internal/packaging/dist.sh amd64 arm64
 
-.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install dist
+deb: dist ## bin/dist: Debian packages too (needs debhelper)
+	$(PACK) internal/packaging/deb.sh amd64 arm64
+
+.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install dist deb
