@@ -15,10 +15,11 @@ DAMAGE   := 50
 PLANT    := .
 SOAK     := 10m
 KEYS     := 10000000
+ARCHES   := amd64 arm64
 PACK      = VERSION='$(VERSION)' SOURCE_DATE_EPOCH=$(EPOCH)
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: build ## build, and serve what ./config.yml says
 	bin/clouddragon -config config.yml
@@ -78,11 +79,14 @@ install: ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its user; a
 	$(PACK) internal/packaging/stage.sh "$$(go env GOHOSTARCH)" bin/stage/install
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' bin/stage/install/install.sh
 
-dist: ## bin/dist: tarballs for linux/amd64 and linux/arm64, and SHA256SUMS
+dist: ## bin/dist: tarballs for ARCHES (amd64 arm64), and SHA256SUMS
 	rm -rf bin/dist bin/stage
-	$(PACK) internal/packaging/dist.sh amd64 arm64
+	$(PACK) internal/packaging/dist.sh $(ARCHES)
 
 deb: dist ## bin/dist: Debian packages too (needs debhelper)
-	$(PACK) internal/packaging/deb.sh amd64 arm64
+	$(PACK) internal/packaging/deb.sh $(ARCHES)
 
-.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install dist deb
+packagetest: ## as root: install, upgrade, kill, downgrade and remove the packages in a fresh Debian tree
+	internal/packaging/test.sh
+
+.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install dist deb packagetest

@@ -3,6 +3,7 @@
 # same bytes.
 set -eu
 cd "$(dirname "$0")/../.."
+out=${OUT:-bin/dist}
 version=$(printf %s "$VERSION" | sed 's/^v//; s/-/+/g')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,7 +34,7 @@ copyright() {
 
 for arch; do
 	tree=$work/$arch/clouddragon-$version
-	mkdir -p "$tree" bin/dist
+	mkdir -p "$tree" "$out"
 	cp -R "bin/stage/clouddragon-$VERSION-linux-$arch" "$tree/stage"
 	cp -R internal/packaging/debian "$tree/debian"
 	sed -i "s/@CHECKPOINT@/$checkpoint/; s/@SLOTS@/$slots/; s/@SEGMENT@/$segment/" "$tree/debian/clouddragon.preinst"
@@ -49,6 +50,6 @@ for arch; do
 		cat "$work/log" >&2
 		exit 1
 	}
-	cp "$work/$arch"/*.deb bin/dist
+	cp "$work/$arch"/*.deb "$out"
 done
-(cd bin/dist && sha256sum -- *.deb *.tar.gz >SHA256SUMS && cat SHA256SUMS)
+(cd "$out" && sha256sum -- *.deb *.tar.gz >SHA256SUMS && cat SHA256SUMS)

@@ -3,11 +3,12 @@
 # The same commit makes the same bytes.
 set -eu
 cd "$(dirname "$0")/../.."
-mkdir -p bin/dist
+out=${OUT:-bin/dist}
+mkdir -p "$out"
 for arch; do
 	name=clouddragon-$VERSION-linux-$arch
 	internal/packaging/stage.sh "$arch" "bin/stage/$name"
 	tar --create --directory bin/stage --sort=name --format=gnu --owner=0 --group=0 --numeric-owner \
-		--mtime="@$SOURCE_DATE_EPOCH" "$name" | gzip -n -9 >"bin/dist/$name.tar.gz"
+		--mtime="@$SOURCE_DATE_EPOCH" "$name" | gzip -n -9 >"$out/$name.tar.gz"
 done
-(cd bin/dist && sha256sum -- *.tar.gz >SHA256SUMS && cat SHA256SUMS)
+(cd "$out" && sha256sum -- *.tar.gz >SHA256SUMS && cat SHA256SUMS)
