@@ -38,7 +38,6 @@ func TestAnsweredWritesSurviveStopAndKill(t *testing.T) {
 		`clouddragon_locks_held{api="lock"} 0`,
 		`clouddragon_writes_stopped 0`,
 		`clouddragon_names_rebuilding 0`,
-		`clouddragon_names_pending 1`,
 		`clouddragon_watchers 0`,
 		`clouddragon_watchers_limit 100000`,
 	} {

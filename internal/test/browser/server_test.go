@@ -131,11 +131,16 @@ func (s *server) start() {
 // stop ends the program.
 func (s *server) stop() {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		s.t.Error(err)
-	}
+	s.signal(syscall.SIGTERM)
 	if err := s.cmd.Wait(); err != nil {
 		s.t.Errorf("the server: %v", err)
+	}
+}
+
+func (s *server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Error(err)
 	}
 }
 
