@@ -21,6 +21,7 @@ var imports = []struct {
 	{"metrics", nil},
 	{"internal/names", []string{"internal/disk", "internal/format"}},
 	{"internal/boottime", nil},
+	{"internal/systemd", nil},
 	{"internal/client", []string{"internal/boottime", "internal/units"}},
 	{"internal/job", []string{"internal/boottime", "internal/client"}},
 	{"internal/archive", []string{"internal/disk", "internal/format"}},
@@ -33,7 +34,7 @@ var imports = []struct {
 	{"internal/replica", []string{"internal/disk", "internal/format", "kvlog/wal", "db/commit", "db/store", "db"}},
 	{"handlers", []string{"internal/front", "internal/units", "db", "internal/replica"}},
 	{"cmd/clouddragon", []string{
-		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/logqueue", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
+		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/logqueue", "internal/systemd", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
 	}},
 	{"bench", nil},
 	{"internal/packaging/man", nil},
@@ -49,7 +50,7 @@ var imports = []struct {
 // in a slash stands for all packages below it.
 var onlyIn = map[string][]string{
 	"net/http":              {"handlers", "internal/client", "internal/front", "internal/replica", "metrics", "cmd/clouddragon", "bench", "internal/test/"},
-	"golang.org/x/sys/":     {"internal/boottime", "internal/disk", "internal/front", "internal/job", "cmd/clouddragon", "db/commit", "bench", "internal/test/"},
+	"golang.org/x/sys/":     {"internal/boottime", "internal/disk", "internal/front", "internal/job", "internal/systemd", "cmd/clouddragon", "db/commit", "bench", "internal/test/"},
 	"github.com/edsrzf/":    {"internal/disk"},
 	"github.com/goccy/":     {"cmd/clouddragon"},
 	"github.com/prometheus": {"metrics"},
