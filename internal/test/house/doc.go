@@ -16,6 +16,7 @@ var imports = []struct {
 	{"internal/list", nil},
 	{"internal/lease", []string{"internal/list"}},
 	{"internal/logqueue", nil},
+	{"internal/systemd", nil},
 	{"internal/units", nil},
 	{"internal/front", nil},
 	{"metrics", nil},
