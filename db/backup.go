@@ -16,6 +16,9 @@ var (
 	ErrBackupGrowth = store.ErrBackupGrowth
 )
 
+// BackupSize returns how large a backup would be now, about, in bytes.
+func (d *DB) BackupSize() int64 { return d.store.BackupSize() }
+
 // Backup writes an archive to w that holds everything as it was at one moment
 // after the call, while other operations go on, and returns its manifest: see
 // store.Backup. program names the version of the program.

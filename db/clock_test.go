@@ -261,7 +261,7 @@ func TestDirectoryOfAnotherFormatIsRefused(t *testing.T) {
 	if n := fs.OpenHandles(); n > 0 {
 		t.Errorf("%d handles stay open", n)
 	}
-	_, err = Verify(fs, o.Dir, func(d *disk.Damage) { t.Errorf("damage: %v", d) })
+	_, err = Verify(fs, o.Dir, func(d *disk.Damage) { t.Errorf("damage: %v", d) }, nil)
 	if !errors.Is(err, store.ErrFormat) {
 		t.Errorf("verify: %v", err)
 	}

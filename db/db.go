@@ -52,6 +52,8 @@ type Options struct {
 	Watchers int
 	Clock    Clock // nil: the machine's
 
+	Progress store.Progress // of Open; nil: nobody looks
+
 	Log      *slog.Logger // nil: none
 	Observer Observer     // nil: none
 	Audit    *slog.Logger // gets a line for each grant, forced unlock and expiry of a lock; nil: none
@@ -141,7 +143,7 @@ func Open(o Options) (*DB, error) {
 		FS: o.FS, Dir: o.Dir, Who: o.Who,
 		Segment: o.Segment, Extent: o.Extent, CheckpointRoom: o.CheckpointRoom,
 		CheckpointEvery: o.CheckpointEvery, CompactRatio: o.CompactRatio, BackupHold: o.BackupHold,
-		Files: o.Files, Clock: o.Clock, Log: o.Log,
+		Files: o.Files, Clock: o.Clock, Log: o.Log, Progress: o.Progress,
 	})
 	if err != nil {
 		return nil, err
@@ -256,6 +258,7 @@ type Report = store.Report
 // Verify reads every slot and every record of a data directory and reports all
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
-func Verify(fsys disk.FS, dir string, report func(*disk.Damage)) (Report, error) {
-	return store.Verify(fsys, dir, report)
+// progress may be nil.
+func Verify(fsys disk.FS, dir string, report func(*disk.Damage), progress store.Progress) (Report, error) {
+	return store.Verify(fsys, dir, report, progress)
 }

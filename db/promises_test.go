@@ -350,7 +350,7 @@ func TestDamageIsRefusedByName(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	if _, err := db.Verify(fs, "data", func(*disk.Damage) { found++ }); err != nil || found == 0 {
+	if _, err := db.Verify(fs, "data", func(*disk.Damage) { found++ }, nil); err != nil || found == 0 {
 		t.Errorf("Verify finds %d damages (%v)", found, err)
 	}
 }

@@ -19,6 +19,9 @@ type RestoreOptions struct {
 	Skip int64                         // every sequence in the copy goes on so many numbers later
 
 	Extent int // as in Options
+
+	Size     int64          // of the backup in bytes, for Progress; 0: it is not known
+	Progress store.Progress // nil: nobody looks
 }
 
 // Restored is what Restore has made.
@@ -30,7 +33,7 @@ type Restored struct {
 // Restore makes a data directory of a backup: see store.Restore.
 func Restore(ctx context.Context, o RestoreOptions) (Restored, error) {
 	var done Restored
-	so := store.RestoreOptions{Dir: o.Dir, Open: o.Open, Keep: o.Keep, Extent: o.Extent}
+	so := store.RestoreOptions{Dir: o.Dir, Open: o.Open, Keep: o.Keep, Extent: o.Extent, Size: o.Size, Progress: o.Progress}
 	if o.Skip > 0 {
 		so.Change = func(dir string, segment int64) (err error) {
 			done.Sequences, err = skipSequences(store.Options{Dir: dir, Segment: segment, Extent: o.Extent}, o.Skip)

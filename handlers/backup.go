@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"clouddragon/db"
@@ -40,7 +41,7 @@ func getBackup(s *server, c *call) error {
 		}
 	}()
 	began := time.Now()
-	w := &backupWriter{s: s, c: c}
+	w := &backupWriter{s: s, c: c, size: s.db.BackupSize()}
 	m, err := s.db.Backup(ctx, w, s.program)
 	switch {
 	case err == nil:
@@ -59,6 +60,8 @@ type backupWriter struct {
 	s *server
 	c *call
 	n int64 // bytes sent
+
+	size int64 // about how many there will be
 }
 
 func (w *backupWriter) Write(p []byte) (int, error) {
@@ -66,6 +69,7 @@ func (w *backupWriter) Write(p []byte) (int, error) {
 	if w.n == 0 {
 		h := c.w.Header()
 		h["Content-Type"], h["Content-Disposition"] = tarType, tarName
+		h["Backup-Size"] = []string{strconv.FormatInt(w.size, 10)}
 		c.status, c.sent = http.StatusOK, true
 		c.notStored()
 		w.s.sayStopping(c)

@@ -285,9 +285,9 @@ func (v *Values) place(loc uint64) (*wal.Segment, int64, error) {
 }
 
 // Check reads every value that the index points to, in the order of the log, and
-// reports those that cannot be read, or are not found by their key. It returns how
-// many there are.
-func (v *Values) Check(report func(*disk.Damage)) int {
+// reports those that cannot be read, or are not found by their key. read is told how
+// many bytes of values were read. It returns how many values there are.
+func (v *Values) Check(report func(*disk.Damage), read func(bytes int64)) int {
 	locs := make([]uint64, 0, v.index.Len())
 	var entries []uint64
 	for i := range v.index.Shards() {
@@ -300,6 +300,7 @@ func (v *Values) Check(report func(*disk.Damage)) int {
 	var first [firstRead]byte
 	for i, loc := range locs {
 		r, err := v.read(loc, first[:])
+		read(int64(r.body))
 		if err == nil && (i > 0 && locs[i-1] == loc || !v.Points(v.hash(r.head.Acc, r.head.ID), loc)) {
 			err = r.fail(errors.New("the index points here for another key"))
 		}

@@ -293,7 +293,7 @@ func TestCheckFindsEntriesThatPointElsewhere(t *testing.T) {
 	var found []string
 	check := func() int {
 		found = nil
-		return r.v.Check(func(d *disk.Damage) { found = append(found, d.What) })
+		return r.v.Check(func(d *disk.Damage) { found = append(found, d.What) }, func(int64) {})
 	}
 	if n := check(); n != 20 || len(found) > 0 {
 		t.Fatal(n, found)

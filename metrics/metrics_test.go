@@ -27,7 +27,7 @@ func everything() *Metrics {
 	m.Watch(Sources{
 		Storage: func() Storage {
 			return Storage{Queue: 3, Slots: []Slots{{"64", 5, 100}, {"128", 6, 50}}, TableBytes: 11, IndexBytes: 12, LogBytes: 13,
-				Segments: 4, Pending: 14, Checkpoints: 7, CheckpointTook: 1500 * time.Millisecond, CheckpointAt: time.Unix(1000, 5e8), Stopped: true, DiskFull: true}
+				Segments: 4, Pending: 14, Checkpoints: 7, RecoveryTook: 2500 * time.Millisecond, RecoveryBytes: 15, CheckpointTook: 1500 * time.Millisecond, CheckpointAt: time.Unix(1000, 5e8), Stopped: true, DiskFull: true}
 		},
 		Disk: func() (Disk, error) { return Disk{21, 22}, nil },
 		Locks: func() []Locks {
@@ -77,6 +77,8 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_log_bytes 13`,
 		`clouddragon_log_segments 4`,
 		`clouddragon_log_pending_bytes 14`,
+		`clouddragon_recovery_duration_seconds 2.5`,
+		`clouddragon_recovery_read_bytes 15`,
 		`clouddragon_checkpoints_total 7`,
 		`clouddragon_last_checkpoint_duration_seconds 1.5`,
 		`clouddragon_last_checkpoint_timestamp_seconds 1000.5`,

@@ -29,6 +29,8 @@ type Storage struct {
 	Segments   int
 	Pending    uint64 // bytes logged since the last checkpoint
 
+	RecoveryTook   time.Duration // of the start
+	RecoveryBytes  int64         // of the log and the tables that the start read
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // zero: none yet
@@ -128,6 +130,10 @@ var storageSeries = []series[Storage]{
 		func(s Storage) float64 { return float64(s.Segments) }),
 	gauge("log_pending_bytes", "Bytes logged since the last checkpoint: what the next start has to replay.",
 		func(s Storage) float64 { return float64(s.Pending) }),
+	gauge("recovery_duration_seconds", "Time that the start took to read the data directory and to write anew what it recovered.",
+		func(s Storage) float64 { return s.RecoveryTook.Seconds() }),
+	gauge("recovery_read_bytes", "Bytes of the log and the tables that the start read.",
+		func(s Storage) float64 { return float64(s.RecoveryBytes) }),
 	counter("checkpoints_total", "Checkpoints since the start.",
 		func(s Storage) float64 { return float64(s.Checkpoints) }),
 	gauge("last_checkpoint_duration_seconds", "Time that the last checkpoint took.",

@@ -6,6 +6,9 @@ import (
 	"clouddragon/internal/disk"
 )
 
+// readAtOnce is how many slots Load reads until it tells of them.
+const readAtOnce = 4096
+
 // Load reads every slot below the high-water marks once, and builds the index
 // and the free lists. used are the checkpoint's high-water marks. replayed are the
 // last images of the slots in the log behind it: they override what the file holds,
@@ -31,6 +34,9 @@ func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(*disk
 		// The last on the free list is the first to be taken: the lowest.
 		for n := tab.used; n > 0; n-- {
 			l.load(MakeRef(class, n-1), n <= used[class])
+			if n%readAtOnce == 1 && t.read != nil {
+				t.read(int64(min(readAtOnce, tab.used-n+1)) * int64(Classes[class]))
+			}
 		}
 	}
 }

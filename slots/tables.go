@@ -19,6 +19,8 @@ type Options struct {
 	Dir    string   // the data directory
 	ID     [16]byte // the data directory's
 	Extent int      // bytes, a multiple of 4096; 0: DefaultExtent
+	// Read, if not nil, is told how many bytes of slots Load has read. It must not block.
+	Read func(bytes int64)
 }
 
 func (o *Options) check() error {
@@ -53,7 +55,8 @@ type Tables struct {
 	Codec
 	index  *hashindex.Index
 	tables [len(Classes)]*table
-	gaps   []Ref // found by Load, for Rewrite: slots below the high-water mark that were never applied
+	gaps   []Ref       // found by Load, for Rewrite: slots below the high-water mark that were never applied
+	read   func(int64) // Options.Read
 
 	syncing sync.Mutex // held while the tables are synced: one at a time
 
@@ -69,7 +72,7 @@ func Open(o Options, want [4]int64) (*Tables, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	t := &Tables{Codec: Codec{o.ID}, index: hashindex.New()}
+	t := &Tables{Codec: Codec{o.ID}, index: hashindex.New(), read: o.Read}
 	for class := range Classes {
 		tab, err := openTable(o, class, want[class])
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -79,17 +80,14 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	b := fetch{ctx: ctx, server: server, began: time.Now()}
-	if isTerminal(os.Stderr) {
-		b.progress = stderr
-	}
+	b := fetch{ctx: ctx, server: server, progress: newProgress(stderr)}
 	var m *archive.Manifest
 	if *file == "-" {
 		m, err = b.to(stdout)
 	} else {
 		m, err = b.toFile(*file)
 	}
-	b.show(true)
+	b.progress.clear()
 	var refused *client.Error
 	switch {
 	case errors.As(err, &refused) && refused.Reason == client.Denied:
@@ -121,19 +119,19 @@ func backup(args []string, stdout, stderr io.Writer) int {
 type fetch struct {
 	ctx      context.Context
 	server   *client.Server
-	began    time.Time
-	progress io.Writer // nil: nobody looks
+	progress *progress
 
-	n     int64 // bytes that came
-	shown time.Time
+	n, size int64 // bytes that came, and about how many there will be
 }
 
 // to writes the backup to w and checks it on the way.
 func (b *fetch) to(w io.Writer) (*archive.Manifest, error) {
-	body, err := b.server.Stream(b.ctx, "/backup", "application/x-tar", backupIdle)
+	header, body, err := b.server.Stream(b.ctx, "/backup", "application/x-tar", backupIdle)
 	if err != nil {
 		return nil, err
 	}
+	// Without the header the size is not known.
+	b.size, _ = strconv.ParseInt(header.Get("Backup-Size"), 10, 63)
 	m, err := archive.Read(io.TeeReader(body, io.MultiWriter(w, b)), nil)
 	return m, errors.Join(err, body.Close())
 }
@@ -141,25 +139,9 @@ func (b *fetch) to(w io.Writer) (*archive.Manifest, error) {
 // Write counts what came.
 func (b *fetch) Write(p []byte) (int, error) {
 	b.n += int64(len(p))
-	b.show(false)
+	b.progress.report(b.n, b.size)
 	return len(p), nil
 }
-
-// show shows on a terminal how far it is, twice a second.
-func (b *fetch) show(last bool) {
-	now := time.Now()
-	if b.progress == nil || !last && now.Sub(b.shown) < time.Second/2 {
-		return
-	}
-	b.shown = now
-	rate := float64(b.n) / max(now.Sub(b.began).Seconds(), 1e-3)
-	fmt.Fprintf(b.progress, "\r%s, %s/s ", inMiB(b.n), inMiB(int64(rate)))
-	if last {
-		fmt.Fprint(b.progress, "\n")
-	}
-}
-
-func inMiB(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // toFile writes the backup to a file, which gets its name once it is on disk.
 func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {

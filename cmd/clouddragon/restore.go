@@ -61,9 +61,15 @@ func restore(args []string, stdout, stderr io.Writer) int {
 	}
 	file := flags.Arg(0)
 	o.Open = func() (io.ReadCloser, error) { return os.Open(file) }
+	if info, err := os.Stat(file); err == nil { // else opening it says why not
+		o.Size = info.Size()
+	}
+	p := newProgress(stderr)
+	o.Progress = p.report
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	r, err := db.Restore(ctx, o)
+	p.clear()
 	if err != nil {
 		return fail(exitFailed, fmt.Errorf("%s: %w", file, err))
 	}

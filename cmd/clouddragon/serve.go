@@ -31,6 +31,10 @@ const (
 	lingerTime = time.Second
 	// stopMargin is what closing the database may take beyond its time.
 	stopMargin = 250 * time.Millisecond
+	// tellEvery is how often a start that takes long says how far it is.
+	tellEvery = 5 * time.Second
+	// extension is how long systemd then lets it go on without getting further.
+	extension = 5 * time.Minute
 	// secondSignal is how long after the first signal another one ends the
 	// process at once. A terminal, timeout(1) and a supervisor may each send the
 	// first one at the same time.
@@ -45,6 +49,7 @@ type environment struct {
 	reload  <-chan os.Signal       // SIGHUP
 	config  func() (Config, error) // reads the configuration anew
 	socket  net.Listener           // systemd's; nil: listen is bound
+	ticks   <-chan time.Time       // when a start that takes long says how far it is; nil: every tellEvery
 	systemd *supervisor            // nil: there is none
 }
 
@@ -54,7 +59,7 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	log := env.log
 	m := metrics.New(versionText(), apiNames())
 	env.systemd.tell(systemd.Status("reading the data directory"))
-	d, err := open(fsys, c, m, log, env.stop)
+	d, err := open(fsys, c, m, env)
 	if errors.Is(err, errInterrupted) {
 		env.systemd.tell("STOPPING=1", systemd.Status("stopped before it served"))
 		log.Info("stopped before it served")
@@ -177,7 +182,7 @@ var errInterrupted = errors.New("interrupted")
 
 // open opens the database. A signal meanwhile is errInterrupted: recovery may
 // take long, and to stop in the midst of it is no worse than a crash.
-func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals <-chan os.Signal) (*db.DB, error) {
+func open(fsys disk.FS, c Config, m *metrics.Metrics, env environment) (*db.DB, error) {
 	type opened struct {
 		db  *db.DB
 		err error
@@ -187,6 +192,7 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		return nil, err
 	}
 	done := make(chan opened, 1)
+	var far progress
 	o := db.Options{
 		FS:           fsys,
 		Dir:          c.Data,
@@ -197,21 +203,37 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, log *slog.Logger, signals 
 		Files:        of.segments,
 		Waiters:      c.Limits.Waiters,
 		Watchers:     c.Limits.Watchers,
-		Log:          log,
+		Log:          env.log,
 		Observer:     newObserver(m),
+		Progress:     far.report,
 	}
 	if c.Audit {
-		o.Audit = log
+		o.Audit = env.log
 	}
 	go func() {
 		d, err := db.Open(o)
 		done <- opened{d, err}
 	}()
-	select {
-	case o := <-done:
-		return o.db, o.err
-	case <-signals:
-		return nil, errInterrupted
+	ticks := env.ticks
+	if ticks == nil {
+		t := time.NewTicker(tellEvery)
+		defer t.Stop()
+		ticks = t.C
+	}
+	told := ""
+	for {
+		select {
+		case o := <-done:
+			return o.db, o.err
+		case <-env.stop:
+			return nil, errInterrupted
+		case <-ticks:
+			if now := far.String(); now != told {
+				told = now
+				env.log.Info("reading the data directory", "done", now)
+				env.systemd.tell(systemd.Status("reading the data directory: %s", now), systemd.ExtendTimeout(extension))
+			}
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 				IndexBytes:     s.Tables.IndexBytes + s.Values.IndexBytes,
 				LogBytes:       s.Log.Bytes,
 				Segments:       s.Log.Segments,
+				RecoveryTook:   s.Recovery.Took,
+				RecoveryBytes:  s.Recovery.Bytes,
 				Checkpoints:    s.Checkpoints,
 				CheckpointTook: s.CheckpointTook,
 				CheckpointAt:   s.CheckpointAt,

@@ -52,10 +52,13 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	damaged := 0
+	p := newProgress(stderr)
 	r, err := db.Verify(disk.OS{ReadOnly: true}, *dir, func(d *disk.Damage) {
 		damaged++
+		p.clear()
 		fmt.Fprintln(stdout, d)
-	})
+	}, p.report)
+	p.clear()
 	if err != nil {
 		fmt.Fprintf(stderr, "clouddragon verify: %v\n", err)
 		return exitFailed

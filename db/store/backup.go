@@ -89,6 +89,26 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (archiv
 	return m, errors.Join(err, b.end())
 }
 
+// BackupSize returns how large a backup would be now, about, in bytes.
+func (s *Store) BackupSize() int64 {
+	s.checkpointing.Lock()
+	b, index := backup{s: s, from: s.last}, s.snapshot
+	s.checkpointing.Unlock()
+	n := 2 * b.from.Room
+	for _, size := range s.Tables.Sizes() {
+		n += size
+	}
+	if index.none == nil {
+		n += index.size
+	}
+	for number := range b.segments(s.Log.Durable()) {
+		if seg := s.Log.Segment(number); seg != nil {
+			n += seg.Size()
+		}
+	}
+	return n
+}
+
 // begin takes the last checkpoint and keeps what it needs.
 func (b *backup) begin() error {
 	s := b.s

@@ -60,6 +60,7 @@ type directory struct {
 
 func open(o *Options) (*Store, *Recovered, error) {
 	began := time.Now()
+	o.meter = newMeter(o.Progress)
 	if err := create(o); err != nil {
 		return nil, nil, advise(fmt.Errorf("make the data directory: %w", err))
 	}
@@ -90,7 +91,9 @@ func open(o *Options) (*Store, *Recovered, error) {
 	} else if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("write the recovered state: %w", err), d.close())
 	}
-	o.Log.Info("recovered", "replayed_slots", len(d.state.Images), "torn", d.tail.Torn, "took", time.Since(began))
+	recovery := RecoveryStats{Took: time.Since(began), Bytes: o.meter.read}
+	o.Log.Info("recovered", "replayed_slots", len(d.state.Images), "torn", d.tail.Torn, "read_bytes", recovery.Bytes, "took", recovery.Took)
+	o.meter.end()
 	d.state.Images = nil // from here on the tables are changed
 	s := &Store{
 		o:      *o,
@@ -100,6 +103,7 @@ func open(o *Options) (*Store, *Recovered, error) {
 		checkpointWake: make(chan struct{}, 1),
 		compactWake:    make(chan struct{}, 1),
 		closing:        make(chan struct{}),
+		recovery:       recovery,
 	}
 	s.room = newRoom(s)
 	if isPutOff(err) {
@@ -134,6 +138,7 @@ func read(o *Options) (*directory, error) {
 	if d.log, err = wal.Open(logOptions(o, last.ID), last.Log, last.Segments); err != nil {
 		return d, err
 	}
+	o.meter.expect(last.tableBytes() + bytesBetween(d.log, last.Log, wal.Pos{}))
 	d.state.Values = kvlog.NewValues(d.log)
 	if err := d.loadIndex(o); err != nil {
 		return d, err
@@ -148,17 +153,18 @@ func read(o *Options) (*directory, error) {
 	if err != nil {
 		return d, err
 	}
+	o.meter.reach(last.tableBytes()) // behind the end the log is empty
 	d.state.Seen = nil
 	d.last.Log, d.last.Tokens, d.last.Version, d.last.Moment = d.tail.End, d.state.Tokens, d.state.Version, d.state.Moment
 	return d, nil
 }
 
 func slotOptions(o *Options, id [16]byte) slots.Options {
-	return slots.Options{FS: o.FS, Dir: o.Dir, ID: id, Extent: o.Extent}
+	return slots.Options{FS: o.FS, Dir: o.Dir, ID: id, Extent: o.Extent, Read: o.meter.add}
 }
 
 func logOptions(o *Options, id [16]byte) wal.Options {
-	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log}
+	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log, Read: o.meter.add}
 }
 
 // persistRecovered writes again what was accepted, and then a checkpoint. The error is

@@ -47,6 +47,9 @@ type RestoreOptions struct {
 	// be changed. segment is the size of the log's segments.
 	Change func(dir string, segment int64) error
 	Extent int // as in Options
+
+	Size     int64    // of the backup in bytes, for Progress; 0: it is not known
+	Progress Progress // nil: nobody looks
 }
 
 // Restored is what a restore has made.
@@ -61,7 +64,8 @@ type Restored struct {
 // The error is archive.ErrCut or archive.ErrChanged where the backup is not as it
 // was written.
 func Restore(ctx context.Context, o RestoreOptions) (_ Restored, err error) {
-	r := restore{o: o, ctx: ctx, work: filepath.Join(o.Dir, restoringName)}
+	r := restore{o: o, ctx: ctx, work: filepath.Join(o.Dir, restoringName), meter: newMeter(o.Progress)}
+	r.meter.expect(3 * o.Size) // it is read twice, and then the copy
 	if err := checkEmpty(o.Dir); err != nil {
 		return Restored{}, err
 	}
@@ -92,6 +96,7 @@ func Restore(ctx context.Context, o RestoreOptions) (_ Restored, err error) {
 			return Restored{}, err
 		}
 	}
+	r.meter.end()
 	return r.done, r.place()
 }
 
@@ -104,6 +109,7 @@ type restore struct {
 	moved   []string // files that are in their place
 	segment int64    // the size of the log's segments
 	done    Restored
+	meter   *meter
 }
 
 // checkEmpty returns an error unless there is no such directory, or nothing in it.
@@ -127,20 +133,23 @@ func (r *restore) read(file func(name string, size int64, r io.Reader) error) (_
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return archive.Read(contextReader{r.ctx, f}, file)
+	return archive.Read(contextReader{r.ctx, f, r.meter}, file)
 }
 
-// contextReader ends with its context.
+// contextReader ends with its context, and counts what is read.
 type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+	ctx   context.Context
+	r     io.Reader
+	meter *meter
 }
 
 func (c contextReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	return c.r.Read(p)
+	n, err := c.r.Read(p)
+	c.meter.add(int64(n))
+	return n, err
 }
 
 // raise works out the version and the token that the next ones are above.
@@ -228,6 +237,11 @@ func (r *restore) check() (err error) {
 	var first *Damage
 	count := 0
 	o := Options{FS: disk.OS{ReadOnly: true}, Dir: r.work, Extent: r.o.Extent}
+	if r.o.Size > 0 {
+		o.Progress = func(done, total int64) { // as if the copy were as long as the backup
+			r.meter.set(2*r.o.Size + int64(float64(done)/float64(max(total, 1))*float64(r.o.Size)))
+		}
+	}
 	r.done.Report, err = VerifyWith(o, func(d *Damage) {
 		if count++; first == nil {
 			first = d

@@ -51,6 +51,7 @@ func (d *directory) loadIndex(o *Options) error {
 	from, size, err := d.state.Values.Load(o.FS, o.Dir)
 	if err == nil {
 		d.snapshot = snapshots{at: from, size: size}
+		o.meter.expect(bytesBetween(d.log, from, d.last.Log))
 		return d.log.ScanBefore(from, d.state.ApplyValues, d.state.Values.Salvage)
 	}
 	if d.snapshot.none = err; errors.Is(err, fs.ErrNotExist) {
@@ -60,5 +61,6 @@ func (d *directory) loadIndex(o *Options) error {
 		err = errors.New("none was saved yet")
 	}
 	o.Log.Info("the index is rebuilt from the log", "why", err)
+	o.meter.expect(bytesBetween(d.log, wal.Pos{}, d.last.Log))
 	return d.log.ScanBefore(wal.Pos{}, d.state.ApplyValues, d.state.Values.Salvage)
 }

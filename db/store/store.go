@@ -43,6 +43,9 @@ type Options struct {
 	Files int          // files of log segments that may be open for reading at a time; 0: 512
 	Clock commit.Clock // nil: the machine's
 	Log   *slog.Logger // nil: none
+
+	Progress Progress // of Open and Verify; nil: nobody looks
+	meter    *meter   // made of Progress
 }
 
 func (o *Options) defaults() {
@@ -103,7 +106,8 @@ type Store struct {
 	snapshot      snapshots
 	checkpoints   checkpointCounters
 
-	backups backups
+	backups  backups
+	recovery RecoveryStats
 
 	checkpointWake, compactWake chan struct{}
 	closing                     chan struct{} // closed to end the background goroutines
@@ -205,6 +209,13 @@ type Stats struct {
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // when the last ended
 	DiskFull       bool          // the last growth of a file found the disk full
+	Recovery       RecoveryStats // of the start
+}
+
+// RecoveryStats tell how a start went.
+type RecoveryStats struct {
+	Took  time.Duration // until the recovered state was written anew
+	Bytes int64         // of the log and the tables that were read
 }
 
 // Stats returns the current numbers.
@@ -220,6 +231,7 @@ func (s *Store) Stats() Stats {
 		CheckpointTook: time.Duration(s.checkpoints.took.Load()),
 		CheckpointAt:   time.Unix(0, s.checkpoints.at.Load()),
 		DiskFull:       s.room.full.Load(),
+		Recovery:       s.recovery,
 	}
 }
 

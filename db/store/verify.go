@@ -22,9 +22,10 @@ type Report struct {
 // Verify reads every slot and every record of a data directory and reports all
 // damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
-func Verify(fsys disk.FS, dir string, report func(*Damage)) (Report, error) {
+// progress may be nil.
+func Verify(fsys disk.FS, dir string, report func(*Damage), progress Progress) (Report, error) {
 	// The segments that are there may be larger.
-	return VerifyWith(Options{FS: fsys, Dir: dir, Segment: wal.MinSegment}, report)
+	return VerifyWith(Options{FS: fsys, Dir: dir, Segment: wal.MinSegment, Progress: progress}, report)
 }
 
 // VerifyWith is Verify for a directory that was made with an Extent of its own.
@@ -43,6 +44,7 @@ func VerifyWith(o Options, report func(*Damage)) (Report, error) {
 }
 
 func verify(o *Options, rep *Report, report func(*Damage)) error {
+	o.meter = newMeter(o.Progress)
 	ckpt, state, err := openCheckpoint(o.FS, o.Dir)
 	var damage *Damage
 	switch {
@@ -62,6 +64,10 @@ func verify(o *Options, rep *Report, report func(*Damage)) error {
 		return err
 	}
 	rep.Copy = ckpt.fault
+	// The log is read as a whole, then as a start reads it, and last its values.
+	o.meter.expect(2*segmentBytes(o) + state.tableBytes())
+	o.meter.fixed = true
+	defer o.meter.end()
 	bad := 0
 	tail, err := wal.Verify(logOptions(o, state.ID), state.Log, state.Segments, func(d *Damage) {
 		bad++
@@ -96,6 +102,6 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(*Damage)) (e
 	if err := r.snapshot.none; errors.Is(err, kvlog.ErrSnapshot) {
 		report(&Damage{File: "index", What: err.Error(), Lost: "nothing, since the next start makes it anew"})
 	}
-	rep.Values = r.state.Values.Check(func(d *Damage) { report(d) })
+	rep.Values = r.state.Values.Check(func(d *Damage) { report(d) }, o.meter.add)
 	return nil
 }

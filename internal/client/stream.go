@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Stream sends a GET and returns the body of the answer while it comes. typ is the
-// Content-Type that it must have. Both the request and every piece of the body fail
+// Stream sends a GET and returns the header of the answer, and its body while it comes.
+// typ is the Content-Type that it must have. Both the request and every piece of the body fail
 // with an *Error, also where nothing comes for so long as idle.
-func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duration) (io.ReadCloser, error) {
+func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duration) (http.Header, io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b := &stream{server: s, idle: idle, cancel: cancel}
 	b.timer = time.AfterFunc(idle, func() { cancel(fmt.Errorf("nothing came for %s", idle)) })
@@ -20,7 +20,7 @@ func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duratio
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path, nil)
 	if err != nil {
 		b.end()
-		return nil, &Error{Reason: BadRequest, Line: err.Error()}
+		return nil, nil, &Error{Reason: BadRequest, Line: err.Error()}
 	}
 	if s.token != "" {
 		r.Header.Set("Authorization", "Bearer "+s.token)
@@ -29,18 +29,18 @@ func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duratio
 	if err != nil {
 		err = s.unanswered(b.cause(err))
 		b.end()
-		return nil, err
+		return nil, nil, err
 	}
 	b.body = response.Body
 	switch {
 	case response.StatusCode != http.StatusOK:
 		line, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // what came of it is enough
-		return nil, errors.Join(s.refused(response, string(line)), b.Close())
+		return nil, nil, errors.Join(s.refused(response, string(line)), b.Close())
 	case response.Header.Get("Content-Type") != typ:
-		return nil, errors.Join(&Error{Foreign, response.StatusCode, fmt.Sprintf("%s answers %q with %q, want %q: is it a Cloud Dragon server?",
+		return nil, nil, errors.Join(&Error{Foreign, response.StatusCode, fmt.Sprintf("%s answers %q with %q, want %q: is it a Cloud Dragon server?",
 			s, path, response.Header.Get("Content-Type"), typ)}, b.Close())
 	}
-	return b, nil
+	return response.Header, b, nil
 }
 
 type stream struct {

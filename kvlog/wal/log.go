@@ -53,6 +53,9 @@ type Options struct {
 	// way at once it may be exceeded.
 	Files int
 	Log   *slog.Logger // is told what Repair cuts; nil: nobody is
+	// Read, if not nil, is told how many bytes recovery and Verify have read, batch by
+	// batch. It must not block.
+	Read func(bytes int64)
 
 	files *files
 }
@@ -63,6 +66,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Read == nil {
+		o.Read = func(int64) {}
 	}
 	if o.Files == 0 {
 		o.Files = defaultFiles

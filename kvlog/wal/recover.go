@@ -121,6 +121,7 @@ func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 		}
 		pos = b.end()
 		t.Last.To = pos.Offset
+		l.o.Read(int64(b.length))
 		if !b.isSeal() {
 			if err := fn(b.seq, b.records()); err != nil {
 				return Tail{}, err

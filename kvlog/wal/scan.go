@@ -20,6 +20,10 @@ func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) erro
 	l.mu.Lock()
 	segments := l.segments
 	l.mu.Unlock()
+	counted := func(recs Records) error {
+		l.o.Read(batchHeader + int64(len(recs.bytes)))
+		return fn(recs)
+	}
 	for _, s := range segments {
 		if s.number < from.Segment || s.number > l.from.Segment {
 			continue
@@ -31,7 +35,7 @@ func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) erro
 		if s.number == l.from.Segment {
 			end = l.from.Offset
 		}
-		if err := l.scanSegment(s, pos, end, fn, salvage, nil); err != nil {
+		if err := l.scanSegment(s, pos, end, counted, salvage, nil); err != nil {
 			return err
 		}
 	}

@@ -98,6 +98,7 @@ func (v *verifier) walk(s *Segment, follows bool) {
 			return
 		}
 		if f == nil {
+			v.o.Read(int64(b.length))
 			v.end, v.sealed = b.end(), b.isSeal()
 			if v.sealed {
 				return

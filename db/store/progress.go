@@ -1,0 +1,114 @@
+package store
+
+import (
+	"errors"
+	"path"
+	"strings"
+
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// Progress is told how far something long is, in bytes. total is an estimate that
+// done never exceeds, and that done reaches at the end; 0: it is not known. It is
+// called often, by one goroutine at a time, and must not block.
+type Progress func(done, total int64)
+
+// meter adds up what was read.
+type meter struct {
+	tell        Progress
+	done, total int64
+	read        int64 // what was read of it
+	fixed       bool  // total is known, whatever expect says
+}
+
+func newMeter(tell Progress) *meter {
+	if tell == nil {
+		tell = func(_, _ int64) {}
+	}
+	return &meter{tell: tell}
+}
+
+// expect adds to what is going to be read.
+func (m *meter) expect(n int64) {
+	if !m.fixed {
+		m.total += n
+	}
+}
+
+// add counts bytes that were read.
+func (m *meter) add(n int64) {
+	m.read += n
+	m.set(m.done + n)
+}
+
+// set says how much is done. A total of 0 is not known.
+func (m *meter) set(done int64) {
+	m.done = done
+	if m.total > 0 {
+		done = min(done, m.total)
+	}
+	m.tell(done, m.total)
+}
+
+// reach says that only left bytes have still to be read. What was expected besides was
+// not there.
+func (m *meter) reach(left int64) {
+	if done := m.total - left; !m.fixed && done > m.done {
+		m.done = done
+	}
+}
+
+// end says that all was read.
+func (m *meter) end() {
+	m.set(max(m.done, m.total))
+}
+
+// tableBytes is what the slots take that a checkpoint counts.
+func (c *checkpoint) tableBytes() (n int64) {
+	for class, used := range c.Used {
+		n += int64(used) * int64(slots.Classes[class])
+	}
+	return n
+}
+
+// segmentBytes is the size of the segments that are there. It is an estimate: what
+// cannot be opened is reported by whoever reads it.
+func segmentBytes(o *Options) (n int64) {
+	dir := path.Join(o.Dir, "log")
+	names, err := o.FS.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".seg") {
+			continue
+		}
+		if f, err := o.FS.Open(path.Join(dir, name)); err == nil {
+			size, err := f.Size()
+			if errors.Join(err, f.Close()) == nil {
+				n += size
+			}
+		}
+	}
+	return n
+}
+
+// bytesBetween is what the log holds between two positions. The zero Pos as the end
+// stands for the end of the last segment.
+func bytesBetween(l *wal.Log, from, to wal.Pos) (n int64) {
+	for _, number := range l.Segments() {
+		if number < from.Segment || to.Segment > 0 && number > to.Segment {
+			continue
+		}
+		size := l.Segment(number).Size()
+		if number == to.Segment {
+			size = to.Offset
+		}
+		if number == from.Segment {
+			size -= from.Offset
+		}
+		n += size
+	}
+	return n
+}
