@@ -26,7 +26,7 @@ func TestPageShowsALockItsWaiterAndItsEnd(t *testing.T) {
 	nightly := row("#locks", "nightly")
 	p.wait(nightly)
 	p.wait(fmt.Sprintf(`[...%s.cells].map(c => c.innerText).slice(0, 5).join() === "shop,nightly,lock,host-1,%s"`, nightly, token))
-	p.wait(`/^5\d\.\d s$/.test(` + nightly + `.cells[5].innerText)`)
+	p.wait(`/^[1-5]?\d\.\d s$/.test(` + nightly + `.cells[5].innerText)`)
 
 	// What is left is counted down though no answer comes meanwhile.
 	s.signal(syscall.SIGSTOP)
@@ -39,23 +39,25 @@ func TestPageShowsALockItsWaiterAndItsEnd(t *testing.T) {
 
 	done := make(chan string)
 	go func() {
-		_, body, _ := s.try("POST", "/db/shop/lock/nightly?id=host-2&dur=1&wait=60", "") // the token tells whether it was granted
+		_, body, _ := s.try("POST", "/db/shop/lock/nightly?id=host-2&dur=60&wait=60", "") // the token tells whether it was granted
 		done <- strings.TrimSpace(body)
 	}()
 	p.wait(`/^host-2 for \d+\.\d s$/.test(` + nightly + `.cells[6].innerText)`)
 	s.want("DELETE", "/db/shop/lock/nightly?id=host-1", "")
-	if second := <-done; second == "" || second == token {
+	second := <-done
+	if second == "" || second == token {
 		t.Fatalf("the waiter got %q", second)
 	}
 	p.wait(nightly + `?.cells[3].innerText === "host-2"`)
-	p.wait("!" + nightly) // a second later its hold has ended
+	s.want("POST", "/db/shop/lock/nightly?dur=0.5&token="+second, "")
+	p.wait("!" + nightly) // its hold has ended by itself
 }
 
 func TestPageShowsMutexesOfSeveralHolders(t *testing.T) {
 	s := startServer(t, "")
 	p := open(t, newProfile(t), s.url("/"))
 	for i := range 3 {
-		s.want("POST", fmt.Sprintf("/db/a%%2Fb/mlock/render%%0A?id=worker-%d&dur=60&limit=3", i), "")
+		s.want("POST", fmt.Sprintf("/db/a%%2Fb/mlock/render%%0A?id=worker-%d&dur=1h&limit=3", i), "")
 	}
 	render := row("#locks", "render␊")
 	p.wait(render + `?.cells[3].innerText === "worker-0\nworker-1\nworker-2"`)
@@ -65,8 +67,8 @@ func TestPageShowsMutexesOfSeveralHolders(t *testing.T) {
 func TestForceAsksFirst(t *testing.T) {
 	s := startServer(t, "")
 	p := open(t, newProfile(t), s.url("/"))
-	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=60", "")
-	s.want("POST", "/db/shop/mlock/till?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=1h", "")
+	s.want("POST", "/db/shop/mlock/till?id=host-1&dur=1h", "")
 	for _, l := range []struct{ name, path string }{{"nightly", "/db/shop/lock/nightly"}, {"till", "/db/shop/mlock/till"}} {
 		p.wait(row("#locks", l.name))
 		p.eval(row("#locks", l.name)+`.querySelector("button").focus()`, nil)
@@ -99,11 +101,11 @@ func TestForceAsksFirst(t *testing.T) {
 func TestForceAsksAgainForAnotherHolder(t *testing.T) {
 	s := startServer(t, "")
 	p := open(t, newProfile(t), s.url("/"))
-	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=1h", "")
 	p.wait(row("#locks", "nightly"))
 	p.click("#locks button")
 	s.want("DELETE", "/db/shop/lock/nightly?id=host-1", "")
-	s.want("POST", "/db/shop/lock/nightly?id=host-2&dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?id=host-2&dur=1h", "")
 	p.click("#ask-force .danger")
 	p.wait(text("#ask-force-note") + `.includes("another holder")`)
 	p.wait(text("#ask-force-holder") + `.includes("host-2")`)
@@ -171,7 +173,7 @@ func TestValuesAreShownAsTextAndNeverRun(t *testing.T) {
 	s.want("POST", "/db/shop/kv/packed", "not gzip at all", "Content-Encoding", "gzip")
 	s.want("POST", "/db/shop/kv/empty", "")
 	s.want("POST", "/db/shop/kv/%ff?ttl=600", "its id is not UTF-8")
-	s.want("POST", "/db/shop/lock/%3Cimg%20src=x%20onerror=alert(4)%3E?dur=60&id=%3Cimg%20src=x%20onerror=alert(5)%3E", "")
+	s.want("POST", "/db/shop/lock/%3Cimg%20src=x%20onerror=alert(4)%3E?dur=1h&id=%3Cimg%20src=x%20onerror=alert(5)%3E", "")
 	p := open(t, newProfile(t), s.url("/"))
 	p.wait(`document.querySelectorAll("#list tbody tr").length === 7`)
 	show := func(id string) {
@@ -221,7 +223,7 @@ func TestChartsAndFiguresAreOfTheMetrics(t *testing.T) {
 	p := open(t, newProfile(t), s.url("/"))
 	p.wait(text("#about") + `.startsWith("version 1.2.3-test, up for ")`)
 	p.wait(text("#room") + `.includes("free of")`)
-	s.want("POST", "/db/shop/lock/nightly?dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?dur=1h", "")
 	ctx := t.Context()
 	ended := make(chan struct{})
 	go func() {
@@ -246,7 +248,7 @@ func TestChartsAndFiguresAreOfTheMetrics(t *testing.T) {
 // the focus.
 func TestFocusStaysWhileTheTableChanges(t *testing.T) {
 	s := startServer(t, "")
-	s.want("POST", "/db/shop/lock/b?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/b?id=host-1&dur=1h", "")
 	p := open(t, newProfile(t), s.url("/"))
 	p.wait(row("#locks", "b"))
 	p.eval(`document.querySelector("#locks button").focus()`, nil)
@@ -255,7 +257,7 @@ func TestFocusStaysWhileTheTableChanges(t *testing.T) {
 	p.key("Escape", "", 27)
 	focused := `document.activeElement.closest("tr")?.cells[1].innerText === "b"`
 	p.wait(focused) // the dialog gives it back
-	s.want("POST", "/db/shop/lock/a?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/a?id=host-1&dur=1h", "")
 	p.wait(`document.querySelectorAll("#locks tbody tr").length === 2`)
 	p.wait(focused)
 	s.want("DELETE", "/db/shop/lock/a?id=host-1", "")

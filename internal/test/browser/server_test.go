@@ -3,6 +3,7 @@ package browser
 import (
 	"bufio"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -48,6 +49,10 @@ func run(m *testing.M) (code int) {
 		return failed(fmt.Errorf("go build: %w\n%s", err, out))
 	}
 	if shared, err = startChromium(path, filepath.Join(dir, "profile")); err != nil {
+		return failed(err)
+	}
+	// They wait for the page most of the time. A -parallel on the command line wins.
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		return failed(err)
 	}
 	code = m.Run()

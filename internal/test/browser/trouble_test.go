@@ -5,7 +5,7 @@ import "testing"
 func TestPageAsksForTheTokenOnce(t *testing.T) {
 	s := startServer(t, "token: s3cret-ü\n")
 	s.token = "s3cret-ü"
-	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=1h", "")
 	profile := newProfile(t)
 	p := open(t, profile, s.url("/"))
 	asks := `document.querySelector("#ask-token").open`
@@ -41,8 +41,8 @@ func TestPageAsksForTheTokenOnce(t *testing.T) {
 func TestTokensWithLimitsAreToldWhy(t *testing.T) {
 	s := startServer(t, "tokens: [{token: all}, {token: shop, accounts: [shop]}, {token: read, readonly: true}]\n")
 	s.token = "all"
-	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=60", "")
-	s.want("POST", "/db/billing/lock/report?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=1h", "")
+	s.want("POST", "/db/billing/lock/report?id=host-1&dur=1h", "")
 	enter := func(token, hash string) *tab {
 		p := open(t, newProfile(t), s.url("/"+hash))
 		p.wait(`document.querySelector("#ask-token").open`)
@@ -69,7 +69,7 @@ func TestTokensWithLimitsAreToldWhy(t *testing.T) {
 
 func TestPageSaysThatTheServerIsGoneAndRecovers(t *testing.T) {
 	s := startServer(t, "")
-	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=60", "")
+	s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=1h", "")
 	p := open(t, newProfile(t), s.url("/"))
 	p.wait(row("#locks", "nightly"))
 	p.wait(text("#events-note") + `.startsWith("of shop")`)
@@ -88,7 +88,7 @@ func TestPageSaysThatTheServerIsGoneAndRecovers(t *testing.T) {
 
 func TestPageFitsAPhone(t *testing.T) {
 	s := startServer(t, "")
-	s.want("POST", "/db/shop/lock/a-rather-long-name-of-a-lock-that-does-not-break-anywhere-by-itself?id=host-1.of.a.long.domain.example.org&dur=60", "")
+	s.want("POST", "/db/shop/lock/a-rather-long-name-of-a-lock-that-does-not-break-anywhere-by-itself?id=host-1.of.a.long.domain.example.org&dur=1h", "")
 	s.want("POST", "/db/shop/kv/a-rather-long-name-of-a-value-that-does-not-break-anywhere-by-itself", "x")
 	p := open(t, newProfile(t), s.url("/"))
 	p.do("Emulation.setDeviceMetricsOverride", object{"width": 360, "height": 640, "deviceScaleFactor": 2, "mobile": true}, nil)
