@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -117,6 +118,9 @@ func TestTheReserveIsGivenToBatches(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
 	wantDone(t, "a counter", addN(d, "n", 1))
+	for d.store.Log.NeedsPrepare() { // the reserve is made in the background
+		runtime.Gosched()
+	}
 	s := share(fs, isBatch)
 	s.of = func(op memdisk.Op) bool {
 		if op.Kind == memdisk.Remove && strings.HasSuffix(op.Name, "reserve") {
