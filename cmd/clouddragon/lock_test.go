@@ -152,9 +152,7 @@ func TestLockHandsOnItsSurroundings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := in.Close(); err != nil {
-		t.Fatal(err)
-	}
+	closeInput(t, in)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -207,11 +205,8 @@ func TestLockForwardsSignals(t *testing.T) {
 		"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
 	} {
 		// The child of the command gets the signal too.
-		s := lockCommand(t, "http://"+p.addr, name, "bash", "-c",
+		s, _ := beginLock(t, "http://"+p.addr, name, "bash", "-c",
 			`trap 'echo parent; exit 3' `+name+`; bash -c 'trap "echo child; exit" `+name+`; echo begun; read x'; exit 4`)
-		s.input()
-		s.begin()
-		s.says("begun")
 		s.send(sig)
 		s.says("child")
 		s.says("parent")

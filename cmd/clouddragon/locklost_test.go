@@ -14,17 +14,12 @@ func TestLockIsRenewedUntilTheCommandEnds(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s := lockCommand(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 7")
-	in := s.input()
-	s.begin()
-	s.says("begun")
+	s, in := beginLock(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 7")
 	f.renewed(t, 4) // longer than the lock lasts
 	if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, "n")); code != http.StatusOK || !strings.Contains(body, `"token":1,`) {
 		t.Errorf("while the command runs: %d %s", code, body)
 	}
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
+	closeInput(t, in)
 	s.endsQuietly(7)
 	free(t, p, "n")
 	p.stop()
@@ -60,14 +55,9 @@ func TestLockIsRenewedDespiteFaults(t *testing.T) {
 		}
 		return true
 	})
-	s := lockCommand(t, f.url, "-dur", "12", "-kill-after", "1", "n", "sh", "-c", "echo begun; read x; exit 7")
-	in := s.input()
-	s.begin()
-	s.says("begun")
+	s, in := beginLock(t, f.url, "-dur", "12", "-kill-after", "1", "n", "sh", "-c", "echo begun; read x; exit 7")
 	f.renewed(t, 8) // all but the one that hangs, and one more
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
+	closeInput(t, in)
 	s.endsQuietly(7)
 	free(t, p, "n")
 	p.stop()
@@ -77,11 +67,8 @@ func TestLockThatIsLostEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s := lockCommand(t, f.url, "-dur", "3", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
-	s.input()
-	s.begin()
-	s.says("begun")
-	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	s, _ := beginLock(t, f.url, "-dur", "3", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
+	force(t, p, "n")
 	s.says("stopped")
 	s.complains(75, `the lock "n" is lost, and the command is ended: `)
 	if n := len(f.renewals); n != 1 {
@@ -94,11 +81,9 @@ func TestLockThatIsLostEndsTheCommand(t *testing.T) {
 	in := s.input()
 	s.begin()
 	s.says("child")
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
+	closeInput(t, in)
 	s.says("begun")
-	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	force(t, p, "n")
 	s.complains(75, `the lock "n" is lost`)
 	p.stop()
 }
@@ -112,10 +97,7 @@ func TestLockEndsTheCommandBeforeTheLock(t *testing.T) {
 			p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 			f := newFaulty(t, p.addr)
 			f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "renew" && f.hang(r) })
-			s := lockCommand(t, f.url, "-dur", "15", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
-			s.input()
-			s.begin()
-			s.says("begun")
+			s, _ := beginLock(t, f.url, "-dur", "15", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
 			if s.lines.Scan() {
 				t.Errorf("%s: the command says %q", name, s.lines.Text())
 			}
@@ -155,15 +137,10 @@ func TestLockThatIsGrantedTooLateRunsNothing(t *testing.T) {
 func TestLockThatWasLostUnnoticedIs75(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
-	s := lockCommand(t, "http://"+p.addr, "n", "sh", "-c", "echo begun; read x; exit 0")
-	in := s.input()
-	s.begin()
-	s.says("begun")
-	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	s, in := beginLock(t, "http://"+p.addr, "n", "sh", "-c", "echo begun; read x; exit 0")
+	force(t, p, "n")
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other", http.StatusOK, "2\n")
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
+	closeInput(t, in)
 	s.complains(75, "was lost meanwhile")
 	p.stop()
 }
@@ -240,17 +217,12 @@ func TestLockSurvivesAStop(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s := lockCommand(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 3")
-	in := s.input()
-	s.begin()
-	s.says("begun")
+	s, in := beginLock(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 3")
 	s.send(syscall.SIGTSTP)
 	s.stops() // and so has the command
 	f.renewed(t, 4)
 	s.send(syscall.SIGCONT)
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
+	closeInput(t, in)
 	s.endsQuietly(3)
 	free(t, p, "n")
 	p.stop()

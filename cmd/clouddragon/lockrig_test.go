@@ -79,6 +79,24 @@ func runLock(t *testing.T, server string, args ...string) *script {
 	return s
 }
 
+// beginLock starts `clouddragon lock` with a command that says when it has begun. It
+// returns the command's stdin too.
+func beginLock(t *testing.T, server string, args ...string) (*script, io.WriteCloser) {
+	t.Helper()
+	s := lockCommand(t, server, args...)
+	in := s.input()
+	s.begin()
+	s.says("begun")
+	return s, in
+}
+
+func closeInput(t *testing.T, in io.Closer) {
+	t.Helper()
+	if err := in.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // input makes the stdin of a command that is not started yet.
 func (s *script) input() io.WriteCloser {
 	s.t.Helper()
@@ -268,4 +286,10 @@ func free(t *testing.T, p *process, name string) {
 	if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, name)); code != http.StatusNotFound {
 		t.Errorf("lock %s is held still: %d %s", name, code, body)
 	}
+}
+
+// force takes a lock away from whoever holds it.
+func force(t *testing.T, p *process, name string) {
+	t.Helper()
+	want(t, http.DefaultClient, "DELETE", lockURL(p, name)+"?force=true", http.StatusNoContent, "")
 }

@@ -213,7 +213,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	// A script that calls us goes on when the lock is lost.
 	m.types("bash -c '" + lock + "sh -c \"echo begun; exec sleep 1000\"; echo after=$?'\n")
 	m.shows("begun")
-	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?force=true", http.StatusNoContent, "")
+	force(t, p, "n")
 	m.shows("is lost")
 	m.shows("after=75")
 
@@ -312,9 +312,7 @@ func TestLockUnderOtherPrograms(t *testing.T) {
 	s.begin()
 	s.says("begun")
 	s.send(syscall.SIGHUP)
-	if err := in.Close(); err != nil {
-		t.Error(err)
-	}
+	closeInput(t, in)
 	s.endsQuietly(3)
 
 	// timeout: the command ends with it, also by KILL.
