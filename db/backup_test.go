@@ -272,6 +272,36 @@ func TestBackupShowsOneMoment(t *testing.T) {
 	}
 }
 
+// The room that a log keeps ready is not in a backup, and what is restored has it again.
+func TestBackupOfLittleIsSmall(t *testing.T) {
+	o := tiny(disk.OS{}, newTestClock())
+	o.Dir, o.Segment = t.TempDir(), 8<<20
+	d := mustOpen(t, o)
+	wantDone(t, "a write", addN(d, "n", 5))
+	var b bytes.Buffer
+	if _, err := d.Backup(context.Background(), &b, "test"); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, d)
+	if b.Len() > 512<<10 {
+		t.Errorf("a backup of one counter has %d bytes", b.Len())
+	}
+	o.Dir = t.TempDir()
+	_, err := Restore(context.Background(), RestoreOptions{Dir: o.Dir, Extent: o.Extent, Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
+	}})
+	wantDone(t, "a restore", err)
+	d = mustOpen(t, o)
+	if n, err := d.Counter(Key{"a", "n"}); n != 5 || err != nil {
+		t.Errorf("the counter is %d, %v", n, err)
+	}
+	for i := range 3 { // none fits into the rest of the segment
+		_, err := d.Set(SetRequest{Key: Key{"a", "v"}, Data: make([]byte, 300<<10), Check: AnyVersion})
+		wantDone(t, fmt.Sprint("value ", i), err)
+	}
+	mustClose(t, d)
+}
+
 // backup takes a backup in the midst of a load, and finds it without damage.
 func (l *load) backup() error {
 	var b bytes.Buffer

@@ -51,6 +51,9 @@ const (
 	maxBackups   = 4         // at once
 	tablePasses  = 8         // times that a table is copied because it grew meanwhile
 	holdInterval = time.Second
+	// tailRoom is how many bytes the copy of the last segment has behind its end at
+	// most, for the first batches of the restored server.
+	tailRoom = 256 << 10
 )
 
 // backups are the backups under way.
@@ -320,20 +323,35 @@ func (b *backup) segments(end wal.Pos) func(yield func(uint64) bool) {
 	}
 }
 
-// segment writes a segment of the log; zeros stand behind the end of the copy.
+// segment writes a segment of the log. The last one has little room behind the end of
+// the copy, and its header says so: most of the room that the server keeps ready is
+// not in the copy.
 func (b *backup) segment(n uint64, end wal.Pos) error {
 	seg := b.s.Log.Segment(n)
 	if seg == nil {
 		return errors.Join(context.Cause(b.ctx), fmt.Errorf("segment %d of the log is not there", n))
 	}
-	if err := b.out.Begin(path.Join(archive.LogDir, path.Base(seg.Path())), seg.Size()); err != nil {
+	size, upTo := seg.Size(), seg.Size()
+	if n == end.Segment {
+		size, upTo = min(size, wal.SizeFor(end.Offset+min(tailRoom, size/8))), end.Offset
+	}
+	header, err := seg.Header(size)
+	if err != nil {
+		return errors.Join(context.Cause(b.ctx), err)
+	}
+	if err := b.out.Begin(path.Join(archive.LogDir, path.Base(seg.Path())), size); err != nil {
 		return err
 	}
-	upTo := seg.Size()
-	if n == end.Segment {
-		upTo = end.Offset
-	}
-	if err := b.copy(upTo, func(p []byte, off int64) error { return readFull(seg, p, off) }); err != nil {
+	err = b.copy(upTo, func(p []byte, off int64) error {
+		if err := readFull(seg, p, off); err != nil {
+			return err
+		}
+		if off == 0 {
+			copy(p, header)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return b.out.Zeros(-1)

@@ -198,7 +198,7 @@ func (r *restore) makeDir() error {
 func (r *restore) write() error {
 	m, err := r.read(func(name string, size int64, from io.Reader) error {
 		if filepath.Dir(name) == archive.LogDir {
-			r.segment = size
+			r.segment = max(r.segment, size) // the last one is shorter
 		}
 		return r.file(filepath.Join(r.work, name), from)
 	})

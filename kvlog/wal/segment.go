@@ -59,6 +59,23 @@ func (s *Segment) Size() int64 { return s.size }
 // returns os.ErrClosed.
 func (s *Segment) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadAt(p, off) }
 
+// SizeFor returns the size of the smallest segment that has room for so many bytes, its
+// header page included.
+func SizeFor(n int64) int64 { return max(MinSegment, (n+pageSize-1)/pageSize*pageSize) }
+
+// Header returns the header page that a copy of the segment has which is cut off at a
+// size.
+func (s *Segment) Header(size int64) ([]byte, error) {
+	p := make([]byte, pageSize)
+	if _, err := s.ReadAt(p, 0); err != nil {
+		return nil, err
+	}
+	if size != s.size {
+		putSegmentHeader(p, s.number, size, [16]byte(p[32:48]))
+	}
+	return p, nil
+}
+
 // putSegmentHeader fills in the first page of a segment. The file NNNNNNNN.seg is
 // named after its number in decimal, of at least 8 digits, and begins with:
 //
