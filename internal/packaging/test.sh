@@ -55,7 +55,8 @@ up() { # boot: start what is enabled
 		touch "$1/run/up"
 		exec chroot "$1" sh -c "while :; do sleep 0.1; done"' sh "$root" 2>"$work/unshare" &
 	holder=$!
-	until init=$(cat "/proc/$holder/task/$holder/children") && [ -n "$init" ] && [ -e "/proc/${init% }/root/run/up" ]; do
+	until init=$(cat "/proc/$holder/task/$holder/children" 2>/dev/null) && [ -n "$init" ] && [ -e "/proc/${init% }/root/run/up" ]; do
+		kill -0 $holder 2>/dev/null || { cat "$work/unshare" >&2; fail "no namespaces here"; }
 		sleep 0.02
 	done
 	init=${init% }
