@@ -22,7 +22,6 @@ var imports = []struct {
 	{"metrics", nil},
 	{"internal/names", []string{"internal/disk", "internal/format"}},
 	{"internal/boottime", nil},
-	{"internal/systemd", nil},
 	{"internal/client", []string{"internal/boottime", "internal/units"}},
 	{"internal/job", []string{"internal/boottime", "internal/client"}},
 	{"internal/archive", []string{"internal/disk", "internal/format"}},
