@@ -42,7 +42,7 @@ func kills(t *testing.T, data string, rounds int) {
 	ledger := newLedger()
 	l := &load{ledger: ledger, clients: 32, valueSize: 4 << 10, seed: *seed}
 	o := setup{binary: *binary, data: data, config: smallFiles}
-	acks := 0
+	acks, whole := 0, 0
 	for round := range rounds {
 		s := serve(t, o)
 		if err := l.check(s.addr); err != nil {
@@ -50,6 +50,7 @@ func kills(t *testing.T, data string, rounds int) {
 		}
 		full := ledger.round(1 + rng.IntN(600))
 		l.start(s.addr, round)
+		taken := l.takeBackups(s.addr)
 		select {
 		case <-full:
 		case <-s.exited:
@@ -64,6 +65,9 @@ func kills(t *testing.T, data string, rounds int) {
 		}
 		s.kill()
 		l.stop()
+		if taken.check(t, l) {
+			whole++
+		}
 		if copied := data + "-copy"; rng.IntN(2) == 0 {
 			if err := os.RemoveAll(copied); err != nil {
 				t.Fatal(err)
@@ -86,7 +90,7 @@ func kills(t *testing.T, data string, rounds int) {
 		t.Error(err)
 	}
 	report(t, rounds, l, s)
-	t.Logf("%d kills, %d acknowledged writes", rounds, acks)
+	t.Logf("%d kills, %d acknowledged writes, %d backups restored", rounds, acks, whole)
 }
 
 // killWhileStarting kills a server that has made so many calls that read or write.

@@ -45,15 +45,17 @@ func (c *keyedCall) number() (int64, error) {
 // keyBook is what is known of the keyed calls of one target.
 type keyBook struct {
 	calls []*keyedCall // of this round, but for the refused
+	asked int64        // how many may be done at most, over all rounds
 	done  int64        // how many are known to be done, over all rounds
 	sum   int64        // of their n
 	given map[int64]*keyedCall
 	last  int64 // the highest number that was given
 }
 
-func (l *ledger) beginKeyed() entry {
+func (l *ledger) beginKeyed(c *keyedCall) entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	book(l.keyed, c.target).asked++
 	return l.begin(nil)
 }
 
@@ -62,10 +64,11 @@ func (l *ledger) endKeyed(c *keyedCall, e entry, o outcome, answer string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.end(&e, o == done, "the key "+c.key)
+	b := book(l.keyed, c.target)
 	if o == refused {
+		b.asked--
 		return
 	}
-	b := book(l.keyed, c.target)
 	b.calls = append(b.calls, c)
 	if o == done {
 		l.answered(b, c, answer)
@@ -105,6 +108,7 @@ func (l *ledger) repeated(c *keyedCall, a answer) {
 	switch replayed := a.header.Get("Idempotency-Replayed") == "true"; {
 	case a.status == 409 && c.answer == "": // it was not done, and is refused now
 		b := book(l.keyed, c.target)
+		b.asked--
 		for i := range b.calls {
 			if b.calls[i] == c {
 				b.calls = append(b.calls[:i:i], b.calls[i+1:]...)

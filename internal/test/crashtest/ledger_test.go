@@ -27,11 +27,12 @@ func TestLedgerKnowsABrokenPromise(t *testing.T) {
 	unlock := func(l *ledger, h *hold) { l.endUnlock(h, true, l.beginUnlock(h), done) }
 	keyed := func(l *ledger, o outcome, last string) *keyedCall {
 		c := &keyedCall{key: "k" + last, target: keyedSequence, n: 1}
-		l.endKeyed(c, l.beginKeyed(), o, last+"\n")
+		l.endKeyed(c, l.beginKeyed(c), o, last+"\n")
 		return c
 	}
 	move := func(l *ledger, o outcome, n int64) {
-		l.endKeyed(&keyedCall{key: fmt.Sprint("move-", n), target: keyedBatch, n: 5}, l.beginKeyed(), o, fmt.Sprintf("200 5\n200 -5\n200 %d\n200 9\n", n))
+		c := &keyedCall{key: fmt.Sprint("move-", n), target: keyedBatch, n: 5}
+		l.endKeyed(c, l.beginKeyed(c), o, fmt.Sprintf("200 5\n200 -5\n200 %d\n200 9\n", n))
 	}
 	again := func(l *ledger, c *keyedCall, body, replayed string) {
 		l.repeated(c, answer{status: 200, header: http.Header{"Idempotency-Replayed": {replayed}}, body: body})

@@ -14,7 +14,7 @@ func (w *worker) keyed() {
 		c.target, c.n = keyedBatch, w.rng.Int64N(2*bound)-bound
 	}
 	path, body := c.request()
-	e := w.ledger.beginKeyed()
+	e := w.ledger.beginKeyed(c)
 	a, o := w.callWith("POST", path, keyHeader(c.key), body)
 	w.ledger.endKeyed(c, e, o, a.body)
 }

@@ -31,7 +31,7 @@ func powerCuts(t *testing.T, fs fileSystem) {
 	l := &load{ledger: newLedger(), clients: 32, valueSize: 4 << 10, seed: *seed}
 	o := setup{binary: *binary, data: filepath.Join(v.dir, "data"), config: smallFiles}
 	want := atMost(*cuts, 8)
-	acks, underLoad, atStart, beforeServing, alone := 0, 0, 0, 0, 0
+	acks, underLoad, atStart, beforeServing, alone, whole := 0, 0, 0, 0, 0, 0
 	calls := int64(1000) // that a start makes
 	began, tenth := time.Now(), 1
 	for round := 0; underLoad+atStart < want; round++ {
@@ -43,6 +43,10 @@ func powerCuts(t *testing.T, fs fileSystem) {
 		report(t, round, l, s)
 		full := l.ledger.round(1 + rng.IntN(400))
 		l.start(s.addr, round)
+		var taken *backups
+		if round/len(moments)%2 == 0 { // beside each kind of moment
+			taken = l.takeBackups(s.addr)
+		}
 		waitFor(t, s, full)
 		if m := moments[round%len(moments)]; m.come != nil {
 			if err := m.come(s); err != nil {
@@ -63,6 +67,9 @@ func powerCuts(t *testing.T, fs fileSystem) {
 		}
 		s.kill()
 		l.stop()
+		if taken != nil && taken.check(t, l) {
+			whole++
+		}
 		underLoad++
 		acks += l.ledger.acks
 		if done := underLoad + atStart; done >= tenth*want/10 {
@@ -89,8 +96,8 @@ func powerCuts(t *testing.T, fs fileSystem) {
 	for i, m := range moments {
 		t.Logf("%d of the cuts under load %s", (underLoad-i+len(moments)-1)/len(moments), m.name)
 	}
-	t.Logf("%d power cuts in %.0f s: %d under load, of which the server ended by itself after %d, and %d at starts, %d of them before it served; %d acknowledged writes, 0 lost",
-		underLoad+atStart, took.Seconds(), underLoad, alone, atStart, beforeServing, acks)
+	t.Logf("%d power cuts in %.0f s: %d under load, of which the server ended by itself after %d, and %d at starts, %d of them before it served; %d acknowledged writes, 0 lost, %d backups restored",
+		underLoad+atStart, took.Seconds(), underLoad, alone, atStart, beforeServing, acks, whole)
 }
 
 // TestPowerCutWhileTheDirectoryIsMade cuts off the very first start.
