@@ -17,7 +17,7 @@ func (p *pulse) appending(begins bool) {
 // Pulse shows whether the writer goes on, to whoever compares it with an earlier one.
 type Pulse struct {
 	Steps uint64 // grows with all that the writer does
-	Busy  bool   // calls wait, or somebody is the leader
+	Busy  bool   // calls wait, or somebody is the leader; false once the writer is closed
 	// OnDisk says that a batch is written to the log and synced, which takes as long
 	// as the disk takes.
 	OnDisk bool

@@ -13,7 +13,6 @@ import (
 func TestPulseTellsAStuckDecisionFromASlowDisk(t *testing.T) {
 	fs := memdisk.New()
 	r := openRig(t, fs, 1<<20, commit.Options{})
-	defer r.close(t)
 	there, goOn := make(chan struct{}), make(chan struct{})
 	var held atomic.Bool
 	fs.Fail(func(op memdisk.Op) error {
@@ -52,5 +51,9 @@ func TestPulseTellsAStuckDecisionFromASlowDisk(t *testing.T) {
 	}
 	if after := r.Pulse(); after.OnDisk || after.Steps <= writing.Steps {
 		t.Errorf("after the answer: %+v, before: %+v", after, writing)
+	}
+	r.close(t)
+	if closed := r.Pulse(); closed.Busy {
+		t.Errorf("after Close: %+v", closed)
 	}
 }

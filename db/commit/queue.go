@@ -97,11 +97,11 @@ func (q *queue) len() int {
 	return len(q.calls)
 }
 
-// active reports whether calls wait or somebody commits.
+// active reports whether calls wait or somebody commits. After close it does not tell.
 func (q *queue) active() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.busy || len(q.calls) > 0
+	return q.closed == nil && (q.busy || len(q.calls) > 0)
 }
 
 // signal wakes the standby. It never waits.

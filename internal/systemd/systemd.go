@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendTime is how long a message may wait until systemd has read others.
-const sendTime = time.Second
+// sendTime is how long a message may wait until systemd has read others. A stop, which
+// has 10 seconds, begins with one.
+const sendTime = 500 * time.Millisecond
 
 // Notifier tells systemd how the service does.
 type Notifier struct {
