@@ -272,6 +272,48 @@ func TestBackupShowsOneMoment(t *testing.T) {
 	}
 }
 
+// slowWriter overwrites a value for a while before it takes its first bytes.
+type slowWriter struct {
+	bytes.Buffer
+	d    *DB
+	once sync.Once
+	err  error
+}
+
+func (w *slowWriter) Write(p []byte) (int, error) {
+	w.once.Do(func() {
+		for began := time.Now(); w.err == nil && time.Since(began) < store.HoldInterval*11/10; {
+			_, w.err = w.d.Set(SetRequest{Key: Key{"a", "v"}, Data: make([]byte, 10<<10), Check: AnyVersion})
+		}
+	})
+	return w.Buffer.Write(p)
+}
+
+func TestBackupThatHoldsTooMuchLogIsGivenUp(t *testing.T) {
+	t.Parallel()
+	o := small(t)
+	o.CheckpointEvery, o.BackupHold = 32<<10, 256<<10
+	d := mustOpen(t, o)
+	wantDone(t, "a write", addN(d, "n", 1))
+	w := &slowWriter{d: d}
+	if _, err := d.Backup(context.Background(), w, "test"); !errors.Is(err, ErrBackupHold) || w.err != nil {
+		t.Errorf("a slow backup: %v, %v", err, w.err)
+	}
+	if _, err := archive.Read(&w.Buffer, nil); !errors.Is(err, archive.ErrCut) {
+		t.Errorf("what there is of it: %v", err)
+	}
+	// What was kept for it is freed.
+	for end := time.Now().Add(20 * time.Second); d.Stats().Log.Bytes > 2*o.BackupHold; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("the log has %d bytes still", d.Stats().Log.Bytes)
+		}
+	}
+	if _, err := d.Backup(context.Background(), io.Discard, "test"); err != nil {
+		t.Errorf("the next one: %v", err)
+	}
+	mustClose(t, d)
+}
+
 // The room that a log keeps ready is not in a backup, and what is restored has it again.
 func TestBackupOfLittleIsSmall(t *testing.T) {
 	o := tiny(disk.OS{}, newTestClock())
@@ -287,10 +329,7 @@ func TestBackupOfLittleIsSmall(t *testing.T) {
 		t.Errorf("a backup of one counter has %d bytes", b.Len())
 	}
 	o.Dir = t.TempDir()
-	_, err := Restore(context.Background(), RestoreOptions{Dir: o.Dir, Extent: o.Extent, Open: func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(b.Bytes())), nil
-	}})
-	wantDone(t, "a restore", err)
+	mustRestore(t, restoreOf(b.Bytes(), o.Dir))
 	d = mustOpen(t, o)
 	if n, err := d.Counter(Key{"a", "n"}); n != 5 || err != nil {
 		t.Errorf("the counter is %d, %v", n, err)
