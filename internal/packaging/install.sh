@@ -7,21 +7,32 @@ umask 022
 prefix=${PREFIX:-/usr/local} to=${DESTDIR:-}
 units=${UNITDIR:-$prefix/lib/systemd/system}
 
-install -D -m 755 clouddragon "$to$prefix/bin/clouddragon"
-install -D -m 644 clouddragon.sysusers "$to$prefix/lib/sysusers.d/clouddragon.conf"
-install -d "$to$units"
+# put MODE FILE TO: by a rename, so that a kill leaves the old file or the new one.
+put() {
+	install -D -m "$1" "$2" "$to$3.new"
+	sync "$to$3.new"
+	mv "$to$3.new" "$to$3"
+}
+
+put 755 clouddragon "$prefix/bin/clouddragon"
+put 644 clouddragon.sysusers "$prefix/lib/sysusers.d/clouddragon.conf"
+made=$(mktemp)
+trap 'rm -f "$made"' EXIT
 for unit in *.service *.timer; do
-	sed "s|/usr/local|$prefix|" "$unit" >"$to$units/$unit.new"
-	mv "$to$units/$unit.new" "$to$units/$unit"
+	sed "s|/usr/local|$prefix|" "$unit" >"$made"
+	put 644 "$made" "$units/$unit"
 done
-install -D -m 644 -t "$to$prefix/share/man/man1" man/*.1
-install -D -m 644 -t "$to$prefix/share/man/man5" man/*.5
-install -D -m 644 clouddragon.bash "$to$prefix/share/bash-completion/completions/clouddragon"
-install -D -m 644 -t "$to$prefix/share/doc/clouddragon" README.md CHANGELOG.md LICENSE
-install -D -m 644 -t "$to$prefix/share/doc/clouddragon/docs" docs/*.md
-cp -R licences "$to$prefix/share/doc/clouddragon"
+for page in man/*.[1-9]; do
+	put 644 "$page" "$prefix/share/man/man${page##*.}/${page##*/}"
+done
+put 644 clouddragon.bash "$prefix/share/bash-completion/completions/clouddragon"
+doc=$prefix/share/doc/clouddragon
+install -D -m 644 -t "$to$doc" README.md CHANGELOG.md LICENSE
+install -D -m 644 -t "$to$doc/docs" docs/*.md
+rm -rf "$to$doc/licences"
+cp -R licences "$to$doc"
 [ -n "$to" ] || systemd-sysusers "$prefix/lib/sysusers.d/clouddragon.conf"
 if ! [ -e "$to/etc/clouddragon/config.yml" ]; then
-	install -D -m 640 config.yml "$to/etc/clouddragon/config.yml"
+	put 640 config.yml /etc/clouddragon/config.yml
 	[ -n "$to" ] || chgrp clouddragon /etc/clouddragon/config.yml
 fi

@@ -115,6 +115,7 @@ step "an older package and a newer one"
 for v in 0.0.1 99.0.0; do
 	(
 		cd "$work/one"
+		[ $v != 99.0.0 ] || echo '# A line that this version does not have.' >>config.yml
 		export VERSION=$v SOURCE_DATE_EPOCH=0 OUT=$work/others
 		internal/packaging/dist.sh "$arch" && internal/packaging/deb.sh "$arch"
 	) >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "package $v"; }
@@ -213,7 +214,8 @@ under_load() { # COMMAND...: while a client writes; nothing that was answered is
 	echo "   answered $(wc -l <"$work/answered"); $(sort "$work/refused" | uniq -c | sed 's/^ *//' | paste -sd';')"
 	(($(call $server/db/1/sequence/a) >= $(tail -n 1 "$work/answered"))) || fail "an answered write is lost"
 }
-dpkg_i() { run dpkg -i "$(package "$1")" >"$work/log" 2>&1 || fail "dpkg -i $1"; }
+# The administrator's config.yml stays where the package has another one.
+dpkg_i() { run dpkg --force-confold -i "$(package "$1")" >"$work/log" 2>&1 || fail "dpkg -i $1"; }
 
 call -d kept $server/db/1/kv/k >/dev/null
 for v in 99.0.0 "$new" 0.0.1 "$new"; do
@@ -242,6 +244,18 @@ refused CHECKPOINT
 refused slots-64
 refused "log/$(run ls /var/lib/clouddragon/data/log | grep seg | tail -n 1)"
 
+sed -i 's|^data: .*|data: "/srv/their data"  # elsewhere|' "$root/etc/clouddragon/config.yml"
+run systemctl stop clouddragon
+run mv /var/lib/clouddragon/data "/srv/their data"
+printf '\143' | dd of="$root/srv/their data/CHECKPOINT" bs=1 seek=8 conv=notrunc status=none
+! run dpkg -i "$(package 0.0.1)" >"$work/log" 2>&1 || fail "a directory elsewhere is not looked at"
+grep -q 'data/CHECKPOINT has format 99' "$work/log" || { cat "$work/log" >&2; fail "it does not say why"; }
+printf '\2' | dd of="$root/srv/their data/CHECKPOINT" bs=1 seek=8 conv=notrunc status=none
+run mv "/srv/their data" /var/lib/clouddragon/data
+sed -i 's|^data: .*|data: data|' "$root/etc/clouddragon/config.yml"
+run systemctl start clouddragon
+want "a value" "$(call $server/db/1/kv/k)" kept
+
 step "what the administrator says about permissions counts"
 run dpkg-statoverride --update --add root root 0600 /etc/clouddragon/config.yml
 dpkg_i "$new"
@@ -261,7 +275,7 @@ for ((i = 0; i < KILLS; i++)); do
 	v=$new
 	((i % 2)) && v=99.0.0
 	n=$(call -X POST $server/db/1/sequence/a)
-	run dpkg -i "$(package "$v")" >/dev/null 2>&1 &
+	run dpkg --force-confold -i "$(package "$v")" >/dev/null 2>&1 &
 	sleep "$(awk -v n=$i -v of="$KILLS" -v took="$took" -v r=$RANDOM 'BEGIN { print (n + r / 32768) * took / of / 1000 }')"
 	down
 	wait
@@ -269,7 +283,7 @@ for ((i = 0; i < KILLS; i++)); do
 	n=$((n + 1))
 	want "the next number" "$(call -X POST $server/db/1/sequence/a)" $n
 	found["$(run dpkg-query -W -f '${db:Status-Status}' clouddragon)"]=1
-	run dpkg --configure -a >"$work/log" 2>&1 || fail "dpkg --configure -a"
+	run dpkg --force-confold --configure -a >"$work/log" 2>&1 || fail "dpkg --configure -a"
 	want "a value" "$(call $server/db/1/kv/k)" kept
 	dpkg_i "$v"
 	want "the running version" "$(version)" "$v"

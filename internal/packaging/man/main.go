@@ -78,6 +78,7 @@ func pages(root, binary, date string) (map[string]string, error) {
 	p.paragraphs(about)
 	p.section("COMMANDS")
 	p.items(main.usage)
+	p.macro("PP")
 	p.help(main, p.section)
 	all := map[string]string{}
 	for _, u := range main.usage {
