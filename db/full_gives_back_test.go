@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -25,7 +26,8 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fs.SetRoom(fs.Used() + int64(rapid.IntRange(4, 20).Draw(t, "segments"))*o.Segment)
+		halves := rapid.IntRange(2, 40).Draw(t, "halves of segments")
+		fs.SetRoom(fs.Used() + int64(halves)*o.Segment/2)
 		most := rapid.IntRange(500, int(o.Segment/3)).Draw(t, "largest value")
 		size := func() int { return rapid.IntRange(max(400, most/2), most).Draw(t, "value") }
 		sizes := make(map[int]int)
@@ -44,18 +46,38 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 			sizes[n] = size
 		}
 		share := rapid.IntRange(2, 9).Draw(t, "tenths deleted")
-		freed := 0
-		for i := range n {
-			if i%10 >= share {
-				continue
+		var doomed []int
+		switch rapid.SampledFrom([]string{"spread", "oldest", "newest", "random"}).Draw(t, "deleted are") {
+		case "spread":
+			for i := range n {
+				if i%10 < share {
+					doomed = append(doomed, i)
+				}
 			}
+		case "oldest":
+			for i := range n * share / 10 {
+				doomed = append(doomed, i)
+			}
+		case "newest":
+			for i := range n * share / 10 {
+				doomed = append(doomed, n-1-i)
+			}
+		case "random":
+			doomed = rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)).Perm(n)[:n*share/10]
+		}
+		freed := 0
+		for _, i := range doomed {
 			if err := d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion); err != nil {
 				t.Fatalf("delete %d of %d: %v", i, n, err)
 			}
 			freed += sizes[i]
 			delete(sizes, i)
 		}
-		for want := freed / 3; want > 0; n++ {
+		want := freed / 3
+		if halves < 8 {
+			want -= int(o.Segment) // the other files can have grown into one
+		}
+		for ; want > 0; n++ {
 			size := min(size(), want)
 			if err := set(n, size); err != nil {
 				t.Fatalf("%d of %d bytes are still to come back, %d are live: %v, %+v", want, freed, sum(sizes), err, d.Stats())
@@ -101,5 +123,72 @@ func TestALargeValueSaysThatTheDiskIsFull(t *testing.T) {
 	mustClose(t, d)
 	if !strings.Contains(said.String(), "disk full") {
 		t.Errorf("the log does not say that the disk is full:\n%s", said.String())
+	}
+}
+
+// What was written last lies in the segment that is written to. It gives its room back
+// too, on disks with room for a few segments only.
+func TestDeletesOfTheNewestMakeRoomOnAFullDisk(t *testing.T) {
+	for segments := 2; segments <= 6; segments++ {
+		fs := memdisk.New()
+		o := tinyKV(fs, nil)
+		o.Segment = 256 << 10
+		o.CheckpointEvery = o.Segment
+		d := mustOpen(t, o)
+		fs.SetRoom(fs.Used() + int64(segments-1)*o.Segment + o.Segment/4)
+		set := func(n int) error {
+			_, err := d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 20<<10), Check: AnyVersion})
+			return err
+		}
+		n := 0
+		var err error
+		for ; err == nil; n++ {
+			err = set(n)
+		}
+		wantFull(t, d, "a value", err)
+		n-- // it was refused
+		for round := 0; round < 20 && n >= 5; round++ {
+			for i := n - 4; i < n; i++ {
+				if err := d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion); err != nil {
+					t.Fatalf("%d segments, round %d: delete: %v", segments, round, err)
+				}
+			}
+			for i := n - 4; i < n-1; i++ {
+				if err := set(i); err != nil {
+					t.Fatalf("%d segments, round %d: four of %d values were deleted, and there is no room for three: %v; %+v", segments, round, n, err, d.Stats())
+				}
+			}
+			n--
+		}
+		mustClose(t, d)
+	}
+}
+
+// Tombstones of deletes that are spread over many segments do not use up the last one
+// before any segment has much garbage.
+func TestSpreadDeletesAreNotRefusedOnAFullDisk(t *testing.T) {
+	for seed := range uint64(40) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		fs := memdisk.New()
+		o := tinyKV(fs, nil)
+		o.Segment = 64 << 10
+		o.CheckpointEvery = o.Segment
+		d := mustOpen(t, o)
+		fs.SetRoom(fs.Used() + int64(32+random.IntN(8))*o.Segment/2)
+		n := 0
+		var err error
+		for ; err == nil; n++ {
+			_, err = d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 400+random.IntN(110)), Check: AnyVersion})
+		}
+		wantFull(t, d, "a value", err)
+		for i := range n - 1 {
+			if i%10 >= 5 {
+				continue
+			}
+			if err := d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion); err != nil {
+				t.Fatalf("seed %d: delete %d of %d: %v", seed, i, n-1, err)
+			}
+		}
+		mustClose(t, d)
 	}
 }

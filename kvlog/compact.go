@@ -63,10 +63,9 @@ func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 }
 
 // Spendable picks the segment before that one whose compaction gives most room to
-// new batches: least is the gain that is worth it. What a segment has unused at
-// its end is no gain, since the same values leave as much in another. ok is false
-// if there is none.
-func (v *Values) Spendable(before uint64, now, least int64) (pick Victim, ok bool, err error) {
+// new batches. What a segment has unused at its end is no gain, since the same values
+// leave as much in another. ok is false if there is none.
+func (v *Values) Spendable(before uint64, now int64) (pick Victim, ok bool, err error) {
 	v.mu.RLock()
 	var all []Victim
 	var segments []*wal.Segment
@@ -83,11 +82,25 @@ func (v *Values) Spendable(before uint64, now, least int64) (pick Victim, ok boo
 			return Victim{}, false, err
 		}
 		c.Gain = used - c.Live
-		if c.Gain >= least && (!ok || c.Gain > pick.Gain || c.Gain == pick.Gain && c.Segment < pick.Segment) {
+		if !ok || c.Gain > pick.Gain || c.Gain == pick.Gain && c.Segment < pick.Segment {
 			pick, ok = c, true
 		}
 	}
 	return pick, ok, nil
+}
+
+// Active returns the segment that is written to, up to pos, as a victim. It can be
+// compacted once the log has gone on in the next one, which has room for so many bytes.
+// Its gain is how much more room there is afterwards than there is now.
+func (v *Values) Active(pos wal.Pos, next, now int64) Victim {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	c := Victim{Segment: pos.Segment}
+	if h := v.byNumber[pos.Segment]; h != nil {
+		c = h.victim(pos.Segment, v.oldest(), now)
+	}
+	c.Gain = next - c.Live - v.log.Left(pos)
+	return c
 }
 
 // oldest wants v.mu held.
@@ -101,7 +114,7 @@ func (v *Values) oldest() uint64 {
 
 // victim returns what a compaction of segment n would move and give back.
 func (h *segmentStats) victim(n, oldest uint64, now int64) Victim {
-	c := Victim{Segment: n, Live: h.live - h.expiries.expired(now)}
+	c := Victim{Segment: n, Live: max(h.live-h.expiries.expired(now), 0)}
 	if n > oldest {
 		c.Live += h.tombstones
 	}
@@ -143,7 +156,7 @@ type Move struct {
 }
 
 // Survey reads a segment before the last checkpoint and submits what is still
-// needed, in chunks of at most that many bytes, or of one record that is larger. An
+// needed of its values, in chunks of at most that many bytes, or of one record that is larger. An
 // error of submit ends it and is returned. A damaged record is reported to damage
 // and stays where it is: its segment will never be released.
 func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, damage func(error)) error {
@@ -151,7 +164,7 @@ func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, dam
 	h := v.byNumber[number]
 	v.mu.RUnlock()
 	if h == nil {
-		return fmt.Errorf("segment %d holds no values", number)
+		return nil
 	}
 	s := survey{v: v, h: h, limit: chunk, submit: submit, damage: func(err error) {
 		v.damaged.Add(1)

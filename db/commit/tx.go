@@ -151,6 +151,9 @@ func (tx *Tx) Wall(at int64) int64 { return tx.moment.Wall + at - tx.moment.Now 
 // has to if it writes an end, or changes something because its time is over.
 func (tx *Tx) Date() { tx.dated = true }
 
+// BeginSegment makes the batch the first one of the log's next segment, if there is one.
+func (tx *Tx) BeginSegment() { tx.records.BeginSegment() }
+
 // Call returns the call that is being decided; nil where a Part changes by itself.
 func (tx *Tx) Call() *Call { return tx.call }
 

@@ -14,7 +14,7 @@ import (
 // goes through the queue like any other operation, a chunk at a time, so that a
 // caller waits at most for one chunk more.
 const (
-	moveChunk = 64 << 10 // bytes of records in one operation, or one record if that is larger
+	moveChunk = 64 << 10 // at most so many bytes of records in one operation, or one record if that is larger
 	// CompactSlack is how many segments the log may have beyond
 	// Options.CompactRatio times what is live.
 	CompactSlack = 2
@@ -52,6 +52,35 @@ func (m *Move) Decide(tx *commit.Tx) error {
 	}
 	m.Moved = tx.Logged() - before
 	return nil
+}
+
+// seal is the operation that lets the log go on in its next segment.
+type seal struct{}
+
+// sealSize is an upper bound of what its batch takes in the log, in bytes.
+const sealSize = 256
+
+// Size returns 0: the moment that it notes has its room in every batch.
+func (seal) Size() int { return 0 }
+
+// Frees is true: the segment before can be compacted then.
+func (seal) Frees() bool { return true }
+
+// Decide begins the next segment with the moment of the batch.
+func (seal) Decide(tx *commit.Tx) error {
+	tx.Date()
+	tx.BeginSegment()
+	return nil
+}
+
+// compacts reports whether a call is one of compaction, which makes room and must not
+// wait for it.
+func compacts(c *commit.Call) bool {
+	switch c.Op.(type) {
+	case *Move, seal:
+		return true
+	}
+	return false
 }
 
 // CompactionStats count since Open.
@@ -99,7 +128,7 @@ func (s *Store) compact() {
 			return
 		default:
 			victim, ok := s.Values.Victim(s.CheckpointSegment(), s.Clock.Now())
-			if !ok || !s.compactSegment(victim.Segment, int(max(victim.Live, 0))) {
+			if !ok || !s.compactSegment(victim.Segment, int(victim.Live)) {
 				return
 			}
 		}
@@ -116,13 +145,13 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 		default:
 		}
 		moved, err := s.move(moves, rest)
-		rest = max(rest-moved, 0)
+		rest = max(rest-moved-moveHeader, 0)
 		return err
 	}
 	err := submit(nil) // checks for room
 	if err == nil {
 		s.compaction.runs.Add(1)
-		err = s.Values.Survey(number, int(min(moveChunk, s.o.Segment/8)), submit, func(err error) {
+		err = s.Values.Survey(number, s.moveChunk(), submit, func(err error) {
 			s.o.Log.Error("compaction met a damaged record: its segment will be kept", "segment", number, "err", err)
 		})
 	}
@@ -145,6 +174,9 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 	err = s.room.prepare()
 	return err == nil || disk.IsFull(err)
 }
+
+// moveChunk returns how many bytes of records are moved at a time.
+func (s *Store) moveChunk() int { return int(min(moveChunk, s.o.Segment/8)) }
 
 // move submits what is to be moved and returns how many bytes that took.
 func (s *Store) move(moves []kvlog.Move, rest int) (moved int, err error) {

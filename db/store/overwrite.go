@@ -26,8 +26,7 @@ func (r *room) Unwritten(calls []*commit.Call, err error) {
 	r.mu.Lock()
 	var refused []*commit.Call
 	for _, c := range calls {
-		_, compacts := c.Op.(*Move)
-		if compacts || c.Unwritten > 2 || c.Unwritten == 2 && !c.Op.Frees() {
+		if compacts(c) || c.Unwritten > 2 || c.Unwritten == 2 && !c.Op.Frees() {
 			refused = append(refused, c)
 		} else {
 			r.forDisk = append(r.forDisk, c)

@@ -8,6 +8,7 @@ import (
 
 	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 )
 
@@ -24,17 +25,21 @@ import (
 //	full    a call that needs more than is left of the active segment asks for room,
 //	        and gets ErrFull if none can be made; calls that free go on (deletes,
 //	        unlocks, moves)
-//	last    the same, but deletes leave the room that compaction needs to free a
-//	        segment, as long as some segment is worth it; nearly all until that is
-//	        known
+//	last    the same, but deletes leave the room that compaction needs to free the
+//	        segment with most garbage; nearly all until it is known which that is
 //
 // A call that lacks room is handed to one of two keepers, goroutines that make room
 // and submit the call again: one for the log, one for the tables. The keeper of the
 // log first tries for blocks and lets a checkpoint free segments that nothing needs.
 // Then it compacts one segment at a time, until there is room or none of them has
-// enough garbage. A segment that was freed becomes the log's next one before anybody
-// else gets a byte of it. In state last compaction also begins unasked, before
+// enough garbage. If the active segment has, the log goes on in the next one, so that
+// it can be compacted too. A segment that was freed becomes the log's next one before
+// anybody else gets a byte of it. In state last compaction also begins unasked, before
 // deletes have used up the room for it.
+//
+// For a delete that lacks room a segment is compacted even if that gives next to
+// nothing. Otherwise deletes that are spread over many segments would fill the last one
+// with tombstones before any segment has much garbage.
 //
 // A file system that copies on write can have no room for a batch although the log
 // has. Nothing is left of such a batch, and its calls are handed to the keeper of the
@@ -70,6 +75,9 @@ const (
 	// tellAfter is the shortest time between two log lines that say that the disk is
 	// full. Compaction can make room many times, and each time it is used up at once.
 	tellAfter = time.Minute
+	// leastGain is the least gain in bytes for which a segment is compacted so that
+	// deletes can go on.
+	leastGain = 512
 )
 
 func newRoom(s *Store) *room {
@@ -84,7 +92,7 @@ func (r *room) Begin() (reserve int) {
 	if r.last = size > 0; r.last && segment != r.entered {
 		// Until compaction knows what it needs it may be nearly all.
 		r.entered = segment
-		r.keep.Store(size - r.worthwhile(0))
+		r.keep.Store(size - leastGain)
 	}
 	r.free, r.reserve = r.s.Log.Room(false), r.s.Log.Room(true)
 	return r.reserve
@@ -100,10 +108,11 @@ func (r *room) Fits(c *commit.Call, used int, empty bool) commit.Verdict {
 	if c.Op.Frees() {
 		have = r.reserve
 	}
-	m, compacts := c.Op.(*Move)
+	m, moves := c.Op.(*Move)
 	switch {
-	case r.last && compacts:
+	case r.last && moves:
 		need = m.Rest // what is held back must not be spent on a compaction that cannot be finished
+		r.keep.Store(int64(m.Rest))
 	case need == 0:
 		return commit.Decide
 	case r.last && c.Op.Frees() && !c.Reserve:
@@ -124,7 +133,7 @@ func needs(c *commit.Call) int { return max(c.Op.Size(), c.Need) }
 
 // Lacks hands a call to a keeper. Compaction does not wait for room: it makes it.
 func (r *room) Lacks(c *commit.Call, why *commit.NoRoom) {
-	if _, ok := c.Op.(*Move); ok {
+	if compacts(c) {
 		answer(c, commit.ErrFull)
 		return
 	}
@@ -189,11 +198,12 @@ func (r *room) serveLog() {
 		if len(calls) == 0 {
 			return
 		}
-		least := needs(calls[0])
+		least, frees := needs(calls[0]), false
 		for _, c := range calls {
 			least = min(least, needs(c))
+			frees = frees || c.Op.Frees()
 		}
-		err := r.makeLogRoom(least)
+		err := r.makeLogRoom(least, frees)
 		for _, c := range calls {
 			switch {
 			case err == nil:
@@ -208,9 +218,10 @@ func (r *room) serveLog() {
 	}
 }
 
-// makeLogRoom makes room in the log for a call that needs so many bytes. After nil
-// the call is to be tried again.
-func (r *room) makeLogRoom(need int) error {
+// makeLogRoom makes room in the log for a call that needs so many bytes. frees is
+// whether one of the calls gives room back in the end. After nil they are to be tried
+// again.
+func (r *room) makeLogRoom(need int, frees bool) error {
 	freed := r.s.compaction.freed.Load()
 	err := r.prepare()
 	if !disk.IsFull(err) {
@@ -218,7 +229,11 @@ func (r *room) makeLogRoom(need int) error {
 	}
 	r.s.compacting.Lock()
 	defer r.s.compacting.Unlock()
-	if r.s.compaction.freed.Load() != freed || r.spend(r.worthwhile(need)) {
+	least := r.worthwhile(need)
+	if frees {
+		least = leastGain
+	}
+	if r.s.compaction.freed.Load() != freed || r.spend(least) {
 		return nil
 	}
 	return err
@@ -296,34 +311,63 @@ func (r *room) worthwhile(need int) int64 {
 }
 
 // spend compacts the segment that gives most room on a full disk, at least so many
-// bytes, into what is held back. It returns false if there was none. s.compacting is held.
+// bytes, into what is held back. It returns false if there was none. What deletes must
+// leave in the last segment is known then. s.compacting is held.
 func (r *room) spend(least int64) bool {
 	s := r.s
 	// Segments before the last checkpoint can be compacted.
 	if s.writer.Position().Log.Segment > s.CheckpointSegment() && s.Checkpoint() != nil {
 		return false
 	}
-	victim, ok, err := s.Values.Spendable(s.CheckpointSegment(), s.Clock.Now(), least)
+	victim, ok, err := s.Values.Spendable(s.CheckpointSegment(), s.Clock.Now())
 	if err != nil {
 		s.o.Log.Error("the segments cannot be compared for compaction", "err", err)
 		return false
 	}
-	if !ok {
-		r.keep.Store(0)
-		return false
+	moved := s.moveSize(victim.Live)
+	if ok = ok && victim.Gain >= moved-victim.Live+leastGain && moved <= r.left(); ok {
+		r.keep.Store(moved)
+	} else {
+		// Deletes make garbage while they go on: it is looked for again soon.
+		r.keep.Store(max(r.left()-s.o.Segment/64, 0))
 	}
-	moved := moveSize(int(max(victim.Live, 0)))
-	r.keep.Store(moved)
+	if !ok || victim.Gain < least {
+		if victim, ok = r.sealActive(least); !ok {
+			return false
+		}
+		moved = s.moveSize(victim.Live)
+	}
 	s.dropBackups(victim.Segment)
 	return s.compactSegment(victim.Segment, int(moved))
 }
 
-// moveSize is an upper bound of what so many bytes of records take in the log,
-// with the headers of the batches that move them.
-func moveSize(live int) int64 {
-	const header = 256 // of a batch, and what belongs to it
+// left returns how many bytes of moves the log has room for.
+func (r *room) left() int64 {
+	return max(r.s.Log.Left(r.s.writer.Position().Log), r.s.Log.NextRoom())
+}
+
+// sealActive makes the log go on in its next segment, so that the active one can be
+// compacted, if that gives so many bytes of room.
+func (r *room) sealActive(least int64) (victim kvlog.Victim, ok bool) {
+	s := r.s
+	next := s.Log.NextRoom()
+	victim = s.Values.Active(s.writer.Position().Log, next, s.Clock.Now())
+	moved := s.moveSize(victim.Live)
+	if victim.Gain-(moved-victim.Live) < least || moved+sealSize > next {
+		return victim, false
+	}
+	r.keep.Store(moved)
+	return victim, s.writer.Do(seal{}) == nil && s.Checkpoint() == nil && s.CheckpointSegment() > victim.Segment
+}
+
+// moveHeader is an upper bound of what a batch of moves takes besides them, in bytes.
+const moveHeader = 128
+
+// moveSize is an upper bound of what so many bytes of records take in the log when
+// they are moved. Of two chunks in a row one is more than half full.
+func (s *Store) moveSize(live int64) int64 {
 	if live == 0 {
 		return 0
 	}
-	return int64(live + header*(2+2*live/moveChunk))
+	return live + moveHeader*(2+2*live/int64(s.moveChunk()))
 }

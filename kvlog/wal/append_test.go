@@ -57,6 +57,31 @@ func TestSealIsDurableBeforeTheNextSegmentIsWritten(t *testing.T) {
 	}
 }
 
+func TestBatchBeginsTheNextSegment(t *testing.T) {
+	l, _ := newLog(t, testOptions(memdisk.New()))
+	prepare(t, l)
+	b := batchOf("second")
+	b.BeginSegment()
+	for i, want := range []uint64{2, 2} { // there is a next segment at first, then there is none
+		pos, err := l.Append(b)
+		if err != nil || pos.Segment != want {
+			t.Fatalf("append %d ended in segment %d: %v; want segment %d", i, pos.Segment, err, want)
+		}
+	}
+	prepare(t, l)
+	b.Reset()
+	b.AddBytes(1, []byte("stays"))
+	if pos, err := l.Append(b); err != nil || pos.Segment != 2 {
+		t.Errorf("after Reset a batch ended in segment %d: %v; want segment 2", pos.Segment, err)
+	}
+	before := b.Mark()
+	b.BeginSegment()
+	b.Undo(before)
+	if pos, err := l.Append(b); err != nil || pos.Segment != 2 {
+		t.Errorf("after Undo a batch ended in segment %d: %v; want segment 2", pos.Segment, err)
+	}
+}
+
 func TestRoomIsExact(t *testing.T) {
 	for _, ready := range []bool{false, true} {
 		for _, reserve := range []bool{false, true} {

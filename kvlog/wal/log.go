@@ -182,7 +182,8 @@ func (l *Log) Room(all bool) int {
 	return int(max(here, behind, 0))
 }
 
-// ready returns the segment that follows the active one, nil if there is none.
+// ready returns the segment that follows the active one, nil if there is none. Any
+// goroutine may call it.
 func (l *Log) ready() *Segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -202,8 +203,9 @@ func (l *Log) Append(b *Batch) (Pos, error) {
 	if b.count == 0 {
 		return l.end, nil
 	}
-	if n := int64(b.Len()); n > l.active.room(l.end.Offset) {
-		if err := l.roll(n); err != nil {
+	n := int64(b.Len())
+	if fits := n <= l.active.room(l.end.Offset); !fits || b.first {
+		if err := l.roll(n); err != nil && !(fits && errors.Is(err, ErrNoRoom)) {
 			return Pos{}, err
 		}
 	}

@@ -40,6 +40,26 @@ func (l *Log) LastRoom() (segment uint64, size int64) {
 	return l.active.number, l.active.room(pageSize)
 }
 
+// NextRoom returns how many bytes of batches fit into the next segment, 0 if there is
+// none. Any goroutine may call it.
+func (l *Log) NextRoom() int64 {
+	next := l.ready()
+	if next == nil {
+		return 0
+	}
+	return next.room(pageSize)
+}
+
+// Left returns how many bytes of batches fit behind pos into its segment, 0 if that is
+// gone. Any goroutine may call it.
+func (l *Log) Left(pos Pos) int64 {
+	s := l.Segment(pos.Segment)
+	if s == nil {
+		return 0
+	}
+	return s.room(pos.Offset)
+}
+
 // Prepare makes the next segment, if there is none ready or a small one, and
 // reserves the one behind it. It returns once the segment is durable. On a full disk it does what
 // it can and returns an error that disk.IsFull recognises: it can be called again.

@@ -38,7 +38,8 @@ const (
 type Batch struct {
 	buf   []byte // the batch as it will be written; its header is filled in by Append
 	count uint32
-	spare int // batches in a row that did not need a large buffer
+	spare int  // batches in a row that did not need a large buffer
+	first bool // see BeginSegment
 }
 
 // Reset empties the batch, so that it can be filled again.
@@ -49,8 +50,12 @@ func (b *Batch) Reset() {
 	if cap(b.buf) > keepBuffer && b.spare > keepBatches {
 		b.buf = nil
 	}
-	b.buf, b.count = b.buf[:0], 0
+	b.buf, b.count, b.first = b.buf[:0], 0, false
 }
+
+// BeginSegment makes the batch the first one of the next segment, if there is one with
+// room for it. So the active segment can be compacted although it is not full.
+func (b *Batch) BeginSegment() { b.first = true }
 
 // Add adds a record of that type, 1 to 254, with a body of n bytes, 0 to
 // MaxSegment. It returns the body, all zeros, which is valid until the next Add. It

@@ -4,13 +4,14 @@ package wal
 type Mark struct {
 	length int
 	count  uint32
+	first  bool
 }
 
 // Mark returns how far the batch is filled, for Undo.
-func (b *Batch) Mark() Mark { return Mark{len(b.buf), b.count} }
+func (b *Batch) Mark() Mark { return Mark{len(b.buf), b.count, b.first} }
 
 // Undo removes the records that were added since the mark.
-func (b *Batch) Undo(m Mark) { b.buf, b.count = b.buf[:m.length], m.count }
+func (b *Batch) Undo(m Mark) { b.buf, b.count, b.first = b.buf[:m.length], m.count, m.first }
 
 // At returns the records of a batch that Append has written; end is what Append
 // returned. They are valid until the batch is filled again.
