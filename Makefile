@@ -1,6 +1,6 @@
 # Bare make prints what there is to run.
 
-VERSION  := $(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1)
+VERSION  := $(patsubst v%,%,$(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1))
 # When the commit was made: what is built for others carries that time.
 EPOCH    := $(shell git log -1 --format=%ct 2>/dev/null || date -u -d "$$(sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -n 1)" +%s)
 PREFIX   := /usr/local

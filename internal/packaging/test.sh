@@ -82,7 +82,7 @@ run() { # COMMAND... in the machine
 call() { nsenter --target "$init" --net curl -sS --max-time 20 "$@"; }
 
 readonly server=http://127.0.0.1:8081
-version() { call $server/metrics | sed -n 's/^clouddragon_build_info{.*version="\([^"]*\)".*/\1/p'; }
+version() { call $server/metrics | sed -n 's/^clouddragon_build_info{.*version="\([^"]*\)".*/\1/p' | tr - +; } # as a package has it
 
 # --- the packages ---
 
@@ -150,7 +150,7 @@ for n in 1 2 3; do
 			nsenter --target "$init" --mount mount --bind "$(go env "${dir%%:*}")" "$root${dir#*:}"
 		done
 		;;
-	*) cp "$built"/*"$arch"* "$root/root/here" ;;
+	*) cp "$built"/* "$root/root/here" ;;
 	esac
 	run bash -euo pipefail -c "cd /root/here; $lines" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "the README's block $n"; }
 	want healthz ok "$(tail -n 1 "$work/log")"
