@@ -272,17 +272,18 @@ func TestBackupShowsOneMoment(t *testing.T) {
 	}
 }
 
-// slowWriter overwrites a value for a while before it takes its first bytes.
+// slowWriter overwrites a value before it takes its first bytes, until the log is large.
 type slowWriter struct {
 	bytes.Buffer
-	d    *DB
-	once sync.Once
-	err  error
+	d     *DB
+	large int64
+	once  sync.Once
+	err   error
 }
 
 func (w *slowWriter) Write(p []byte) (int, error) {
 	w.once.Do(func() {
-		for began := time.Now(); w.err == nil && time.Since(began) < store.HoldInterval*11/10; {
+		for w.err == nil && w.d.Stats().Log.Bytes < w.large {
 			_, w.err = w.d.Set(SetRequest{Key: Key{"a", "v"}, Data: make([]byte, 10<<10), Check: AnyVersion})
 		}
 	})
@@ -295,7 +296,8 @@ func TestBackupThatHoldsTooMuchLogIsGivenUp(t *testing.T) {
 	o.CheckpointEvery, o.BackupHold = 32<<10, 256<<10
 	d := mustOpen(t, o)
 	wantDone(t, "a write", addN(d, "n", 1))
-	w := &slowWriter{d: d}
+	// Without a backup the log stays far below this: all of it but one value is garbage.
+	w := &slowWriter{d: d, large: 8 * o.BackupHold}
 	if _, err := d.Backup(context.Background(), w, "test"); !errors.Is(err, ErrBackupHold) || w.err != nil {
 		t.Errorf("a slow backup: %v, %v", err, w.err)
 	}

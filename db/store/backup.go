@@ -47,11 +47,10 @@ var (
 )
 
 const (
-	backupPiece = 256 << 10 // bytes that are read and written at a time
-	maxBackups  = 4         // at once
-	tablePasses = 8         // times that a table is copied because it grew meanwhile
-	// HoldInterval is how often what a backup keeps of the log is compared with its limit.
-	HoldInterval = time.Second
+	backupPiece  = 256 << 10 // bytes that are read and written at a time
+	maxBackups   = 4         // at once
+	tablePasses  = 8         // times that a table is copied because it grew meanwhile
+	holdInterval = time.Second
 	// tailRoom is how many bytes the copy of the last segment has behind its end at
 	// most, for the first batches of the restored server.
 	tailRoom = 256 << 10

@@ -34,7 +34,7 @@ func (b *backup) check() error {
 		return wal.ErrClosed
 	default:
 	}
-	if time.Since(b.looked) < HoldInterval {
+	if time.Since(b.looked) < holdInterval {
 		return nil
 	}
 	b.looked = time.Now()
