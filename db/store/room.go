@@ -54,9 +54,11 @@ type room struct {
 	short, last   bool   // something is to be prepared; there is no segment ready after this one
 	free, reserve int    // bytes that a batch may take, without and with what is held back
 	entered       uint64 // the last segment for which keep was set
+	seen          uint64 // how often the log had grown before free and reserve were read
 
 	mu        sync.Mutex     // guards what follows
 	forLog    []*commit.Call // calls that lack room in the log
+	before    uint64         // how often the log had grown when the first of them was found to
 	forDisk   []*commit.Call // calls whose batch found the disk full
 	forTables []tableCall    // calls that lack a slot
 
@@ -87,6 +89,7 @@ func newRoom(s *Store) *room {
 // Begin notes what a batch may take.
 func (r *room) Begin() (reserve int) {
 	// Read before the room, which may grow in between.
+	r.seen = r.s.Log.Grown()
 	r.short = r.s.Log.NeedsPrepare()
 	segment, size := r.s.Log.LastRoom()
 	if r.last = size > 0; r.last && segment != r.entered {
@@ -140,6 +143,9 @@ func (r *room) Lacks(c *commit.Call, why *commit.NoRoom) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if why.Class == commit.LogRoom {
+		if len(r.forLog) == 0 {
+			r.before = r.seen
+		}
 		r.forLog = append(r.forLog, c)
 		wake(r.logWake)
 	} else {
@@ -192,7 +198,7 @@ func (r *room) keepLog() {
 func (r *room) serveLog() {
 	for {
 		r.mu.Lock()
-		calls := r.forLog
+		calls, before := r.forLog, r.before
 		r.forLog = nil
 		r.mu.Unlock()
 		if len(calls) == 0 {
@@ -203,7 +209,7 @@ func (r *room) serveLog() {
 			least = min(least, needs(c))
 			frees = frees || c.Op.Frees()
 		}
-		err := r.makeLogRoom(least, frees)
+		err := r.makeLogRoom(least, frees, before)
 		for _, c := range calls {
 			switch {
 			case err == nil:
@@ -218,11 +224,11 @@ func (r *room) serveLog() {
 	}
 }
 
-// makeLogRoom makes room in the log for a call that needs so many bytes. frees is
-// whether one of the calls gives room back in the end. After nil they are to be tried
-// again.
-func (r *room) makeLogRoom(need int, frees bool) error {
-	freed := r.s.compaction.freed.Load()
+// makeLogRoom makes room in the log for calls of which one needs no more than so many
+// bytes. frees is whether one of them gives room back in the end. before is how
+// often the log had grown when they were found to lack room. After nil they are to be
+// tried again.
+func (r *room) makeLogRoom(need int, frees bool, before uint64) error {
 	err := r.prepare()
 	if !disk.IsFull(err) {
 		return err
@@ -233,7 +239,7 @@ func (r *room) makeLogRoom(need int, frees bool) error {
 	if frees {
 		least = leastGain
 	}
-	if r.s.compaction.freed.Load() != freed || r.spend(least) {
+	if r.s.Log.Grown() != before || r.spend(least) {
 		return nil
 	}
 	return err

@@ -60,6 +60,10 @@ func (l *Log) Left(pos Pos) int64 {
 	return s.room(pos.Offset)
 }
 
+// Grown returns how often Prepare has given the log room since Start. Who found no room
+// tries again if it has changed. Any goroutine may call it.
+func (l *Log) Grown() uint64 { return l.grown.Load() }
+
 // Prepare makes the next segment, if there is none ready or a small one, and
 // reserves the one behind it. It returns once the segment is durable. On a full disk it does what
 // it can and returns an error that disk.IsFull recognises: it can be called again.
@@ -103,6 +107,7 @@ func (l *Log) Prepare() error {
 		l.next = s
 	}
 	l.mu.Unlock()
+	l.grown.Add(1)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ func (l *Log) reserve() error {
 	l.mu.Lock()
 	l.reserved = true
 	l.mu.Unlock()
+	l.grown.Add(1)
 	return nil
 }
 
