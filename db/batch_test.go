@@ -3,7 +3,6 @@ package db
 import (
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -99,9 +98,7 @@ func TestABatchThatFillsASegmentFits(t *testing.T) {
 	for over, want := range map[int]uint64{0: 2, 16: 3} {
 		fs := memdisk.New()
 		d := mustOpen(t, tiny(fs, newTestClock()))
-		for d.store.Log.NeedsPrepare() {
-			runtime.Gosched()
-		}
+		awaitPrepared(d)
 		wantDone(t, "a write", addN(d, "first", 1))
 		batches := d.writer.Commits()
 		g := fs.NewBarrier()

@@ -25,6 +25,14 @@ func used(st slots.Stats) (n uint64) {
 	return n
 }
 
+// awaitPrepared waits for the next segment and the reserve of the log, which are made in
+// the background.
+func awaitPrepared(d *DB) {
+	for d.store.Log.NeedsPrepare() {
+		runtime.Gosched()
+	}
+}
+
 // awaitAsked waits until n operations wait for the writer.
 func awaitAsked(d *DB, n int) {
 	for d.Stats().Queue < n {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -118,9 +117,7 @@ func TestTheReserveIsGivenToBatches(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
 	wantDone(t, "a counter", addN(d, "n", 1))
-	for d.store.Log.NeedsPrepare() { // the reserve is made in the background
-		runtime.Gosched()
-	}
+	awaitPrepared(d)
 	s := share(fs, isBatch)
 	s.of = func(op memdisk.Op) bool {
 		if op.Kind == memdisk.Remove && strings.HasSuffix(op.Name, "reserve") {
