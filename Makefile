@@ -5,6 +5,8 @@ VERSION  := $(patsubst v%,%,$(shell git describe --tags --dirty 2>/dev/null || s
 EPOCH    := $(shell git log -1 --format=%ct 2>/dev/null || date -u -d "$$(sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -n 1)" +%s)
 PREFIX   := /usr/local
 FUZZTIME := 20s
+# Of make fuzz: messages to a server with event loops and to one without, whose answers have to be the same.
+MESSAGES := 100000
 # Of make crash: states of a simulated disk, kills, power cuts, and operations checked for linearizability.
 STATES   := 200000
 ROUNDS   := 200
@@ -34,13 +36,14 @@ test: ## go vet and every test
 race: ## every test with the race detector (needs a C compiler)
 	go test -race ./...
 
-fuzz: ## each fuzz target for FUZZTIME (20s)
+fuzz: ## each fuzz target for FUZZTIME (20s), and MESSAGES (100000) with event loops and without
 	@set -e; for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 			echo "$$p $$f"; \
 			go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
 		done; \
 	done
+	go test -count=1 -timeout 24h -v -run LoopsAnswerAsNetHTTP ./handlers -args -messages $(MESSAGES)
 
 crash: ## for long: power cuts, kills and failing disks, simulated and (as root) on a loop device
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)

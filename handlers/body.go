@@ -167,3 +167,12 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 func tooLarge(size string, limit int64, setting string) error {
 	return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is too large: %sthe limit is %d bytes (%s)", size, limit, setting)}
 }
+
+// mayEndElsewhere reports whether a server before this one may see the end of a request
+// in another place, so that what follows it on the connection may not be a request: where
+// both a Content-Length and a Transfer-Encoding tell of the end, or HTTP/1.0 has a
+// Transfer-Encoding. net/http keeps of both only what it heeds, so all requests that may
+// have had the other are the last of their connections.
+func mayEndElsewhere(r *http.Request) bool {
+	return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1)
+}

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"errors"
+	command "flag" // the package has a flag of its own
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -157,72 +159,152 @@ var shortBodies = strings.NewReplacer(strings.Repeat("v", 100), "", strings.Repe
 // wrong with a request that is none: it depends on how much was read of it.
 var varying = regexp.MustCompile(`Vary: Accept\r\nContent-Length: \d+\r\n\r\n(bad request|the path has a bad)[^\n]*\n|Content-Length: \d+\r\n\r\n(\{"id"|\[|HTTP|$)|Date: [^\r]*|Lock-Expires: [^\r]*|Ttl: [^\r]*|Retry-After: \d*|"expires":"[^"]*"|"ttl":[0-9.]*`)
 
+// pair is a server with event loops and one without.
+type pair [2]*rig
+
+var pairNames = [2]string{"the loops", "net/http"}
+
+func newPair(t *testing.T) (p pair) {
+	t.Helper()
+	was := withLoops
+	defer func() { withLoops = was }()
+	for i := range p {
+		withLoops = i == 0
+		p[i] = newRigOn(t, db.Options{}, nil)
+	}
+	return p
+}
+
+// pairAnswer is what both of them answered, and what they observed.
+type pairAnswer struct {
+	got  [2]string
+	seen [2][]string
+	errs [2]error
+}
+
+// ask sends the same pieces to both: see exchangeRaw.
+func (p pair) ask(pieces [][]byte, half bool) (a pairAnswer) {
+	for i, r := range p {
+		a.got[i], a.errs[i] = r.exchangeRaw(pieces, half)
+		for len(r.seen) > 0 {
+			a.seen[i] = append(a.seen[i], fmt.Sprint(<-r.seen))
+		}
+		slices.Sort(a.seen[i])
+	}
+	return a
+}
+
+// wasReset reports whether the end of an answer may be lost.
+func (a *pairAnswer) wasReset() bool { return a.errs[0] != nil || a.errs[1] != nil }
+
+// differ reports whether the answers are different, but for what varies.
+func (a *pairAnswer) differ() bool {
+	with, without := varying.ReplaceAllString(a.got[0], "-"), varying.ReplaceAllString(a.got[1], "-")
+	if a.wasReset() {
+		n := min(len(with), len(without))
+		return with[:n] != without[:n]
+	}
+	return with != without || !slices.Equal(a.seen[0], a.seen[1])
+}
+
+func (a pairAnswer) String() string {
+	return fmt.Sprintf("%s: %v, observed %q\n%q\n%s: %v, observed %q\n%q",
+		pairNames[0], a.errs[0], a.seen[0], a.got[0], pairNames[1], a.errs[1], a.seen[1], a.got[1])
+}
+
+// special are bytes that mean something in a head.
+const special = "\r\n :\t\x00,;0/?%"
+
+// mutate changes a few bytes of a message: some of them are others, missing, or there
+// twice, or a part of it stands elsewhere once more.
+func mutate(g *rand.Rand, b []byte) []byte {
+	for range 1 + g.IntN(3) {
+		at := g.IntN(len(b))
+		switch g.IntN(5) {
+		case 0:
+			b[at] = byte(g.IntN(256))
+		case 1:
+			b[at] = special[g.IntN(len(special))]
+		case 2:
+			b = slices.Delete(b, at, at+1)
+		case 3:
+			b = slices.Insert(b, at, b[at])
+		default:
+			n := g.IntN(min(80, len(b)-at))
+			b = slices.Insert(b, g.IntN(len(b)), slices.Clone(b[at:at+n])...)
+		}
+		if len(b) == 0 {
+			return []byte("\n")
+		}
+	}
+	return b
+}
+
+// cutUp cuts a message at random places.
+func cutUp(g *rand.Rand, rest []byte) (pieces [][]byte) {
+	for len(rest) > 0 {
+		n := len(rest)
+		if g.IntN(2) == 0 {
+			n = 1 + g.IntN(n)
+		}
+		pieces, rest = append(pieces, rest[:n]), rest[n:]
+	}
+	return pieces
+}
+
+var (
+	messages    = command.Int("messages", 1500, "how many messages are sent to a server with event loops and to one without")
+	messageSeed = command.Uint64("seed", 0, "what the messages follow from; 0: another one each time")
+)
+
 // TestLoopsAnswerAsNetHTTP sends the same bytes to a server with event loops and to
 // one without: one to five requests at once, half of them odd, cut at random places.
-// CLOUDDRAGON_MESSAGES sets how many.
 func TestLoopsAnswerAsNetHTTP(t *testing.T) {
 	if raceEnabled {
 		t.Skip("SKIPPED: see withLoops")
 	}
-	messages, _ := strconv.Atoi(os.Getenv("CLOUDDRAGON_MESSAGES"))
-	if messages == 0 {
-		messages = 1500
+	seed := *messageSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("CLOUDDRAGON_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("CLOUDDRAGON_SEED=%d", seed)
-	was := withLoops
-	defer func() { withLoops = was }()
+	t.Logf("repeat it with -args -seed %d", seed)
+	known := readSmuggled(t)
 	const pairs = 4
 	done := make(chan struct{}, pairs)
-	for pair := range pairs {
-		withLoops = true
-		with := newRigOn(t, db.Options{}, nil)
-		withLoops = false
-		without := newRigOn(t, db.Options{}, nil)
-		for _, r := range []*rig{with, without} {
-			go func() {
-				for range r.seen {
-				}
-			}()
-		}
-		g := rand.New(rand.NewPCG(seed, uint64(pair)))
+	for n := range pairs {
+		p := newPair(t)
+		g := rand.New(rand.NewPCG(seed, uint64(n)))
 		go func() {
 			defer func() { done <- struct{}{} }()
-			resets := 0
-			for i := range messages / pairs {
+			var resets, answers int
+			each := *messages / pairs
+			for i := range each {
 				acc := fmt.Sprintf("acc%d", i/50)
 				var message []byte
 				for range 1 + g.IntN(5) {
+					if g.IntN(20) == 0 {
+						message = append(message, known[g.IntN(len(known))].message(acc)...)
+						continue
+					}
 					message = append(message, askOne(g, acc, g.IntN(2) == 0)...)
 				}
-				var pieces [][]byte
-				for rest := message; len(rest) > 0; {
-					n := len(rest)
-					if g.IntN(2) == 0 {
-						n = 1 + g.IntN(n)
-					}
-					pieces, rest = append(pieces, rest[:n]), rest[n:]
+				if g.IntN(8) == 0 {
+					message = mutate(g, message)
 				}
 				// Whoever has ended its side is taken for gone where it asks for a lock.
 				half := !strings.Contains(string(message), "lock/")
-				got, err1 := with.exchangeRaw(pieces, half)
-				want, err2 := without.exchangeRaw(pieces, half)
-				a, b := varying.ReplaceAllString(got, "-"), varying.ReplaceAllString(want, "-")
-				if err1 != nil || err2 != nil {
-					resets++ // the end of an answer may be lost in a reset
-					n := min(len(a), len(b))
-					a, b = a[:n], b[:n]
-				}
-				if a != b {
-					t.Errorf("message %d of pair %d, %d pieces, errors %v and %v:\n%q\nwith loops\n%q\nwithout\n%q",
-						i, pair, len(pieces), err1, err2, shortBodies.Replace(string(message)), got, want)
+				pieces := cutUp(g, message)
+				a := p.ask(pieces, half)
+				if a.differ() {
+					t.Errorf("message %d of pair %d, %d pieces:\n%q\n%v", i, n, len(pieces), shortBodies.Replace(string(message)), a)
 					return
 				}
+				answers += strings.Count(a.got[0], "HTTP/1.1 ")
+				if a.wasReset() {
+					resets++
+				}
 			}
-			t.Logf("pair %d: %d of %d connections were reset", pair, resets, messages/pairs)
+			t.Logf("pair %d: %d messages, %d answers, %d connections were reset", n, each, answers, resets)
 		}()
 	}
 	for range pairs {

@@ -237,6 +237,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := calls.Get().(*call)
 	c.w, c.r, c.conn, c.began = w, r, front.Begin(r), time.Now()
 	defer func() { s.finish(c, recover()) }()
+	if mayEndElsewhere(r) {
+		w.Header()["Connection"] = closeConn
+	}
 	if r.ContentLength != 0 {
 		// Whoever does not read the body leaves that to net/http, which must
 		// not wait for the rest of it forever.
