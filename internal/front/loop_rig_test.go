@@ -71,6 +71,11 @@ type loopRig struct {
 
 func newLoopRig(t *testing.T, f *fakePlain, most int, set func(*http.Server)) *loopRig {
 	t.Helper()
+	return newLoopsRig(t, f, most, 1, set)
+}
+
+func newLoopsRig(t *testing.T, f *fakePlain, most, loops int, set func(*http.Server)) *loopRig {
+	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +96,7 @@ func newLoopRig(t *testing.T, f *fakePlain, most int, set func(*http.Server)) *l
 		set(s)
 	}
 	l := NewListener(inner, Options{Max: most})
-	o := LoopOptions{Plain: f, Loops: 1, HeaderTime: s.ReadHeaderTimeout, IdleTime: s.IdleTimeout, ReadTime: s.WriteTimeout}
+	o := LoopOptions{Plain: f, Loops: loops, HeaderTime: s.ReadHeaderTimeout, IdleTime: s.IdleTimeout, ReadTime: s.WriteTimeout}
 	s.WriteTimeout = 0
 	if err := l.StartLoops(o); err != nil {
 		t.Fatal(err)
