@@ -47,6 +47,47 @@ func letIn(readers int) *row {
 	}}
 }
 
+// waitingMemory measures what a client takes that waits for a mutex, of a server that has
+// done nothing else. An empty handler answers at once.
+func waitingMemory(waiters int) *row {
+	w := work{"http": {func(b []byte, conn, _, _ int) []byte {
+		return fmt.Appendf(b, "POST /db/door/mlock/one?id=%d&shared=true&dur=60&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n", conn)
+	}, httpAnswer}}
+	return &row{"memory of a client that waits for a mutex", waiters, []figure{{"bytes", true}}, w.spoken(), func(ctx context.Context, b *bench, t *target) (_ measured, err error) {
+		alone, remove, err := b.another(ctx, t, b.dir)
+		if err != nil {
+			return measured{}, err
+		}
+		defer func() { err = errors.Join(err, remove()) }()
+		mutex := "http://" + alone.addr + "/db/door/mlock/one"
+		if _, err := ask(ctx, "POST", mutex+"?id=writer&dur=60"); err != nil {
+			return measured{}, err
+		}
+		began, err := alone.memory()
+		if err != nil {
+			return measured{}, err
+		}
+		g, err := newGenerator(alone.addr, &crowd{protocol: w[t.speak], conns: waiters, n: waiters, id: anyOf(1)})
+		if err != nil {
+			return measured{}, err
+		}
+		defer g.close()
+		var waiting float64
+		opened := make(chan error, 1)
+		go func() {
+			err := awaitQueue(ctx, mutex, waiters)
+			if err == nil {
+				waiting, err = alone.memory()
+			}
+			_, unlocked := ask(ctx, "POST", "http://"+alone.addr+"/db/door/munlock/one?id=writer")
+			opened <- errors.Join(err, unlocked)
+		}()
+		_, err = g.run(ctx, 0)
+		err = errors.Join(err, <-opened)
+		return measured{figures: []float64{(waiting - began) / float64(waiters)}}, err
+	}}
+}
+
 // awaitQueue waits until so many wait for a lock. An empty handler has no queue.
 func awaitQueue(ctx context.Context, lock string, n int) error {
 	for {

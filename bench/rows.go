@@ -106,7 +106,7 @@ func rows(ids int) []*row {
 		all = append(all, fast("semaphore of 100 in memory, handed around", hundred, crowd{conns: conns, id: anyOf(1), depth: 2}),
 			fast("semaphore of 100 on disk, handed around", onDisk, crowd{conns: conns, id: anyOf(1), depth: 2}))
 	}
-	return append(all, letIn(10_000), idleMemory(8000))
+	return append(all, letIn(10_000), idleMemory(8000), waitingMemory(8000))
 }
 
 // anyOf returns random ids.
