@@ -26,9 +26,9 @@ type LoopOptions struct {
 	ReadTime time.Duration
 }
 
-// loopsFor is the number of loops for so many cores: a loop parses and writes for
-// several cores' worth of clients, and two on two cores only take turns.
-func loopsFor(cores int) int { return max(1, (cores+2)/4) }
+// loopsFor is the number of loops for so many cores. On two cores, which the load shares,
+// one loop was measured to be best. docs/performance.md says why it is the same share of more.
+func loopsFor(cores int) int { return max(1, cores/2) }
 
 // StartLoops begins to answer plain requests. Everything else still comes from
 // Accept. It does nothing where there is TLS. It must be called before Accept.
@@ -124,6 +124,10 @@ func (p *loop) accept() {
 		}
 		fd, _, err := unix.Accept4(p.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if err == nil {
+			if q := p.leastBusy(); q != p {
+				q.give(fd)
+				continue
+			}
 			err = p.add(fd)
 		}
 		if err == nil {
@@ -157,6 +161,38 @@ func (p *loop) resumeAccept() {
 	}
 }
 
+// leastBusy is the loop that a new connection should have: the kernel tells mostly one
+// and the same loop of new connections. A loop with hardly more than another keeps them.
+func (p *loop) leastBusy() *loop {
+	least := p
+	for _, q := range p.l.loops {
+		if q.count.Load() < least.count.Load() {
+			least = q
+		}
+	}
+	if n := least.count.Load(); p.count.Load() <= n+n/8+1 {
+		return p
+	}
+	return least
+}
+
+// give makes fd a connection of the loop, which another has accepted.
+func (p *loop) give(fd int) {
+	p.count.Add(1)
+	p.tell(func() { p.given = append(p.given, fd) })
+}
+
+// takeGiven takes what another loop has given.
+func (p *loop) takeGiven(fd int) {
+	p.count.Add(-1) // add counts it
+	if err := p.add(fd); err != nil {
+		p.l.release()
+		p.log.Warn("a connection cannot be served", "err", err)
+		return
+	}
+	p.wakeUp(p.conns[fd]) // the loop may be about to end
+}
+
 // add makes fd a connection of the loop.
 func (p *loop) add(fd int) error {
 	p.serial++
@@ -167,7 +203,7 @@ func (p *loop) add(fd int) error {
 		p.conns = append(p.conns, nil)
 	}
 	p.conns[fd] = &client{fd: fd, serial: p.serial, since: p.now}
-	p.count++
+	p.count.Add(1)
 	return nil
 }
 
@@ -188,7 +224,7 @@ func (p *loop) closeListener() {
 func (p *loop) remove(s *client) {
 	s.dead = true
 	p.conns[s.fd] = nil
-	p.count--
+	p.count.Add(-1)
 	s.in, s.out = nil, nil
 }
 

@@ -43,7 +43,7 @@ func (p *loop) over() bool {
 			}
 		}
 	}
-	return stopping && p.count == 0 && len(p.runnable) == 0
+	return stopping && p.count.Load() == 0 && len(p.runnable) == 0
 }
 
 // end lets go of the loop's descriptors.

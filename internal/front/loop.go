@@ -36,6 +36,7 @@ type loop struct {
 	turn   atomic.Uint64
 	parked atomic.Bool   // the deputy waits on alert
 	full   atomic.Bool   // there was no room for another connection
+	count  atomic.Int32  // of the connections, with those that were given; other loops look at it
 	alert  chan struct{} // has room for a token
 
 	mu       sync.Mutex  // guards what follows
@@ -45,12 +46,12 @@ type loop struct {
 	stopping bool        // connections without a request are closed
 	killed   bool        // all connections are closed
 	resume   bool        // there is room for another connection
+	given    []int       // descriptors that another loop has accepted for this one
 
 	// Of the owner.
 	events     []unix.EpollEvent
 	scratch    []byte    // for what is read
 	conns      []*client // by descriptor
-	count      int       // of them
 	serial     uint32    // of the newest of them
 	runnable   []*client // have something to do
 	taken      []*Exchange
@@ -223,7 +224,7 @@ func (p *loop) submit() bool {
 func (p *loop) wait() {
 	timeout := 0
 	p.mu.Lock()
-	if len(p.posted) == 0 {
+	if len(p.posted) == 0 && len(p.given) == 0 {
 		timeout = p.untilSweep()
 		p.asleep = timeout != 0
 	}

@@ -46,6 +46,34 @@ func TestStallOfOneLoopLeavesTheOthers(t *testing.T) {
 	}
 }
 
+func TestOneLoopForTwoCores(t *testing.T) {
+	for cores, want := range map[int]int{1: 1, 2: 1, 3: 1, 4: 2, 16: 8} {
+		if got := loopsFor(cores); got != want {
+			t.Errorf("%d loops on %d cores, want %d", got, cores, want)
+		}
+	}
+}
+
+// The kernel tells mostly one loop of new connections, which shares them out.
+func TestConnectionsSpreadOverTheLoops(t *testing.T) {
+	r := newLoopsRig(t, &fakePlain{}, 1000, 3, nil)
+	const conns = 240
+	var last []*bufio.Reader
+	for range conns {
+		c := r.dial()
+		r.send(c, ask("GET", "/1"))
+		last = append(last, bufio.NewReader(c))
+	}
+	for _, b := range last {
+		r.want(b, "/1")
+	}
+	for i, p := range r.l.loops {
+		if n := p.count.Load(); n < conns/3-20 {
+			t.Errorf("loop %d has %d of %d connections", i, n, conns)
+		}
+	}
+}
+
 // The limit on connections is one for all loops and net/http.
 func TestLoopsShareTheLimit(t *testing.T) {
 	r := newLoopsRig(t, &fakePlain{}, 2, 3, nil)

@@ -17,7 +17,7 @@ const (
 
 // untilSweep is for how long epoll may wait, in ms.
 func (p *loop) untilSweep() int {
-	if p.count == 0 && p.accepts && !p.wanted() {
+	if p.count.Load() == 0 && p.accepts && !p.wanted() {
 		return -1
 	}
 	left := time.Until(p.swept.Add(sweepEvery))
@@ -34,7 +34,12 @@ func (p *loop) sweep() {
 	p.resume = false
 	stop := p.stopping && !p.stopSeen
 	p.stopSeen = p.stopping
+	given := p.given
+	p.given = nil
 	p.mu.Unlock()
+	for _, fd := range given {
+		p.takeGiven(fd)
+	}
 	if closing {
 		p.closeListener()
 	} else if resume {
