@@ -50,6 +50,7 @@ crash: ## for long: power cuts, kills and failing disks, simulated and (as root)
 	go test -count=1 -timeout 24h -v -run 'DamageIsRefused|EveryDiskCall' ./db -args -damage $(DAMAGE)
 	go test -count=1 -timeout 24h -v -run PowerCutKeeps ./db -args -states $(STATES)
 	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
+	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -front=false
 
 planted: ## show that the tests catch bugs: plants one at a time, PLANT is a regexp of their names
 	go test -count=1 -timeout 24h -v -run Planted ./internal/test/planted -args -plant '$(PLANT)'

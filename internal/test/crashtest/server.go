@@ -30,6 +30,9 @@ type server struct {
 	log strings.Builder
 }
 
+// withFront says that servers have event loops in front of net/http.
+var withFront = true
+
 // setup is how a server is run.
 type setup struct {
 	binary string
@@ -45,7 +48,7 @@ var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
 func launch(t testing.TB, o setup) *server {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config.yml")
-	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %s\n%s\n", o.data, o.config)
+	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %s\nfront: {enabled: %v}\n%s\n", o.data, withFront, o.config)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
