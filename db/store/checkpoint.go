@@ -58,7 +58,7 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 		snapshot = s.Values.Freeze(c.Log)
 	}
 	if s.names.ready.Load() {
-		s.names.save(&s.o, c.Log.Seq)
+		s.saveNames(c.Log.Seq)
 		wake(s.names.wake)
 	}
 	c.Number++

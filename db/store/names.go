@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"clouddragon/internal/disk"
 	"clouddragon/internal/names"
 	"clouddragon/slots"
 )
@@ -81,7 +80,9 @@ func (d *directory) openNames(o *Options) *nameIndex {
 	n.ready.Store(true)
 	d.seen = nil
 	// Before CHECKPOINT says that this part of the log is not needed any more.
-	n.save(o, end)
+	if err := n.Save(end); err != nil {
+		warnOrError(o, err, namesUnsaved)
+	}
 	return n
 }
 
@@ -92,20 +93,14 @@ func (d *directory) see(kind uint8, acc, id string) {
 	}
 }
 
-// save saves the index. A failure costs a rebuild at the next start.
-func (n *nameIndex) save(o *Options, seq uint64) {
-	if err := n.Save(seq); err != nil {
-		warnOrError(o, err, "the index of names is not saved; the next start will rebuild it")
+// saveNames saves the index. A failure costs a rebuild at the next start.
+func (s *Store) saveNames(seq uint64) {
+	if err := s.names.Save(seq); err != nil {
+		s.warnOrError(err, namesUnsaved)
 	}
 }
 
-func warnOrError(o *Options, err error, what string) {
-	if disk.IsFull(err) {
-		o.Log.Warn("disk full: "+what, "err", err)
-		return
-	}
-	o.Log.Error(what, "err", err)
-}
+const namesUnsaved = "the index of names is not saved; the next start will rebuild it"
 
 // AddName says that a thing exists, which was not there before, once it is applied.
 func (s *Store) AddName(kind uint8, acc, id string) {
@@ -156,7 +151,7 @@ func (s *Store) keepNames() {
 		}
 		if n.Full() {
 			if err := n.Save(0); err != nil {
-				warnOrError(&s.o, err, "a part of the index of names is not written; it stays in memory")
+				s.warnOrError(err, "a part of the index of names is not written; it stays in memory")
 			}
 		}
 		for s.open() {
@@ -164,7 +159,7 @@ func (s *Store) keepNames() {
 			if errors.Is(err, names.ErrDamaged) {
 				s.NamesDamaged(err)
 			} else if err != nil {
-				warnOrError(&s.o, err, "the index of names is not merged; listing gets slower")
+				s.warnOrError(err, "the index of names is not merged; listing gets slower")
 			}
 			if err != nil || !did {
 				break
@@ -199,13 +194,13 @@ func (s *Store) rebuildNames() bool {
 	n.told.Store(0)
 	s.o.Log.Info("the index of names is rebuilt; until then nothing is listed", "why", why)
 	if err := n.Reset(); err != nil {
-		warnOrError(&s.o, err, "the old index of names is not removed")
+		s.warnOrError(err, "the old index of names is not removed")
 	}
 	tell := func(kind uint8, acc, id string) bool {
 		s.AddName(kind, acc, id)
 		if n.told.Add(1)%1024 == 0 && n.Full() {
 			if err := n.Save(0); err != nil {
-				warnOrError(&s.o, err, "a part of the index of names is not written; it stays in memory")
+				s.warnOrError(err, "a part of the index of names is not written; it stays in memory")
 			}
 		}
 		return s.open()
@@ -228,7 +223,7 @@ func (s *Store) rebuildNames() bool {
 	// What was touched meanwhile was told by whoever touched it.
 	seq := s.writer.Position().Log.Seq
 	n.Complete()
-	n.save(&s.o, seq)
+	s.saveNames(seq)
 	n.ready.Store(true)
 	s.o.Log.Info("the index of names is rebuilt", "keys", n.told.Load(), "unreadable", unread, "took", time.Since(began))
 	return true

@@ -66,7 +66,6 @@ type room struct {
 
 	full   atomic.Bool   // the last try for room found the disk full
 	tried  atomic.Int64  // when that was: wall time in ns
-	told   atomic.Int64  // when the log said so: wall time in ns
 	keep   atomic.Int64  // in state last: bytes that the next compaction needs
 	looked atomic.Uint64 // in state last: bytes ever logged when compaction was woken
 }
@@ -74,9 +73,6 @@ type room struct {
 const (
 	// againAfter is how long nothing is tried ahead of need on a disk that was full.
 	againAfter = time.Second
-	// tellAfter is the shortest time between two log lines that say that the disk is
-	// full. Compaction can make room many times, and each time it is used up at once.
-	tellAfter = time.Minute
 	// leastGain is the least gain in bytes for which a segment is compacted so that
 	// deletes can go on.
 	leastGain = 512
@@ -283,17 +279,13 @@ func (r *room) noteFull(err error) {
 		r.s.o.Log.Warn("no file descriptor left: the log cannot grow, and will be tried again", "err", err)
 	}
 	full := disk.IsFull(err) && r.s.writer.Err() == nil
-	now := time.Now()
-	r.tried.Store(now.UnixNano())
+	r.tried.Store(time.Now().UnixNano())
 	was := r.full.Swap(full)
 	if !full || was {
 		return
 	}
 	wake(r.s.compactWake)
-	if now.Sub(time.Unix(0, r.told.Load())) >= tellAfter {
-		r.told.Store(now.UnixNano())
-		r.s.o.Log.Warn("disk full: writes that need more room will be refused", "err", err)
-	}
+	r.s.warnOrError(err, "writes that need more room will be refused")
 }
 
 // noteLast wakes compaction in the last segment of a full disk, every now and then.

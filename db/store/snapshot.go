@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 
-	"clouddragon/internal/disk"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 )
@@ -35,14 +34,11 @@ func (s *snapshots) dueFor(at wal.Pos, appended uint64, segment int64, closing b
 // saveIndex writes a snapshot. It is a cache, so a failure is only logged.
 func (s *Store) saveIndex(snapshot *kvlog.Snapshot, at wal.Pos, appended uint64) {
 	size, err := snapshot.Write(s.o.FS, s.o.Dir)
-	switch {
-	case disk.IsFull(err):
-		s.o.Log.Warn("disk full: index snapshot not written; the next start will be slower", "err", err)
-	case err != nil:
-		s.o.Log.Error("index snapshot not written; the next start will be slower", "err", err)
-	default:
-		s.snapshot = snapshots{at: at, size: size, appended: appended}
+	if err != nil {
+		s.warnOrError(err, "index snapshot not written; the next start will be slower")
+		return
 	}
+	s.snapshot = snapshots{at: at, size: size, appended: appended}
 }
 
 // loadIndex fills the index, from the snapshot and the log behind it, or from the

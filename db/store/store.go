@@ -94,6 +94,7 @@ type Store struct {
 	writer *commit.Writer
 	room   *room
 	names  *nameIndex
+	told   fullTold
 
 	growing sync.Mutex // held while a segment of the log is made ready
 
