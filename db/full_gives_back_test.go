@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"clouddragon/internal/test/memdisk"
 
@@ -192,6 +193,39 @@ func TestSpreadDeletesAreNotRefusedOnAFullDisk(t *testing.T) {
 			}
 			if err := d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion); err != nil {
 				t.Fatalf("seed %d: delete %d of %d: %v", seed, i, n-1, err)
+			}
+		}
+		mustClose(t, d)
+	}
+}
+
+// What has ended gives its room back as what was deleted does.
+func TestEndedValuesMakeRoomOnAFullDisk(t *testing.T) {
+	for every := 1; every <= 3; every++ {
+		fs, clock := memdisk.New(), newTestClock()
+		o := tinyKV(fs, clock.read)
+		o.Segment = 256 << 10
+		o.CheckpointEvery = o.Segment
+		d := mustOpen(t, o)
+		fs.SetRoom(fs.Used() + 6*o.Segment)
+		set := func(n int, ttl time.Duration) error {
+			_, err := d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 20<<10), Check: AnyVersion, TTL: ttl})
+			return err
+		}
+		n := 0
+		var err error
+		for ; err == nil; n++ {
+			ttl := time.Duration(0)
+			if n%every == 0 {
+				ttl = time.Minute
+			}
+			err = set(n, ttl)
+		}
+		wantFull(t, d, "a value", err)
+		clock.pass(time.Minute + 2*time.Second)
+		for i := range n / every / 3 {
+			if err := set(n+i, 0); err != nil {
+				t.Fatalf("every %d. of %d values has ended, and value %d has no room: %v", every, n, i, err)
 			}
 		}
 		mustClose(t, d)

@@ -47,7 +47,7 @@ type expiry struct {
 }
 
 const (
-	expiryUnit  = int64(64e9) // the resolution, in ns
+	expiryUnit  = int64(1e9) // the resolution of a histogram with room, in ns
 	maxExpiries = 64
 )
 
@@ -71,11 +71,12 @@ func (e *expiries) add(expires, size int64) {
 	}
 }
 
-// merge adds the earlier of the two expiries that are closest together to the later.
+// merge adds an expiry to the one after it. It takes the two that cover the shortest
+// time together, so that all of them come to cover about the same.
 func (e *expiries) merge() {
-	s, best := *e, 1
-	for i := 2; i < len(s); i++ {
-		if s[i].at-s[i-1].at < s[best].at-s[best-1].at {
+	s, best := *e, 2
+	for i := 3; i < len(s); i++ {
+		if s[i].at-s[i-2].at < s[best].at-s[best-2].at {
 			best = i
 		}
 	}

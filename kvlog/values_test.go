@@ -250,6 +250,31 @@ func TestEndsStayFewAndAddUp(t *testing.T) {
 	}
 }
 
+// However the values of a segment end, most of what is over is known soon.
+func TestEndsAreKnownSoon(t *testing.T) {
+	const n = 20_000
+	for name, end := range map[string]func(i int64) int64{
+		"one after the other": func(i int64) int64 { return i * 1e9 },
+		"the last first":      func(i int64) int64 { return (n - i) * 1e9 },
+		"at random":           func(int64) int64 { return rand.Int64N(n * 1e9) },
+	} {
+		var e expiries
+		for i := range int64(n) {
+			e.add(end(i), 1)
+		}
+		for at := int64(n / 10); at <= n; at += n / 100 {
+			if got := e.expired(at * 1e9); got < at*95/100-n/10 {
+				t.Errorf("%s: after %d s %d are known to be over", name, at, got)
+			}
+		}
+	}
+	var e expiries
+	e.add(5e9, 1)
+	if e.expired(5e9) != 0 || e.expired(6e9) != 1 {
+		t.Error("the end of a single value is not known within a second")
+	}
+}
+
 func FuzzSnapshot(f *testing.F) {
 	r := newValuesRig(f)
 	for i := range 30 {
