@@ -47,3 +47,15 @@ func TestAFullDiskIsToldOnceAMinute(t *testing.T) {
 	fs.Fail(nil)
 	mustClose(t, d)
 }
+
+func TestADiskTooSmallForANewDirectorySaysWhatToSet(t *testing.T) {
+	fs := memdisk.New()
+	o := tinyKV(fs, nil)
+	o.Segment = 4 << 20
+	fs.SetRoom(fs.Used() + 1<<20)
+	if _, err := Open(o); err == nil || !strings.Contains(err.Error(), "more than the 4 MiB of a log segment") || !strings.Contains(err.Error(), "log.segment") {
+		t.Errorf("a disk of 1 MiB and segments of 4 MiB: %v", err)
+	}
+	o.Segment = 256 << 10
+	mustClose(t, mustOpen(t, o))
+}

@@ -62,6 +62,9 @@ func open(o *Options) (*Store, *Recovered, error) {
 	began := time.Now()
 	o.meter = newMeter(o.Progress)
 	if err := create(o); err != nil {
+		if disk.IsFull(err) {
+			err = fmt.Errorf("%w; a new one takes more than the %d MiB of a log segment: free some room, or set log.segment lower", err, o.Segment>>20)
+		}
 		return nil, nil, advise(fmt.Errorf("make the data directory: %w", err))
 	}
 	d, err := read(o)
