@@ -77,7 +77,8 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	r.network, r.addr = "tcp", l.Addr().String()
 	served := make(chan struct{})
 	fl := front.NewListener(l, front.Options{Max: 1000})
-	if withLoops {
+	loops := withLoops // which may be another by the time of the cleanup
+	if loops {
 		times := front.LoopOptions{Plain: Plain(h), HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute}
 		if err := fl.StartLoops(times); err != nil {
 			t.Fatal(err)
@@ -90,7 +91,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 		}
 	}()
 	t.Cleanup(func() {
-		if withLoops {
+		if loops {
 			if err := fl.Close(); err != nil {
 				t.Error(err)
 			}
