@@ -27,7 +27,10 @@ type Options struct {
 	Who string
 
 	Segment int64 // bytes of a log segment, a multiple of 4096; 0: 64 MiB
-	Extent  int   // bytes by which a slot table grows, a multiple of 4096; 0: 1 MiB
+	// LeastSegment is the least size of a segment in bytes, which the largest call must
+	// fit: on a disk that has no room for eight of Segment they are smaller. 0: none is.
+	LeastSegment int64
+	Extent       int // bytes by which a slot table grows, a multiple of 4096; 0: 1 MiB
 	// CheckpointRoom is the room for one copy in CHECKPOINT in bytes, used when
 	// the directory is made; 0: 256 KiB.
 	CheckpointRoom int64
@@ -141,7 +144,7 @@ func Open(o Options) (*DB, error) {
 	o.defaults()
 	s, r, err := store.Open(store.Options{
 		FS: o.FS, Dir: o.Dir, Who: o.Who,
-		Segment: o.Segment, Extent: o.Extent, CheckpointRoom: o.CheckpointRoom,
+		Segment: o.Segment, LeastSegment: o.LeastSegment, Extent: o.Extent, CheckpointRoom: o.CheckpointRoom,
 		CheckpointEvery: o.CheckpointEvery, CompactRatio: o.CompactRatio, BackupHold: o.BackupHold,
 		Files: o.Files, Clock: o.Clock, Log: o.Log, Progress: o.Progress,
 	})

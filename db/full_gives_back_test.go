@@ -25,6 +25,9 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 		fs := memdisk.New()
 		o := tinyKV(fs, nil)
 		o.Segment = int64(rapid.IntRange(16, 64).Draw(t, "segment in pages")) * 4096
+		if rapid.Bool().Draw(t, "smaller segments") {
+			o.LeastSegment = o.Segment / 2
+		}
 		o.CompactRatio = 1000
 		o.CheckpointEvery = o.Segment
 		d, err := Open(o)

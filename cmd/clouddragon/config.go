@@ -258,3 +258,12 @@ func local(listen string) bool {
 	addr, err := netip.ParseAddr(host)
 	return err == nil && addr.Unmap().IsLoopback()
 }
+
+// leastSegment returns the size in bytes below which no segment of the log is made on a
+// small disk. It holds the largest value, or a batch of that size, in the three quarters
+// that are for everybody on a full disk.
+func (c *Config) leastSegment() int64 {
+	const record = 128 // of each call, besides what is in its body
+	call := c.Limits.Value + int64(c.Limits.Batch)*record
+	return min(c.Segment, (call+call/2+64<<10)/4096*4096)
+}

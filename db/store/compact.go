@@ -124,7 +124,7 @@ func (s *Store) compact() {
 			if !s.room.spend(s.room.worthwhile(0)) {
 				return
 			}
-		case s.Values.Excess(s.CheckpointSegment(), s.o.CompactRatio, s.Clock.Now()) <= CompactSlack*s.o.Segment:
+		case s.Values.Excess(s.CheckpointSegment(), s.o.CompactRatio, s.Clock.Now()) <= CompactSlack*s.Log.SegmentSize():
 			return
 		default:
 			victim, ok := s.Values.Victim(s.CheckpointSegment(), s.Clock.Now())

@@ -167,7 +167,7 @@ func slotOptions(o *Options, id [16]byte) slots.Options {
 }
 
 func logOptions(o *Options, id [16]byte) wal.Options {
-	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Files: o.Files, Log: o.Log, Read: o.meter.add}
+	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Least: o.LeastSegment, Files: o.Files, Log: o.Log, Read: o.meter.add}
 }
 
 // persistRecovered writes again what was accepted, and then a checkpoint. The error is

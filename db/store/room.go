@@ -293,7 +293,7 @@ func (r *room) noteLast(appended uint64) {
 	switch {
 	case !r.full.Load() || !r.s.Log.Last():
 		r.looked.Store(0)
-	case appended-r.looked.Load() >= uint64(r.s.o.Segment/64):
+	case appended-r.looked.Load() >= uint64(r.s.Log.SegmentSize()/64):
 		r.looked.Store(appended)
 		wake(r.s.compactWake)
 	}
@@ -303,7 +303,7 @@ func (r *room) noteLast(appended uint64) {
 // for a call that needs so many bytes. It is more than the headers that the
 // batches of moves have, or compaction would go on for ever.
 func (r *room) worthwhile(need int) int64 {
-	segment := r.s.o.Segment
+	segment := r.s.Log.SegmentSize()
 	least := max(segment/64, min(8<<10, segment/8))
 	return max(least, min(int64(need), segment/8))
 }
@@ -327,7 +327,7 @@ func (r *room) spend(least int64) bool {
 		r.keep.Store(moved)
 	} else {
 		// Deletes make garbage while they go on: it is looked for again soon.
-		r.keep.Store(max(r.left()-s.o.Segment/64, 0))
+		r.keep.Store(max(r.left()-s.Log.SegmentSize()/64, 0))
 	}
 	if !ok || victim.Gain < least {
 		if victim, ok = r.sealActive(least); !ok {

@@ -81,7 +81,7 @@ func (r *room) growTable(class int, capacity uint64) error {
 		r.noteFull(err)
 		r.s.compacting.Lock()
 		defer r.s.compacting.Unlock()
-		for disk.IsFull(err) && r.spend(r.s.o.Segment/8) {
+		for disk.IsFull(err) && r.spend(r.s.Log.SegmentSize()/8) {
 			err = tables.Grow(class)
 		}
 	}

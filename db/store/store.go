@@ -26,7 +26,9 @@ type Options struct {
 	Who string  // is written into the lock file, for a second server to name the first
 
 	Segment int64 // bytes of a log segment, a multiple of 4096; 0: 64 MiB
-	Extent  int   // bytes by which a slot table grows, a multiple of 4096; 0: 1 MiB
+	// LeastSegment is the least size of a segment on a small disk, as wal.Options.Least.
+	LeastSegment int64
+	Extent       int // bytes by which a slot table grows, a multiple of 4096; 0: 1 MiB
 	// CheckpointRoom is the room for one copy in CHECKPOINT in bytes, used when
 	// the directory is made; 0: 256 KiB.
 	CheckpointRoom int64

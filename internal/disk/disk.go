@@ -34,6 +34,9 @@ type FS interface {
 	ReadDir(dir string) ([]string, error)
 	// SyncDir makes a directory's entries durable.
 	SyncDir(dir string) error
+	// Free returns how many bytes new files in a directory can take. It is an estimate:
+	// a quota can allow less.
+	Free(dir string) (int64, error)
 }
 
 // File is an open file. ReadAt may be called at any time; the other calls

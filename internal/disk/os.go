@@ -104,6 +104,15 @@ func (o OS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+// Free returns what the file system has free for a user without privileges.
+func (o OS) Free(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
 type osFile struct {
 	f        *os.File
 	readOnly bool

@@ -48,6 +48,9 @@ type Options struct {
 	// Segment is the size of a new segment in bytes: a multiple of 4096 from
 	// MinSegment to MaxSegment; 0 means DefaultSegment.
 	Segment int64
+	// Least is the least size of a new segment in bytes, which the largest batch must
+	// fit: on a disk that has no room for eight of Segment they are smaller. 0: none is.
+	Least int64
 	// Files is how many files of segments may be open for reading at a time, besides
 	// those that are written to; 0 means 32. While more reads than that are under
 	// way at once it may be exceeded.
@@ -104,7 +107,7 @@ type Log struct {
 	segments []*Segment // ascending by number
 	active   *Segment   // takes the next batch; changed only by the writer
 	next     *Segment   // ready to follow active, or nil
-	reserved bool       // the disk has the blocks of one more segment for sure; see reserve.go
+	reserved int64      // bytes of one more segment that the disk has for sure, or 0; see reserve.go
 	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool
@@ -134,7 +137,11 @@ func Create(o Options) (Pos, error) {
 			return Pos{}, err
 		}
 	}
-	s, err := o.createSegment(1, o.Segment, false)
+	size, err := o.fit(0)
+	if err != nil {
+		return Pos{}, err
+	}
+	s, err := o.createSegment(1, size, false)
 	if err != nil {
 		return Pos{}, err
 	}
@@ -174,7 +181,7 @@ func (l *Log) Room(all bool) int {
 		behind = next.room(pageSize)
 	}
 	switch {
-	case all, reserved:
+	case all, reserved > 0:
 	case next != nil || alone:
 		here, behind = here-l.active.reserve(), 0
 	default:
@@ -332,9 +339,7 @@ func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Stats{Segments: len(l.segments), Bytes: l.bytes, Appended: l.appended.Load()}
-	if l.reserved {
-		s.Bytes += l.o.Segment
-	}
+	s.Bytes += l.reserved
 	return s
 }
 

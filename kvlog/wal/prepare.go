@@ -17,7 +17,7 @@ const leastSegment = 256 << 10
 func (l *Log) NeedsPrepare() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return (l.next == nil || !l.reserved || l.next.size < l.o.Segment) && l.failed == nil
+	return (l.next == nil || l.reserved == 0 || l.next.size <= l.reserved/2) && l.failed == nil
 }
 
 // Last reports whether the log has nowhere to go on behind the segment that is
@@ -25,7 +25,7 @@ func (l *Log) NeedsPrepare() bool {
 func (l *Log) Last() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.next == nil && !l.reserved
+	return l.next == nil && l.reserved == 0
 }
 
 // LastRoom returns the number of the active segment and how many bytes of batches fit
@@ -34,7 +34,7 @@ func (l *Log) Last() bool {
 func (l *Log) LastRoom() (segment uint64, size int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.next != nil || l.reserved {
+	if l.next != nil || l.reserved > 0 {
 		return 0, 0
 	}
 	return l.active.number, l.active.room(pageSize)
@@ -76,13 +76,20 @@ func (l *Log) Prepare() error {
 	if err != nil {
 		return err
 	}
+	wanted, err := l.fit()
+	if err != nil {
+		return err
+	}
 	// The reserve comes first, as it takes no time: with it callers need not wait
 	// for the segment.
-	full := l.reserve()
+	full := l.reserve(wanted)
 	if full != nil && !disk.IsFull(full) {
 		return full
 	}
-	if next != nil && (full != nil || next.size >= l.o.Segment) {
+	l.mu.Lock()
+	reserved := l.reserved
+	l.mu.Unlock()
+	if next != nil && (full != nil || next.size > reserved/2) {
 		return full
 	}
 	if next != nil {
@@ -93,14 +100,16 @@ func (l *Log) Prepare() error {
 	l.mu.Lock()
 	number := l.active.number + 1
 	l.mu.Unlock()
+	size := wanted
 	if full == nil {
+		size = reserved
 		if err := l.o.FS.Rename(l.o.reservePath(), l.o.path(number)); err != nil {
 			return err
 		}
 	}
-	s, err := l.o.createAnySize(number, full == nil, l.alone())
+	s, err := l.o.createAnySize(number, size, full == nil, l.alone())
 	l.mu.Lock()
-	l.reserved = false
+	l.reserved = 0
 	if s != nil {
 		l.segments = append(l.segments, s)
 		l.bytes += s.size
@@ -111,7 +120,52 @@ func (l *Log) Prepare() error {
 	if err != nil {
 		return err
 	}
-	return l.reserve()
+	return l.reserve(wanted)
+}
+
+// fewest is how many segments a log has room for, if they can be made so small.
+const fewest = 8
+
+// fit returns the size in bytes of new segments for a disk that has room for so many
+// bytes of log besides what is free.
+func (o Options) fit(used int64) (int64, error) {
+	if o.Least == 0 || o.Least >= o.Segment {
+		return o.Segment, nil
+	}
+	free, err := o.FS.Free(o.Dir)
+	if err != nil {
+		return 0, err
+	}
+	room := free + used
+	room -= room / 16 // for the other files
+	size := o.Segment
+	for size*fewest > room && size/2 >= o.Least {
+		size = size / 2 / pageSize * pageSize
+	}
+	// With two of a size one can always be compacted into the other.
+	if two := room / 2 / pageSize * pageSize; size > two {
+		size = max(two, min(o.Least, leastSegment))
+	}
+	return size, nil
+}
+
+// fit returns the size in bytes of the next segment to be made.
+func (l *Log) fit() (int64, error) {
+	l.mu.Lock()
+	used := l.reserved
+	for _, s := range l.segments {
+		used += s.size
+	}
+	l.mu.Unlock()
+	return l.o.fit(used)
+}
+
+// SegmentSize returns the bytes of the segment that is written to. Any goroutine may
+// call it.
+func (l *Log) SegmentSize() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.active.size
 }
 
 // removeNext removes the next segment, unless the writer has just gone on in it.
@@ -135,16 +189,16 @@ func (l *Log) alone() bool {
 	return len(l.segments) == 1
 }
 
-// createAnySize makes a segment. On a disk that has no room for a second one of
-// the full size it makes one of half the size, and so on down to an eighth, but
+// createAnySize makes a segment of so many bytes. On a disk that has no room for a
+// second one of this size it makes one of half the size, and so on down to an eighth, but
 // not less than 256 KiB, and returns it with the error of the one before.
-func (o Options) createAnySize(number uint64, reserved, alone bool) (*Segment, error) {
-	least := o.Segment
+func (o Options) createAnySize(number uint64, size int64, reserved, alone bool) (*Segment, error) {
+	least := size
 	if alone {
-		least = min(o.Segment, max(o.Segment/8, leastSegment))
+		least = min(size, max(size/8, leastSegment))
 	}
 	var full error
-	for size := o.Segment; ; {
+	for {
 		s, err := o.createSegment(number, size, reserved)
 		if err == nil {
 			return s, full

@@ -220,8 +220,12 @@ func (l *Log) Start(t Tail) error {
 		return err
 	}
 	// On a full disk the log starts without.
-	if err := l.o.makeReserve(); err == nil {
-		l.reserved = true
+	size, err := l.fit()
+	if err == nil {
+		err = l.o.makeReserve(size)
+	}
+	if err == nil {
+		l.reserved = size
 	} else if !disk.IsFull(err) {
 		return err
 	}

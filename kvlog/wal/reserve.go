@@ -31,19 +31,19 @@ const reserveName = "reserve"
 
 func (o Options) reservePath() string { return path.Join(o.Dir, reserveName) }
 
-// reserve makes the reserve if there is none. It wants dir held.
-func (l *Log) reserve() error {
+// reserve makes the reserve of so many bytes if there is none. It wants dir held.
+func (l *Log) reserve(size int64) error {
 	l.mu.Lock()
 	reserved := l.reserved
 	l.mu.Unlock()
-	if reserved {
+	if reserved > 0 {
 		return nil
 	}
-	if err := l.o.makeReserve(); err != nil {
+	if err := l.o.makeReserve(size); err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.reserved = true
+	l.reserved = size
 	l.mu.Unlock()
 	l.grown.Add(1)
 	return nil
@@ -51,7 +51,7 @@ func (l *Log) reserve() error {
 
 // makeReserve makes the file. After an error nothing is left of it. One that is
 // there already, perhaps in part, is taken over.
-func (o Options) makeReserve() error {
+func (o Options) makeReserve(want int64) error {
 	name := o.reservePath()
 	f, err := o.FS.Create(name)
 	if errors.Is(err, fs.ErrExist) {
@@ -61,11 +61,11 @@ func (o Options) makeReserve() error {
 		return err
 	}
 	size, err := f.Size()
-	if err == nil && size > o.Segment {
-		err = f.Truncate(o.Segment) // Options.Segment was larger once
+	if err == nil && size > want {
+		err = f.Truncate(want) // segments were larger once
 	}
 	if err == nil {
-		err = f.Reserve(0, o.Segment)
+		err = f.Reserve(0, want)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		err = errors.Join(err, o.FS.Remove(name))
@@ -81,9 +81,9 @@ func (l *Log) GiveReserve() error {
 	defer l.dir.Unlock()
 	l.mu.Lock()
 	reserved := l.reserved
-	l.reserved = false
+	l.reserved = 0
 	l.mu.Unlock()
-	if !reserved {
+	if reserved == 0 {
 		return nil
 	}
 	return l.o.FS.Remove(l.o.reservePath())

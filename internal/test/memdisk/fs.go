@@ -2,6 +2,7 @@ package memdisk
 
 import (
 	"errors"
+	"math"
 	"path"
 	"strings"
 	"sync"
@@ -293,4 +294,14 @@ func (fs *FS) SyncDir(dir string) error {
 		fs.record(e, n)
 		return fault
 	})
+}
+
+// Free returns what SetRoom leaves.
+func (fs *FS) Free(string) (int64, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.room < 0 {
+		return math.MaxInt64 / 2, nil
+	}
+	return max(fs.room-fs.used, 0), nil
 }
