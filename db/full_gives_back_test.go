@@ -25,8 +25,11 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 		fs := memdisk.New()
 		o := tinyKV(fs, nil)
 		o.Segment = int64(rapid.IntRange(16, 64).Draw(t, "segment in pages")) * 4096
-		if rapid.Bool().Draw(t, "smaller segments") {
+		halves := rapid.IntRange(2, 40).Draw(t, "halves of segments")
+		small := rapid.Bool().Draw(t, "smaller segments")
+		if small {
 			o.LeastSegment = o.Segment / 2
+			fs.SetRoom(200<<10 + int64(halves+4)*o.Segment/2)
 		}
 		o.CompactRatio = 1000
 		o.CheckpointEvery = o.Segment
@@ -34,8 +37,9 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		halves := rapid.IntRange(2, 40).Draw(t, "halves of segments")
-		fs.SetRoom(fs.Used() + int64(halves)*o.Segment/2)
+		if !small {
+			fs.SetRoom(fs.Used() + int64(halves)*o.Segment/2)
+		}
 		most := rapid.IntRange(500, int(o.Segment/3)).Draw(t, "largest value")
 		size := func() int { return rapid.IntRange(max(400, most/2), most).Draw(t, "value") }
 		sizes := make(map[int]int)

@@ -283,7 +283,8 @@ for ((i = 0; i < KILLS; i++)); do
 	n=$((n + 1))
 	want "the next number" "$(call -X POST $server/db/1/sequence/a)" $n
 	found["$(run dpkg-query -W -f '${db:Status-Status}' clouddragon)"]=1
-	run dpkg --force-confold --configure -a >"$work/log" 2>&1 || fail "dpkg --configure -a"
+	# What dpkg was unpacking it wants installed anew; the rest it finishes.
+	run dpkg --force-confold --configure -a >"$work/log" 2>&1 || grep -q 'should$' "$work/log" || fail "dpkg --configure -a"
 	want "a value" "$(call $server/db/1/kv/k)" kept
 	dpkg_i "$v"
 	want "the running version" "$(version)" "$v"

@@ -114,9 +114,9 @@ func (l *Log) Prepare() error {
 		l.segments = append(l.segments, s)
 		l.bytes += s.size
 		l.next = s
+		l.grown.Add(1)
 	}
 	l.mu.Unlock()
-	l.grown.Add(1)
 	if err != nil {
 		return err
 	}
@@ -149,15 +149,18 @@ func (o Options) fit(used int64) (int64, error) {
 	return size, nil
 }
 
-// fit returns the size in bytes of the next segment to be made.
+// fit returns the size in bytes of the next segment to be made. What is live in a
+// larger one must fit into it, where others have filled the disk meanwhile.
 func (l *Log) fit() (int64, error) {
 	l.mu.Lock()
-	used := l.reserved
+	used, largest := l.reserved, l.reserved
 	for _, s := range l.segments {
 		used += s.size
+		largest = max(largest, s.size)
 	}
 	l.mu.Unlock()
-	return l.o.fit(used)
+	size, err := l.o.fit(used)
+	return max(size, min(largest, l.o.Segment)), err
 }
 
 // SegmentSize returns the bytes of the segment that is written to. Any goroutine may

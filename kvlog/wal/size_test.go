@@ -54,4 +54,9 @@ func TestSegmentsGrowWithTheirDisk(t *testing.T) {
 	if got := l.SegmentSize(); got != 1<<20 {
 		t.Errorf("on a disk of 100 MiB the fourth segment has %d bytes, want %d", got, 1<<20)
 	}
+	// What is live in it must fit into a later one.
+	fs.SetRoom(fs.Used())
+	if got, err := l.fit(); err != nil || got != 1<<20 {
+		t.Errorf("behind a segment of %d bytes one of %d would be made: %v", 1<<20, got, err)
+	}
 }
