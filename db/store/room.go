@@ -111,7 +111,7 @@ func (r *room) Fits(c *commit.Call, used int, empty bool) commit.Verdict {
 	switch {
 	case r.last && moves:
 		need = m.Rest // what is held back must not be spent on a compaction that cannot be finished
-		r.keep.Store(int64(m.Rest))
+		r.keep.Store(int64(m.Rest) + moveHeader)
 	case need == 0:
 		return commit.Decide
 	case r.last && c.Op.Frees() && !c.Reserve:
@@ -323,8 +323,8 @@ func (r *room) spend(least int64) bool {
 		return false
 	}
 	moved := s.moveSize(victim.Live)
-	if ok = ok && victim.Gain >= moved-victim.Live+leastGain && moved <= r.left(); ok {
-		r.keep.Store(moved)
+	if ok = ok && victim.Gain >= moved-victim.Live+leastGain && moved+moveHeader <= r.left(); ok {
+		r.keep.Store(moved + moveHeader) // a batch has its header before anything is decided
 	} else {
 		// Deletes make garbage while they go on: it is looked for again soon.
 		r.keep.Store(max(r.left()-s.Log.SegmentSize()/64, 0))
@@ -351,10 +351,10 @@ func (r *room) sealActive(least int64) (victim kvlog.Victim, ok bool) {
 	next := s.Log.NextRoom()
 	victim = s.Values.Active(s.writer.Position().Log, next, s.Clock.Now())
 	moved := s.moveSize(victim.Live)
-	if victim.Gain-(moved-victim.Live) < least || moved+sealSize > next {
+	if victim.Gain-(moved-victim.Live) < least || moved+moveHeader+sealSize > next {
 		return victim, false
 	}
-	r.keep.Store(moved)
+	r.keep.Store(moved + moveHeader)
 	return victim, s.writer.Do(seal{}) == nil && s.Checkpoint() == nil && s.CheckpointSegment() > victim.Segment
 }
 
