@@ -54,10 +54,10 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 	}
 	var snapshot *kvlog.Snapshot
 	// On a disk that is all but full the next segment comes first.
-	if s.snapshot.dueFor(c.Log, appended, s.o.Segment, last) && (last || !s.Log.NeedsPrepare()) {
+	if s.snapshot.dueFor(c.Log, appended, s.o.Segment, last) && (last || !s.Log.NeedsPrepare() && s.mayCache()) {
 		snapshot = s.Values.Freeze(c.Log)
 	}
-	if s.names.ready.Load() {
+	if s.names.ready.Load() && (last || s.mayCache()) {
 		s.saveNames(c.Log.Seq)
 		wake(s.names.wake)
 	}

@@ -149,12 +149,12 @@ func (s *Store) keepNames() {
 		if !n.ready.Load() && !s.rebuildNames() {
 			return
 		}
-		if n.Full() {
+		if n.Full() && s.mayCache() {
 			if err := n.Save(0); err != nil {
 				s.warnOrError(err, "a part of the index of names is not written; it stays in memory")
 			}
 		}
-		for s.open() {
+		for s.open() && s.mayCache() {
 			did, err := n.Merge()
 			if errors.Is(err, names.ErrDamaged) {
 				s.NamesDamaged(err)
@@ -170,6 +170,11 @@ func (s *Store) keepNames() {
 		}
 	}
 }
+
+// mayCache reports whether files may grow that only make a start or a list faster. On a
+// full disk they would take the blocks of a segment that compaction has just freed, and
+// the log would lack them for the next one.
+func (s *Store) mayCache() bool { return !s.room.full.Load() }
 
 // open reports whether the store is not closing.
 func (s *Store) open() bool {

@@ -98,7 +98,7 @@ type Log struct {
 	left int64 // up to where bytes of a batch that found no room stand behind end; 0: none
 
 	appended atomic.Uint64 // bytes
-	grown    atomic.Uint64 // next segments and reserves made
+	grown    atomic.Uint64 // see Grown
 
 	// dir is held while files are made or removed.
 	dir sync.Mutex

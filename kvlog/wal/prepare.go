@@ -64,6 +64,16 @@ func (l *Log) Left(pos Pos) int64 {
 // tries again if it has changed. Any goroutine may call it.
 func (l *Log) Grown() uint64 { return l.grown.Load() }
 
+// ahead returns the bytes of the next segment and of the reserve.
+func (l *Log) ahead() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == nil {
+		return l.reserved
+	}
+	return l.reserved + l.next.size
+}
+
 // Prepare makes the next segment, if there is none ready or a small one, and
 // reserves the one behind it. It returns once the segment is durable. On a full disk it does what
 // it can and returns an error that disk.IsFull recognises: it can be called again.
@@ -80,6 +90,12 @@ func (l *Log) Prepare() error {
 	if err != nil {
 		return err
 	}
+	before := l.ahead()
+	defer func() {
+		if l.ahead() > before {
+			l.grown.Add(1)
+		}
+	}()
 	// The reserve comes first, as it takes no time: with it callers need not wait
 	// for the segment.
 	full := l.reserve(wanted)
@@ -114,7 +130,6 @@ func (l *Log) Prepare() error {
 		l.segments = append(l.segments, s)
 		l.bytes += s.size
 		l.next = s
-		l.grown.Add(1)
 	}
 	l.mu.Unlock()
 	if err != nil {

@@ -45,7 +45,6 @@ func (l *Log) reserve(size int64) error {
 	l.mu.Lock()
 	l.reserved = size
 	l.mu.Unlock()
-	l.grown.Add(1)
 	return nil
 }
 
