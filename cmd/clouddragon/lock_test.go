@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -223,6 +224,10 @@ func TestLockForwardsSignals(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{
 		"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
 	} {
+		if signal.Ignored(sig) {
+			t.Logf("SIG%s is left out: whoever started the tests ignores it, and a shell cannot trap it then", name)
+			continue
+		}
 		// The child of the command gets the signal too.
 		s, _ := beginLock(t, "http://"+p.addr, name, "bash", "-c",
 			`trap 'echo parent; exit 3' `+name+`; bash -c 'trap "echo child; exit" `+name+`; echo begun; read x'; exit 4`)
