@@ -238,3 +238,40 @@ func TestEndedValuesMakeRoomOnAFullDisk(t *testing.T) {
 		mustClose(t, d)
 	}
 }
+
+// What only makes a start or a list faster takes no blocks that compaction frees.
+func TestFullDiskWritesNoCaches(t *testing.T) {
+	fs := memdisk.New()
+	o := tinyKV(fs, nil)
+	o.Segment = 64 << 10
+	o.CheckpointEvery = o.Segment
+	d := mustOpen(t, o)
+	fs.SetRoom(fs.Used() + 8*o.Segment)
+	n := 0
+	var err error
+	for ; err == nil; n++ {
+		_, err = d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 450), Check: AnyVersion})
+	}
+	wantFull(t, d, "a value", err)
+	before := fs.Len()
+	for i := range 10 { // too few for a compaction, after which the disk is not full
+		wantDone(t, "a delete", d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion))
+		wantDone(t, "a checkpoint", d.store.Checkpoint())
+	}
+	if !d.Stats().DiskFull {
+		t.Fatal("the disk is not full any more")
+	}
+	checkpoints := 0
+	for _, op := range fs.Journal()[before:] {
+		switch {
+		case strings.HasSuffix(op.Name, "CHECKPOINT") && op.Kind == memdisk.Write:
+			checkpoints++
+		case strings.Contains(op.Name, "/names/"), strings.Contains(op.Name, "/index"):
+			t.Fatalf("on a full disk: %v of %s", op.Kind, op.Name)
+		}
+	}
+	if checkpoints < 2 {
+		t.Errorf("%d checkpoints were written", checkpoints)
+	}
+	mustClose(t, d)
+}

@@ -52,8 +52,8 @@ func TestWitnessTellsTheGroupsSignals(t *testing.T) {
 			t.Errorf("a signal for the group is passed on: %v", got)
 		}
 		w.passed(syscall.SIGTERM)
-		time.Sleep(sameSignal / 2)
-		w.saw(syscall.SIGTERM) // after the front
+		<-time.After(sameSignal / 2) // of the bubble's clock
+		w.saw(syscall.SIGTERM)       // after the front
 		w.passed(syscall.SIGUSR1)
 		if got := due(); got != nil {
 			t.Errorf("a signal for the group is passed on: %v", got)
