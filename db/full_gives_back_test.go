@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/internal/disk"
 	"clouddragon/internal/test/memdisk"
 
 	"pgregory.net/rapid"
@@ -40,7 +41,7 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 		if !small {
 			fs.SetRoom(fs.Used() + int64(halves)*o.Segment/2)
 		}
-		most := rapid.IntRange(500, int(o.Segment/3)).Draw(t, "largest value")
+		most := rapid.OneOf(rapid.IntRange(500, 600), rapid.IntRange(500, int(o.Segment/3))).Draw(t, "largest value")
 		size := func() int { return rapid.IntRange(max(400, most/2), most).Draw(t, "value") }
 		sizes := make(map[int]int)
 		set := func(n, size int) error {
@@ -108,6 +109,39 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	})
 }
 
+// What is moved fills segments up, also where segments are smaller than configured. Else
+// a fifth deleted of each segment would give nothing back.
+func TestSmallValuesMakeRoomOnASmallFullDisk(t *testing.T) {
+	for range 4 {
+		fs := memdisk.New()
+		o := tinyKV(fs, nil)
+		o.Segment, o.LeastSegment = 62*4096, 31*4096
+		o.CompactRatio, o.CheckpointEvery = 1000, o.Segment
+		fs.SetRoom(200<<10 + 14*o.LeastSegment)
+		d := mustOpen(t, o)
+		set := func(n int) error {
+			_, err := d.Set(SetRequest{Key: Key{"a", fmt.Sprint(n)}, Data: make([]byte, 450), Check: AnyVersion})
+			return err
+		}
+		n := 0
+		for err := error(nil); ; n++ {
+			if err = set(n); errors.Is(err, ErrFull) {
+				break
+			}
+			wantDone(t, "set", err)
+		}
+		for i := 0; i < n; i += 5 {
+			wantDone(t, "delete", d.DeleteValue(Key{"a", fmt.Sprint(i)}, AnyVersion))
+		}
+		for i := range n / 5 / 2 {
+			if err := set(n + i); err != nil {
+				t.Fatalf("%d values of %d were deleted, and the %d. new one has no room: %v", n/5, n, i+1, err)
+			}
+		}
+		mustClose(t, d)
+	}
+}
+
 func sum(sizes map[int]int) (n int) {
 	for _, size := range sizes {
 		n += size
@@ -156,6 +190,10 @@ func TestDeletesOfTheNewestMakeRoomOnAFullDisk(t *testing.T) {
 		n := 0
 		var err error
 		for ; err == nil; n++ {
+			// While the next segment is made nothing is held back yet.
+			if err := d.store.PrepareSegment(); err != nil && !disk.IsFull(err) {
+				t.Fatal(err)
+			}
 			err = set(n)
 		}
 		wantFull(t, d, "a value", err)

@@ -156,17 +156,17 @@ type Move struct {
 }
 
 // Survey reads a segment before the last checkpoint and submits what is still
-// needed of its values, in chunks of at most that many bytes, or of one record that is larger. An
-// error of submit ends it and is returned. A damaged record is reported to damage
-// and stays where it is: its segment will never be released.
-func (v *Values) Survey(number uint64, chunk int, submit func([]Move) error, damage func(error)) error {
+// needed of its values, in chunks of at most as many bytes as chunk returns before each,
+// or of one record that is larger. An error of submit ends it and is returned. A damaged
+// record is reported to damage and stays where it is: its segment will never be released.
+func (v *Values) Survey(number uint64, chunk func() int, submit func([]Move) error, damage func(error)) error {
 	v.mu.RLock()
 	h := v.byNumber[number]
 	v.mu.RUnlock()
 	if h == nil {
 		return nil
 	}
-	s := survey{v: v, h: h, limit: chunk, submit: submit, damage: func(err error) {
+	s := survey{v: v, h: h, chunk: chunk, limit: chunk(), submit: submit, damage: func(err error) {
 		v.damaged.Add(1)
 		v.hold(h)
 		damage(err)
@@ -188,11 +188,12 @@ func (v *Values) hold(h *segmentStats) {
 type survey struct {
 	v      *Values
 	h      *segmentStats
-	limit  int
+	chunk  func() int
 	submit func([]Move) error
 	damage func(error)
 
 	moves []Move // the chunk that is being collected
+	limit int    // bytes of records that it may have
 	size  int    // bytes of its records
 	buf   []byte // their bodies
 }
@@ -219,6 +220,7 @@ func (s *survey) records(recs wal.Records) error {
 			if err := s.submit([]Move{m}); err != nil {
 				return err
 			}
+			s.limit = s.chunk()
 			continue
 		}
 		if s.buf == nil {
@@ -240,6 +242,7 @@ func (s *survey) flush() error {
 	err := s.submit(s.moves)
 	clear(s.moves)
 	s.moves, s.size, s.buf = s.moves[:0], 0, s.buf[:0]
+	s.limit = s.chunk()
 	return err
 }
 

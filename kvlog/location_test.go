@@ -88,7 +88,7 @@ func TestASegmentMayTakeSeveralOrdinals(t *testing.T) {
 // compact moves what is live in a segment to the end of the log, and releases it.
 func (r *valuesRig) compact(number uint64) {
 	r.t.Helper()
-	err := r.v.Survey(number, 4096, func(moves []Move) error {
+	err := r.v.Survey(number, func() int { return 4096 }, func(moves []Move) error {
 		var b wal.Batch
 		var steps []Step
 		for _, m := range moves {

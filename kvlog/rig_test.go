@@ -168,7 +168,7 @@ func (r *valuesRig) fill(prefix string) {
 // survey returns what must not go with a segment, in chunks of 4 KiB.
 func (r *valuesRig) survey(segment uint64) (chunks [][]Move) {
 	r.t.Helper()
-	err := r.v.Survey(segment, 4096, func(moves []Move) error {
+	err := r.v.Survey(segment, func() int { return 4096 }, func(moves []Move) error {
 		chunks = append(chunks, slices.Clone(moves))
 		return nil
 	}, func(err error) { r.t.Error(err) })

@@ -134,7 +134,7 @@ func TestEntriesOfSegmentsThatAreGoneAreDropped(t *testing.T) {
 	}
 	r.save(r.end)
 	moved := 0
-	err := r.v.Survey(1, 4096, func(moves []Move) error {
+	err := r.v.Survey(1, func() int { return 4096 }, func(moves []Move) error {
 		var b wal.Batch
 		var steps []Step
 		for _, m := range moves {

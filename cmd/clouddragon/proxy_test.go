@@ -171,6 +171,8 @@ func TestReadmesProxiesPassEverythingOn(t *testing.T) {
 					t.Errorf("a value of %d bytes: %d, want 413", size, res.StatusCode)
 				}
 			}
+			// Whoever refuses a body unread may end the connection, which a POST must not meet.
+			c.CloseIdleConnections()
 
 			// A waiter that hangs up leaves the queue.
 			want(t, c, "POST", base+"/db/1/mlock/m?id=a&dur=600", http.StatusOK, "2\n")

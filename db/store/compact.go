@@ -151,7 +151,7 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 	err := submit(nil) // checks for room
 	if err == nil {
 		s.compaction.runs.Add(1)
-		err = s.Values.Survey(number, s.moveChunk(), submit, func(err error) {
+		err = s.Values.Survey(number, s.nextChunk, submit, func(err error) {
 			s.o.Log.Error("compaction met a damaged record: its segment will be kept", "segment", number, "err", err)
 		})
 	}
@@ -176,7 +176,19 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 }
 
 // moveChunk returns how many bytes of records are moved at a time.
-func (s *Store) moveChunk() int { return int(min(moveChunk, s.o.Segment/8)) }
+func (s *Store) moveChunk() int { return int(min(moveChunk, s.Log.SegmentSize()/8)) }
+
+// nextChunk returns how many bytes of records are moved next: the last chunk of a
+// segment fills it up. What is left unused there comes back only when the segment is
+// compacted in its turn.
+func (s *Store) nextChunk() int {
+	chunk := s.moveChunk()
+	left := int(s.Log.Left(s.writer.Position().Log)) - moveHeader
+	if left >= chunk/8 && left < chunk {
+		return left
+	}
+	return chunk
+}
 
 // move submits what is to be moved and returns how many bytes that took.
 func (s *Store) move(moves []kvlog.Move, rest int) (moved int, err error) {

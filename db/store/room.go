@@ -362,10 +362,11 @@ func (r *room) sealActive(least int64) (victim kvlog.Victim, ok bool) {
 const moveHeader = 128
 
 // moveSize is an upper bound of what so many bytes of records take in the log when
-// they are moved. Of two chunks in a row one is more than half full.
+// they are moved. Of two chunks in a row one is more than half full, but for one that
+// fills a segment up.
 func (s *Store) moveSize(live int64) int64 {
 	if live == 0 {
 		return 0
 	}
-	return live + moveHeader*(2+2*live/int64(s.moveChunk()))
+	return live + moveHeader*(3+2*live/int64(s.moveChunk()))
 }
