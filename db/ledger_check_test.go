@@ -160,7 +160,7 @@ func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
 	}
 	latest := max(at, l.now+l.ahead)
 	over := !e.live || e.ended || lo <= latest
-	heir := l.find(e.heir)
+	next := l.find(e.nextWaiter)
 	switch {
 	case f.live && h.Token == e.token && e.live:
 		if end := at + int64(h.TTL); e.freed || h.Owner != e.owner || end < lo || end > hi {
@@ -169,9 +169,9 @@ func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
 		return nil
 	case !over:
 		return fault("the holder lost it before its time")
-	case e.freed && heir >= 0 && !f.live && l.open[heir].at+l.open[heir].dur <= latest:
+	case e.freed && next >= 0 && !f.live && l.open[next].at+l.open[next].dur <= latest:
 		return nil
-	case e.freed && heir >= 0 && (!f.live || h.Owner != l.open[heir].owner):
+	case e.freed && next >= 0 && (!f.live || h.Owner != l.open[next].owner):
 		return fault("it was not handed over to the first in the queue")
 	case !f.live:
 		return nil

@@ -82,12 +82,12 @@ type entry struct {
 	version int64 // of a value
 
 	// Of a lock: the newest grant that was acknowledged.
-	token  int64
-	owner  string
-	lo, hi int64 // between these its hold ends, or the value; 0: never
-	ended  bool  // somebody asked to unlock it
-	freed  bool  // and was answered
-	heir   int64 // who is the first in its queue, if somebody is known to be
+	token      int64
+	owner      string
+	lo, hi     int64 // between these its hold ends, or the value; 0: never
+	ended      bool  // somebody asked to unlock it
+	freed      bool  // and was answered
+	nextWaiter int64 // who is the first in its queue, if somebody is known to be
 }
 
 func newLedger() *ledger { return &ledger{now: epoch, wall: epoch, things: make(map[slot.Key]entry)} }
@@ -125,7 +125,7 @@ func (l *ledger) enter(note any) {
 	case inLine:
 		if i := l.find(n.id); i >= 0 {
 			e := l.things[l.open[i].thing()]
-			e.heir = n.id
+			e.nextWaiter = n.id
 			l.things[l.open[i].thing()] = e
 		}
 	case pinned:

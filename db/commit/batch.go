@@ -25,7 +25,7 @@ func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 		for _, c := range todo {
 			tx.Answer(c, ErrStopped)
 		}
-		taken, w.blocked = len(todo), true
+		taken, w.expiryBlocked = len(todo), true
 	} else {
 		taken = w.decideAll(todo)
 	}
@@ -69,7 +69,7 @@ func (w *Writer) write(begin *savepoint) bool {
 // ends because time has passed is tried again after BlockedWait.
 func (w *Writer) undoBatch(begin *savepoint, err error) {
 	w.tx.undo(begin)
-	w.blocked, w.refused = true, time.Now()
+	w.expiryBlocked, w.refused = true, time.Now()
 	var unwritten []*Call
 	for _, c := range w.decided {
 		if c.Op.Size() > 0 || !w.decideFree(c) {
@@ -114,7 +114,7 @@ func (w *Writer) refuseWaiters() {
 func (w *Writer) decideAll(todo []*Call) int {
 	tx := w.tx
 	w.expire(w.o.Room.Begin())
-	if !w.blocked && w.noteDue() {
+	if !w.expiryBlocked && w.noteDue() {
 		tx.Date()
 	}
 	for i, c := range todo {
@@ -188,19 +188,19 @@ func (w *Writer) expire(reserve int) {
 	tx := w.tx
 	tx.expired = true
 	// Where the disk had no room for a batch the calls come first.
-	w.blocked = time.Since(w.refused) < BlockedWait
+	w.expiryBlocked = time.Since(w.refused) < BlockedWait
 	for _, p := range w.o.Parts {
-		for !w.blocked && tx.bytes() < MaxBatch {
+		for !w.expiryBlocked && tx.bytes() < MaxBatch {
 			if at, ok := p.Next(); !ok || at > tx.Now() {
 				break
 			}
 			// Without room for an end the next batch tries again.
-			if w.blocked = tx.bytes()+SlotChange > reserve; !w.blocked {
-				w.blocked = !w.expireOne(p, reserve)
+			if w.expiryBlocked = tx.bytes()+SlotChange > reserve; !w.expiryBlocked {
+				w.expiryBlocked = !w.expireOne(p, reserve)
 			}
 		}
 	}
-	if w.blocked && w.o.Room.Blocked() {
+	if w.expiryBlocked && w.o.Room.Blocked() {
 		for _, p := range w.o.Parts {
 			p.TimeOut(tx)
 		}

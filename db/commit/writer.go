@@ -118,16 +118,16 @@ type Writer struct {
 	queue *queue
 
 	// Owned by the leader.
-	todo, rest []*Call // what was taken from the queue, and what of it is not yet decided
-	closed     bool    // nothing more will be in the queue
-	tx         *Tx
-	appended   time.Time // when the last batch was
-	quiet      bool      // a durability mark stands behind it
-	blocked    bool      // the log has no room for what has to end
-	lacks      NoRoom    // what the last end that was blocked lacked
-	decided    []*Call   // the calls of the batch, but for those that Room has taken over
-	refused    time.Time // when a batch last found the disk full
-	timer      *time.Timer
+	todo, rest    []*Call // what was taken from the queue, and what of it is not yet decided
+	closed        bool    // nothing more will be in the queue
+	tx            *Tx
+	appended      time.Time // when the last batch was
+	quiet         bool      // a durability mark stands behind it
+	expiryBlocked bool      // the log has no room for what has to end
+	lacks         NoRoom    // what the last end that was blocked lacked
+	decided       []*Call   // the calls of the batch, but for those that Room has taken over
+	refused       time.Time // when a batch last found the disk full
+	timer         *time.Timer
 
 	draining atomic.Bool
 	done     chan struct{} // closed once the standby has ended
@@ -307,7 +307,7 @@ func (w *Writer) round() bool {
 
 // due reports whether something has to happen because time has passed.
 func (w *Writer) due() bool {
-	if w.blocked {
+	if w.expiryBlocked {
 		return false
 	}
 	at, ok := w.next()
@@ -357,13 +357,13 @@ func (w *Writer) setTimer() {
 	}
 	if at, ok := w.next(); ok {
 		left := time.Duration(at - w.o.Clock.Now())
-		if w.blocked {
+		if w.expiryBlocked {
 			left = BlockedWait
 		}
 		wait = min(wait, left)
 	}
-	if w.blocked {
-		w.blocked = false
+	if w.expiryBlocked {
+		w.expiryBlocked = false
 		w.o.Maintain() // there may be room again
 	}
 	w.timer.Reset(wait)
