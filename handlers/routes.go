@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +32,9 @@ type Options struct {
 	Program string
 	// Draining, if not nil, is closed once the server shuts down; /healthz says so.
 	Draining <-chan struct{}
+	// Role, if not nil, says what the server is now, for GET /healthz?role=. nil: it is a
+	// primary for good.
+	Role func() Role
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
 	// Observe, if not nil, learns of each request once it is answered. The
@@ -152,8 +154,8 @@ var endpoints = []endpoint{
 	{api: Events, method: "GET", params: []string{"api", "prefix"}, serve: sendEvents, waits: true},
 
 	{api: Page, method: "GET", serve: getPage},
-	{api: Healthz, method: "GET", serve: getHealth, quick: true},
-	{api: Healthz, method: "OPTIONS", serve: getHealth},
+	{api: Healthz, method: "GET", params: []string{"role"}, serve: getHealth, quick: true},
+	{api: Healthz, method: "OPTIONS", params: []string{"role"}, serve: getHealth},
 	{api: Backup, method: "GET", serve: getBackup, waits: true},
 	{api: Metrics, method: "GET", serve: getMetrics},
 }
@@ -165,6 +167,7 @@ type server struct {
 	limits   Limits
 	program  string
 	draining <-chan struct{}
+	askRole  func() Role // nil: a primary for good
 	metrics  http.Handler
 	observe  func(API, string, int, time.Duration)
 	log      *slog.Logger
@@ -180,6 +183,7 @@ func New(o Options) http.Handler {
 		limits:   o.Limits,
 		program:  o.Program,
 		draining: o.Draining,
+		askRole:  o.Role,
 		metrics:  o.Metrics,
 		observe:  o.Observe,
 		log:      o.Log,
@@ -290,14 +294,18 @@ func (s *server) route(c *call) (*endpoint, error) {
 	case c.fault != nil:
 		return nil, c.fault
 	}
-	if err := c.readRetryKey(e); err != nil {
+	err := c.readRetryKey(e)
+	if err != nil {
 		return nil, err
 	}
 	c.params.names, c.params.place = e.params, inQuery
-	if c.api != Healthz { // whose query is nobody's business
-		if err := c.params.parse(c.r.URL.RawQuery); err != nil {
-			return nil, err
-		}
+	if c.api == Healthz {
+		err = c.params.readRole(c.r.URL.RawQuery)
+	} else {
+		err = c.params.parse(c.r.URL.RawQuery)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if !e.readsBody() {
 		if err := s.readParams(c); err != nil {
@@ -308,44 +316,6 @@ func (s *server) route(c *call) (*endpoint, error) {
 		}
 	}
 	return e, nil
-}
-
-// readsBody reports whether the call reads its body by itself. Any other body may be
-// parameters.
-func (e *endpoint) readsBody() bool {
-	return e.takesValue() || e.api == Batch || e.api == TFState && e.method != http.MethodDelete && e.method != http.MethodGet
-}
-
-// takesValue reports whether the body is a value.
-func (e *endpoint) takesValue() bool {
-	return e.api == KV && (e.method == http.MethodPost || e.method == http.MethodPut)
-}
-
-// find returns the endpoint for a method, or nil.
-func find(api API, method string) *endpoint {
-	if method == http.MethodHead {
-		method = http.MethodGet
-	}
-	for i := range endpoints {
-		if e := &endpoints[i]; e.api == api && e.method == method {
-			return e
-		}
-	}
-	return nil
-}
-
-// allowed lists the methods of an API for the header Allow.
-func allowed(api API) string {
-	var methods []string
-	for _, e := range endpoints {
-		if e.api == api {
-			methods = append(methods, e.method)
-			if e.method == http.MethodGet {
-				methods = append(methods, http.MethodHead)
-			}
-		}
-	}
-	return strings.Join(methods, ", ")
 }
 
 // finish ends a call, also one that panicked with p: its client gets a 500, or, if an

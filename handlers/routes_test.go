@@ -191,6 +191,33 @@ func TestHealthTakesWhateverBalancersSend(t *testing.T) {
 	}
 }
 
+// TestHealthTellsTheRole asks as a balancer does, which sends writes to the primary.
+func TestHealthTellsTheRole(t *testing.T) {
+	role := Primary
+	alone, pair := newRig(t, nil), newRig(t, func(o *Options, _ *http.Server) { o.Role = func() Role { return role } })
+	for _, c := range []struct {
+		r                *rig
+		role             Role
+		primary, standby int
+	}{
+		{alone, Primary, 200, 503}, {pair, Primary, 200, 503}, {pair, Standby, 503, 200}, {pair, Neither, 503, 503},
+	} {
+		role = c.role
+		for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
+			for target, want := range map[string]int{"/healthz": 200, "/healthz?role=primary": c.primary, "/healthz?a;b&role=standby": c.standby} {
+				if a := c.r.do(method, target); a.status != want {
+					t.Errorf("role %d: %s %s: %v, want %d", c.role, method, target, a, want)
+				}
+			}
+		}
+	}
+	pair.refused(503, "not the primary", "GET", "/healthz?role=primary")
+	for _, query := range []string{"role=leader", "role=", "role=primary&role=primary", "role=%zz", "role=Primary"} {
+		alone.refused(400, "role", "GET", "/healthz?"+query)
+	}
+	alone.checkRefusal(alone.send("GET", "/healthz", "role=x", "Content-Type: "+form), 400, "role must be", "a role in a body")
+}
+
 func TestRefusedCallsChangeNothing(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "1\n", "POST", "/db/1/sequence/a")

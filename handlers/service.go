@@ -2,14 +2,39 @@ package handlers
 
 import (
 	"net/http"
+	"net/url"
+	"strings"
 
 	"clouddragon/db"
 )
 
-// GET and OPTIONS /healthz: some balancers ask with OPTIONS.
+// Role is what a server is among those that hold the same data.
+type Role uint8
+
+// The roles. A server that is neither may answer nothing now, such as a primary whose
+// lease has run out.
+const (
+	Primary Role = iota // it may answer
+	Standby             // it follows a primary
+	Neither
+)
+
+// role is what this server is now; see Options.Role.
+func (s *server) role() Role {
+	if s.askRole == nil {
+		return Primary
+	}
+	return s.askRole()
+}
+
+// GET and OPTIONS /healthz?role=: some balancers ask with OPTIONS.
 func getHealth(s *server, c *call) error {
 	if c.r.Method == http.MethodOptions {
 		c.w.Header()["Allow"] = []string{"GET, HEAD, OPTIONS"}
+	}
+	want := c.params.text("role")
+	if want != "" && want != "primary" && want != "standby" {
+		return badRequest("role must be primary or standby, not %s", quote(want))
 	}
 	if err := s.db.Err(); err != nil {
 		return err
@@ -18,8 +43,33 @@ func getHealth(s *server, c *call) error {
 	case <-s.draining:
 		return db.ErrStopping
 	default:
-		return c.sayText("ok")
 	}
+	switch {
+	case want == "primary" && s.role() != Primary:
+		return &refusal{http.StatusServiceUnavailable, "this server is not the primary"}
+	case want == "standby" && s.role() != Standby:
+		return &refusal{http.StatusServiceUnavailable, "this server is not a standby"}
+	}
+	return c.sayText("ok")
+}
+
+// readRole reads role= from the query of /healthz. Whatever else is in there is left
+// alone: balancers add what they like.
+func (p *params) readRole(query string) error {
+	for pair := range strings.SplitSeq(query, "&") {
+		raw, ok := strings.CutPrefix(pair, "role=")
+		if !ok {
+			continue
+		}
+		value, err := url.QueryUnescape(raw)
+		if err != nil {
+			return badRequest("role has a bad percent escape: %s", quote(raw))
+		}
+		if err := p.take("role", value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // GET /metrics
