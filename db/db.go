@@ -254,14 +254,3 @@ func (d *DB) Stats() Stats {
 		Retries:     d.retries.stats(),
 	}
 }
-
-// Report is what Verify read.
-type Report = store.Report
-
-// Verify reads every slot and every record of a data directory and reports all
-// damage. It changes nothing. The error is a *disk.LockedError where a server
-// has the directory, or says why it could not be read.
-// progress may be nil.
-func Verify(fsys disk.FS, dir string, report func(*disk.Damage), progress store.Progress) (Report, error) {
-	return store.Verify(fsys, dir, report, progress)
-}

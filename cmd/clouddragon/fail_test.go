@@ -200,6 +200,25 @@ func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 	flip("index", 90)
 	check(0, dir+": no damage: 1 slot in use", "")
 
+	runs, err := filepath.Glob(filepath.Join(dir, "names", "run-*"))
+	if err != nil || len(runs) != 1 {
+		t.Fatalf("the runs of the index of names: %v, %v", runs, err)
+	}
+	for _, name := range []string{"manifest", filepath.Base(runs[0])} {
+		flip(filepath.Join("names", name), 5)
+		check(1, "names at byte 0: the index of names is damaged: "+name, "")
+		check(1, "; lost: nothing, since the next start rebuilds it\n"+dir+": damaged in 1 place\n", "")
+		flip(filepath.Join("names", name), 5)
+	}
+	check(0, ", the index of names is good\n", "")
+	if err := os.Rename(filepath.Join(dir, "names"), filepath.Join(dir, "names.away")); err != nil {
+		t.Fatal(err)
+	}
+	check(0, "; there is no index of names, so the next start makes one\n", "")
+	if err := os.Rename(filepath.Join(dir, "names.away"), filepath.Join(dir, "names")); err != nil {
+		t.Fatal(err)
+	}
+
 	flip("slots-64", 4096+20) // within the first slot
 	check(1, "slots-64 at byte 4096: ", "")
 	check(1, dir+": damaged in 1 place\n", "")

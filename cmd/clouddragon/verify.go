@@ -73,7 +73,11 @@ func verify(args []string, stdout, stderr io.Writer) int {
 	if r.Torn != "" {
 		fmt.Fprintf(stdout, "%s: at the end of the log is a write that was never answered (%s): the next start cuts it off\n", *dir, r.Torn)
 	}
-	fmt.Fprintf(stdout, "%s: no damage: %s in use, %s\n", *dir, plural(r.Slots, "slot"), plural(uint64(r.Segments), "log segment"))
+	names := ", the index of names is good"
+	if r.Names == nil {
+		names = "; there is no index of names, so the next start makes one"
+	}
+	fmt.Fprintf(stdout, "%s: no damage: %s in use, %s%s\n", *dir, plural(r.Slots, "slot"), plural(uint64(r.Segments), "log segment"), names)
 	return exitOK
 }
 

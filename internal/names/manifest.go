@@ -31,13 +31,14 @@ const (
 const maxRuns = 1000
 
 type manifest struct {
+	id   [16]byte
 	seq  uint64
 	runs []runRef
 }
 
+// readManifest reads the manifest. If o.ID is zero, it takes that of any directory.
 func readManifest(o *Options) (m manifest, err error) {
-	name := path.Join(o.Dir, manifestName)
-	f, err := o.FS.Open(name)
+	f, err := o.FS.Open(path.Join(o.Dir, manifestName))
 	if err != nil {
 		return m, err
 	}
@@ -50,15 +51,16 @@ func readManifest(o *Options) (m manifest, err error) {
 		}
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return m, fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
+		return m, fmt.Errorf("%w: %s: %w", ErrDamaged, manifestName, err)
 	}
 	n := len(b) - 4
 	if n < manifestHead || string(b[:8]) != manifestMagic || le.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) ||
 		le.Uint32(b[8:]) != manifestVersion || int(le.Uint32(b[36:]))*manifestRun != n-manifestHead {
-		return m, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, name)
+		return m, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, manifestName)
 	}
-	if string(b[12:28]) != string(o.ID[:]) {
-		return m, fmt.Errorf("%w: %s belongs to another data directory", ErrDamaged, name)
+	m.id = [16]byte(b[12:28])
+	if o.ID != [16]byte{} && m.id != o.ID {
+		return m, fmt.Errorf("%w: %s belongs to another data directory", ErrDamaged, manifestName)
 	}
 	m.seq = le.Uint64(b[28:])
 	for at := manifestHead; at < n; at += manifestRun {

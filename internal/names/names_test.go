@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -220,6 +221,10 @@ func TestDamageOfAnyByteIsFound(t *testing.T) {
 	}
 	r.save()
 	want := slices.Sorted(maps.Keys(r.model))
+	known := map[string]bool{manifestName: true}
+	for _, run := range r.x.runs {
+		known[runName(run.number)] = true
+	}
 	for _, name := range r.fs.Files() {
 		b, err := r.fs.ReadFile(name)
 		if err != nil {
@@ -235,6 +240,9 @@ func TestDamageOfAnyByteIsFound(t *testing.T) {
 			}
 			if err := fs.WriteFile(name, bad); err != nil {
 				t.Fatal(err)
+			}
+			if _, err := Check(tiny(fs)); known[path.Base(name)] != errors.Is(err, ErrDamaged) {
+				t.Fatalf("byte %d of %s: Check says %v", at, name, err)
 			}
 			x, _, err := Open(tiny(fs))
 			if err != nil {

@@ -83,15 +83,14 @@ type runRef struct {
 
 // openRun opens a run and reads its index.
 func openRun(o *Options, ref runRef) (_ *run, err error) {
-	name := path.Join(o.Dir, runName(ref.number))
-	f, err := o.FS.Open(name)
+	f, err := o.FS.Open(path.Join(o.Dir, runName(ref.number)))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	r := &run{o: o, number: ref.number, file: f, size: ref.size}
 	r.refs.Store(1)
 	if err := r.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrDamaged, name, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("%w: %s: %w", ErrDamaged, runName(ref.number), err), f.Close())
 	}
 	return r, nil
 }
