@@ -163,6 +163,87 @@ func TestBrowsesByPrefixAndInPages(t *testing.T) {
 	}
 }
 
+// TestLocksOfEveryAccountCanBeReached has more accounts than are shown at a time, and more
+// than are offered at first.
+func TestLocksOfEveryAccountCanBeReached(t *testing.T) {
+	s := startServer(t, "")
+	for i := range 150 {
+		s.want("POST", fmt.Sprintf("/db/team-%03d/counter/visits", i), "")
+	}
+	for _, acc := range []string{"team-000", "team-020", "team-149"} {
+		s.want("POST", "/db/"+acc+"/lock/nightly?id=host-of-"+acc+"&dur=1h", "")
+	}
+	s.want("POST", "/db/team-020/mlock/%ff?id=x&dur=1h", "")
+	s.want("POST", "/db/zoo%ff/counter/visits", "")
+	p := open(t, newProfile(t), s.url("/"))
+	accounts := `[...document.querySelectorAll("#locks tbody tr")].map(r => r.cells[0].innerText).join()`
+	pages := text("#locks-pages .note")
+	p.wait(accounts + ` === "team-000" && ` + pages + ` === "Accounts team-000 to team-019. Held on this server: 4."`)
+	p.click("#locks-next")
+	p.wait(accounts + ` === "team-020,team-020" && ` + pages + `.startsWith("Accounts team-020 to team-039.")`)
+	p.click("#locks-next")
+	p.wait(text("#locks-note") + ` === "Nothing is held in these accounts."`)
+	p.click("#locks-previous")
+	p.click("#locks-previous")
+	p.wait(accounts + ` === "team-000" && document.querySelector("#locks-previous").disabled`)
+
+	p.write("#locks-account", "team-1")
+	p.wait(text("#locks-note") + ` === "Nothing is held in these accounts."`)
+	p.wait(pages + `.startsWith("Accounts team-1 to team-119.")`)
+	p.write("#locks-account", "team-14")
+	p.wait(accounts + ` === "team-149" && document.querySelector("#locks-pages").hidden`)
+	p.write("#locks-account", "team-149")
+	p.wait(accounts + ` === "team-149"`)
+	p.write("#locks-account", "")
+	p.wait(accounts + ` === "team-000"`)
+	for range 7 {
+		p.wait(`!document.querySelector("#locks-next").disabled`)
+		before := ""
+		p.eval(pages, &before)
+		p.click("#locks-next")
+		p.wait(pages + fmt.Sprintf(" !== %q", before))
+	}
+	p.wait(text("#locks-note") + ` === "1 account whose name is not UTF-8 is left out."`)
+	p.wait(accounts + ` === "team-149" && document.querySelector("#locks-next").disabled`)
+
+	// What is typed is completed by accounts that are not among the first.
+	offered := `[...document.querySelectorAll("#accounts option")].some(o => o.value === "team-149")`
+	p.wait("!" + offered)
+	p.eval(`document.querySelector("#account").focus()`, nil)
+	p.write("#account", "team-14")
+	p.wait(offered)
+}
+
+// TestBrowseReachesEveryLockOfAnAccount has more of them than are shown as locks.
+func TestBrowseReachesEveryLockOfAnAccount(t *testing.T) {
+	s := startServer(t, "")
+	var lines []string
+	for i := range 201 {
+		lines = append(lines, fmt.Sprintf("POST lock/n%03d?id=host-1&dur=1h", i))
+	}
+	s.want("POST", "/db/shop/batch", strings.Join(lines, "\n"))
+	s.want("POST", "/db/shop/mlock/m?dur=1h&limit=2&id=one", "")
+	s.want("POST", "/db/shop/mlock/m?dur=1h&limit=2&id=two", "")
+	p := open(t, newProfile(t), s.url("/#acc=shop&api=lock"))
+	p.wait(`document.querySelectorAll("#locks tbody tr").length === 200`)
+	p.wait(text("#locks-note") + ` === "The first 200 of these accounts are shown. Browse shows all locks of an account, page by page."`)
+	p.write("#prefix", "n2")
+	p.wait(row("#list", "n200"))
+	p.eval(row("#list", "n200")+`.querySelector("button.danger").click()`, nil)
+	p.wait(text("#ask-force-title") + ` === "Force n200 of shop open?"`)
+	s.want("GET", "/db/shop/lock/n200", "")
+	p.click("#ask-force .danger")
+	p.wait(text("#list-note") + ` === "Nothing begins with this prefix."`)
+	if status, _ := s.ask("GET", "/db/shop/lock/n200", ""); status != 404 {
+		t.Errorf("it is still held: %d", status)
+	}
+	p.write("#prefix", "")
+	p.write("#api", "mlock")
+	p.wait(row("#list", "one"))
+	p.eval(row("#list", "one")+`.querySelector("button.danger").click()`, nil)
+	p.wait(text("#ask-force-holder") + `.startsWith("2 holders have it, the oldest being one, ")`)
+}
+
 func TestValuesAreShownAsTextAndNeverRun(t *testing.T) {
 	s := startServer(t, "")
 	const script = `<img src=x onerror="alert(1)"><script>alert(2)</script><b>bold</b>`
