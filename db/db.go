@@ -53,6 +53,8 @@ type Options struct {
 	Waiters int // callers that may wait for locks and mutexes at once; 0: 100,000
 	// Watchers is how many may watch something or listen to events at once; 0: 100,000.
 	Watchers int
+	// Accounts are those that live on this server; none: all.
+	Accounts []string
 	Clock    Clock // nil: the machine's
 
 	Progress store.Progress // of Open; nil: nobody looks
@@ -128,6 +130,7 @@ type DB struct {
 	watchers *watchers
 	pages    pages
 	events   *eventHub
+	homes    atomic.Pointer[homes]
 
 	reads     reads
 	retries   retryCounters
@@ -153,6 +156,7 @@ func Open(o Options) (*DB, error) {
 	}
 	d := &DB{observer: o.Observer, log: o.Log, store: s, tokens: r.Tokens, reads: make(reads, min(maxReads, o.Files))}
 	d.watchers, d.events = newWatchers(o.Watchers), newEventHub(d)
+	d.homes.Store(newHomes(o.Accounts))
 	waiters := lease.NewLimit(o.Waiters)
 	d.locks = newLocks(waiters, s.SegmentSize())
 	d.locks.audit = audit{o.Audit, "lock"}

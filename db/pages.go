@@ -125,9 +125,23 @@ func (d *DB) publishNames(at commit.Moment, touched []commit.Touched) {
 	}
 }
 
-// Accounts returns a page of the accounts in which something is: at most limit, after
-// that one. next is empty at the end.
+// Accounts returns a page of the accounts of this server in which something is: at most
+// limit, after that one. next is empty at the end.
 func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []string, next string, err error) {
+	for next = after; ; {
+		var more []string
+		if more, next, err = d.allAccounts(ctx, next, limit); err != nil {
+			return nil, "", err
+		}
+		accounts = append(accounts, d.homes.Load().here(more)...)
+		if next == "" || len(accounts) > 0 {
+			return accounts, next, nil
+		}
+	}
+}
+
+// allAccounts is Accounts with those that live on another server.
+func (d *DB) allAccounts(ctx context.Context, after string, limit int) (accounts []string, next string, err error) {
 	x, told, ok := d.store.Names()
 	if !ok {
 		return nil, "", &ListingError{told}

@@ -134,6 +134,7 @@ func (s *server) refusalOf(a *ask, err error) result {
 		held     *db.HeldError
 		match    *db.MatchError
 		rate     *db.RateError
+		away     *db.AwayError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -142,6 +143,8 @@ func (s *server) refusalOf(a *ask, err error) result {
 		status = http.StatusConflict
 	case errors.As(err, &match):
 		status, line = http.StatusPreconditionFailed, a.notMatched(match)
+	case errors.As(err, &away):
+		status = http.StatusMisdirectedRequest
 	case errors.Is(err, db.ErrNotFound):
 		status, line = http.StatusNotFound, "there is no "+a.thing()
 		if a.api == Lock || a.api == MLock {

@@ -294,6 +294,11 @@ func (s *server) route(c *call) (*endpoint, error) {
 	case c.fault != nil:
 		return nil, c.fault
 	}
+	if c.inAccount {
+		if err := s.db.Admit(c.key.Acc); err != nil {
+			return nil, err
+		}
+	}
 	err := c.readRetryKey(e)
 	if err != nil {
 		return nil, err

@@ -107,6 +107,7 @@ func (old *Config) fixed(c Config) []string {
 		{"log.garbage", old.Garbage, c.Garbage},
 		{"log.audit", old.Audit, c.Audit},
 		{"front", old.Front, c.Front},
+		{"accounts", old.Accounts, c.Accounts},
 	} {
 		if !reflect.DeepEqual(k.was, k.now) {
 			names = append(names, k.name)

@@ -31,6 +31,7 @@ type Config struct {
 	Audit      bool  // a line in the server's own log for each grant, forced unlock and expiry
 	Backup     Backup
 	Front      Front
+	Accounts   []string // that live on this server; none: all
 
 	// LoadConfig sets these.
 	certificate *tls.Certificate // nil: no TLS
@@ -184,6 +185,7 @@ func keysOf(c *Config) keys {
 			"enabled": boolean(&c.Front.Enabled),
 			"loops":   count(&c.Front.Loops, 0, 1024),
 		}),
+		"accounts": optional(list(accountReader(&c.Accounts))),
 	}
 }
 

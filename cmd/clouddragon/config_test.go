@@ -49,6 +49,7 @@ log:
   audit: true
 backup: {time: 2h, hold: 3GiB}
 front: {enabled: false, loops: 3}
+accounts: [shop, 7]
 `
 	want := Config{
 		Listen: "unix:/run/clouddragon.sock", Data: "/srv/dragon", Token: "full",
@@ -65,6 +66,8 @@ front: {enabled: false, loops: 3}
 		Audit:   true,
 		Backup:  Backup{Time: 2 * time.Hour, Hold: 3 << 30},
 		Front:   Front{Loops: 3},
+
+		Accounts: []string{"shop", "7"},
 	}
 	got, err := ParseConfig("config.yml", []byte(src), noEnv)
 	if err != nil {
@@ -97,7 +100,7 @@ front: {enabled: true, loops: 0}
 func TestFaultyConfigShowsItsLine(t *testing.T) {
 	long := "unix:/" + strings.Repeat("s", 107)
 	for _, c := range []struct{ name, src, place, line, reason string }{
-		{"unknown key", "data: d\nlimit: {}\n", ":2:", "limit: {}", `unknown key "limit": known here: backup, data, front, limits, listen, log, socket, tls, token, tokens, tokens_file`},
+		{"unknown key", "data: d\nlimit: {}\n", ":2:", "limit: {}", `unknown key "limit": known here: accounts, backup, data, front, limits, listen, log, socket, tls, token, tokens, tokens_file`},
 		{"unknown key, flow", "limits: {value: 1MiB, burst: 3}\n", ":1:", "limits: {value: 1MiB, burst: 3}", `unknown key "limits.burst"`},
 		{"unknown key, token", "tokens:\n  - token: a\n    role: admin\n", ":3:", "", `unknown key in tokens[0]: known here: accounts, readonly, token`},
 		{"merge key", "<<: {data: d}\n", ":1:", "", `unknown key "<<"`},
@@ -162,6 +165,9 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"listed token missing", "tokens:\n  - token: a\n  - readonly: true\n", ":3:", "", "tokens[1]: token is missing"},
 		{"token twice", "tokens:\n  - token: a\n  - token: a\n", ":3:", "", "tokens[1].token: the same token as tokens[0].token"},
 		{"full token listed", "token: a\ntokens:\n  - token: a\n", ":3:", "", "tokens[0].token: the same token as the one with full access"},
+		{"shard account too long", "data: d\naccounts:\n  - ok\n  - " + strings.Repeat("x", 65) + "\n", ":4:", "", "accounts[1]: an account has 1 to 64 bytes, got 65"},
+		{"shard account that is a dot", "accounts: [.]\n", ":1:", "accounts: [.]", `accounts[0]: "." names no account`},
+		{"text for shard accounts", "data: d\naccounts: shop\n", ":2:", "accounts: shop", "accounts: want a list, got text"},
 		{"account too long", "tokens: [{token: a, accounts: [" + strings.Repeat("x", 65) + "]}]\n", ":1:", "", "tokens[0].accounts[0]: an account has 1 to 64 bytes, got 65"},
 		{"account that is a dot", "tokens:\n  - token: a\n    accounts:\n      - ok\n      - ..\n", ":5:", "", `tokens[0].accounts[1]: ".." names no account`},
 	} {

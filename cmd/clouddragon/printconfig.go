@@ -113,11 +113,7 @@ func (c *Config) print(w io.Writer) error {
 		line("tokens:")
 	}
 	for _, t := range c.Tokens {
-		var accounts []string
-		for _, a := range t.Accounts {
-			accounts = append(accounts, quoted(a))
-		}
-		line("  - {token: %s, accounts: [%s], readonly: %t}", quoted(hiddenToken), strings.Join(accounts, ", "), t.ReadOnly)
+		line("  - {token: %s, accounts: %s, readonly: %t}", quoted(hiddenToken), quotedList(t.Accounts), t.ReadOnly)
 	}
 	line("tokens_file: %s", quoted(c.TokensFile))
 	line("tls:\n  cert: %s\n  key: %s", quoted(c.Cert), quoted(c.Key))
@@ -128,8 +124,18 @@ func (c *Config) print(w io.Writer) error {
 	line("log:\n  segment: %s\n  garbage: %d\n  audit: %t", units.FormatSize(c.Segment), c.Garbage, c.Audit)
 	line("backup:\n  time: %s\n  hold: %s", units.FormatDuration(c.Backup.Time), units.FormatSize(c.Backup.Hold))
 	line("front:\n  enabled: %t\n  loops: %d", c.Front.Enabled, c.Front.Loops)
+	line("accounts: %s", quotedList(c.Accounts))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// quotedList writes a list of texts.
+func quotedList(all []string) string {
+	var b []string
+	for _, s := range all {
+		b = append(b, quoted(s))
+	}
+	return "[" + strings.Join(b, ", ") + "]"
 }
 
 // quoted writes a text in double quotes.

@@ -79,14 +79,7 @@ func tokenReader(to *[]Token) reader {
 		err := mapping(keys{
 			"token":    text(&t.Token, checkListedToken),
 			"readonly": boolean(&t.ReadOnly),
-			"accounts": list(func(d *document, path string, n ast.Node) error {
-				var acc string
-				if err := name(&acc, checkAccount)(d, path, n); err != nil {
-					return err
-				}
-				t.Accounts = append(t.Accounts, acc)
-				return nil
-			}),
+			"accounts": list(accountReader(&t.Accounts)),
 		})(d, path, n)
 		if err != nil {
 			return err
@@ -95,6 +88,18 @@ func tokenReader(to *[]Token) reader {
 			return d.fault(n.GetToken(), "%s: token is missing", path)
 		}
 		*to = append(*to, t)
+		return nil
+	}
+}
+
+// accountReader appends one item of a list of accounts.
+func accountReader(to *[]string) reader {
+	return func(d *document, path string, n ast.Node) error {
+		var acc string
+		if err := name(&acc, checkAccount)(d, path, n); err != nil {
+			return err
+		}
+		*to = append(*to, acc)
 		return nil
 	}
 }

@@ -167,7 +167,7 @@ func (s *Server) refused(response *http.Response, body string) error {
 		return &Error{reason, status, line}
 	case reason == Denied:
 		return &Error{Denied, status, fmt.Sprintf("%s refuses the token: %s", s, response.Status)}
-	case ours && status >= 500:
+	case ours && (status >= 500 || status == http.StatusMisdirectedRequest):
 		return &Error{Unavailable, status, line}
 	}
 	if status < 500 {
