@@ -70,15 +70,7 @@ var proxies = []proxy{
 func (x proxy) start(t *testing.T, server string) string {
 	t.Helper()
 	path := program(t, x.programs...)
-	// An address that nobody else is given, so that the port stays free.
-	l, err := net.Listen("tcp", "127.66.0.2:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	addr := proxyAddr(t)
 	snippet := fenced(t, x.language)
 	for old, replacement := range map[string]string{
 		x.listen:         strings.NewReplacer(":80", addr, " 80", " "+addr).Replace(x.listen),
@@ -98,8 +90,29 @@ func (x proxy) start(t *testing.T, server string) string {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	runProxy(t, addr, path, append(args, file)...)
+	return addr
+}
+
+// proxyAddr returns an address that nobody else is given, so that the port stays free.
+func proxyAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.66.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// runProxy runs a proxy until the test is over, and returns once it listens.
+func runProxy(t *testing.T, addr, path string, args ...string) {
+	t.Helper()
 	var log strings.Builder
-	cmd := exec.Command(path, append(args, file)...)
+	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -110,7 +123,7 @@ func (x proxy) start(t *testing.T, server string) string {
 		_ = cmd.Process.Kill() // an error means that it has ended
 		<-ended
 		if t.Failed() {
-			t.Logf("%s says:\n%s", x.language, log.String())
+			t.Logf("%s says:\n%s", path, log.String())
 		}
 	})
 	for deadline := time.Now().Add(patience); ; {
@@ -119,16 +132,16 @@ func (x proxy) start(t *testing.T, server string) string {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
-			return addr
+			return
 		}
 		select {
 		case err := <-ended:
 			ended <- err
-			t.Fatalf("%s ended: %v; it says:\n%s", x.language, err, log.String())
+			t.Fatalf("%s ended: %v; it says:\n%s", path, err, log.String())
 		case <-time.After(5 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen on %s", x.language, addr)
+			t.Fatalf("%s does not listen on %s", path, addr)
 		}
 	}
 }
