@@ -81,11 +81,16 @@ func (o *CounterAdd) Decide(tx *commit.Tx) error {
 	if err != nil {
 		return err
 	}
+	same := live && next == cur
 	if o.TTL != 0 && (o.Touch || !live) {
+		same = false
 		ends = tx.Now() + int64(o.TTL)
 		tx.Date()
 	}
 	o.Value = next
+	if same {
+		return nil // nothing is written, and no event tells of it
+	}
 	size := counterSize
 	if ends != 0 {
 		size = counterWithTime

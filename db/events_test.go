@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -87,6 +88,34 @@ func TestEventsTellEachChangeInOrder(t *testing.T) {
 	clock.pass(time.Minute)
 	d.events.signal()
 	if got, want := told(t, all, 1), []string{"0 old expire 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestWriteThatChangesNothingHasNoEvent(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	s, err := d.Listen("acc", 0, true, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	k := Key{"acc", "a"}
+	for _, op := range []*CounterAdd{
+		{Add: 0, TTL: time.Hour}, // makes it
+		{Add: 0},
+		{Add: 0, Set: true},
+		{Add: 0, TTL: time.Minute}, // its end stays
+		{Add: 7},
+		{Add: 7, Set: true},
+		{Add: 0, TTL: time.Minute, Touch: true},
+		{Add: 8, Set: true},
+	} {
+		op.Key, op.Min, op.Max = k, math.MinInt64, math.MaxInt64
+		if err := d.Do(op); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := told(t, s, 4), []string{"2 a set 0", "2 a set 7", "2 a set 7", "2 a set 8"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
