@@ -68,7 +68,8 @@ bench: build ## load it beside an empty handler, Redis and etcd; BENCH='-before 
 		exit 1; \
 	done
 	go build -o bin/bench ./bench
-	bin/bench -out bin/bench.md $(BENCH)
+	bin/bench $(BENCH) >bin/bench.md
+	@cat bin/bench.md
 
 profile: ## where the server's CPU time goes under 256 connections (needs wrk): bin/cpu.pprof
 	go test -run '^$$' -bench 'Post/256' -benchtime 10s -o bin/bench.test -cpuprofile bin/cpu.pprof ./bench

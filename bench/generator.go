@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,13 +28,14 @@ type generator struct {
 
 // crowd is a number of connections that send the same requests.
 type crowd struct {
-	protocol
-	conns int
-	id    func(i int) int // the id that request i asks for
-	n     int             // how many requests; 0: for a time
-	rate  float64         // requests a second, whether or not earlier ones are answered; 0: as fast as answers come
-	depth int             // requests sent at once on a connection; 0: 1
-	fresh bool            // each request has a connection of its own
+	work
+	protocol // of the work, for the server that is loaded
+	conns    int
+	id       func(i int) int // the id that request i asks for
+	n        int             // how many requests; 0: for a time
+	rate     float64         // requests a second, whether or not earlier ones are answered; 0: as fast as answers come
+	depth    int             // calls sent at once on a connection; 0: 1
+	fresh    bool            // each request has a connection of its own
 
 	idle []*wire // connections without a request under way
 	sent int
@@ -54,7 +56,7 @@ type wire struct {
 }
 
 // newGenerator opens the connections.
-func newGenerator(addr string, crowds ...*crowd) (_ *generator, err error) {
+func newGenerator(addr, speak string, crowds ...*crowd) (_ *generator, err error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return nil, err
@@ -69,10 +71,12 @@ func newGenerator(addr string, crowds ...*crowd) (_ *generator, err error) {
 		return nil, fmt.Errorf("epoll_create: %w", err)
 	}
 	for _, c := range crowds {
-		c.depth = max(c.depth, 1)
+		c.protocol = c.work[speak]
+		c.depth = max(c.depth/c.calls, 1)
+		c.idle, c.sent, c.took = nil, 0, nil
 		for i := range c.conns {
 			w := &wire{crowd: c, fd: -1, index: len(g.wires), conn: i}
-			g.wires = append(g.wires, w)
+			g.wires, c.idle = append(g.wires, w), append(c.idle, w)
 			if !c.fresh {
 				if err := g.connect(w); err != nil {
 					return nil, fmt.Errorf("connection %d of %d: %w", i+1, c.conns, err)
@@ -83,27 +87,15 @@ func newGenerator(addr string, crowds ...*crowd) (_ *generator, err error) {
 	return g, nil
 }
 
-func (g *generator) connect(w *wire) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	w.fd = fd
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-		return fmt.Errorf("setsockopt: %w", err)
-	}
-	// It blocks for a moment at most: on loopback the kernel answers by itself.
-	if err := unix.Connect(fd, &g.to); err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return fmt.Errorf("fcntl: %w", err)
+func (g *generator) connect(w *wire) (err error) {
+	if w.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(w.index)}
-	if err := unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-		return fmt.Errorf("epoll_ctl: %w", err)
-	}
-	return nil
+	return errors.Join(unix.SetsockoptInt(w.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
+		unix.Connect(w.fd, &g.to), // blocks for a moment at most: on loopback the kernel answers by itself
+		unix.SetNonblock(w.fd, true),
+		unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, w.fd, &event))
 }
 
 func (g *generator) close() {
@@ -116,7 +108,7 @@ func (g *generator) close() {
 }
 
 // run sends requests for a time, or as many as each crowd has, and waits for all
-// answers. It can be called again. It returns how long everything took.
+// answers. It returns how long everything took.
 func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, error) {
 	// Without this the kernel may wake the thread 50 µs late. Children inherit it, so it ends with the load.
 	runtime.LockOSThread()
@@ -127,14 +119,6 @@ func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, er
 	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default; never fails
 
 	g.began = g.clock()
-	for _, c := range g.crowds {
-		c.idle, c.sent, c.took = nil, 0, nil
-		for _, w := range g.wires {
-			if w.crowd == c {
-				c.idle = append(c.idle, w)
-			}
-		}
-	}
 	events := make([]unix.EpollEvent, 512)
 	for heard := g.now(); ; {
 		timeout, busy := time.Second, false
@@ -205,9 +189,7 @@ func (g *generator) ask(w *wire, due time.Duration) error {
 	}
 	w.buf, w.due = w.buf[:0], due
 	for w.pending = 0; w.pending < w.depth && (w.n == 0 || w.sent < w.n); w.pending++ {
-		w.buf = w.request(w.buf, w.conn, w.k, w.id(w.sent))
-		w.k++
-		w.sent++
+		w.buf = w.appendRequest(w.buf)
 	}
 	w.out = w.buf
 	return w.flush()
@@ -234,9 +216,9 @@ func (g *generator) serve(w *wire, events uint32) error {
 	if err := w.receive(); err != nil {
 		return err
 	}
-	took := g.now() - w.due
+	now := g.now()
 	for range before - w.pending {
-		w.took = append(w.took, took)
+		w.took = append(w.took, now-w.due)
 	}
 	if w.pending > 0 {
 		return nil
@@ -306,4 +288,15 @@ func (w *wire) receive() error {
 			return nil
 		}
 	}
+}
+
+// epollWait is epoll_pwait2, which counts in ns where epoll_wait counts in ms.
+func epollWait(epoll int, events []unix.EpollEvent, timeout time.Duration) (int, error) {
+	t := unix.NsecToTimespec(int64(timeout))
+	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
+		uintptr(len(events)), uintptr(unsafe.Pointer(&t)), 0, 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("epoll_pwait2: %w", errno)
+	}
+	return int(n), nil
 }

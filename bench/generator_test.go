@@ -15,8 +15,6 @@ import (
 	"time"
 )
 
-func byNumber(i int) int { return i + 1 }
-
 // seen is a server that notes what it is asked for.
 type seen struct {
 	mu      sync.Mutex
@@ -48,8 +46,8 @@ func TestGeneratorAsksOnceForEachID(t *testing.T) {
 	} {
 		s := &seen{asked: map[string]int{}, clients: map[string]bool{}}
 		server := httptest.NewServer(s)
-		c.protocol, c.n, c.id = overHTTP("POST /db/a/kv/", 64), 10, byNumber
-		g, err := newGenerator(server.Listener.Addr().String(), &c.crowd)
+		c.work, c.n, c.id = work{"http": overHTTP("POST /db/a/kv/<any-id>\n\n" + value)}, 10, inTurn
+		g, err := newGenerator(server.Listener.Addr().String(), "http", &c.crowd)
 		if err == nil {
 			_, err = g.run(t.Context(), 0)
 			g.close()
@@ -59,7 +57,7 @@ func TestGeneratorAsksOnceForEachID(t *testing.T) {
 			t.Fatal(err)
 		}
 		for id := 1; id <= 10; id++ {
-			if n := s.asked[fmt.Sprintf("POST /db/a/kv/%d 64", id)]; n != 1 {
+			if n := s.asked[fmt.Sprintf("POST /db/a/kv/%08d 64", id)]; n != 1 {
 				t.Errorf("%+v: id %d was asked for %d times", c.crowd, id, n)
 			}
 		}
@@ -72,19 +70,19 @@ func TestGeneratorAsksOnceForEachID(t *testing.T) {
 func TestAPairLocksAndUnlocksItsOwnID(t *testing.T) {
 	s := &seen{asked: map[string]int{}, clients: map[string]bool{}}
 	server := httptest.NewServer(s)
-	c := &crowd{protocol: pair("POST /db/p/lock/", "DELETE /db/p/lock/"), conns: 1, n: 4, id: byNumber}
+	c := &crowd{work: locks("<client>", "bench", ""), conns: 1, n: 4}
 	_, err := runFor(t.Context(), server, c)
 	server.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.asked) != 2 || s.asked["POST /db/p/lock/0?id=bench&dur=60 0"] != 2 || s.asked["DELETE /db/p/lock/0?id=bench 0"] != 2 {
+	if len(s.asked) != 2 || s.asked["POST /db/locks/lock/00000000?id=bench&dur=60 0"] != 2 || s.asked["DELETE /db/locks/lock/00000000?id=bench 0"] != 2 {
 		t.Errorf("a pair asks for %v", s.asked)
 	}
 }
 
 func runFor(ctx context.Context, s *httptest.Server, crowds ...*crowd) (time.Duration, error) {
-	g, err := newGenerator(s.Listener.Addr().String(), crowds...)
+	g, err := newGenerator(s.Listener.Addr().String(), "http", crowds...)
 	if err != nil {
 		return 0, err
 	}
@@ -103,8 +101,8 @@ func TestAStallCountsForAllThatWasDueMeanwhile(t *testing.T) {
 		emptyHandler(w, r)
 	}))
 	defer server.Close()
-	c := &crowd{protocol: many["http"], conns: 4, id: byNumber, n: n, rate: rate}
-	g, err := newGenerator(server.Listener.Addr().String(), c)
+	c := &crowd{work: many, conns: 4, id: inTurn, n: n, rate: rate}
+	g, err := newGenerator(server.Listener.Addr().String(), "http", c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +128,7 @@ func TestGeneratorFailsWithTheServer(t *testing.T) {
 	hangsUp := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer hangsUp.Close()
 	for server, want := range map[*httptest.Server]string{refuses: "a refusal", hangsUp: "EOF"} {
-		_, err := runFor(t.Context(), server, &crowd{protocol: one["http"], conns: 2, n: 100, id: byNumber})
+		_, err := runFor(t.Context(), server, &crowd{work: one, conns: 2, n: 100, id: inTurn})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
@@ -157,7 +155,7 @@ func TestGeneratorSpeaksRESP(t *testing.T) {
 		asked <- strings.Join(words, " ")
 		fmt.Fprint(c, "+OK\r\n")
 	}()
-	g, err := newGenerator(l.Addr().String(), &crowd{protocol: overRESP("SET", "key", 3), conns: 1, n: 1, id: func(int) int { return 1234 }})
+	g, err := newGenerator(l.Addr().String(), "resp", &crowd{work: work{"resp": overRESP("SET", "key:<any-id>", "vvv")}, conns: 1, n: 1, id: func(int) int { return 1234 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +170,7 @@ func TestGeneratorSpeaksRESP(t *testing.T) {
 
 func TestAnswersAreReadToTheirEnd(t *testing.T) {
 	const http200 = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n"
+	const chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	for _, c := range []struct {
 		answer func([]byte) (int, error)
 		text   string
@@ -183,7 +182,9 @@ func TestAnswersAreReadToTheirEnd(t *testing.T) {
 		{httpAnswer, http200[:len(http200)-1], 0, false},
 		{httpAnswer, "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", 33, false},
 		{httpAnswer, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno", 0, true},
-		{httpAnswer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 0, true},
+		{httpAnswer, "HTTP/1.1 200 OK\r\nX: y\r\n\r\n", 0, true},
+		{httpAnswer, chunked + "2\r\n{}\r\n0\r\n\r\nHTTP", len(chunked) + 12, false},
+		{httpAnswer, chunked + "2\r\n{}\r\n", 0, false},
 		{respAnswer, ":1234\r\n:5", 7, false},
 		{respAnswer, ":1234\r", 0, false},
 		{respAnswer, "+OK\r\n", 5, false},

@@ -5,23 +5,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 )
 
 // patience is how long anything may take that is not measured for a time.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // options are the flags.
 type options struct {
@@ -29,10 +28,8 @@ type options struct {
 	rounds         int           // how often everything is measured, if there is time
 	limit          time.Duration // how long all rounds may take; 0: as long as they take
 	seconds        time.Duration // of one measurement
-	only           *regexp.Regexp
-	without        *regexp.Regexp
+	only, without  regexp.Regexp
 	ids            int
-	out            string // a file for the report; empty: none
 }
 
 func main() {
@@ -45,27 +42,23 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each row is measured")
 	flag.DurationVar(&o.limit, "limit", 7*time.Minute, "begin no round that would end later than this; 0: all rounds")
 	seconds := flag.Float64("seconds", 0.5, "how long one measurement is")
-	only := flag.String("only", "", "measure only the rows whose name matches this `regexp`")
-	without := flag.String("without", "^$", "leave out the servers whose name matches this `regexp`")
+	flag.TextVar(&o.only, "only", regexp.MustCompile(""), "measure only the rows whose name matches this `regexp`")
+	flag.TextVar(&o.without, "without", regexp.MustCompile("^$"), "leave out the servers whose name matches this `regexp`")
 	flag.IntVar(&o.ids, "ids", 100_000, "how many ids a row with many ids has")
-	flag.StringVar(&o.out, "out", "", "a `file` for the table, besides stdout")
 	serve := flag.String("serve-empty", "", "only serve an empty handler on this `address`")
 	flag.Parse()
+	o.seconds = time.Duration(*seconds * float64(time.Second))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var err, err2 error
-	o.seconds = time.Duration(*seconds * float64(time.Second))
-	o.only, err = regexp.Compile(*only)
-	o.without, err2 = regexp.Compile(*without)
-	switch err = errors.Join(err, err2); {
-	case err != nil:
+	var err error
+	switch {
 	case flag.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
-	case o.rounds < 1 || o.seconds <= 0 || o.ids < 1:
-		err = errors.New("-rounds, -seconds and -ids take positive numbers")
+	case o.rounds < 1 || o.seconds <= 0 || o.ids < 1 || o.ids >= 100_000_000:
+		err = errors.New("-rounds, -seconds and -ids take positive numbers, -ids one of at most 8 digits")
 	case *serve != "":
-		err = serveEmpty(ctx, *serve)
+		err = serveEmpty(*serve)
 	default:
 		err = run(ctx, o)
 	}
@@ -80,106 +73,88 @@ type bench struct {
 	options
 	dir     string // for all data, removed at the end
 	targets []*target
-	report  report
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if err := raiseFiles(); err != nil {
+	// For the connections of letIn, here and in the servers. Setting it also keeps the os package from giving
+	// them the limit that we began with.
+	const files = 16_384
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files}); err != nil {
+		return fmt.Errorf("%d open files: %w: run it as root, or raise the limit (ulimit -Hn)", files, err)
+	}
+	all, err := o.targets()
+	if err != nil {
 		return err
+	}
+	rows := slices.DeleteFunc(rows(o), func(r *row) bool { return !o.only.MatchString(r.name) })
+	if len(rows) == 0 {
+		return fmt.Errorf("-only %s: no row has such a name", &o.only)
 	}
 	// In bin, which git ignores: the same disk as the repository.
 	if err := os.MkdirAll("bin", 0o755); err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("bin", "bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b := &bench{options: o}
-	if b.dir, err = filepath.Abs(dir); err != nil {
+	if b.dir, err = os.MkdirTemp("bin", "bench-"); err != nil {
 		return err
 	}
 	defer func() {
 		for _, t := range b.targets {
-			t.process.kill()
+			err = errors.Join(err, t.end(os.Kill))
 		}
+		err = errors.Join(err, os.RemoveAll(b.dir))
 	}()
-	rows := slices.DeleteFunc(rows(o.ids), func(r *row) bool { return !o.only.MatchString(r.name) })
-	if len(rows) == 0 {
-		return fmt.Errorf("-only %s: no row has such a name", o.only)
-	}
-	if err := b.start(ctx); err != nil {
-		return err
-	}
-	b.report = newReport(o, rows, b.targets, b.dir)
-	if err := b.measure(ctx, rows); err != nil {
-		return err
-	}
-	text := b.report.markdown()
-	fmt.Print(text)
-	if o.out == "" {
-		return nil
-	}
-	return os.WriteFile(o.out, []byte(text), 0o644)
-}
-
-// start starts and fills all servers.
-func (b *bench) start(ctx context.Context) error {
-	all, err := b.options.targets()
-	if err != nil {
-		return err
-	}
 	for _, t := range all {
-		if b.without.MatchString(t.name) {
-			continue
-		}
-		dir := filepath.Join(b.dir, strings.ReplaceAll(t.name, " ", "-"))
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
-		if t.process, err = t.start(ctx, dir); err != nil {
+		if t, err = b.start(ctx, t); err != nil {
 			return err
 		}
 		b.targets = append(b.targets, t)
-		if err := fill(ctx, t, b.ids); err != nil {
+		if err := fill(ctx, t, o.ids); err != nil {
 			return fmt.Errorf("%s: fill: %w", t.name, err)
 		}
 	}
+	about := b.about()
+	rounds, err := b.measure(ctx, rows)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(`%s
+%d rounds, %v a measurement. A figure is the median of the rounds. A ratio is taken within each round; it is the median, with
+the least and the most in brackets. Over 1 is better for clouddragon, also where the figure is a time or a size.
+
+%s`, about, rounds, b.seconds, table(rows, b.targets))
 	return nil
 }
 
-// measure does all rounds. In each the servers take turns at every row, and
-// another one begins.
-func (b *bench) measure(ctx context.Context, rows []*row) error {
+// measure does the rounds, and returns how many. In each the servers take turns at every
+// row, and another one begins.
+func (b *bench) measure(ctx context.Context, rows []*row) (round int, err error) {
 	began := time.Now()
 	var longest time.Duration // of the rounds so far
-	for round := range b.rounds {
-		if b.limit > 0 && round > 0 && time.Since(began)+longest > b.limit {
+	for _, r := range rows {
+		r.found = map[string][][]float64{}
+	}
+	for ; round < b.rounds; round++ {
+		start := time.Now()
+		if b.limit > 0 && round > 0 && start.Sub(began)+longest > b.limit {
 			fmt.Fprintf(os.Stderr, "no time for round %d of %d: see -limit\n", round+1, b.rounds)
 			break
 		}
-		start := time.Now()
 		for _, r := range rows {
 			fmt.Fprintf(os.Stderr, "round %d of %d: %s, %d\n", round+1, b.rounds, r.name, r.conns)
 			for i := range b.targets {
 				t := b.targets[(i+round)%len(b.targets)]
-				if !r.on[t.speak] {
+				if !r.on(t) {
 					continue
 				}
-				m, err := r.run(ctx, b, t)
-				switch {
-				case ctx.Err() != nil:
-					return context.Cause(ctx)
-				case err != nil:
-					return fmt.Errorf("%s, %s, %d: %w", t.name, r.name, r.conns, err)
-				default:
-					b.report.add(r, t.name, m)
+				figures, err := r.measure(ctx, b, t)
+				if err != nil {
+					return 0, fmt.Errorf("%s, %s, %d: %w", t.name, r.name, r.conns, cmp.Or(context.Cause(ctx), err))
 				}
+				r.found[t.name] = append(r.found[t.name], figures)
 			}
 		}
 		longest = max(longest, time.Since(start))
-		b.report.rounds++
 	}
-	return nil
+	return round, nil
 }

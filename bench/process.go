@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,77 +12,96 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // process is a program that is measured. It ends with this one, whatever
 // happens to this one.
 type process struct {
-	addr string // where it said that it listens, if it did
 	cmd  *exec.Cmd
 	last []string      // of its output, for an error message; to be read once done is closed
 	done chan struct{} // closed once it has ended
 }
 
-// childAttr makes a child of its own group, so that Ctrl-C reaches it only
-// through us, and one that dies with us. The latter is by thread: see main.
-func childAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-}
+// serving is in the line that each of the servers writes once it serves.
+var serving = regexp.MustCompile(`listening (addr=)?127|Ready to accept connections|serving (insecure )?client`)
 
-// start runs a program until a line of its output matches ready, whose last
-// group is the address that it serves on. When ctx ends, so does the program.
-func start(ctx context.Context, ready *regexp.Regexp, name string, args ...string) (*process, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
+// start runs a program and returns once it serves. When ctx ends, so does the program.
+func start(ctx context.Context, name string, args ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, name, args...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr, p.cmd.SysProcAttr = w, w, childAttr()
-	err = p.cmd.Start()
-	w.Close() // the child has its own
+	// Ctrl-C reaches it only through us, in a group of its own. It dies with the thread that starts it: see main.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	output, err := p.cmd.StdoutPipe()
 	if err != nil {
-		r.Close()
 		return nil, err
 	}
-	served := make(chan string, 1)
-	go p.read(r, ready, served)
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
+	p.cmd.Stderr = p.cmd.Stdout
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	served := make(chan struct{}, 1)
+	go p.read(output, served)
 	select {
-	case p.addr = <-served:
+	case <-served:
 		return p, nil
 	case <-p.done:
 		err = fmt.Errorf("%s ended before it served", name)
-	case <-timeout.C:
-		p.kill()
-		err = fmt.Errorf("%s does not serve after %v", name, patience)
+	case <-time.After(patience):
+		err = errors.Join(fmt.Errorf("%s does not serve after %v", name, patience), p.end(os.Kill))
 	}
 	return nil, fmt.Errorf("%w; it said:\n%s", err, strings.Join(p.last, "\n"))
 }
 
 // read reads the output until the program ends.
-func (p *process) read(r *os.File, ready *regexp.Regexp, served chan<- string) {
+func (p *process) read(r io.Reader, served chan<- struct{}) {
 	defer close(p.done)
-	defer r.Close()
 	waiting := true
 	for s := bufio.NewScanner(r); s.Scan(); {
 		p.last = append(p.last[max(0, len(p.last)-19):], s.Text())
-		if m := ready.FindStringSubmatch(s.Text()); waiting && m != nil {
+		if waiting && serving.MatchString(s.Text()) {
 			waiting = false
-			served <- m[len(m)-1]
+			served <- struct{}{}
 		}
 	}
 	io.Copy(io.Discard, r) // after a line that is too long: the program must not block
 	_ = p.cmd.Wait()       // how it ended is of no interest: it is killed in the end
 }
 
-// kill ends a process as a power cut would, as far as the process can tell.
-func (p *process) kill() {
+// end sends a signal and waits for the end. os.Kill is a power cut, as far as a process
+// can tell. One that was not started, or has ended, is none too many.
+func (p *process) end(with os.Signal) error {
 	if p == nil {
-		return
+		return nil
 	}
-	p.cmd.Process.Kill() // an error means that it has ended
-	<-p.done
+	p.cmd.Process.Signal(with) // an error means that it has ended
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("%s did not end within %v of the signal %v", p.cmd.Path, patience, with)
+	}
 }
 
-func (p *process) pid() int { return p.cmd.Process.Pid }
+// cpu is how much CPU time a process has used, in itself and in the kernel for it.
+func (p *process) cpu() (time.Duration, error) {
+	var used unix.Timespec
+	clock := int32(^p.cmd.Process.Pid)<<3 | 2 // as clock_getcpuclockid makes it
+	if err := unix.ClockGettime(clock, &used); err != nil {
+		return 0, fmt.Errorf("clock_gettime of process %d: %w", p.cmd.Process.Pid, err)
+	}
+	return time.Duration(used.Nano()), nil
+}
+
+// memory is the resident memory of a process, in bytes.
+func (p *process) memory() (float64, error) {
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {
+		return 0, fmt.Errorf("/proc/PID/statm: %w", err)
+	}
+	return float64(resident) * float64(os.Getpagesize()), nil
+}

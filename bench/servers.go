@@ -1,25 +1,24 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"time"
 )
 
 // target is a server that is measured.
 type target struct {
-	name  string
-	speak string // http, resp or etcd
-	start func(ctx context.Context, dir string) (*process, error)
+	name, speak, program string
+	args                 func(dir, addr string) []string
+	dir                  string // for its data
+	addr                 string
 	*process
 }
 
@@ -38,90 +37,87 @@ func (o options) targets() ([]*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := []*target{{name: ours, speak: "http", start: startOurs(o.server)}}
-	if o.before != "" {
-		all = append(all, &target{name: before, speak: "http", start: startOurs(o.before)})
-	}
-	all = append(all, &target{name: empty, speak: "http", start: func(ctx context.Context, _ string) (*process, error) {
-		return start(ctx, listening, self, "-serve-empty", "127.0.0.1:0")
-	}})
-	for _, peer := range []struct {
-		program string
-		target
-	}{
-		{"redis-server", target{name: redis, speak: "resp", start: startRedis}},
-		{"etcd", target{name: etcd, speak: "etcd", start: startEtcd}},
+	var all []*target
+	for _, t := range []*target{
+		{name: ours, speak: "http", program: o.server, args: configured},
+		{name: before, speak: "http", program: o.before, args: configured},
+		{name: empty, speak: "http", program: self, args: func(_, addr string) []string { return []string{"-serve-empty", addr} }},
+		{name: redis, speak: "resp", program: "redis-server", args: redisArgs},
+		{name: etcd, speak: "etcd", program: "etcd", args: etcdArgs},
 	} {
-		if _, err := exec.LookPath(peer.program); err == nil {
-			all = append(all, &peer.target)
-		} else {
-			fmt.Fprintf(os.Stderr, "%s is not installed and will not be compared\n", peer.program)
+		_, err := exec.LookPath(t.program)
+		switch {
+		case t.program == "" || o.without.MatchString(t.name):
+		case err == nil:
+			all = append(all, t)
+		case t.name == redis || t.name == etcd:
+			fmt.Fprintf(os.Stderr, "%s is not installed and will not be compared\n", t.program)
+		default:
+			return nil, err
 		}
 	}
 	return all, nil
 }
 
-// listening is in the line that our server and the empty one write once they serve.
-var listening = regexp.MustCompile(`listening.*?(127\.0\.0\.1:\d+)`)
+// configured are our server's arguments.
+func configured(dir, addr string) []string {
+	return []string{"-config", filepath.Join(dir, "config.yml")}
+}
 
-func startOurs(binary string) func(context.Context, string) (*process, error) {
-	return func(ctx context.Context, dir string) (*process, error) {
-		config := filepath.Join(dir, "config.yml")
-		text := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %q\n", filepath.Join(dir, "data"))
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+// redisArgs make a Redis that answers a write once it is on disk, and writes no
+// snapshots and no smaller log beside the load.
+func redisArgs(dir, addr string) []string {
+	host, port, _ := net.SplitHostPort(addr)
+	return []string{"--bind", host, "--port", port, "--dir", dir, "--tcp-backlog", "4096", "--maxclients", "20000",
+		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-percentage", "0"}
+}
+
+// etcdArgs make an etcd of one member, with room for many keys.
+func etcdArgs(dir, addr string) []string {
+	const nobody = "http://127.0.0.1:1"
+	return []string{"--name", "bench", "--data-dir", filepath.Join(dir, "data"), "--quota-backend-bytes", "17179869184",
+		"--listen-client-urls", "http://" + addr, "--advertise-client-urls", "http://" + addr,
+		"--listen-peer-urls", "http://127.0.0.1:0", "--initial-advertise-peer-urls", nobody, "--initial-cluster", "bench=" + nobody}
+}
+
+// start starts one more server of the target's kind, with a directory of its own.
+func (b *bench) start(ctx context.Context, t *target) (*target, error) {
+	dir, err := os.MkdirTemp(b.dir, "server-")
+	if err != nil {
+		return nil, err
+	}
+	started := *t
+	started.dir = dir
+	return &started, started.launch(ctx)
+}
+
+// launch starts the server, also again after it has ended.
+func (t *target) launch(ctx context.Context) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // an address that is free
+	if err != nil {
+		return err
+	}
+	t.addr = l.Addr().String()
+	if err := l.Close(); err != nil {
+		return err
+	}
+	config := fmt.Sprintf("listen: %s\ndata: %q\n", t.addr, filepath.Join(t.dir, "data"))
+	if err := os.WriteFile(filepath.Join(t.dir, "config.yml"), []byte(config), 0o600); err != nil {
+		return err
+	}
+	t.process, err = start(ctx, t.program, t.args(t.dir, t.addr)...)
+	return err
+}
+
+// alone runs a measurement on one more server of the target's kind.
+func alone(measure measureFunc) measureFunc {
+	return func(ctx context.Context, b *bench, t *target) (figures []float64, err error) {
+		if t, err = b.start(ctx, t); err != nil {
 			return nil, err
 		}
-		return start(ctx, listening, binary, "-config", config)
+		defer func() { err = errors.Join(err, t.end(os.Kill), os.RemoveAll(t.dir)) }()
+		return measure(ctx, b, t)
 	}
-}
-
-// startRedis runs a Redis that answers a write once it is on disk, and writes no
-// snapshots and no smaller log beside the load.
-func startRedis(ctx context.Context, dir string) (*process, error) {
-	addr, port, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	p, err := start(ctx, regexp.MustCompile(`Ready to accept connections`), "redis-server",
-		"--bind", "127.0.0.1", "--port", port, "--dir", dir, "--tcp-backlog", "4096", "--maxclients", "20000",
-		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-percentage", "0")
-	if err == nil {
-		p.addr = addr
-	}
-	return p, err
-}
-
-// startEtcd runs an etcd of one member.
-func startEtcd(ctx context.Context, dir string) (*process, error) {
-	addr, _, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	peer, _, err := freeAddr()
-	if err != nil {
-		return nil, err
-	}
-	p, err := start(ctx, regexp.MustCompile(`(?i)serving (?:insecure )?client (?:requests|traffic)`), "etcd",
-		"--name", "bench", "--data-dir", filepath.Join(dir, "data"),
-		"--listen-client-urls", "http://"+addr, "--advertise-client-urls", "http://"+addr,
-		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
-		"--initial-cluster", "bench=http://"+peer)
-	if err == nil {
-		p.addr = addr
-	}
-	return p, err
-}
-
-// freeAddr returns a loopback address that nobody listens on, for programs that
-// cannot choose a port by themselves.
-func freeAddr() (addr, port string, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", "", err
-	}
-	addr = l.Addr().String()
-	_, port, err = net.SplitHostPort(addr)
-	return addr, port, errors.Join(err, l.Close())
 }
 
 // newHTTPServer returns a server with the settings of cmd/clouddragon, since
@@ -140,69 +136,18 @@ func newHTTPServer(h http.Handler) *http.Server {
 	return s
 }
 
-var (
-	emptyType   = []string{"text/plain; charset=utf-8"}
-	emptyAnswer = []byte("1\n")
-)
-
-// emptyHandler answers as the first POST on a sequence does, without any work:
-// it is the ceiling of every server that uses net/http.
-func emptyHandler(w http.ResponseWriter, _ *http.Request) {
-	w.Header()["Content-Type"] = emptyType
-	w.Write(emptyAnswer) // an error means that the client is gone
-}
-
-// serveEmpty serves the empty handler until ctx ends.
-func serveEmpty(ctx context.Context, addr string) error {
+// serveEmpty answers as the first POST on a sequence does, without any work: it is the
+// ceiling of every server that uses net/http.
+func serveEmpty(addr string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
 	}
-	s := newHTTPServer(http.HandlerFunc(emptyHandler))
-	defer context.AfterFunc(ctx, func() { s.Close() })()
 	fmt.Fprintln(os.Stderr, "listening", l.Addr())
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return newHTTPServer(http.HandlerFunc(emptyHandler)).Serve(l)
 }
 
-// cpu is how much CPU time a process has used, in itself and in the kernel for it.
-func (p *process) cpu() (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid()))
-	if err != nil {
-		return 0, err
-	}
-	return parseCPU(stat)
-}
-
-// parseCPU adds the fields 14 and 15 of /proc/PID/stat, in ticks of 10 ms. The
-// second field is the program's name and may hold anything.
-func parseCPU(stat []byte) (time.Duration, error) {
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // from the third on
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/PID/stat is too short: %q", stat)
-	}
-	user, err := strconv.Atoi(string(fields[11]))
-	if err != nil {
-		return 0, fmt.Errorf("/proc/PID/stat: %w", err)
-	}
-	system, err := strconv.Atoi(string(fields[12]))
-	if err != nil {
-		return 0, fmt.Errorf("/proc/PID/stat: %w", err)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond, nil
-}
-
-// memory is the resident memory of a process, in bytes.
-func (p *process) memory() (float64, error) {
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.pid()))
-	if err != nil {
-		return 0, err
-	}
-	var size, resident int
-	if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {
-		return 0, fmt.Errorf("/proc/PID/statm: %w", err)
-	}
-	return float64(resident) * float64(os.Getpagesize()), nil
+func emptyHandler(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	io.WriteString(w, "1\n") // an error means that the client is gone
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// letIn measures how long it takes until one unlock has let in so many readers of a lock
+// on disk.
+func letIn(readers int) *row {
+	c := &crowd{work: work{"http": overHTTP("POST /db/door/lock/one?id=<client>&shared=true&dur=60&wait=60")}, conns: readers, n: readers}
+	return &row{name: "lock, all that wait are let in by one unlock", conns: readers, work: c.work, stateful: true, figures: []figure{{"ms", true}},
+		measure: func(ctx context.Context, _ *bench, t *target) (_ []float64, err error) {
+			if err := t.call(ctx, "POST /db/door/lock/one?id=writer&dur=60"); err != nil {
+				return nil, err
+			}
+			defer func() { err = errors.Join(err, t.call(ctx, "DELETE /db/door/lock/one?force=true")) }()
+			answered, err := t.allWait(ctx, c, "/db/door/lock/one")
+			if err != nil {
+				return nil, err
+			}
+			unlocked := time.Now()
+			err = errors.Join(t.call(ctx, "DELETE /db/door/lock/one?id=writer"), answered())
+			return []float64{micros(time.Since(unlocked)) / 1000}, err
+		}}
+}
+
+// idleMemory measures what a connection takes that has been used once, of a
+// server that has done nothing else.
+func idleMemory(conns int) *row {
+	return &row{name: "memory of an idle connection", conns: conns, work: one, figures: []figure{{"bytes", true}},
+		measure: alone(func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
+			if _, _, err := load(ctx, t, 0, &crowd{work: one, conns: 1, n: 1, id: anyOf(1)}); err != nil {
+				return nil, err
+			}
+			var g *generator
+			grown, err := t.growth(func() (err error) {
+				if g, err = newGenerator(t.addr, t.speak, &crowd{work: one, conns: conns, n: conns, id: anyOf(1)}); err == nil {
+					_, err = g.run(ctx, 0)
+				}
+				return err
+			})
+			if g != nil {
+				g.close()
+			}
+			return []float64{grown / float64(conns)}, err
+		})}
+}
+
+// waitingMemory measures what a client takes that waits for a mutex, of a server that has
+// done nothing else.
+func waitingMemory(waiters int) *row {
+	c := &crowd{work: work{"http": overHTTP("POST /db/door/mlock/one?id=<client>&shared=true&dur=60&wait=60")}, conns: waiters, n: waiters}
+	return &row{name: "memory of a client that waits for a mutex", conns: waiters, work: c.work, stateful: true, figures: []figure{{"bytes", true}},
+		measure: alone(func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
+			if err := t.call(ctx, "POST /db/door/mlock/one?id=writer&dur=60"); err != nil {
+				return nil, err
+			}
+			var answered func() error
+			grown, err := t.growth(func() (err error) {
+				answered, err = t.allWait(ctx, c, "/db/door/mlock/one")
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			return []float64{grown / float64(waiters)}, errors.Join(t.call(ctx, "POST /db/door/munlock/one?id=writer"), answered())
+		})}
+}
+
+// growth returns how much more memory a server takes after fn.
+func (t *target) growth(fn func() error) (float64, error) {
+	began, err := t.memory()
+	if err != nil {
+		return 0, err
+	}
+	if err := fn(); err != nil {
+		return 0, err
+	}
+	ended, err := t.memory()
+	return ended - began, err
+}
+
+// call makes one call over HTTP.
+func (t *target) call(ctx context.Context, call string) error {
+	_, _, err := load(ctx, t, 0, &crowd{work: work{t.speak: overHTTP(call)}, conns: 1, n: 1})
+	return err
+}
+
+// allWait sends a crowd's requests and returns once GET of the path says that all of them
+// wait. What it returns waits for their answers.
+func (t *target) allWait(ctx context.Context, c *crowd, path string) (answered func() error, err error) {
+	g, err := newGenerator(t.addr, t.speak, c)
+	if err != nil {
+		return nil, err
+	}
+	waiting, end := context.WithCancelCause(ctx)
+	done := make(chan error, 1)
+	go func() {
+		defer g.close()
+		_, err := g.run(ctx, 0)
+		end(cmp.Or(err, errors.New("not all of them wait")))
+		done <- err
+	}()
+	return func() error { return <-done }, t.awaitWaiters(waiting, path, c.n)
+}
+
+// waitersIn finds how many wait in what GET of a lock answers.
+var waitersIn = regexp.MustCompile(`"waiters":(\d+)`)
+
+func (t *target) awaitWaiters(ctx context.Context, path string, n int) error {
+	for ctx.Err() == nil {
+		res, err := http.Get("http://" + t.addr + path)
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(res.Body)
+		if err = errors.Join(err, res.Body.Close()); err != nil {
+			return err
+		}
+		found := waitersIn.FindSubmatch(body)
+		if found == nil {
+			return fmt.Errorf("GET %s does not say how many wait: %d %s", path, res.StatusCode, body)
+		}
+		if waiters, err := strconv.Atoi(string(found[1])); err != nil || waiters >= n {
+			return err
+		}
+	}
+	return context.Cause(ctx)
+}
