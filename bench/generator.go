@@ -40,6 +40,7 @@ type crowd struct {
 	idle []*wire // connections without a request under way
 	sent int
 	took []time.Duration // from when a request was due to its answer
+	at   []time.Duration // when that came
 }
 
 // wire is a connection.
@@ -73,7 +74,7 @@ func newGenerator(addr, speak string, crowds ...*crowd) (_ *generator, err error
 	for _, c := range crowds {
 		c.protocol = c.work[speak]
 		c.depth = max(c.depth/c.calls, 1)
-		c.idle, c.sent, c.took = nil, 0, nil
+		c.idle, c.sent, c.took, c.at = nil, 0, nil, nil
 		for i := range c.conns {
 			w := &wire{crowd: c, fd: -1, index: len(g.wires), conn: i}
 			g.wires, c.idle = append(g.wires, w), append(c.idle, w)
@@ -218,7 +219,7 @@ func (g *generator) serve(w *wire, events uint32) error {
 	}
 	now := g.now()
 	for range before - w.pending {
-		w.took = append(w.took, now-w.due)
+		w.took, w.at = append(w.took, now-w.due), append(w.at, now)
 	}
 	if w.pending > 0 {
 		return nil

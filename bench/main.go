@@ -29,7 +29,7 @@ type options struct {
 	limit          time.Duration // how long all rounds may take; 0: as long as they take
 	seconds        time.Duration // of one measurement
 	only, without  regexp.Regexp
-	ids            int
+	ids, keys      int
 }
 
 func main() {
@@ -45,6 +45,7 @@ func main() {
 	flag.TextVar(&o.only, "only", regexp.MustCompile(""), "measure only the rows whose name matches this `regexp`")
 	flag.TextVar(&o.without, "without", regexp.MustCompile("^$"), "leave out the servers whose name matches this `regexp`")
 	flag.IntVar(&o.ids, "ids", 100_000, "how many ids a row with many ids has")
+	flag.IntVar(&o.keys, "keys", 100_000, "how many keys the row on keys creates")
 	serve := flag.String("serve-empty", "", "only serve an empty handler on this `address`")
 	flag.Parse()
 	o.seconds = time.Duration(*seconds * float64(time.Second))
@@ -55,8 +56,8 @@ func main() {
 	switch {
 	case flag.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
-	case o.rounds < 1 || o.seconds <= 0 || o.ids < 1 || o.ids >= 100_000_000:
-		err = errors.New("-rounds, -seconds and -ids take positive numbers, -ids one of at most 8 digits")
+	case o.rounds < 1 || o.seconds <= 0 || min(o.ids, o.keys) < 1 || max(o.ids, o.keys) >= 100_000_000:
+		err = errors.New("-rounds, -seconds, -ids and -keys take positive numbers, -ids and -keys of at most 8 digits")
 	case *serve != "":
 		err = serveEmpty(*serve)
 	default:

@@ -88,6 +88,9 @@ func serveInProcess(tb testing.TB) (addr string) {
 	}
 	s := newHTTPServer(handlers.New(handlers.Options{
 		DB: d,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, "clouddragon_watchers %d\n", d.Stats().Watch.Watchers)
+		}),
 		Observe: func(api handlers.API, method string, code int, took time.Duration) {
 			m.Request(int(api), method, code, took)
 		},

@@ -18,7 +18,7 @@ type row struct {
 	found    map[string][][]float64 // the figures of each round, by the target's name
 }
 
-// measureFunc measures a row once.
+// measureFunc measures a row once. A figure is NaN if the server has nothing of the kind.
 type measureFunc func(ctx context.Context, b *bench, t *target) (figures []float64, err error)
 
 // figure is what a row tells.
@@ -108,7 +108,7 @@ func rows(o options) []*row {
 	}
 	return append(all,
 		loaded("kv get 64 B beside 16 connections that set", crowd{work: get, conns: 64, id: ids}, crowd{work: set, conns: 16, id: ids}),
-		letIn(10_000), idleMemory(8000), waitingMemory(8000))
+		letIn(10_000), told(1), told(10_000), idleMemory(8000), waitingMemory(8000), keys(o.keys))
 }
 
 // anyOf returns random ids.

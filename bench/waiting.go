@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -29,6 +30,43 @@ func letIn(readers int) *row {
 			unlocked := time.Now()
 			err = errors.Join(t.call(ctx, "DELETE /db/door/lock/one?id=writer"), answered())
 			return []float64{micros(time.Since(unlocked)) / 1000}, err
+		}}
+}
+
+// told measures how long it takes from the sending of a change until a client that
+// watches is told, in µs and in round trips of the change itself, while others watch
+// things that do not change.
+func told(others int) *row {
+	name := "sequence, a change is told to its watcher, beside others that watch"
+	figures := []figure{{"median µs", true}, {"median in round trips of the write", true}}
+	return &row{name: name, conns: others, work: work{"http": {}}, stateful: true, figures: figures,
+		measure: func(ctx context.Context, b *bench, t *target) ([]float64, error) {
+			const rate = 200
+			n := max(int(2*rate*b.seconds.Seconds()), 1)
+			path := fmt.Sprintf("/db/told-%x/sequence/", rand.Uint64()) // nothing is there yet
+			calls := func(call string, c crowd) *crowd {
+				c.work, c.id = work{t.speak: overHTTP(call)}, inTurn
+				return &c
+			}
+			answered, err := t.allWait(ctx, calls("GET "+path+"<any-id>?not=none&wait=300", crowd{conns: others, n: others}), "/metrics")
+			if err != nil {
+				return nil, err
+			}
+			if err := t.call(ctx, "POST "+path+"told"); err != nil { // now it is 1, as the watcher expects first
+				return nil, err
+			}
+			changes := calls("POST "+path+"told", crowd{conns: 1, n: n, rate: rate})
+			watcher := calls("GET "+path+"told?not=<serial>&wait=60", crowd{conns: 1, n: n})
+			if _, _, err := load(ctx, t, 0, changes, watcher); err != nil {
+				return nil, err
+			}
+			var late []time.Duration
+			for i, at := range watcher.at {
+				late = append(late, at-(changes.at[i]-changes.took[i]))
+			}
+			news, trip := percentile(late, 50), percentile(changes.took, 50)
+			_, _, err = load(ctx, t, 0, calls("POST "+path+"<any-id>", crowd{conns: 64, n: others}))
+			return []float64{micros(news), float64(news) / float64(trip)}, errors.Join(err, answered())
 		}}
 }
 
@@ -112,8 +150,8 @@ func (t *target) allWait(ctx context.Context, c *crowd, path string) (answered f
 	return func() error { return <-done }, t.awaitWaiters(waiting, path, c.n)
 }
 
-// waitersIn finds how many wait in what GET of a lock answers.
-var waitersIn = regexp.MustCompile(`"waiters":(\d+)`)
+// waitersIn finds how many wait in what GET of a lock answers, and in the metrics.
+var waitersIn = regexp.MustCompile(`(?m)(?:"waiters":|^clouddragon_watchers )(\d+)`)
 
 func (t *target) awaitWaiters(ctx context.Context, path string, n int) error {
 	for ctx.Err() == nil {
