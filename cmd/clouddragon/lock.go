@@ -133,6 +133,9 @@ func lock(args []string, stdout, stderr io.Writer) int {
 	if flags.NArg() < 2 {
 		return lockMisused(stderr, errors.New("want a NAME and a COMMAND"))
 	}
+	if flags.Arg(0) == "" || l.Account == "" {
+		return lockMisused(stderr, errors.New("NAME and -account must not be empty"))
+	}
 	if l.Limit > 0 && l.Shared {
 		return lockMisused(stderr, errors.New("-limit and -shared exclude each other"))
 	}

@@ -56,6 +56,8 @@ func TestLockExitCodes(t *testing.T) {
 		{64, "dur must be a duration", []string{"-dur", "2h", "N", "true"}},
 		{64, "want a NAME and a COMMAND", []string{"N"}},
 		{64, "want a NAME and a COMMAND", nil},
+		{64, "must not be empty", []string{"", "true"}},
+		{64, "must not be empty", []string{"-account", "", "N", "true"}},
 		{64, "exclude each other", []string{"-limit", "2", "-shared", "N", "true"}},
 		{64, "is not an address", []string{"-server", "ftp://localhost", "N", "true"}},
 		{64, "-token-file", []string{"-token-file", "/no/such/file", "N", "true"}},
