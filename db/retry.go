@@ -28,9 +28,9 @@ func retryID(key string) string {
 	return commit.Hidden + string(sum[:16])
 }
 
-// ErrOtherRequest is returned when a retry key stood for another request. Nothing
+// ErrOtherRequest is returned when a retry key was used for another request. Nothing
 // changed.
-var ErrOtherRequest = errors.New("the key stood for another request")
+var ErrOtherRequest = errors.New("the key was used for another request")
 
 // Retry is an operation that is done at most once for each key of an account. A
 // refusal is not kept: the next call with the key tries anew.

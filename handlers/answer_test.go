@@ -43,6 +43,7 @@ func TestJSONOnRequest(t *testing.T) {
 		{400, "POST", "/db/1/sequence/a?n=x", `{"error":"n must be a whole number from 1 to 1000000, not \"x\"","status":400}`},
 		{409, "POST", "/db/1/counter/a?min=5", `{"error":"counter \"a\" is at -5: adding 1 gives -4, under min=5","status":409}`},
 		{405, "PUT", "/db/1/counter/a", `{"error":"method \"PUT\" is not allowed on counter: use GET, HEAD, POST, DELETE","status":405}`},
+		{405, "POST", "/db/1/counter", `{"error":"method \"POST\" is not allowed on counter without an id: use GET, HEAD","status":405}`},
 	} {
 		a := r.do(call.method, call.target, accept)
 		var got, want any

@@ -107,7 +107,7 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 	maps.Copy(h, before)
 	c.status, c.ctype, c.body = 0, nil, nil
 	if errors.Is(err, db.ErrOtherRequest) {
-		return &refusal{http.StatusUnprocessableEntity, "the " + idempotencyKey + " " + quote(c.retryKey) + " stood for another request: nothing was done"}
+		return &refusal{http.StatusUnprocessableEntity, "the " + idempotencyKey + " " + quote(c.retryKey) + " was used for another request: nothing was done"}
 	}
 	return err
 }

@@ -83,7 +83,7 @@ func TestAKeyStandsForOneRequest(t *testing.T) {
 		{"DELETE", "/db/1/kv/a", ""},
 		{"POST", "/db/1/batch", "POST counter/a"},
 	} {
-		r.checkRefusal(send(other.method, other.target, other.body), 422, `"k" stood for another request`, other.method+" "+other.target)
+		r.checkRefusal(send(other.method, other.target, other.body), 422, `"k" was used for another request`, other.method+" "+other.target)
 	}
 	if a := send("PUT", "/db/1/kv/a?ttl=60", "body"); a.status != 200 || a.header.Get(replayed) != "true" {
 		t.Errorf("the request itself: %v", a)

@@ -290,7 +290,11 @@ func (s *server) route(c *call) (*endpoint, error) {
 		return nil, c.noRoute()
 	case e == nil:
 		c.w.Header()["Allow"] = []string{allowed(c.api)}
-		return nil, &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed on %s: use %s", quote(c.r.Method), c.api, allowed(c.api))}
+		what := c.api.String()
+		if c.api == List {
+			what = c.of.String() + " without an id"
+		}
+		return nil, &refusal{http.StatusMethodNotAllowed, fmt.Sprintf("method %s is not allowed on %s: use %s", quote(c.r.Method), what, allowed(c.api))}
 	case c.fault != nil:
 		return nil, c.fault
 	}

@@ -200,7 +200,7 @@ var kvSeries = []series[KV]{
 		func(k KV) float64 { return float64(k.Retries.Kept) }),
 	counter("retries_replayed_total", "Writes that were answered with what was kept of an earlier call.",
 		func(k KV) float64 { return float64(k.Retries.Replayed) }),
-	counter("retries_mismatched_total", "Writes refused since their Idempotency-Key stood for another request.",
+	counter("retries_mismatched_total", "Writes refused because their Idempotency-Key was used for another request.",
 		func(k KV) float64 { return float64(k.Retries.Mismatched) }),
 }
 
