@@ -3,6 +3,7 @@ package kvlog
 import (
 	"bytes"
 	"errors"
+	"iter"
 	"math"
 	"testing"
 
@@ -73,16 +74,11 @@ func TestGoldenIndexSnapshotHead(t *testing.T) {
 // Any bit that is damaged is seen, by the head or by the whole.
 func TestNoDamagedValueIsTakenForAnother(t *testing.T) {
 	c, good := newCodec(testID), goldenValue()
-	for bit := range len(good) * 8 {
-		p := bytes.Clone(good)
-		p[bit/8] ^= 1 << (bit % 8)
-		if _, err := c.decodeValue(p); !errors.Is(err, errValue) {
-			t.Errorf("bit %d of byte %d: %v", bit%8, bit/8, err)
-		}
-	}
-	for n := range good {
-		if _, err := c.decodeValue(good[:n]); !errors.Is(err, errValue) {
-			t.Errorf("cut to %d bytes: %v", n, err)
+	for _, bad := range []iter.Seq2[string, []byte]{golden.Flips(good), golden.Cuts(good)} {
+		for how, p := range bad {
+			if _, err := c.decodeValue(p); !errors.Is(err, errValue) {
+				t.Errorf("%s: %v", how, err)
+			}
 		}
 	}
 	if _, err := c.decodeValue(append(bytes.Clone(good), 0)); !errors.Is(err, errValue) {

@@ -3,12 +3,12 @@ package slots
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"hash/crc32"
 	"strings"
 	"testing"
 
 	"clouddragon/internal/format"
+	"clouddragon/internal/test/golden"
 )
 
 var (
@@ -36,18 +36,10 @@ func TestSlotImageIsAlwaysTheseBytes(t *testing.T) {
 		t.Errorf("the Ref is %#x", uint64(r))
 	}
 	used := image(r, Key{Kind: 3, Acc: "shop", ID: "order/7"}, "payload!")
-	wantUsed := "0591c7bb" + // checksum
-		"03" + "04" + "07" + "08" + // kind, lengths
-		hex.EncodeToString([]byte("payload!"+"shop"+"order/7")) +
-		strings.Repeat("00", 128-8-8-4-7)
-	if got := hex.EncodeToString(used); got != wantUsed {
-		t.Errorf("a used slot is\n%s, wanted\n%s", got, wantUsed)
-	}
+	golden.Want(t, "a used slot", used, `0591c7bb 03 04 07 08
+		7061796c6f616421 73686f70 6f726465722f37`+golden.Zeros(128-8-8-4-7))
 	free := freeImage(r)
-	wantFree := "1cb99749" + strings.Repeat("00", 124)
-	if got := hex.EncodeToString(free); got != wantFree {
-		t.Errorf("a free slot is\n%s, wanted\n%s", got, wantFree)
-	}
+	golden.Want(t, "a free slot", free, `1cb99749`+golden.Zeros(124))
 	for _, image := range [][]byte{used, free} {
 		told := binary.LittleEndian.AppendUint64(testID[:], uint64(r))
 		told = append(told, image[4:]...)

@@ -3,7 +3,6 @@ package slots
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"hash/crc32"
 	"path"
@@ -12,6 +11,7 @@ import (
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/format"
+	"clouddragon/internal/test/golden"
 	"clouddragon/internal/test/memdisk"
 )
 
@@ -57,16 +57,9 @@ func TestTableHeaderIsAlwaysTheseBytes(t *testing.T) {
 	if len(b) != headerSize+testExtent || int64(len(b)) != InitialSize(testExtent) {
 		t.Errorf("the file has %d bytes, wanted a header page and an extent", len(b))
 	}
-	got := hex.EncodeToString(b[:32]) + "…" + hex.EncodeToString(b[4092:headerSize])
-	want := "4344736c6f74730a" + // magic
-		"02000000" + // version
-		"00010000" + // slot size
-		"a0a1a2a3a4a5a6a7a8a9aaabacadaeaf" + // ID
-		"…" +
-		"49cd15d8" // checksum
-	if got != want || !isZero(b[32:4092]) {
-		t.Errorf("the header is\n%s, wanted\n%s, and zeros between", got, want)
-	}
+	golden.Want(t, "the header", b[:headerSize], `
+		4344736c6f74730a 02000000 00010000
+		a0a1a2a3a4a5a6a7a8a9aaabacadaeaf`+golden.Zeros(4092-32)+`49cd15d8`)
 	if got, want := binary.LittleEndian.Uint32(b[4092:]), crc32.Checksum(b[:4092], format.Castagnoli); got != want {
 		t.Errorf("the checksum is %08x, that of the rest is %08x", got, want)
 	}

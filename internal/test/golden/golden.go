@@ -1,9 +1,12 @@
-// Package golden compares bytes of a file format with those that a test names.
+// Package golden compares bytes of a file format with those that a test names, and damages
+// them.
 package golden
 
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
+	"iter"
 	"strings"
 	"testing"
 )
@@ -22,5 +25,37 @@ func Want(t *testing.T, what string, got []byte, want string) {
 	t.Helper()
 	if w := Unhex(want); !bytes.Equal(got, w) {
 		t.Errorf("%s is\n%s\nwant\n%s", what, hex.Dump(got), hex.Dump(w))
+	}
+}
+
+// ID is that of the data directory that the bytes belong to.
+var ID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+
+// Zeros is so many zero bytes, as they are written in a test.
+func Zeros(n int) string { return strings.Repeat("00", n) }
+
+// Flips yields the bytes with each of their bits flipped, and says which. What is yielded
+// is a copy, good until the next.
+func Flips(good []byte) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		b := bytes.Clone(good)
+		for i := range 8 * len(b) {
+			b[i/8] ^= 1 << (i % 8)
+			if !yield(fmt.Sprintf("bit %d of byte %d flipped", i%8, i/8), b) {
+				return
+			}
+			b[i/8] = good[i/8]
+		}
+	}
+}
+
+// Cuts yields every beginning of the bytes that is shorter, and says how long it is.
+func Cuts(good []byte) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		for n := range good {
+			if !yield(fmt.Sprintf("cut to %d bytes", n), bytes.Clone(good[:n])) {
+				return
+			}
+		}
 	}
 }
