@@ -39,8 +39,8 @@ type crowd struct {
 
 	idle []*wire // connections without a request under way
 	sent int
-	took []time.Duration // from when a request was due to its answer
-	at   []time.Duration // when that came
+	took []float64 // µs from when a request was due to its answer
+	at   []float64 // µs from the start to that
 }
 
 // wire is a connection.
@@ -219,7 +219,7 @@ func (g *generator) serve(w *wire, events uint32) error {
 	}
 	now := g.now()
 	for range before - w.pending {
-		w.took, w.at = append(w.took, now-w.due), append(w.at, now)
+		w.took, w.at = append(w.took, micros(now-w.due)), append(w.at, micros(now))
 	}
 	if w.pending > 0 {
 		return nil

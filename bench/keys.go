@@ -38,7 +38,7 @@ func keys(n int) *row {
 			if _, _, err := load(ctx, t, 4*b.seconds, pages, &crowd{work: set, conns: r.conns, id: anyOf(n)}); err != nil {
 				return nil, err
 			}
-			p50, p99 = micros(percentile(pages.took, 50))/1000, micros(percentile(pages.took, 99))/1000
+			p50, p99 = median(pages.took)/1000, percentile(pages.took, 99)/1000
 		}
 		stopped, err := restart(ctx, t, syscall.SIGTERM)
 		if err != nil {

@@ -83,10 +83,6 @@ func run(ctx context.Context, o options) (err error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files}); err != nil {
 		return fmt.Errorf("%d open files: %w: run it as root, or raise the limit (ulimit -Hn)", files, err)
 	}
-	all, err := o.targets()
-	if err != nil {
-		return err
-	}
 	rows := slices.DeleteFunc(rows(o), func(r *row) bool { return !o.only.MatchString(r.name) })
 	if len(rows) == 0 {
 		return fmt.Errorf("-only %s: no row has such a name", &o.only)
@@ -105,7 +101,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		err = errors.Join(err, os.RemoveAll(b.dir))
 	}()
-	for _, t := range all {
+	for _, t := range o.targets() {
 		if t, err = b.start(ctx, t); err != nil {
 			return err
 		}

@@ -95,16 +95,18 @@ func ratio(a, b []float64, less bool) string {
 	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", median(xs), slices.Min(xs), slices.Max(xs))
 }
 
-func median(xs []float64) float64 {
+func median(xs []float64) float64 { return percentile(xs, 50) }
+
+// percentile returns what q percent of the figures do not exceed, NaN for none. Between two
+// figures it takes its share of both.
+func percentile(xs []float64, q float64) float64 {
 	if len(xs) == 0 {
 		return math.NaN()
 	}
 	s := slices.Sorted(slices.Values(xs))
-	mid := len(s) / 2
-	if len(s)%2 == 0 {
-		return (s[mid-1] + s[mid]) / 2
-	}
-	return s[mid]
+	whole, part := math.Modf(q / 100 * float64(len(s)-1))
+	i := int(whole)
+	return s[i] + part*(s[min(i+1, len(s)-1)]-s[i])
 }
 
 // number rounds to three digits.
@@ -126,17 +128,6 @@ func thousands(n int) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return digits
-}
-
-// percentile returns the smallest time that q percent of the times do not
-// exceed, 0 for none. It sorts them.
-func percentile(times []time.Duration, q float64) time.Duration {
-	if len(times) == 0 {
-		return 0
-	}
-	slices.Sort(times)
-	rank := int(math.Ceil(q*float64(len(times))/100 - 1e-9)) // 99.9 is not exact
-	return times[max(rank, 1)-1]
 }
 
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

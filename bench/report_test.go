@@ -4,7 +4,6 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestRatiosAreTakenWithinARound(t *testing.T) {
@@ -50,17 +49,23 @@ func TestNumbersAreRounded(t *testing.T) {
 	}
 }
 
-func TestPercentileIsATimeThatWasMeasured(t *testing.T) {
-	var times []time.Duration
-	for i := 1000; i > 0; i-- {
-		times = append(times, time.Duration(i))
-	}
-	for q, want := range map[float64]time.Duration{50: 500, 99: 990, 99.9: 999, 100: 1000} {
-		if got := percentile(times, q); got != want {
-			t.Errorf("%v %%: got %v, want %v", q, got, want)
+func TestPercentileIsBetweenItsNeighbours(t *testing.T) {
+	for _, c := range []struct {
+		xs   []float64
+		q    float64
+		want float64
+	}{
+		{[]float64{7}, 99, 7},
+		{[]float64{3, 1, 2}, 50, 2},
+		{[]float64{4, 1, 2, 3}, 50, 2.5},
+		{[]float64{100, 0}, 99, 99},
+		{[]float64{1, 2}, 100, 2},
+	} {
+		if got := percentile(c.xs, c.q); got != c.want {
+			t.Errorf("%v %% of %v: got %v, want %v", c.q, c.xs, got, c.want)
 		}
 	}
-	if got := percentile(nil, 50); got != 0 {
+	if got := median(nil); !math.IsNaN(got) {
 		t.Errorf("of nothing: %v", got)
 	}
 }

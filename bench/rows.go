@@ -144,7 +144,7 @@ func loaded(name string, c crowd, others ...crowd) *row {
 			calls += float64(len(c.took) * c.calls)
 		}
 		if c.rate > 0 {
-			return []float64{micros(percentile(c.took, 50)), micros(percentile(c.took, 99)), micros(cpu) / calls}, nil
+			return []float64{median(c.took), percentile(c.took, 99), micros(cpu) / calls}, nil
 		}
 		return []float64{float64(len(c.took)*c.calls) / took.Seconds(), micros(cpu) / calls}, nil
 	}

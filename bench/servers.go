@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -32,31 +33,25 @@ const (
 )
 
 // targets lists what there is to measure: the peers where they are installed.
-func (o options) targets() ([]*target, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	var all []*target
-	for _, t := range []*target{
+func (o options) targets() []*target {
+	all := []*target{
 		{name: ours, speak: "http", program: o.server, args: configured},
 		{name: before, speak: "http", program: o.before, args: configured},
-		{name: empty, speak: "http", program: self, args: func(_, addr string) []string { return []string{"-serve-empty", addr} }},
+		{name: empty, speak: "http", program: "/proc/self/exe", args: func(_, addr string) []string { return []string{"-serve-empty", addr} }},
 		{name: redis, speak: "resp", program: "redis-server", args: redisArgs},
 		{name: etcd, speak: "etcd", program: "etcd", args: etcdArgs},
-	} {
-		_, err := exec.LookPath(t.program)
-		switch {
-		case t.program == "" || o.without.MatchString(t.name):
-		case err == nil:
-			all = append(all, t)
-		case t.name == redis || t.name == etcd:
-			fmt.Fprintf(os.Stderr, "%s is not installed and will not be compared\n", t.program)
-		default:
-			return nil, err
-		}
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(t *target) bool {
+		if t.program == "" || o.without.MatchString(t.name) {
+			return true
+		}
+		_, err := exec.LookPath(t.program)
+		missing := errors.Is(err, exec.ErrNotFound) // in PATH; without a binary of ours there is nothing to measure
+		if missing {
+			fmt.Fprintf(os.Stderr, "%s is not installed and will not be compared\n", t.program)
+		}
+		return missing
+	})
 }
 
 // configured are our server's arguments.

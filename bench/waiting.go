@@ -60,13 +60,12 @@ func told(others int) *row {
 			if _, _, err := load(ctx, t, 0, changes, watcher); err != nil {
 				return nil, err
 			}
-			var late []time.Duration
+			var late []float64
 			for i, at := range watcher.at {
 				late = append(late, at-(changes.at[i]-changes.took[i]))
 			}
-			news, trip := percentile(late, 50), percentile(changes.took, 50)
 			_, _, err = load(ctx, t, 0, calls("POST "+path+"<any-id>", crowd{conns: 64, n: others}))
-			return []float64{micros(news), float64(news) / float64(trip)}, errors.Join(err, answered())
+			return []float64{median(late), median(late) / median(changes.took)}, errors.Join(err, answered())
 		}}
 }
 
