@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"path"
+
+	"clouddragon/internal/format"
 )
 
 // The manifest names the runs that make up the index:
@@ -54,7 +56,7 @@ func readManifest(o *Options) (m manifest, err error) {
 		return m, fmt.Errorf("%w: %s: %w", ErrDamaged, manifestName, err)
 	}
 	n := len(b) - 4
-	if n < manifestHead || string(b[:8]) != manifestMagic || le.Uint32(b[n:]) != crc32.Checksum(b[:n], castagnoli) ||
+	if n < manifestHead || string(b[:8]) != manifestMagic || le.Uint32(b[n:]) != crc32.Checksum(b[:n], format.Castagnoli) ||
 		le.Uint32(b[8:]) != manifestVersion || int(le.Uint32(b[36:]))*manifestRun != n-manifestHead {
 		return m, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, manifestName)
 	}
@@ -80,7 +82,7 @@ func (m *manifest) write(o *Options) error {
 		b = le.AppendUint64(b, r.number)
 		b = le.AppendUint64(b, uint64(r.size))
 	}
-	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	b = le.AppendUint32(b, crc32.Checksum(b, format.Castagnoli))
 	name := path.Join(o.Dir, manifestName)
 	tmp := name + ".tmp"
 	if err := o.FS.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

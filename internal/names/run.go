@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
 )
 
 // A run is a file of sorted keys, never changed once it is written: blocks, then
@@ -51,10 +52,7 @@ const (
 // maxKey is the longest key, in bytes: what fits an account, an id and two more.
 const maxKey = 64 + 255 + 2
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	le         = binary.LittleEndian
-)
+var le = binary.LittleEndian
 
 func runName(n uint64) string { return fmt.Sprintf(runFormat, n) }
 
@@ -109,7 +107,7 @@ func (r *run) load() error {
 	switch {
 	case string(b[:8]) != runMagic || le.Uint32(b[8:]) != runVersion:
 		return errors.New("it is no run of this version")
-	case crc32.Checksum(b[:64], castagnoli) != le.Uint32(b[64:]):
+	case crc32.Checksum(b[:64], format.Castagnoli) != le.Uint32(b[64:]):
 		return errors.New("its footer fails its checksum")
 	case string(b[12:28]) != string(r.o.ID[:]) || le.Uint64(b[28:]) != r.number:
 		return errors.New("it belongs elsewhere")
@@ -123,7 +121,7 @@ func (r *run) load() error {
 			return err
 		}
 	}
-	if crc32.Checksum(all, castagnoli) != le.Uint32(b[60:]) {
+	if crc32.Checksum(all, format.Castagnoli) != le.Uint32(b[60:]) {
 		return errors.New("its index fails its checksum")
 	}
 	return r.blocks(all, index)
@@ -244,7 +242,7 @@ func sumBlock(id [16]byte, run uint64, off int64, body []byte) uint32 {
 	copy(b[:], id[:])
 	le.PutUint64(b[16:], run)
 	le.PutUint64(b[24:], uint64(off))
-	return crc32.Update(crc32.Checksum(b[:], castagnoli), castagnoli, body)
+	return crc32.Update(crc32.Checksum(b[:], format.Castagnoli), format.Castagnoli, body)
 }
 
 func (c *cursor) entry() (entry, bool) {
@@ -367,8 +365,8 @@ func (w *runWriter) finish() (*run, error) {
 	b = le.AppendUint64(b, w.keys)
 	b = le.AppendUint64(b, uint64(w.off))
 	b = le.AppendUint64(b, uint64(len(w.index)))
-	b = le.AppendUint32(b, crc32.Checksum(b[:len(w.index)], castagnoli))
-	b = le.AppendUint32(b, crc32.Checksum(b[len(w.index):], castagnoli))
+	b = le.AppendUint32(b, crc32.Checksum(b[:len(w.index)], format.Castagnoli))
+	b = le.AppendUint32(b, crc32.Checksum(b[len(w.index):], format.Castagnoli))
 	if _, err := w.file.WriteAt(b, w.off); err != nil {
 		return nil, err
 	}
