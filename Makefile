@@ -61,7 +61,7 @@ soak: ## write, delete, expire and compact values for SOAK (10m), with restarts,
 keys: ## memory and start with KEYS (10000000) values
 	go test -timeout 1h -run '^$$' -bench ManyKeys -benchtime 1x ./db -args -keys $(KEYS)
 
-bench: build ## load it beside an empty handler, Redis and etcd; BENCH='-before OLD' compares two binaries
+bench: build ## load it beside an empty handler, Redis and etcd; BENCH='-before OLD' compares two binaries, '-only ^keys -keys N' tries many keys
 	@for t in redis-server etcd; do \
 		command -v $$t >/dev/null && continue; \
 		apt-get update && apt-get install -y --no-install-recommends redis-server etcd-server && break; \
