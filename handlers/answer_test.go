@@ -310,6 +310,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	})
 	seen := 0
 	h := New(Options{
+		DB:      new(db.DB),
 		Tokens:  NewTokens(Token{Token: "one"}, Token{Token: "a token of more than thirty-two bytes", Accounts: []string{"2", "shop"}}),
 		Observe: func(API, string, int, time.Duration) { seen++ },
 	})
