@@ -53,10 +53,10 @@ func Create(o Options) error {
 // everything else may be called by any.
 type Tables struct {
 	Codec
-	index  *hashindex.Index
-	tables [len(Classes)]*table
-	gaps   []Ref       // found by Load, for Rewrite: slots below the high-water mark that were never applied
-	read   func(int64) // Options.Read
+	index  *hashindex.Index     // locks itself
+	tables [len(Classes)]*table // set by Open; mu guards what they hold
+	gaps   []Ref                // found by Load, for Rewrite: slots below the high-water mark that were never applied
+	read   func(int64)          // Options.Read
 
 	syncing sync.Mutex // held while the tables are synced: one at a time
 
