@@ -15,23 +15,23 @@ import (
 
 // LoopOptions say how plain requests are answered in front of net/http.
 type LoopOptions struct {
-	// Plain answers them; nil: net/http serves everything.
+	// Plain answers the requests. If it is nil, net/http serves everything.
 	Plain Plain
-	// Loops is how many loops there are; 0: by the cores.
+	// Loops is the number of event loops; 0: one for every two cores.
 	Loops int
 	// HeaderTime and IdleTime are the ReadHeaderTimeout and the IdleTimeout of the
 	// http.Server.
 	HeaderTime, IdleTime time.Duration
-	// ReadTime is how long a client may take to read some of an answer; 0: 30 s.
+	// ReadTime is how long a client may go without reading any of its answer; 0: 30 s.
 	ReadTime time.Duration
 }
 
-// loopsFor is the number of loops for so many cores. On two cores, which the load shares,
-// one loop was measured to be best. docs/performance.md says why it is the same share of more.
+// loopsFor returns the default number of loops for a number of cores. On two cores that
+// also run the load, one loop is fastest. docs/performance.md explains the ratio for more.
 func loopsFor(cores int) int { return max(1, cores/2) }
 
-// StartLoops begins to answer plain requests. Everything else still comes from
-// Accept. It does nothing where there is TLS. It must be called before Accept.
+// StartLoops starts the event loops, which answer plain requests. All other connections
+// still come from Accept. With TLS it does nothing. Call it before Accept.
 func (l *Listener) StartLoops(o LoopOptions) error {
 	if o.Plain == nil || l.o.TLS != nil {
 		return nil
@@ -48,7 +48,7 @@ func (l *Listener) StartLoops(o LoopOptions) error {
 	for range n {
 		fd, err := l.duplicate()
 		if err != nil {
-			return fmt.Errorf("an event loop cannot have the listening socket: %w", err)
+			return fmt.Errorf("give an event loop the listening socket: %w", err)
 		}
 		p, err := newLoop(l, fd, ctx)
 		if err != nil {
@@ -79,7 +79,7 @@ func (l *Listener) duplicate() (fd int, err error) {
 			return
 		}
 		if l.Addr().Network() != "unix" {
-			// What is accepted has these too, as net sets them.
+			// Accepted connections inherit these options. Package net sets the same.
 			inner = errors.Join(
 				unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
 				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
@@ -90,7 +90,7 @@ func (l *Listener) duplicate() (fd int, err error) {
 	return fd, errors.Join(err, inner)
 }
 
-// watchListener begins to accept connections, or ends it for a while.
+// watchListener starts or pauses accepting connections.
 func (p *loop) watchListener(on bool) error {
 	if p.listener < 0 || p.accepts == on {
 		return nil
@@ -103,10 +103,10 @@ func (p *loop) watchListener(on bool) error {
 	return p.watch(op, p.listener, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, acceptEvent)
 }
 
-// maxAccepted is how many connections are accepted before others are served.
+// maxAccepted is how many connections are accepted in a row before the loop serves others.
 const maxAccepted = 64
 
-// accept takes new connections, as many as there may be.
+// accept accepts new connections, up to the limit.
 func (p *loop) accept() {
 	for range maxAccepted {
 		if p.listener < 0 {
@@ -115,7 +115,7 @@ func (p *loop) accept() {
 		select {
 		case p.l.open <- struct{}{}:
 		default:
-			// The next one waits in the kernel's queue until one is closed.
+			// At the limit, new connections wait in the kernel's queue until one is closed.
 			if p.full.CompareAndSwap(false, true) {
 				continue // one may have been closed just before
 			}
@@ -139,15 +139,15 @@ func (p *loop) accept() {
 			return
 		case err == unix.EINTR || err == unix.ECONNABORTED:
 		default:
-			// Mostly there is no descriptor left: the next sweep tries again.
-			p.log.Warn("a connection cannot be accepted", "err", err)
+			// Usually the process is out of descriptors. The next sweep tries again.
+			p.log.Warn("cannot accept a connection", "err", err)
 			p.pauseAccept()
 			return
 		}
 	}
 }
 
-// pauseAccept accepts nothing until resumeAccept, which a sweep calls.
+// pauseAccept stops accepting until a sweep calls resumeAccept.
 func (p *loop) pauseAccept() {
 	if err := p.watchListener(false); err != nil {
 		p.log.Error("front: the listener", "err", err)
@@ -161,8 +161,9 @@ func (p *loop) resumeAccept() {
 	}
 }
 
-// leastBusy is the loop that a new connection should have: the kernel tells mostly one
-// and the same loop of new connections. A loop with hardly more than another keeps them.
+// leastBusy returns the loop that should serve a new connection. The kernel reports most
+// new connections to the same loop, so they are spread by hand. A loop that has only a
+// few more than the others keeps the connection.
 func (p *loop) leastBusy() *loop {
 	least := p
 	for _, q := range p.l.loops {
@@ -176,24 +177,24 @@ func (p *loop) leastBusy() *loop {
 	return least
 }
 
-// give makes fd a connection of the loop, which another has accepted.
+// give hands the loop a connection that another loop has accepted.
 func (p *loop) give(fd int) {
 	p.count.Add(1)
 	p.tell(func() { p.given = append(p.given, fd) })
 }
 
-// takeGiven takes what another loop has given.
+// takeGiven adds a connection that another loop has accepted.
 func (p *loop) takeGiven(fd int) {
-	p.count.Add(-1) // add counts it
+	p.count.Add(-1) // add counts it again
 	if err := p.add(fd); err != nil {
 		p.l.release()
-		p.log.Warn("a connection cannot be served", "err", err)
+		p.log.Warn("cannot serve a connection", "err", err)
 		return
 	}
 	p.wakeUp(p.conns[fd]) // the loop may be about to end
 }
 
-// add makes fd a connection of the loop.
+// add adds the connection fd to the loop.
 func (p *loop) add(fd int) error {
 	p.serial++
 	if err := p.watch(unix.EPOLL_CTL_ADD, fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, int32(fd)); err != nil {
@@ -207,7 +208,7 @@ func (p *loop) add(fd int) error {
 	return nil
 }
 
-// closeListener ends accepting.
+// closeListener stops accepting for good.
 func (p *loop) closeListener() {
 	if p.listener < 0 {
 		return
@@ -228,7 +229,7 @@ func (p *loop) remove(s *client) {
 	s.in, s.out = nil, nil
 }
 
-// close closes a connection, and lets the listener accept another.
+// close closes a connection and frees its place in the limit.
 func (p *loop) close(s *client) {
 	if s.dead {
 		return
@@ -240,8 +241,9 @@ func (p *loop) close(s *client) {
 	p.l.release()
 }
 
-// hangUp ends a connection after its last answer. A client that may still be sending
-// would lose that by a reset, so what it sends is read for a while.
+// hangUp ends a connection after its last answer. If the client is still sending, closing
+// at once would reset the connection and lose the answer. So hangUp closes it for writing
+// only, and what the client sends is read and discarded for a while.
 func (p *loop) hangUp(s *client) {
 	if s.eof || unix.Shutdown(s.fd, unix.SHUT_WR) != nil {
 		p.close(s)
@@ -251,7 +253,7 @@ func (p *loop) hangUp(s *client) {
 	p.wakeUp(s)
 }
 
-// discard reads what comes after the last answer.
+// discard reads and drops what comes after the last answer.
 func (p *loop) discard(s *client) {
 	for s.readable && !s.dead {
 		p.read(s)
@@ -262,7 +264,7 @@ func (p *loop) discard(s *client) {
 	}
 }
 
-// release gives the place of a connection that is closed to another.
+// release frees the place of a closed connection in the limit.
 func (l *Listener) release() {
 	<-l.open
 	for _, p := range l.loops {
@@ -270,7 +272,7 @@ func (l *Listener) release() {
 	}
 }
 
-// roomAgain makes a loop that waits for a place accept again.
+// roomAgain makes a loop accept again if it paused because of the limit.
 func (p *loop) roomAgain() {
 	if p.full.Load() && p.full.CompareAndSwap(true, false) {
 		p.tell(func() { p.resume = true })

@@ -7,62 +7,62 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// client is a connection in a loop, which alone uses it and its descriptor.
+// client is a connection that a loop serves. Only the loop's owner uses it.
 type client struct {
 	fd     int
 	serial uint32
 
 	runnable bool // in loop.runnable
 	readable bool // there may be something to read
-	ending   bool // the client has ended its side, or is gone: its end is still to be read
-	eof      bool // it is read
-	dead     bool // closed, or another's
+	ending   bool // the client has closed its side; the EOF has not been read yet
+	eof      bool // the EOF has been read
+	dead     bool // closed or handed over
 	leave    leave
-	over     bool // the last answer of the loop is given
+	over     bool // the loop writes no more answers
 
-	in       []byte    // received, and not used yet
-	borrowed bool      // in is in the loop's memory
+	in       []byte    // received and not consumed yet
+	borrowed bool      // in is part of the loop's scratch buffer
 	out      []byte    // answers that are not yet written
-	late     time.Time // when the client must have read some of out
-	since    time.Time // when it was accepted, or began to wait for a request or the rest of one
+	late     time.Time // deadline for the client to read some of out
+	since    time.Time // when it was accepted, or started to wait for a request or the rest of one
 	posted   bool      // the last request was a POST
 	served   bool      // a request was answered
 
-	first, last *Exchange // in the order of the requests
-	count       int       // of them
-	bytes       int       // that they take
-	pending     int       // how many of them are Pending
-	starting    bool      // the last one is with Start
-	kept        *Exchange // whose request is still in in
+	first, last *Exchange // a list, in the order of the requests
+	count       int       // length of the list
+	bytes       int       // memory of the exchanges in the list
+	pending     int       // how many exchanges are Pending
+	starting    bool      // Start runs for the last exchange
+	kept        *Exchange // its request is still in the buffer in; nil: none
 	later       bool      // the next request has to wait until nothing is pending
 }
 
-// leave is what happens to a connection once all its exchanges are answered.
+// leave says what happens to a connection once all its exchanges are answered.
 type leave uint8
 
 const (
 	stay     leave = iota
-	handOver       // net/http goes on
-	closing        // after a last answer, or the client's end
-	linger         // it is closed for writing, and what comes is thrown away
+	handOver       // net/http takes over
+	closing        // the last answer is written, or the client has closed its side
+	linger         // closed for writing; input is discarded
 )
 
-// How many requests of a connection are started at a time, and of how many bytes.
+// Limits on the requests of one connection that are started at a time.
 const (
 	maxStarted      = 64
 	maxStartedBytes = 32 << 10
 )
 
-// leastRequest is how many bytes net/http waits for, behind an answer, before it
-// takes them for the next request.
+// leastRequest is how many bytes net/http waits for after an answer before it
+// parses them as the next request.
 const leastRequest = 4
 
-// asks reports whether something has come that begins a request.
+// asks reports whether the buffer holds the beginning of a request.
 func (s *client) asks() bool {
 	return len(s.in) >= leastRequest || len(s.in) > 0 && !s.served && s.count == 0
 }
 
-// event notes what epoll tells of the socket.
+// event notes what epoll reports about the socket.
 func (s *client) event(events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		s.readable = true
@@ -72,8 +72,8 @@ func (s *client) event(events uint32) {
 	}
 }
 
-// process does what there is to do for s. It returns false if the loop has another
-// owner.
+// process does all work that is ready for s. It returns false if the loop has another
+// owner now.
 func (p *loop) process(s *client) bool {
 	for !s.dead {
 		p.collect(s)
@@ -93,7 +93,8 @@ func (p *loop) process(s *client) bool {
 	return true
 }
 
-// collect turns exchanges that are answered into bytes, as far as all before them are.
+// collect encodes the answers that are next in order. It stops at the first exchange
+// that is not answered yet.
 func (p *loop) collect(s *client) {
 	for s.first != nil && s.first.ready {
 		x := s.first
@@ -132,7 +133,7 @@ func (p *loop) collect(s *client) {
 	}
 }
 
-// flush writes what there is to write, as far as the client reads.
+// flush writes as much of the answers as the socket takes.
 func (p *loop) flush(s *client) {
 	if len(s.out) == 0 {
 		return
@@ -166,7 +167,7 @@ func (p *loop) flush(s *client) {
 	}
 }
 
-// startMore starts the requests that have come.
+// startMore starts the requests that have arrived.
 func (p *loop) startMore(s *client) bool {
 	if s.leave == linger {
 		p.discard(s)
@@ -197,7 +198,7 @@ func (p *loop) startMore(s *client) bool {
 			if s.eof {
 				s.leave = closing
 				if s.asks() {
-					s.leave = handOver // to be told that it ends too early
+					s.leave = handOver // net/http answers that the request is incomplete
 				}
 			}
 			return true
@@ -213,11 +214,10 @@ func (p *loop) startMore(s *client) bool {
 	return true
 }
 
-// said reports whether the answer to the last request that was started says that the
-// connection ends.
+// said reports whether the answer to the last started request closes the connection.
 func (s *client) said() bool { return s.last != nil && s.last.ready && s.last.closes() }
 
-// exchange begins an exchange for the request m.
+// exchange adds an exchange for the request m.
 func (p *loop) exchange(s *client, m *message) *Exchange {
 	var x *Exchange
 	if n := len(p.spare); n > 0 {
@@ -238,7 +238,7 @@ func (p *loop) exchange(s *client, m *message) *Exchange {
 	return x
 }
 
-// free keeps the memory of an exchange for another.
+// free keeps an exchange for reuse.
 func (p *loop) free(x *Exchange) {
 	x.conn, x.next = nil, nil
 	if len(p.spare) < maxSpare && cap(x.body) <= 4<<10 {
@@ -246,7 +246,7 @@ func (p *loop) free(x *Exchange) {
 	}
 }
 
-// started goes on with an exchange that Start has returned for.
+// started acts on the verdict of Start.
 func (p *loop) started(x *Exchange) {
 	s := x.conn
 	s.starting = false
@@ -275,7 +275,7 @@ func (p *loop) started(x *Exchange) {
 	s.use(x)
 }
 
-// takeBack removes the last exchange, of which nothing was done.
+// takeBack removes the last exchange, which Start left alone.
 func (p *loop) takeBack(s *client, x *Exchange) {
 	var before *Exchange
 	for y := s.first; y != x; y = y.next {
@@ -291,7 +291,7 @@ func (p *loop) takeBack(s *client, x *Exchange) {
 	p.free(x)
 }
 
-// use takes the request of x from what was received.
+// use removes the request of x from the input buffer.
 func (s *client) use(x *Exchange) {
 	if s.dead {
 		return
@@ -302,7 +302,7 @@ func (s *client) use(x *Exchange) {
 	}
 }
 
-// settle ends what is over, and keeps no memory of the loop's.
+// settle closes or hands over s if it is due, and copies input out of the loop's buffer.
 func (p *loop) settle(s *client) {
 	if s.count == 0 && len(s.out) == 0 {
 		switch s.leave {
@@ -325,7 +325,7 @@ func (p *loop) settle(s *client) {
 	}
 }
 
-// read reads what there is.
+// read reads once from the socket.
 func (p *loop) read(s *client) {
 	if len(s.in) == 0 {
 		s.in, s.borrowed = p.scratch[:0], true
@@ -352,7 +352,7 @@ func (p *loop) read(s *client) {
 				s.since = p.now
 			}
 			s.in = s.in[:len(s.in)+n]
-			// What comes after a read that leaves room is told of.
+			// After a read that leaves room, epoll reports new input.
 			s.readable = n == len(room) || s.ending
 		}
 		if len(s.in) == 0 {

@@ -13,37 +13,38 @@ import (
 	"time"
 )
 
-// writeTime is how long a write may wait for its client to read, at most; half of
-// it at least.
+// writeTime is the longest that a write may wait for its client to read. The deadline
+// is renewed only when half of it is over, so a write may get half of it.
 const writeTime = time.Minute
 
-// Conn is a connection that tells the socket of a deadline only where a read
-// may have to wait for it and the socket has none or a later one: an earlier
-// one is put right when it is met. A write always has a deadline.
+// Conn is a connection that saves system calls for deadlines. It sets the socket's read
+// deadline only before a read that may wait, and only if the socket has none or a later
+// one. If the socket's deadline is earlier than it should be and passes, the read sets the
+// right one and tries again. A write always has a deadline.
 type Conn struct {
 	net.Conn
-	socket  syscall.Conn // below TLS; nil: not known
-	plain   bool         // save nothing
+	socket  syscall.Conn // below TLS; nil: unknown
+	plain   bool         // pass every call on to the socket
 	log     *slog.Logger
 	closed  sync.Once
-	release func() // lets the listener accept another; nil: nothing to do
-	early   []byte // what a loop has read; of the reader
+	release func() // frees the place in the limit; nil: there is none
+	early   []byte // input that a loop has read; owned by the reader
 
-	mu             sync.Mutex    // not held while the socket is asked
-	deadline       time.Time     // when reads are over; zero: never
-	socketDeadline time.Time     // what the socket has for it
-	socketExpired  bool          // the socket's is over
-	reading        bool          // the socket is asked
-	skipWatch      bool          // the next read of a single byte is not worth it
-	written        time.Time     // what the socket has for writes; zero: unknown
-	timed          bool          // it was asked for
-	busy           bool          // a request is with its handler, or its answer on its way
-	age            time.Duration // for how long the first request was on its way in a loop
-	head           []byte        // what came since the last one, up to maxHead bytes
+	mu             sync.Mutex    // guards what follows; not held during a read of the socket
+	deadline       time.Time     // of reads; zero: none
+	socketDeadline time.Time     // the read deadline that the socket has
+	socketExpired  bool          // the socket's read deadline has passed
+	reading        bool          // a read of the socket is under way
+	skipWatch      bool          // the next read of a single byte returns at once
+	written        time.Time     // the write deadline that the socket has; zero: unknown
+	timed          bool          // the write deadline was set by SetWriteDeadline
+	busy           bool          // a handler has a request, or its answer is being written
+	age            time.Duration // how long a loop has had the first request
+	head           []byte        // the first maxHead bytes since the last request
 }
 
-// Read lets whoever is ready run first: what is to be read has often come by
-// then, and the poller need not wait for it.
+// Read yields to other goroutines first. Often the data has arrived by then, and the
+// poller need not wait for it.
 func (c *Conn) Read(p []byte) (n int, err error) {
 	if len(p) > 1 {
 		runtime.Gosched()
@@ -51,7 +52,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.skipWatch && len(p) == 1 {
-		// So net/http's watch reads. It ends; any other reader would try again.
+		// A read of one byte is net/http's watch for a hang-up. No data and no error end it.
 		c.skipWatch = false
 		return 0, nil
 	}
@@ -81,7 +82,7 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	}
 }
 
-// arm sees to it that the socket's deadline is not after the one of reads.
+// arm makes sure that the socket's read deadline is not later than c.deadline.
 func (c *Conn) arm() error {
 	if !c.plain && !c.socketExpired && (c.deadline.IsZero() || !c.socketDeadline.IsZero() && !c.deadline.Before(c.socketDeadline)) {
 		return nil
@@ -90,20 +91,21 @@ func (c *Conn) arm() error {
 	return c.Conn.SetReadDeadline(c.deadline)
 }
 
-// SetReadDeadline sets when reads are over, also one that waits.
+// SetReadDeadline sets the deadline of reads, also of one under way.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.deadline = c.aged(t)
-	c.skipWatch = false // that read is over: net/http sets a deadline before each of its watches
+	c.skipWatch = false // net/http sets a deadline before each watch, so the skipped one is over
 	if c.reading {
 		return c.arm()
 	}
 	return nil
 }
 
-// Write writes as net.Conn says, but for what net/http answers by itself. Without a deadline that was asked for it has
-// one of its own, which is told again only once half of it is over.
+// Write writes an answer of a handler as it is. What net/http writes by itself is replaced
+// by refuse. If nobody has set a write deadline, Write sets one of writeTime, and renews it
+// only when half of it is over.
 func (c *Conn) Write(p []byte) (int, error) {
 	if err := c.armWrite(); err != nil {
 		return 0, err
@@ -125,8 +127,8 @@ func (c *Conn) armWrite() error {
 	return c.Conn.SetWriteDeadline(c.written)
 }
 
-// SetWriteDeadline sets when writes are over, also one that waits. Zero leaves
-// that to Write.
+// SetWriteDeadline sets the deadline of writes, also of one under way. With a zero time
+// Write sets it.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,12 +139,12 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// SetDeadline sets both.
+// SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// CloseWrite tells the client that nothing more comes, while it may still send.
+// CloseWrite closes the connection for writing only.
 func (c *Conn) CloseWrite() error {
 	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return w.CloseWrite()
@@ -150,7 +152,7 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close closes the connection and lets the listener accept another.
+// Close closes the connection and frees its place in the limit.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
 	c.closed.Do(func() {
@@ -161,9 +163,8 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// SkipWatch ends the watch for a hang-up that net/http is about to start, or has
-// started just now. It is for a call that ends soon, whether its client is there
-// or not.
+// SkipWatch ends the watch for a hang-up that net/http starts for each request. Use it
+// for calls that end soon whether the client is there or not.
 func (c *Conn) SkipWatch() {
 	if c.plain {
 		return
@@ -173,7 +174,7 @@ func (c *Conn) SkipWatch() {
 	c.mu.Unlock()
 }
 
-// begin and end are around what happens between a request and its answer.
+// begin and end enclose the time from a request to its answer.
 func (c *Conn) begin() {
 	c.mu.Lock()
 	c.busy, c.age, c.head = true, 0, c.head[:0]
@@ -186,15 +187,15 @@ func (c *Conn) end() {
 	c.mu.Unlock()
 }
 
-// isAnswering says whether what is written is the answer of a handler.
+// isAnswering reports whether a handler's answer is being written.
 func (c *Conn) isAnswering() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.busy
 }
 
-// handshakeFailed returns what net/http is told of an error of a read. A failed
-// TLS handshake is the end: nobody could read an answer.
+// handshakeFailed returns the error to report to net/http for a failed read. After a
+// failed TLS handshake it is io.EOF, because the client could not read an answer.
 func (c *Conn) handshakeFailed(err error) error {
 	t, ok := c.Conn.(*tls.Conn)
 	if !ok || t.ConnectionState().HandshakeComplete {

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EndLoops closes the loops' connections as soon as their requests are answered, and
-// those that have none at once, and returns once the loops have ended, at the latest
-// after limit. The listener is closed before. Then Accept says net.ErrClosed.
+// EndLoops closes each connection of the loops once its requests are answered, and returns
+// when all loops have ended or limit has passed. Close the listener before. Afterwards
+// Accept returns net.ErrClosed.
 func (l *Listener) EndLoops(limit time.Duration) {
 	for _, p := range l.loops {
 		p.tell(func() { p.stopping = true })
@@ -49,7 +49,7 @@ func (p *loop) over() bool {
 // end lets go of the loop's descriptors.
 func (p *loop) end() {
 	p.closeListener()
-	// Whoever posts something from here on wakes nobody: the owner is not asleep.
+	// From here on the owner is not asleep, so a post does not use the eventfd.
 	for _, fd := range [...]int{p.epoll, p.wakeup} {
 		if err := unix.Close(fd); err != nil {
 			p.log.Error("closing a descriptor of a loop", "err", err)

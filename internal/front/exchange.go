@@ -9,58 +9,56 @@ import (
 	"strings"
 )
 
-// Plain answers plain requests. A loop calls Start and Finish, one call at a time
-// for each loop, and Submit, which may take as long as the disk does.
+// Plain answers plain requests. Each loop makes one call at a time. Submit may take as
+// long as the disk does.
 type Plain interface {
-	// Start begins to answer x. It may take long: then the loop goes on without it.
+	// Start begins to answer x. If it takes long, the loop goes on without it.
 	Start(x *Exchange) Verdict
-	// Submit does what the exchanges ask for, in their order: those whose Start said
-	// Pending. Each has its Done called once that is done, by any goroutine. With lead
-	// it may be done on the caller's goroutine.
+	// Submit carries out the exchanges whose Start returned Pending, in their order. When
+	// one is done, any goroutine calls its Done. With lead, Submit may do the work on the
+	// caller's goroutine.
 	Submit(xs []*Exchange, lead bool)
-	// Finish answers an exchange that was Pending, once it is done: Answered, Odd
-	// or Aborted.
+	// Finish answers an exchange after Done. It returns Answered, Odd or Aborted.
 	Finish(x *Exchange) Verdict
 }
 
-// Verdict is what a Plain says of an exchange.
+// Verdict is what a Plain decides about an exchange.
 type Verdict uint8
 
 const (
 	// Answered means that the answer is written.
 	Answered Verdict = iota
-	// Pending means that Submit has to do something first.
+	// Pending means that the exchange has to be submitted first.
 	Pending
-	// Later means that nothing was done, since an earlier request of the connection
-	// is still Pending. Start is called again once none is.
+	// Later means that nothing was done because an earlier request of the connection
+	// is still Pending. Start is called again when none is.
 	Later
-	// Odd means that nothing was done, and that net/http has to serve the request. It
-	// is for Finish only where Start has set Keep.
+	// Odd means that nothing was done and that net/http has to serve the request.
+	// Finish may return it only if Start has set Keep.
 	Odd
 	// Aborted means that the connection has to be closed without an answer.
 	Aborted
 )
 
-// Exchange is a plain request and its answer, which it is written to as an
-// http.ResponseWriter. It belongs to whoever was called with it until that returns.
+// Exchange is a plain request and its answer. As an http.ResponseWriter it takes the
+// answer. A method of Plain may use it until it returns.
 type Exchange struct {
-	// Request is the request as net/http would have read it, but for its context and
-	// the address of the client. Its Body is there as a whole, until Start returns.
+	// Request is the request as net/http would have read it, except for its context and
+	// the client's address. The whole Body is in memory, and valid until Start returns.
 	Request *http.Request
 	// Behind says that an earlier request of the connection is Pending.
 	Behind bool
-	// Keep is set by Start to keep what was received of the request, so that Finish
-	// may say Odd. Later requests of the connection are not started before.
+	// Start sets Keep to keep the bytes of the request, so that Finish may return Odd.
+	// Until then no later request of the connection is started.
 	Keep bool
-	// State is whatever the Plain wants to keep. It is kept when the memory of the
-	// exchange is used for another.
+	// State belongs to the Plain. It stays when the exchange is reused for another request.
 	State any
 
 	loop    *loop
 	conn    *client
-	next    *Exchange // of the connection
+	next    *Exchange // in the connection's list
 	verdict Verdict
-	ready   bool // Start has returned, and whatever was submitted is done
+	ready   bool // the answer can be written
 	pending bool
 	size    int // of the request in bytes
 	cost    int // bytes of memory
@@ -73,7 +71,7 @@ type Exchange struct {
 	body   []byte
 }
 
-// Done says that what was submitted is done. The exchange is the loop's again.
+// Done reports that the submitted work is done. The exchange belongs to the loop again.
 func (x *Exchange) Done() { x.loop.post(x) }
 
 // Header returns the headers of the answer.
@@ -106,8 +104,8 @@ func newExchange(ctx context.Context) *Exchange {
 	return x
 }
 
-// reset makes x the exchange of the request m. known are the headers of the request
-// before, which most requests share.
+// reset prepares x for the request m. known holds the headers of the request before;
+// most requests repeat them, so their strings are reused.
 func (x *Exchange) reset(m *message, known *[fields]string) {
 	x.Behind, x.Keep, x.ready, x.pending, x.next = false, false, false, false, nil
 	x.status, x.body, x.size, x.cost = 0, x.body[:0], m.size, m.size
@@ -134,11 +132,10 @@ func (x *Exchange) reset(m *message, known *[fields]string) {
 	}
 }
 
-// bufferSize is up to how many bytes net/http tells the length of a body where the
-// handler does not.
+// bufferSize is the largest body for which net/http adds a Content-Length by itself.
 const bufferSize = 2048
 
-// closes reports whether the connection ends with the answer.
+// closes reports whether the answer closes the connection.
 func (x *Exchange) closes() bool {
 	for _, v := range x.header["Connection"] {
 		if strings.EqualFold(v, "close") {
@@ -206,7 +203,7 @@ func appendField(b []byte, name, value string) []byte {
 	return append(b, '\r', '\n')
 }
 
-// sortStrings sorts a few strings.
+// sortStrings sorts a short slice.
 func sortStrings(s []string) {
 	for i := 1; i < len(s); i++ {
 		for j := i; j > 0 && s[j] < s[j-1]; j-- {

@@ -1,9 +1,9 @@
-// Package front is what stands between the sockets and net/http: it limits the
-// number of connections, saves net/http system calls, notices clients that hang
-// up, and writes the answers to what is not even a request.
+// Package front stands between the sockets and net/http. It limits the number of
+// connections, saves net/http system calls, notices clients that hang up, and answers
+// input that is not a valid request.
 //
-// What it assumes of net/http, which test holds it, and what happens if a later
-// net/http is different:
+// It relies on these details of net/http. Each line names the test that checks the
+// detail, and what happens if a later net/http is different:
 //
 //   - It sets deadlines for each request that no read has to wait for.
 //     TestSocketIsToldOnlyDeadlinesThatMatter. Otherwise: nothing.
@@ -13,17 +13,18 @@
 //   - It sets a read deadline before each such watch.
 //     TestSkippedReadIsForgottenWithTheRequest. Otherwise: a client that hangs up
 //     while it waits is noticed by Conn.Watch alone.
-//   - It answers a request that it cannot read in one Write, while no request is
-//     with the handler, and reports http.StateIdle after each other answer.
-//     TestWhatHTTPRefusesIsOneLine. Otherwise: its own answer is sent.
+//   - It answers a request that it cannot read in one Write, while no handler has a
+//     request, and reports http.StateIdle after every other answer.
+//     TestWhatHTTPRefusesIsOneLine. Otherwise: net/http's own answer is sent.
 //   - It reads up to 4096 bytes more than MaxHeaderBytes. TestLargestHeader.
-//     Otherwise: the limit on headers is another.
+//     Otherwise: the limit on headers changes.
 //
-// With StartLoops, event loops accept the connections and answer plain requests by
-// themselves: see loop. Everything else goes on to net/http through Accept, with what was read.
+// With StartLoops, event loops accept the connections and answer plain requests
+// themselves: see loop. All other connections go to net/http through Accept, with the
+// bytes that the loop has read.
 //
-// Options.Plain turns off what saves system calls: net/http then has each
-// deadline and each watch that it asks for.
+// Options.Plain turns the savings off: net/http then gets every deadline and every watch
+// that it asks for.
 package front
 
 import (
@@ -37,8 +38,8 @@ import (
 	"time"
 )
 
-// MaxHeader is how many bytes a request line and its headers may have. A server
-// has to be set to MaxHeaderBytes, since net/http adds something to that.
+// MaxHeader is the largest size of a request line with its headers, in bytes. Set the
+// http.Server to MaxHeaderBytes, because net/http adds 4096.
 const (
 	MaxHeader      = 64 << 10
 	MaxHeaderBytes = MaxHeader - 4096
@@ -48,26 +49,26 @@ const (
 type Options struct {
 	Max   int          // how many may be open at a time
 	TLS   *tls.Config  // nil: no TLS
-	Plain bool         // leave net/http its deadlines and its watch
-	Log   *slog.Logger // of handshakes that fail; nil: none
+	Plain bool         // pass net/http's deadlines and watches on to the socket
+	Log   *slog.Logger // nil: nothing is logged
 }
 
-// Listener is a listener with at most so many connections open. The next one
-// waits in the kernel's queue until one is closed.
+// Listener is a listener with a limit on open connections. Above it, new connections
+// wait in the kernel's queue until one is closed.
 type Listener struct {
 	net.Listener
 	o        Options
-	open     chan struct{} // has a token for each connection, and room for as many as may be
+	open     chan struct{} // holds a token for each open connection; its capacity is the limit
 	loop     LoopOptions
 	loops    []*loop // none: net/http serves every connection
-	handed   *handed // from the loops to Accept
+	handed   *handed // connections that the loops hand to Accept
 	once     sync.Once
 	closed   chan struct{}
 	closeErr error // of the first Close
 }
 
-// NewListener returns l with connections of this package. Its server needs
-// ConnContext and ConnState, and its handler has to call Begin.
+// NewListener wraps l. Its http.Server needs ConnContext and ConnState, and its handler
+// has to call Begin.
 func NewListener(l net.Listener, o Options) *Listener {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -79,8 +80,8 @@ func NewListener(l net.Listener, o Options) *Listener {
 	return &Listener{Listener: l, o: o, open: make(chan struct{}, o.Max), closed: make(chan struct{})}
 }
 
-// Accept waits for a connection, and first until there may be one more. With loops it
-// waits for one that they hand over.
+// Accept waits until the limit allows one more connection, and then for the connection.
+// With loops it waits for a connection that a loop hands over.
 func (l *Listener) Accept() (net.Conn, error) {
 	if l.loops != nil {
 		return l.handed.take()
@@ -103,8 +104,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Close ends the listening; a second one changes nothing. Connections that are open
-// go on: EndLoops ends those of the loops.
+// Close stops listening. A second call changes nothing. Open connections stay open:
+// EndLoops closes those of the loops.
 func (l *Listener) Close() error {
 	l.once.Do(func() {
 		close(l.closed)
@@ -112,22 +113,22 @@ func (l *Listener) Close() error {
 			p.tell(func() { p.closing = true })
 		}
 		for _, p := range l.loops {
-			<-p.deaf // each has a descriptor of the same socket
+			<-p.deaf // each loop has a descriptor of the same socket
 		}
 		l.closeErr = l.Listener.Close()
 	})
 	return l.closeErr
 }
 
-// Wait returns once no connection is open, but not later than after limit. The
-// listener is closed before.
+// Wait waits until no connection is open, but at most for limit. Close the listener
+// before.
 func (l *Listener) Wait(limit time.Duration) {
 	for end := time.Now().Add(limit); len(l.open) > 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// connKey is where ConnContext keeps the connection.
+// connKey is the context key of the connection.
 type connKey struct{}
 
 // ConnContext is for http.Server.ConnContext, with connections from a Listener.
@@ -145,8 +146,8 @@ func ConnState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// Begin notes that a request is with its handler, and returns its connection; nil
-// if it is none of this package.
+// Begin notes that a handler has the request, and returns its connection. It is nil
+// for a connection that is not from a Listener.
 func Begin(r *http.Request) *Conn {
 	c, _ := r.Context().Value(connKey{}).(*Conn)
 	if c != nil {

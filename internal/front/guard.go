@@ -2,16 +2,16 @@ package front
 
 import "time"
 
-// lateAfter is after how long at most, and half of it at least, the deputy takes a
-// loop over whose owner is in a guarded call.
+// lateAfter is the longest that an owner may be in a guarded call before the deputy takes
+// the loop over. The deputy checks twice in that time, so half of it may be enough.
 const lateAfter = 4 * time.Millisecond
 
-// parkAfter is how often the deputy looks at a loop that does nothing before it
-// waits to be alerted.
+// parkAfter is how many times the deputy finds the loop without guarded calls before it
+// stops checking and waits for an alert.
 const parkAfter = 50
 
-// guard calls f, which may take long. It returns false if the deputy owns the loop
-// by now: then the caller must not touch it.
+// guard calls f, which may take long. It returns false if the deputy has taken over the
+// loop meanwhile. Then the caller must not touch the loop.
 func (p *loop) guard(f func()) bool {
 	turn := p.turn.Add(1)
 	if p.parked.Load() && p.parked.CompareAndSwap(true, false) {
@@ -21,8 +21,7 @@ func (p *loop) guard(f func()) bool {
 	return p.turn.CompareAndSwap(turn, turn+1)
 }
 
-// deputy takes the loop over from an owner that is held up. The new owner has a
-// deputy of its own.
+// deputy takes the loop over from an owner that is held up, and starts the next deputy.
 func (p *loop) deputy() {
 	tick := time.NewTicker(lateAfter / 2)
 	defer tick.Stop()
@@ -60,7 +59,7 @@ func (p *loop) deputy() {
 func (p *loop) park(turn uint64) bool {
 	p.parked.Store(true)
 	if p.turn.Load() != turn && p.parked.CompareAndSwap(true, false) {
-		return true // one has begun meanwhile
+		return true // a call has begun meanwhile
 	}
 	select {
 	case <-p.alert:
@@ -70,8 +69,8 @@ func (p *loop) park(turn uint64) bool {
 	}
 }
 
-// takeOver makes the caller the owner of the loop. What the goroutine before may
-// still look at is left to it.
+// takeOver makes the caller the owner of the loop. The former owner may still use the
+// scratch buffer, so the loop gets a new one.
 func (p *loop) takeOver() {
 	p.scratch = make([]byte, readSize)
 	if p.submitting {
@@ -82,18 +81,18 @@ func (p *loop) takeOver() {
 	p.run()
 }
 
-// pace tells whether the owner of a loop should commit, from how long that took
-// lately. Where the disk is slow, the writer commits, and the loop goes on.
+// pace decides whether the owner of a loop commits by itself, from how long recent commits
+// took. On a slow disk it leaves commits to the writer, so that the loop goes on.
 type pace struct {
 	average time.Duration
 	skipped int
 }
 
-// slowCommit is from which average on the writer commits.
+// slowCommit is the average from which commits are left to the writer.
 const slowCommit = 2 * time.Millisecond
 
-// probeEvery is how often the owner of a loop commits where the disk was slow, to
-// learn whether it still is.
+// probeEvery is how many commits go by on a slow disk until the owner makes one again, to
+// learn whether the disk is still slow.
 const probeEvery = 16
 
 func (p *pace) mayLead() bool {
@@ -107,5 +106,5 @@ func (p *pace) mayLead() bool {
 // led notes how long a commit took.
 func (p *pace) led(took time.Duration) { p.average += (took - p.average) / 8 }
 
-// late notes a commit that was not waited for.
+// late notes a commit that the deputy did not wait for.
 func (p *pace) late(took time.Duration) { p.average = max(p.average, took) }

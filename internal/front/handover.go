@@ -16,9 +16,9 @@ import (
 type handed struct {
 	mu    sync.Mutex // guards what follows
 	conns []net.Conn
-	loops int // that have not ended
+	loops int // loops that have not ended
 
-	some chan struct{} // has a token if there may be one, and is closed once there is none any more
+	some chan struct{} // holds a token if there may be a connection; closed when all loops have ended
 }
 
 func newHanded(loops int) *handed { return &handed{loops: loops, some: make(chan struct{}, 1)} }
@@ -63,18 +63,18 @@ func (h *handed) loopEnded() {
 	}
 }
 
-// handOver gives a connection to net/http, with what was received and not used. Its
-// place in the limit on connections goes with it.
+// handOver gives a connection to net/http, with its unused input and its place in the
+// limit.
 func (p *loop) handOver(s *client) {
 	c, err := p.netConn(s)
 	if err != nil {
-		p.log.Warn("a connection cannot be served", "err", err)
+		p.log.Warn("cannot serve a connection", "err", err)
 		p.close(s)
 		return
 	}
 	in := s.in
 	if s.posted {
-		// net/http forgives line breaks behind the body of a POST.
+		// net/http skips line breaks after the body of a POST.
 		for i := 0; i < leastRequest && len(in) > 0 && (in[0] == '\r' || in[0] == '\n'); i++ {
 			in = in[1:]
 		}
@@ -90,10 +90,9 @@ func (p *loop) handOver(s *client) {
 	})
 }
 
-// netConn makes a connection of package net of a socket, and takes its descriptor
-// out of the loop.
+// netConn makes a net.Conn of a socket and removes its descriptor from the loop.
 func (p *loop) netConn(s *client) (net.Conn, error) {
-	// os.NewFile owns the descriptor, and net.FileConn makes one of its own.
+	// os.NewFile takes the descriptor over, and net.FileConn duplicates it.
 	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("dup: %w", err)
@@ -106,17 +105,17 @@ func (p *loop) netConn(s *client) (net.Conn, error) {
 	if err := f.Close(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	// As long as another descriptor refers to the socket, epoll does not forget it.
+	// epoll keeps watching a socket until its last descriptor is closed, so remove it.
 	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, s.fd, nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("epoll_ctl: %w", err), c.Close())
 	}
 	if err := unix.Close(s.fd); err != nil {
-		p.log.Error("closing a descriptor that has another", "err", err)
+		p.log.Error("closing a duplicated descriptor", "err", err)
 	}
 	return c, nil
 }
 
-// readEarly returns what the loop has read.
+// readEarly reads from the input that the loop has read.
 func (c *Conn) readEarly(p []byte) int {
 	n := copy(p, c.early)
 	if c.early = c.early[n:]; len(c.early) == 0 {
@@ -126,7 +125,7 @@ func (c *Conn) readEarly(p []byte) int {
 	return n
 }
 
-// aged makes up for the time that the first request has been on its way in the loop.
+// aged moves a deadline forward by the time that the loop has had the first request.
 func (c *Conn) aged(t time.Time) time.Time {
 	if t.IsZero() || c.age == 0 {
 		return t

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// How much is read of what a client still sends after it was refused, for how
-// long, and on how many connections at a time.
+// Limits on reading what a client still sends after it was refused: bytes, time, and
+// connections at a time.
 const (
 	lingerBytes = 64 << 20
 	LingerTime  = 5 * time.Second
@@ -18,20 +18,20 @@ const (
 // lingering has a token for each connection that lingers.
 var lingering = make(chan struct{}, lingerMost)
 
-// Linger is called after the last answer on a connection whose client may still
-// be sending. It ends the server's side and reads on for a while: closed with
-// something unread, a connection is reset, and the client, or a proxy, loses the
-// answer. It must not be called while another reads.
+// Linger ends a connection whose client may still be sending. It closes the server's side
+// and reads on for a while. Closing a connection with unread input resets it, and then the
+// client or a proxy may lose the answer. Call it after the last answer, and not while
+// another goroutine reads.
 func (c *Conn) Linger() {
-	// A client that cannot be told any more is gone, which is no fault.
+	// An error says that the client is gone already.
 	if err := c.CloseWrite(); err != nil {
 		return
 	}
 	select {
 	case lingering <- struct{}{}:
 	default:
-		// A flood of them: better a reset than one more that is read from.
-		_ = c.SetReadDeadline(time.Now()) // an error says that it is closed already
+		// Too many connections linger: reset this one.
+		_ = c.SetReadDeadline(time.Now()) // it fails only if the connection is closed already
 		return
 	}
 	defer func() { <-lingering }()
@@ -44,5 +44,5 @@ func (c *Conn) Linger() {
 	}
 }
 
-// onlyReader hides all but Read.
+// onlyReader hides all methods but Read.
 type onlyReader struct{ io.Reader }

@@ -20,61 +20,61 @@ import (
 //	read, parse and start requests
 //	submit what was started, which commits it, and begin again
 //
-// What may take long, Start and Submit, is guarded: if it takes too long, the deputy
-// becomes the owner of the loop and goes on. The goroutine that was held up posts
-// what has come of it, and ends.
+// Start and Submit may take long, so they are guarded. If one takes too long, the deputy
+// becomes the owner of the loop and goes on. The goroutine that was held up posts the
+// result and ends.
 type loop struct {
 	l       *Listener
 	plain   Plain
 	log     *slog.Logger
 	context context.Context // of all requests
 	epoll   int
-	wakeup  int // an eventfd
+	wakeup  int // an eventfd that wakes the owner up
 
-	// turn is odd while the owner is in a guarded call, and grows with each of them.
-	// Whoever makes it even is the owner.
+	// turn is odd while the owner is in a guarded call. It grows with each call, and the
+	// goroutine that makes it even is the owner.
 	turn   atomic.Uint64
 	parked atomic.Bool   // the deputy waits on alert
-	full   atomic.Bool   // there was no room for another connection
-	count  atomic.Int32  // of the connections, with those that were given; other loops look at it
+	full   atomic.Bool   // the limit on connections was reached
+	count  atomic.Int32  // connections, with those in given; other loops read it
 	alert  chan struct{} // has room for a token
 
 	mu       sync.Mutex  // guards what follows
-	posted   []*Exchange // are the loop's again
-	asleep   bool        // the owner waits for events, and has to be woken up
-	closing  bool        // no more connections are accepted
-	stopping bool        // connections without a request are closed
-	killed   bool        // all connections are closed
-	resume   bool        // there is room for another connection
-	given    []int       // descriptors that another loop has accepted for this one
+	posted   []*Exchange // exchanges that belong to the loop again
+	asleep   bool        // the owner waits for events and has to be woken up
+	closing  bool        // stop accepting connections
+	stopping bool        // close connections that have no request
+	killed   bool        // close all connections
+	resume   bool        // a connection may be accepted again
+	given    []int       // connections that another loop has accepted for this one
 
-	// Of the owner.
+	// Used by the owner only.
 	events     []unix.EpollEvent
-	scratch    []byte    // for what is read
+	scratch    []byte    // the buffer to read into
 	conns      []*client // by descriptor
-	serial     uint32    // of the newest of them
-	runnable   []*client // have something to do
+	serial     uint32    // number of the newest connection
+	runnable   []*client // connections with work to do
 	taken      []*Exchange
 	batch      []*Exchange // to be submitted
 	submitting bool        // the guarded call is Submit
 	spare      []*Exchange
-	known      [fields]string // the headers of the last request
+	known      [fields]string // headers of the last request
 	names      []string
-	out        []byte // for answers
+	out        []byte // the buffer for answers
 	now        time.Time
-	date       []byte // for the header, of dateAt
+	date       []byte // the Date header at the second dateAt
 	dateAt     int64
 	swept      time.Time
 	pace       pace
-	stopSeen   bool          // a sweep has seen stopping
-	accepts    bool          // the listener's descriptor is watched
-	listener   int           // a descriptor; -1: closed
+	stopSeen   bool          // a sweep has noticed stopping
+	accepts    bool          // epoll watches the listener
+	listener   int           // descriptor of the listener; -1: closed
 	deaf       chan struct{} // closed once the listener is closed
 	ended      chan struct{}
 }
 
 const (
-	// readSize is what a connection may leave behind in memory when it is handed over.
+	// readSize is how much input a connection can have in the scratch buffer.
 	readSize    = 16 << 10
 	outSize     = 64 << 10
 	maxSpare    = 256
@@ -95,7 +95,7 @@ func newLoop(l *Listener, listener int, ctx context.Context) (*loop, error) {
 	if p.wakeup, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), unix.Close(p.epoll))
 	}
-	// Edge-triggered, so the counter need not be read.
+	// Edge-triggered, so the counter is never read.
 	err = p.watch(unix.EPOLL_CTL_ADD, p.wakeup, unix.EPOLLIN|unix.EPOLLET, wakeupEvent)
 	if err == nil {
 		err = p.watchListener(true)
@@ -111,7 +111,7 @@ func (p *loop) start() {
 	go p.deputy()
 }
 
-// watch tells epoll of a descriptor, as an event's first half, and its serial.
+// watch has epoll watch a descriptor. Its events carry id and the serial.
 func (p *loop) watch(op, fd int, events uint32, id int32) error {
 	e := unix.EpollEvent{Events: events, Fd: id, Pad: int32(p.serial)}
 	if err := unix.EpollCtl(p.epoll, op, fd, &e); err != nil {
@@ -134,7 +134,7 @@ func (p *loop) run() {
 	}
 }
 
-// step does what there is to do. It returns false if the loop has another owner.
+// step does all work that is ready. It returns false if the loop has another owner now.
 func (p *loop) step() bool {
 	p.take()
 	for len(p.runnable) > 0 {
@@ -149,14 +149,14 @@ func (p *loop) step() bool {
 	return p.submit()
 }
 
-// take answers what was posted.
+// take handles the exchanges that were posted.
 func (p *loop) take() {
 	p.mu.Lock()
 	p.taken, p.posted = p.posted, p.taken[:0]
 	p.mu.Unlock()
 	for i, x := range p.taken {
 		p.taken[i] = nil
-		s := x.conn // which a started exchange may lose
+		s := x.conn // started may clear it
 		if x.pending {
 			x.verdict, x.pending, x.ready = p.plain.Finish(x), false, true
 			s.pending--
@@ -167,7 +167,7 @@ func (p *loop) take() {
 	}
 }
 
-// wakeUp notes that there is something to do for s.
+// wakeUp notes that s has work to do.
 func (p *loop) wakeUp(s *client) {
 	if !s.runnable {
 		s.runnable = true
@@ -178,14 +178,14 @@ func (p *loop) wakeUp(s *client) {
 // post gives an exchange back to the loop. Any goroutine may call it.
 func (p *loop) post(x *Exchange) { p.tell(func() { p.posted = append(p.posted, x) }) }
 
-// tell changes, by f, what the owner looks at, and wakes it up.
+// tell calls f, which changes a field that mu guards, and wakes the owner up.
 func (p *loop) tell(f func()) {
 	p.mu.Lock()
 	f()
 	wake := p.asleep
 	p.asleep = false
 	if wake {
-		// The descriptor is not closed meanwhile.
+		// The owner closes the eventfd only while it is not asleep.
 		p.wake()
 	}
 	p.mu.Unlock()
@@ -199,7 +199,7 @@ func (p *loop) wake() {
 	}
 }
 
-// submit submits what was started.
+// submit submits the batch.
 func (p *loop) submit() bool {
 	if len(p.batch) == 0 {
 		return true
@@ -220,7 +220,7 @@ func (p *loop) submit() bool {
 	return true
 }
 
-// wait waits for events, and notes which sockets have something to do.
+// wait waits for events and notes which connections have work to do.
 func (p *loop) wait() {
 	timeout := 0
 	p.mu.Lock()
@@ -243,7 +243,7 @@ func (p *loop) wait() {
 		case acceptEvent:
 			p.accept()
 		default:
-			// The descriptor may be another connection's by now.
+			// The descriptor may belong to another connection by now.
 			if s := p.conns[e.Fd]; s != nil && s.serial == uint32(e.Pad) {
 				s.event(e.Events)
 				p.wakeUp(s)

@@ -2,9 +2,9 @@ package front
 
 import "bytes"
 
-// A plain request is one that has just one reading: whatever Parse takes, net/http
-// reads the same. Everything else is left to net/http: what is rare, what is large,
-// what changes how a request is answered, and what is wrong.
+// A plain request is one that can be read in one way only: net/http reads every request
+// that parse accepts in the same way. All others are left to net/http: rare ones, large
+// ones, malformed ones, and those with headers that change how they are answered.
 
 // Limits of a plain request, in bytes.
 const (
@@ -23,7 +23,7 @@ const (
 	fieldContentType
 	fieldUserAgent
 	fieldConnection
-	fieldAcceptEncoding // ignored, as what follows
+	fieldAcceptEncoding // this one and those below are ignored
 	fieldAcceptLanguage
 	fields
 )
@@ -34,23 +34,23 @@ var (
 	canonicalNames = [fields]string{"Host", "Accept", "Authorization", "Content-Length", "Content-Type", "User-Agent", "Connection", "Accept-Encoding", "Accept-Language"}
 )
 
-// message is a plain request as it stands in the bytes that were received.
+// message is a plain request, as slices of the bytes that were received.
 type message struct {
 	method string
 	path   []byte
-	query  []byte // behind the question mark
+	query  []byte // after the question mark
 	values [fields][]byte
 	given  [fields]bool
 	body   []byte
 	size   int // of head and body
 }
 
-// verdict is what Parse says of the bytes that were received.
+// verdict is what parse finds.
 type verdict uint8
 
 const (
-	incomplete verdict = iota // more has to come
-	plain                     // m is the request at their beginning
+	incomplete verdict = iota // the request is not complete yet
+	plain                     // the bytes begin with a plain request
 	odd                       // net/http has to read it
 )
 
@@ -91,8 +91,8 @@ func all(b []byte, s *[256]bool) bool {
 	return true
 }
 
-// parse reads the request at the beginning of b into m. What it says of a request
-// that is not complete may change with more of it, but for odd.
+// parse reads the request at the beginning of b into m. Once it has found a request odd,
+// more bytes do not change that.
 func parse(b []byte, m *message) verdict {
 	*m = message{}
 	line, rest, ok := nextLine(b)
@@ -128,7 +128,7 @@ func parse(b []byte, m *message) verdict {
 	return plain
 }
 
-// tooLong judges a head whose end has not come.
+// tooLong returns the verdict on a head whose end has not been received.
 func tooLong(n int) verdict {
 	if n > maxPlainHead {
 		return odd
@@ -136,8 +136,8 @@ func tooLong(n int) verdict {
 	return incomplete
 }
 
-// nextLine returns what stands before the next line feed, without the carriage
-// return that has to be there. Without it the line is one that no request has.
+// nextLine returns the next line without its CRLF. A line that ends in LF alone is
+// returned as one that no request has.
 func nextLine(b []byte) (line, rest []byte, ok bool) {
 	i := bytes.IndexByte(b, '\n')
 	if i < 0 {
@@ -190,7 +190,7 @@ func (m *message) header(line []byte) bool {
 	return true
 }
 
-// fieldOf finds a header by its name, in whatever case.
+// fieldOf finds a header by its name, ignoring case.
 func fieldOf(name []byte) (field, bool) {
 	for f, known := range fieldNames {
 		if len(name) == len(known) && equalFold(name, known) {

@@ -13,14 +13,14 @@ import (
 	"unicode"
 )
 
-// maxHead is how much of a request is kept to tell what is wrong with it.
+// maxHead is how many bytes of a request are kept to find out what is wrong with it.
 const maxHead = 4 << 10
 
-// maxEcho is how much of what a client sent is repeated to it, in bytes.
+// maxEcho is how many bytes of a request are quoted in an error line.
 const maxEcho = 64
 
-// keepHead keeps what came of the next request. While one is with its handler
-// only the watch of net/http reads beyond it, a byte. c.mu is held.
+// keepHead keeps the beginning of the next request. While a handler has a request, only
+// net/http's watch reads, one byte. c.mu must be held.
 func (c *Conn) keepHead(p []byte) {
 	if c.busy && len(p) != 1 {
 		return
@@ -28,8 +28,8 @@ func (c *Conn) keepHead(p []byte) {
 	c.head = append(c.head, p[:min(len(p), maxHead-len(c.head))]...)
 }
 
-// refuse writes one line that names the fault instead of raw, the answer of
-// net/http to what it cannot take for a request. The client may still be sending.
+// refuse replaces raw, net/http's answer to a request that it cannot parse, by an answer of
+// one line that names the fault. The client may still be sending.
 func (c *Conn) refuse(raw []byte) (int, error) {
 	status, reason, ok := parseAnswer(raw)
 	if !ok {
@@ -45,7 +45,7 @@ func (c *Conn) refuse(raw []byte) (int, error) {
 	return len(raw), nil
 }
 
-// parseAnswer reads the status of an answer, and what its body says beyond it.
+// parseAnswer returns the status of an answer and the text of its body.
 func parseAnswer(raw []byte) (status int, reason string, ok bool) {
 	r, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), nil)
 	if err != nil {
@@ -59,7 +59,7 @@ func parseAnswer(raw []byte) (status int, reason string, ok bool) {
 	return r.StatusCode, strings.TrimPrefix(reason, ": "), r.StatusCode >= 400
 }
 
-// fault says in a line what is wrong with a request that begins with head.
+// fault returns a line that says what is wrong with a request that begins with head.
 func fault(status int, reason string, head []byte) string {
 	switch status {
 	case http.StatusRequestHeaderFieldsTooLarge:
@@ -87,7 +87,7 @@ func fault(status int, reason string, head []byte) string {
 	return "bad request: its first line, a header or the length of its body is not valid HTTP"
 }
 
-// short makes a text that may hold what a client sent fit for an error line.
+// short shortens and quotes a text that a client may have sent, for an error line.
 func short(s string) string {
 	const most = 4 * maxEcho
 	s = strings.Map(func(r rune) rune {
@@ -111,7 +111,7 @@ func answer(status int, line string) []byte {
 	return b.Bytes()
 }
 
-// looksLikeHTTP says whether what should begin a TLS handshake begins a request.
+// looksLikeHTTP reports whether bytes that should begin a TLS handshake begin a request.
 func looksLikeHTTP(b []byte) bool {
 	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "DELET", "OPTIO", "PATCH"} {
 		if string(b) == method {

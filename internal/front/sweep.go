@@ -4,18 +4,17 @@ import "time"
 
 const (
 	sweepEvery = time.Second
-	// readRate is how many bytes a second of an answer a client has to read, besides
-	// LoopOptions.ReadTime.
+	// readRate is how many bytes a second a client has to read of an answer. It gets
+	// LoopOptions.ReadTime in addition.
 	readRate = 16 << 10
-	// lingerFor is for how long what a client still sends is read after the last
-	// answer.
+	// lingerFor is how long input is read and discarded after the last answer.
 	lingerFor = time.Second
-	// restTime is for how long a loop waits for the rest of a request. Then it leaves
-	// that to net/http, which says what is wrong with a request that never ends.
+	// restTime is how long a loop waits for the rest of a request. Then it hands the
+	// connection over, and net/http answers a request that never ends.
 	restTime = time.Second
 )
 
-// untilSweep is for how long epoll may wait, in ms.
+// untilSweep returns how long epoll may wait, in ms.
 func (p *loop) untilSweep() int {
 	if p.count.Load() == 0 && p.accepts && !p.wanted() {
 		return -1
@@ -24,10 +23,10 @@ func (p *loop) untilSweep() int {
 	return int(max(0, left+time.Millisecond-1) / time.Millisecond)
 }
 
-// wanted reports whether a sweep is wanted though there is no connection.
+// wanted reports whether a sweep is needed although there is no connection.
 func (p *loop) wanted() bool { return p.closing && p.listener >= 0 || p.stopping }
 
-// sweep looks, every second, for connections whose time is over.
+// sweep runs every second and closes or hands over connections whose time is over.
 func (p *loop) sweep() {
 	p.mu.Lock()
 	closing, resume := p.closing, p.resume
@@ -57,7 +56,7 @@ func (p *loop) sweep() {
 	}
 	p.swept = p.now
 	if !closing {
-		p.resumeAccept() // in case there was no descriptor
+		p.resumeAccept() // after a lack of descriptors
 	}
 	for _, s := range p.conns {
 		if s != nil {
@@ -74,7 +73,7 @@ func (p *loop) sweepOne(s *client) {
 			p.close(s)
 		}
 	case s.count > 0:
-		// An answer is on its way.
+		// An answer is being made.
 	case s.leave == linger:
 		if age >= lingerFor {
 			p.close(s)

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A client that hangs up while its call waits must leave the queue at once.
-// net/http notices by reading on, and no more once a byte has come: a client that
-// sends its next request and hangs up is not noticed. So the socket itself is
-// watched for the hang-up while a call waits. A client that only ends its side
-// (as nc -N does) is taken for gone: it cannot be told from one that is.
+// A client that hangs up while its call waits must leave the queue at once. net/http
+// notices a hang-up by reading ahead, but stops at the first byte. So it misses a client
+// that sends its next request and then hangs up. Therefore epoll watches the socket
+// itself while a call waits. A client that closes only its own side, as nc -N does, counts
+// as gone, because it looks the same.
 
-// hangup are the events of a client that is gone.
+// hangup has the events of a client that has hung up.
 const hangup = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
 
-// Gone says whether the client has hung up, whatever it sent before.
+// Gone reports whether the client has hung up, whatever it sent before.
 func (c *Conn) Gone() bool {
 	gone := false
 	err := c.control(func(fd int) error {
@@ -37,8 +37,8 @@ func (c *Conn) Gone() bool {
 	return gone || err != nil
 }
 
-// Watch calls gone, once, when the client hangs up, or has already, until stop is
-// called. After stop has returned it is not called any more. gone must not block.
+// Watch calls gone once when the client hangs up or has hung up already. After stop has
+// returned, gone is not called any more. gone must not block.
 func (c *Conn) Watch(gone func()) (stop func(), err error) {
 	w, err := theWatcher()
 	if err != nil {
@@ -55,7 +55,7 @@ func (c *Conn) Watch(gone func()) (stop func(), err error) {
 	}
 	return func() {
 		w.remove(id)
-		// Where the connection is closed, the kernel has forgotten it already.
+		// If the connection is closed, the kernel has removed it already.
 		_ = c.control(func(fd int) error { return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_DEL, fd, nil) })
 	}, nil
 }
@@ -74,18 +74,18 @@ func (c *Conn) control(f func(fd int) error) error {
 	return errors.Join(err, inner)
 }
 
-// watcher waits for the hang-ups of all connections that are watched. It lives as
-// long as the process, and so does its goroutine.
+// watcher waits for hang-ups of all watched connections. It and its goroutine live as
+// long as the process.
 type watcher struct {
 	epoll int
 
-	mu      sync.Mutex // guards what follows, and is held while a function of it runs
+	mu      sync.Mutex // guards what follows; held while a gone function runs
 	last    int64
 	watches map[int64]func()
 }
 
-// theWatcher returns the watcher of the process. It is made at the first call,
-// and tried again if there was no descriptor for it.
+// theWatcher returns the watcher of the process. The first call makes it. If that fails
+// for lack of a descriptor, the next call tries again.
 func theWatcher() (*watcher, error) {
 	watcherMu.Lock()
 	defer watcherMu.Unlock()
