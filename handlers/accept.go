@@ -6,10 +6,10 @@ import (
 	"clouddragon/internal/units"
 )
 
-// wantsJSON reports whether the client prefers application/json to text/plain: the
-// one of them with the higher q in Accept is chosen, and of two with the same q
-// the first. Only these two names count, so that a browser's list and curl's */*
-// are answered with text. With neither, a batch is answered as it was asked.
+// wantsJSON reports whether the client prefers application/json to text/plain. The
+// one with the higher q in Accept wins; if both have the same q, the first wins. Only
+// these two names count, so browsers and curl's */* get text. If Accept has neither, a
+// batch is answered in the form of its request.
 func (c *call) wantsJSON() bool {
 	json, best := c.cameAsJSON, 0
 	for _, list := range c.r.Header["Accept"] {
@@ -30,8 +30,8 @@ func (c *call) wantsJSON() bool {
 	return json
 }
 
-// quality returns the q among the attributes of a media range, in thousandths.
-// Without a q, or with a malformed one, it is 1000.
+// quality returns the q of a media range in thousandths. If q is missing or malformed,
+// it returns 1000.
 //
 //	q = "0" [ "." 0*3 digit ] | "1" [ "." 0*3 "0" ]
 func quality(attributes string) int {

@@ -15,8 +15,7 @@ import (
 	"clouddragon/internal/front"
 )
 
-// Header values that are the same in every answer, made once: assigning them to the
-// map allocates nothing.
+// Header values that never change. Assigning a shared slice to the map allocates nothing.
 var (
 	textPlain       = []string{"text/plain; charset=utf-8"}
 	applicationJSON = []string{"application/json"}
@@ -29,10 +28,10 @@ var (
 	closeConn       = []string{"close"}
 )
 
-// timeFormat is how a lock's end is written, in UTC.
+// timeFormat is the format of a lock's end, in UTC.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// refusal is an error that says its own status.
+// refusal is an error that has a status.
 type refusal struct {
 	status int
 	line   string
@@ -44,15 +43,15 @@ func badRequest(format string, args ...any) error {
 	return &refusal{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// errInternal is what a client learns of a fault of ours.
+// errInternal is what a client sees of an internal error.
 var errInternal = &refusal{http.StatusInternalServerError, "internal error: see the server's log"}
 
-// maxExact is the largest number up to which a float64, and so JavaScript, holds
-// every integer exactly.
+// maxExact is the largest number up to which float64, and so JavaScript, can represent
+// every integer.
 const maxExact = 1 << 53
 
-// sayNumber says a number and a newline, or the same as JSON. As JSON a number
-// that JavaScript cannot hold is said as text too.
+// sayNumber answers with a number, as text or as JSON. In JSON a number that JavaScript
+// cannot represent also comes as text.
 func (c *call) sayNumber(n int64) error {
 	asJSON := c.wantsJSON()
 	b := appendNumber(c.buf[:0], n, asJSON)
@@ -65,7 +64,7 @@ func (c *call) sayNumber(n int64) error {
 	return nil
 }
 
-// sayText says a word and a newline, or the same as JSON.
+// sayText answers with a word, as text or as JSON.
 func (c *call) sayText(word string) error {
 	c.status = http.StatusOK
 	if c.wantsJSON() {
@@ -77,7 +76,7 @@ func (c *call) sayText(word string) error {
 	return nil
 }
 
-// sayJSON says v as JSON and leaves the status as it is.
+// sayJSON answers with v as JSON. It does not change the status.
 func (c *call) sayJSON(v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -87,13 +86,13 @@ func (c *call) sayJSON(v any) error {
 	return nil
 }
 
-// sayDone says that it is done, without a body.
+// sayDone answers 204 without a body.
 func (c *call) sayDone() error {
 	c.status = http.StatusNoContent
 	return nil
 }
 
-// refuse says why nothing was done.
+// refuse answers with an error.
 func (s *server) refuse(c *call, err error) {
 	h := c.w.Header()
 	var held *db.HeldError
@@ -124,7 +123,7 @@ func (s *server) refuse(c *call, err error) {
 	}
 }
 
-// refusalOf says in a status and a line why a call was not done.
+// refusalOf returns the status and the error line for err.
 func (s *server) refusalOf(a *ask, err error) result {
 	var (
 		status   int
@@ -172,8 +171,8 @@ type problem struct {
 	Status int    `json:"status"`
 }
 
-// unavailable returns which of the reasons for a 503 err is, or nil. The rest of what
-// err says is only for the log, because it may name files.
+// unavailable returns the reason for a 503 that err wraps, or nil. The full text of err
+// is for the log only, because it may name files.
 func unavailable(err error) error {
 	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrWatchers, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnknown} {
 		if errors.Is(err, reason) {
@@ -183,8 +182,8 @@ func unavailable(err error) error {
 	return nil
 }
 
-// holder says in headers who holds a lock, since curl -f hides the body, and when
-// to try again. The zero Holder holds nothing.
+// holder sets the headers that tell who holds a lock and when to try again, because
+// curl -f hides the body. For the zero Holder it sets none.
 func holder(h http.Header, by db.Holder) {
 	if by.Token == 0 {
 		return
@@ -195,20 +194,20 @@ func holder(h http.Header, by db.Holder) {
 	h["Retry-After"] = []string{strconv.FormatInt(int64(seconds), 10)}
 }
 
-// holderID says in a header the id of a lock's holder, if it has one. It is
-// percent-encoded, so a client can put it into a URL as it is.
+// holderID sets the header Lock-Id if the holder has an id. It is percent-encoded, so
+// a client can put it into a URL unchanged.
 func holderID(h http.Header, by db.Holder) {
 	if by.Owner != "" {
 		h["Lock-Id"] = []string{percentEncode(by.Owner)}
 	}
 }
 
-// percentEncode leaves only letters, digits and -._~ as they are.
+// percentEncode encodes every byte except letters, digits and -._~.
 func percentEncode(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }
 
-// oneLine keeps control characters, line breaks above all, out of a line.
+// oneLine replaces control characters such as line breaks.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
@@ -218,20 +217,20 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// isValue reports whether the answer is a stored value, or that it has not changed.
+// isValue reports whether the answer is a stored value or a 304 about one.
 func (c *call) isValue() bool {
 	get := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
 	return c.api == KV && get && c.status < http.StatusBadRequest
 }
 
-// notStored tells proxies and browsers to keep no copy of the answer, and that
-// another Accept may have another.
+// notStored tells proxies and browsers not to cache the answer, and that it depends on
+// Accept.
 func (c *call) notStored() {
 	h := c.w.Header()
 	h["Cache-Control"], h["Vary"] = noStore, vary
 }
 
-// send writes what the call said. It is the one place where an answer is written.
+// send writes the answer of the call. No other function writes one.
 func (s *server) send(c *call) {
 	if c.sent {
 		return
@@ -245,7 +244,8 @@ func (s *server) send(c *call) {
 		c.notStored()
 	}
 	if s.bodyRemains(c) {
-		// With a Content-Length the client has the whole answer before the rest is read.
+		// With a Content-Length the client knows that the answer is complete before the
+		// server has read the rest of the request.
 		h := c.w.Header()
 		h["Connection"], h["Content-Length"] = closeConn, []string{strconv.Itoa(len(c.body))}
 		c.linger = true
@@ -254,7 +254,7 @@ func (s *server) send(c *call) {
 		c.w.WriteHeader(c.status)
 	}
 	if len(c.body) > 0 {
-		// After an error the connection is broken, and there is nobody to answer.
+		// After an error the connection is broken, so there is nothing to report.
 		if err := s.pace.write(c, c.body); err != nil {
 			c.status = codeGone
 		}
@@ -264,12 +264,12 @@ func (s *server) send(c *call) {
 	}
 }
 
-// smallBody is how many bytes of a refused request's body net/http reads to keep the
-// connection. If there is more, it closes the connection.
+// smallBody is how many bytes of a refused request's body net/http reads to keep a
+// connection open. If there are more, it closes the connection.
 const smallBody = 64 << 10
 
-// bodyRemains reports whether the client may still be sending a long body after it is
-// answered. A short one is read to its end.
+// bodyRemains reports whether the client may still be sending a long body after the
+// answer. It reads a short one to its end.
 func (s *server) bodyRemains(c *call) bool {
 	n := c.r.ContentLength
 	if n == 0 || c.whole || c.conn == nil {
@@ -282,9 +282,8 @@ func (s *server) bodyRemains(c *call) bool {
 	return len(c.body) > 0
 }
 
-// sayStopping ends the connection with this answer once the server shuts down.
-// A client that is told so does not send its next request into a connection that
-// is about to be reset.
+// sayStopping adds Connection: close to the answer once the server shuts down. So the
+// client does not send its next request on a connection that is about to be reset.
 func (s *server) sayStopping(c *call) {
 	select {
 	case <-s.draining:

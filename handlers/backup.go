@@ -19,9 +19,9 @@ var (
 
 // GET /backup
 //
-// The copy is sent while it is made. Once it has begun no status can tell of a
-// failure, so the connection is cut then: the client sees that the answer ends too
-// early, and the manifest that comes last is missing.
+// The copy is sent while it is made. After the first byte no status can report a failure,
+// so a failure cuts the connection: the client sees that the answer ends too early, and
+// that the manifest at its end is missing.
 func getBackup(s *server, c *call) error {
 	h := c.w.Header()
 	if c.r.Method == http.MethodHead {
@@ -54,14 +54,14 @@ func getBackup(s *server, c *call) error {
 	panic(http.ErrAbortHandler)
 }
 
-// backupWriter sends a backup. Each piece has a deadline, so that a client that
-// stops reading is dropped.
+// backupWriter sends a backup. Each piece has a deadline, so a client that stops reading
+// is cut off.
 type backupWriter struct {
 	s *server
 	c *call
 	n int64 // bytes sent
 
-	size int64 // about how many there will be
+	size int64 // estimate of all bytes
 }
 
 func (w *backupWriter) Write(p []byte) (int, error) {

@@ -13,16 +13,16 @@ import (
 	"clouddragon/db"
 )
 
-// The table of endpoints gets its line here, since a batch looks its calls up in it.
+// A batch looks its calls up in the table of endpoints. Its own line is added here, because
+// in the table it would be an initialization cycle.
 func init() {
 	endpoints = append(endpoints, endpoint{api: Batch, method: "POST", params: []string{"atomic"}, serve: runBatch})
 }
 
 // POST /db/:acc/batch?atomic=
 //
-// A batch goes the way of a single call, many times: each of its calls is found in
-// the table of endpoints and prepared as one of its own; one operation of db decides
-// them all, and each says its result.
+// Each call of a batch takes the steps of a single call: it is looked up in the table of
+// endpoints and prepared. Then one operation of db decides all of them, and each answers.
 func runBatch(s *server, c *call) error {
 	b := &batch{s: s, c: c, atomic: true, budget: s.limits.Value}
 	switch c.params.text("atomic") {
@@ -45,32 +45,32 @@ func runBatch(s *server, c *call) error {
 	return nil
 }
 
-// batch is a batch on its way.
+// batch is a batch that is being handled.
 type batch struct {
 	s      *server
 	c      *call
 	atomic bool
-	asJSON bool // it is answered as JSON
+	asJSON bool // answer as JSON
 	items  []item
-	ask    ask   // of the call that is being parsed
-	budget int64 // bytes that the values which are read may still take
-	reads  bool  // there are such
+	ask    ask   // the call that is being parsed
+	budget int64 // bytes left for the values that the batch reads
+	reads  bool  // the batch reads values
 }
 
-// item is one call of a batch: what is kept of it once its operation is prepared.
+// item is one call of a batch after its operation is prepared.
 type item struct {
 	api    API
 	method string
 	key    db.Key
 	steps  *steps
-	at     int // the number of its line, or its index
+	at     int // line number or index
 	op     db.Operation
 }
 
-// ask is what the call is about, for an error line.
+// ask returns the subject of the call, for an error line.
 func (it *item) ask() *ask { return &ask{api: it.api, method: it.method, key: it.key} }
 
-// read reads the body and takes it apart.
+// read reads and parses the body.
 func (b *batch) read() error {
 	c := b.c
 	body, err := b.s.readBody(c, b.s.limits.Value, "limits.value")
@@ -80,7 +80,7 @@ func (b *batch) read() error {
 	c.sentBody = body
 	c.patience()
 	c.brief()
-	// curl calls a body a form unless it is told what it is.
+	// curl labels every body a form unless -H sets the type.
 	switch typ := mediaType(c.r.Header.Get("Content-Type")); typ {
 	case jsonType:
 		c.cameAsJSON = true
@@ -100,7 +100,7 @@ func (b *batch) read() error {
 	return nil
 }
 
-// parseText takes a batch apart that has one call a line.
+// parseText parses a batch that has one call on each line.
 func (b *batch) parseText(body []byte) error {
 	b.items = make([]item, 0, min(b.s.limits.Batch, 1+bytes.Count(body, []byte("\n"))))
 	for n := 1; len(body) > 0; n++ {
@@ -144,7 +144,7 @@ func (b *batch) add(n int, method, target string, value []byte, typ string) erro
 	return nil
 }
 
-// named makes an error name the call that it is about.
+// named adds the place of the call to an error.
 func (b *batch) named(n int, err error) error {
 	var r *refusal
 	if errors.As(err, &r) {
@@ -153,7 +153,7 @@ func (b *batch) named(n int, err error) error {
 	return err
 }
 
-// prepare makes an operation of a call.
+// prepare turns a call into an operation.
 func (b *batch) prepare(it *item, method, target string, value []byte, typ string) error {
 	path, query, _ := strings.Cut(target, "?")
 	api, id, ok := strings.Cut(path, "/")
@@ -200,13 +200,13 @@ func (b *batch) prepare(it *item, method, target string, value []byte, typ strin
 	switch r := it.op.(type) {
 	case *db.ValueRead:
 		r.Budget, b.reads = &b.budget, true
-	case *db.ValueTTL: // which reads the value that it writes anew
+	case *db.ValueTTL: // it reads the value and writes it again
 		r.Budget, b.reads = &b.budget, true
 	}
 	return nil
 }
 
-// take takes the value of a call, and refuses it where there is none to store.
+// take sets the value of a call. It refuses a value for a call that stores none.
 func (a *ask) take(e *endpoint, value []byte, typ string) error {
 	switch {
 	case e.takesValue() && len(typ) > db.MaxType:
@@ -221,14 +221,14 @@ func (a *ask) take(e *endpoint, value []byte, typ string) error {
 	return nil
 }
 
-// inBatch reports whether a batch may hold calls of an API.
+// inBatch reports whether calls of an API are allowed in a batch.
 func inBatch(api API) bool {
 	return slices.ContainsFunc(endpoints, func(e endpoint) bool { return e.api == api && e.steps != nil })
 }
 
 const batchAPIs = "sequence, counter, kv, rate and lock"
 
-// operation makes one operation of all calls.
+// operation combines all calls into one operation.
 func (b *batch) operation() (*db.Batch, error) {
 	op := &db.Batch{Atomic: b.atomic, Answers: b.answers, Check: b.check, Ops: make([]db.Operation, len(b.items))}
 	for i := range b.items {
@@ -237,19 +237,20 @@ func (b *batch) operation() (*db.Batch, error) {
 	if !b.reads {
 		return op, nil
 	}
-	// The values that are read may take as much as one value, and as text as much again.
+	// All values that are read together may be as large as one value. As text they take the
+	// memory twice.
 	size := b.c.held + 2*b.s.limits.Value
 	b.s.memory.free(b.c.held)
 	b.c.held = 0
 	return op, b.s.memory.hold(b.c, size, memoryPatience*b.s.pace.idle)
 }
 
-// answers reports whether a call's error is an answer: a GET that finds nothing.
+// answers reports whether an error is an answer and no refusal: a GET that finds nothing.
 func (b *batch) answers(i int, err error) bool {
 	return b.items[i].method == http.MethodGet && errors.Is(err, db.ErrNotFound)
 }
 
-// check refuses a value that cannot be told as text.
+// check refuses a value that a text answer cannot hold.
 func (b *batch) check(i int) error {
 	r, ok := b.items[i].op.(*db.ValueRead)
 	if !ok || b.asJSON {
@@ -261,7 +262,7 @@ func (b *batch) check(i int) error {
 	return nil
 }
 
-// refused names the call that has refused the whole batch.
+// refused returns the error of the whole batch, which names the call that caused it.
 func (b *batch) refused(err error) error {
 	var g *db.GroupError
 	if !errors.As(err, &g) {
@@ -274,7 +275,7 @@ func (b *batch) refused(err error) error {
 	return &batchError{b.place(it.at), it.ask(), g.Err}
 }
 
-// batchError is the refusal of one call, and with it of the whole batch.
+// batchError is the refusal of one call, which refuses the whole batch.
 type batchError struct {
 	place string
 	of    *ask
@@ -284,7 +285,7 @@ type batchError struct {
 func (e *batchError) Error() string { return e.place + ": " + e.err.Error() }
 func (e *batchError) Unwrap() error { return e.err }
 
-// say says the results of all calls.
+// say answers with the results of all calls.
 func (b *batch) say(op *db.Batch) error {
 	c := b.c
 	var out []byte

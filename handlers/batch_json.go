@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// parseJSON takes a batch apart that is an array of objects. It is read as a stream
-// of tokens: no tree of values is built.
+// parseJSON parses a batch that is an array of objects. It reads a stream of tokens and
+// builds no tree of values.
 func (b *batch) parseJSON(body []byte) error {
 	d, err := openJSON(body, '[', `the JSON of a batch must be an array such as [{"method":"POST","path":"counter/a"}]`)
 	if err != nil {
@@ -89,15 +89,15 @@ func (b *batch) addJSON(fields map[string]string, n int) error {
 type itemJSON struct {
 	Status  int     `json:"status"`
 	Value   *int64  `json:"value,omitempty"`
-	Text    string  `json:"text,omitempty"` // Value, where JavaScript cannot hold it
+	Text    string  `json:"text,omitempty"` // Value, if JavaScript cannot represent it
 	Body    *string `json:"body,omitempty"`
-	Body64  []byte  `json:"body64,omitempty"` // Body, where it is no UTF-8
+	Body64  []byte  `json:"body64,omitempty"` // instead of Body, if it is not UTF-8
 	Version int64   `json:"version,omitempty"`
 	Type    string  `json:"type,omitempty"`
 	Error   string  `json:"error,omitempty"`
 }
 
-// appendItem writes a result as one of a batch: a line, or an object.
+// appendItem appends the result of one call: a line or an object.
 func (r *result) appendItem(b []byte, asJSON bool) ([]byte, error) {
 	if !asJSON {
 		return r.appendLine(b)
@@ -131,7 +131,7 @@ func (r *result) appendItem(b []byte, asJSON bool) ([]byte, error) {
 	return append(b, object...), err
 }
 
-// appendLine writes a result as a line: the status, and what the single call says.
+// appendLine appends a result as a line: the status, and the body of the single call.
 func (r *result) appendLine(b []byte) ([]byte, error) {
 	b = strconv.AppendInt(b, int64(r.status), 10)
 	switch {

@@ -9,28 +9,28 @@ import (
 	"time"
 )
 
-// pace is how slow a client may be before its connection is cut.
+// pace limits how slow a client may be before its connection is cut.
 type pace struct {
-	idle time.Duration // from one piece to the next, and for the first of them
-	rate int           // bytes a second, on average, in which a body comes and an answer is read, after a time of idle
+	idle time.Duration // longest pause before and between the pieces of a body
+	rate int           // least average of bytes a second for a body or an answer, with idle in addition
 }
 
 var defaultPace = pace{idle: 30 * time.Second, rate: 16 << 10}
 
-// largeBody is the size in bytes from which on an answer gets a deadline: a
-// smaller one fits into the buffers of a connection.
+// largeBody is the size in bytes from which an answer gets a deadline. A smaller one
+// fits into the buffers of a connection.
 const largeBody = 4 << 10
 
-// A connection that has no deadlines is no reason to refuse a call, so the errors of
-// setting them are ignored.
+// Errors of setting a deadline are ignored: a connection without deadlines is no reason to
+// refuse a call.
 
-// read gives the client time for the next piece of the body.
+// read sets the deadline for the next piece of the body.
 func (p pace) read(c *call) {
 	c.readUntil(time.Now().Add(p.idle))
 }
 
-// readOn is like read after n bytes have come since a time. Its deadline is earlier
-// if they are too few for the rate.
+// readOn is read after n bytes that have been received since a time. The deadline is
+// earlier if they are too few for the rate.
 func (p pace) readOn(c *call, since time.Time, n int) {
 	next, least := time.Now().Add(p.idle), since.Add(p.timeFor(n))
 	if least.Before(next) {
@@ -39,16 +39,16 @@ func (p pace) readOn(c *call, since time.Time, n int) {
 	c.readUntil(next)
 }
 
-// timeFor is how long n bytes may take.
+// timeFor returns how long n bytes may take.
 func (p pace) timeFor(n int) time.Duration {
 	return p.idle + time.Duration(n)*time.Second/time.Duration(p.rate)
 }
 
-// pieceSize is how much of an answer is written at a time, in bytes.
+// pieceSize is the number of bytes of an answer that are written at a time.
 const pieceSize = 256 << 10
 
-// write writes an answer. If the client reads too slowly, it stops with the piece
-// that misses its deadline.
+// write writes an answer. If the client reads too slowly, it stops at the piece that
+// misses its deadline.
 func (p pace) write(c *call, b []byte) error {
 	if len(b) <= largeBody {
 		_, err := c.w.Write(b)
@@ -67,22 +67,22 @@ func (p pace) write(c *call, b []byte) error {
 	return nil
 }
 
-// patience removes the deadlines, those of the http.Server too. Once the body is
-// read, net/http reads on to notice a hang-up, and a deadline would look like one.
+// patience removes all deadlines, also those of the http.Server. After the body net/http
+// reads on to notice a hang-up, and a deadline would look like one.
 func (c *call) patience() {
 	c.readUntil(time.Time{})
 	c.writeUntil(time.Time{})
 }
 
-// Setting a deadline fails on a closed connection, which the next read or write will
-// find, and on the recorders of tests, which have none.
+// Setting a deadline fails on a closed connection, which the next read or write reports,
+// and on the recorders of tests, which have none.
 func (c *call) readUntil(t time.Time) {
 	if c.conn != nil {
 		_ = c.conn.SetReadDeadline(t)
 		return
 	}
 	if c.plain != nil {
-		return // the loop has its own
+		return // the event loop has its own deadlines
 	}
 	_ = http.NewResponseController(c.w).SetReadDeadline(t)
 }
@@ -98,30 +98,30 @@ func (c *call) writeUntil(t time.Time) {
 	_ = http.NewResponseController(c.w).SetWriteDeadline(t)
 }
 
-// brief is for a call whose body is read and that ends soon in any case. It saves
-// net/http the watch for a hang-up.
+// brief marks a call whose body has been read and that ends soon in any case. It saves
+// the watch for a hang-up.
 func (c *call) brief() {
 	if c.conn != nil {
 		c.conn.SkipWatch()
 	}
 }
 
-// memoryPatience is how long a call waits for memory, in idle times of its pace. That
-// is longer than slow bodies can hold it.
+// memoryPatience is how long a call waits for memory, in multiples of pace.idle. That is
+// longer than slow bodies can hold memory.
 const memoryPatience = 2
 
-// readBody reads the request's body to its end. One of more than limit bytes is
-// 413, without being read where its length is told; one that ends early, or comes
-// too slowly, is 400. setting names what sets the limit.
+// readBody reads the request's body to its end. A body of more than limit bytes is a 413;
+// if it has a Content-Length, nothing of it is read. A body that ends early or comes too
+// slowly is a 400. setting names the key of config.yml that sets the limit.
 //
-// What a Content-Length promises may never come. So a body gets memory for uncounted
-// bytes first, and more only once it has filled them.
+// A client may announce a long body and send nothing. So a body first gets memory for
+// uncounted bytes, and more only when it has filled them.
 func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) {
 	length := c.r.ContentLength
 	if length > limit {
 		return nil, tooLarge(fmt.Sprintf("%d bytes, ", length), limit, setting)
 	}
-	most := limit + 1 // one more than may come, to see that it does
+	most := limit + 1 // one more byte shows that the body is too large
 	if length >= 0 {
 		most = length + 1
 	}
@@ -132,7 +132,7 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 	b := make([]byte, 0, min(most, uncounted))
 	for {
 		if len(b) == cap(b) {
-			// All at once if the length is told; else in steps, which leave as much garbage at most.
+			// All at once if the length is known. Otherwise in steps, whose garbage is at most as large.
 			size, need := most, most
 			if length < 0 {
 				size, need = min(most, 2*int64(cap(b))), 2*most
@@ -142,7 +142,7 @@ func (s *server) readBody(c *call, limit int64, setting string) ([]byte, error) 
 				if err := s.memory.hold(c, need, memoryPatience*s.pace.idle); err != nil {
 					return nil, err
 				}
-				began = began.Add(time.Since(asked)) // nothing was read meanwhile
+				began = began.Add(time.Since(asked)) // the wait for memory does not count
 			}
 			b = append(make([]byte, 0, size), b...)
 		}
@@ -168,11 +168,11 @@ func tooLarge(size string, limit int64, setting string) error {
 	return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is too large: %sthe limit is %d bytes (%s)", size, limit, setting)}
 }
 
-// mayEndElsewhere reports whether a server before this one may see the end of a request
-// in another place, so that what follows it on the connection may not be a request: where
-// both a Content-Length and a Transfer-Encoding tell of the end, or HTTP/1.0 has a
-// Transfer-Encoding. net/http keeps of both only what it heeds, so all requests that may
-// have had the other are the last of their connections.
+// mayEndElsewhere reports whether a proxy in front of this server may find the end of the
+// request in another place, so that the bytes after it may be a smuggled request. That is
+// so if a request has both Content-Length and Transfer-Encoding, or if HTTP/1.0 has a
+// Transfer-Encoding. net/http hides the header that it ignores, so every request that may
+// have had both is the last one on its connection.
 func mayEndElsewhere(r *http.Request) bool {
 	return len(r.TransferEncoding) > 0 || !r.ProtoAtLeast(1, 1)
 }

@@ -37,7 +37,7 @@ var addCounter = durable(
 	func(op *db.CounterAdd) result { return numbered(op.Value) },
 )
 
-// counterIf reads what a counter has to be.
+// counterIf reads the parameter if.
 func (p *params) counterIf() db.CounterIf {
 	switch p.text("if") {
 	case "":

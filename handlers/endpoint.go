@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// readsBody reports whether the call reads its body by itself. Any other body may be
-// parameters.
+// readsBody reports whether the call reads its body itself. The body of any other call
+// may hold parameters.
 func (e *endpoint) readsBody() bool {
 	return e.takesValue() || e.api == Batch || e.api == TFState && e.method != http.MethodDelete && e.method != http.MethodGet
 }

@@ -7,18 +7,18 @@ import (
 	"clouddragon/db"
 )
 
-// headerETag is sent as the standard writes it. Its canonical form is Etag.
+// headerETag is spelled as in the standard. Go's canonical form would be Etag.
 var headerETag = "ETag"
 
-// etag writes a version as an ETag.
+// etag returns a version as an ETag.
 func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-// parseETags reads the lines of a header that lists entity tags:
+// parseETags parses the lines of a header that lists entity tags:
 //
 //	tags = "*" | tag *( "," tag )
 //	tag  = [ "W/" ] <"> characters <">
 //
-// A weak tag counts only where weak is true. It returns false if it is neither.
+// A weak tag counts only if weak is true. It returns false for a malformed header.
 func parseETags(lines []string, weak bool) (e db.Versions, ok bool) {
 	if len(lines) == 0 {
 		return e, true
@@ -47,7 +47,7 @@ func parseETags(lines []string, weak bool) (e db.Versions, ok bool) {
 	return e, ok
 }
 
-// conditions reads those of a request's headers.
+// conditions reads the conditions in the request's headers.
 func (c *call) conditions() (q db.Conditions, err error) {
 	q.Check = db.AnyVersion
 	for _, header := range [...]struct {
@@ -68,7 +68,7 @@ func (c *call) conditions() (q db.Conditions, err error) {
 	return q, nil
 }
 
-// notMatched says which header's condition does not hold, and why.
+// notMatched returns a 412 that names the header and the reason.
 func (a *ask) notMatched(e *db.MatchError) string {
 	header := "If-None-Match"
 	if e.Match {
@@ -77,7 +77,7 @@ func (a *ask) notMatched(e *db.MatchError) string {
 	return header + " failed: " + a.at(e.Version)
 }
 
-// at says what version there is, for an error line.
+// at names the current version, for an error line.
 func (a *ask) at(version int64) string {
 	if version == 0 {
 		return a.thing() + " has no value"

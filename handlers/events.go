@@ -9,15 +9,15 @@ import (
 	"clouddragon/db"
 )
 
-// eventAPIs are the APIs of which there are events.
+// eventAPIs are the APIs that have events.
 var eventAPIs = map[db.ListKind]API{
 	db.ListValues: KV, db.ListSequences: Sequence, db.ListCounters: Counter, db.ListRates: Rate, db.ListLocks: Lock,
 }
 
 var eventStream = []string{"text/event-stream"}
 
-// keepAlive is how often a stream without events says a comment, so that proxies
-// keep it open.
+// keepAlive is how often a stream without events sends a comment, so that proxies keep it
+// open.
 const keepAlive = 15 * time.Second
 
 // GET /db/:acc/events?api=&prefix=
@@ -86,7 +86,7 @@ func sendEvents(s *server, c *call) error {
 	}
 }
 
-// sendPiece sends a part of a stream. It returns false if the client does not take it.
+// sendPiece sends a part of a stream. It returns false if the client does not read it.
 func (s *server) sendPiece(c *call, text []byte) bool {
 	c.writeUntil(time.Now().Add(s.pace.idle))
 	if _, err := c.w.Write(text); err != nil {
@@ -116,7 +116,7 @@ func appendEvent(b []byte, e *db.Event) []byte {
 	}
 	text, err := json.Marshal(data)
 	if err != nil {
-		panic("handlers: an event has no JSON: " + err.Error()) // strings and numbers always have
+		panic("handlers: an event cannot be encoded: " + err.Error()) // strings and numbers always can
 	}
 	b = append(b, "id: "...)
 	b = strconv.AppendUint(b, e.N, 10)

@@ -9,7 +9,7 @@ import (
 	"clouddragon/db"
 )
 
-// fence reads which lock has to be held by which token: both are given, or neither.
+// fence reads the parameters lock and token. Both have to be given, or neither.
 func (p *params) fence() db.Fence {
 	f := db.Fence{Lock: p.text("lock"), Token: p.number("token", 0, 1, math.MaxInt64)}
 	if (f.Lock == "") != (p.text("token") == "") {
@@ -24,7 +24,7 @@ func (p *params) fence() db.Fence {
 // maxTTL is the longest ttl.
 const maxTTL = 100 * 365 * 24 * time.Hour
 
-// ttl reads how long a value is kept; 0: for good.
+// ttl reads the parameter ttl. 0 means no end.
 func (p *params) ttl() time.Duration {
 	if p.text("ttl") == "none" {
 		return 0
@@ -32,11 +32,11 @@ func (p *params) ttl() time.Duration {
 	return p.duration("ttl", 0, maxTTL, false)
 }
 
-// sayTTL says how long something still exists, in seconds to the millisecond; 0: it
-// has no end.
+// sayTTL sets the header Ttl to the time that is left, in seconds to the millisecond. For
+// 0, which means no end, it sets nothing.
 func (c *call) sayTTL(left time.Duration) {
 	if left > 0 {
-		left += time.Millisecond - 1 // never 0 while it exists
+		left += time.Millisecond - 1 // round up, so it is not 0 while the thing exists
 		c.w.Header()["Ttl"] = []string{strconv.FormatFloat(seconds(left), 'f', 3, 64)}
 	}
 }

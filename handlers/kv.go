@@ -12,8 +12,8 @@ import (
 
 // GET /db/:acc/kv/:id?ver=
 //
-// A value is read only once memory for all of it is granted: of a large one, at
-// first just the head is read, and so it is where the answer may need no more.
+// A value is read only after memory for all of it is granted. So for a large value, and
+// if the answer may not need the value, only the head is read first.
 func getValue(s *server, c *call) error {
 	ver := c.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
 	if c.params.bad != nil {
@@ -59,7 +59,7 @@ func getValue(s *server, c *call) error {
 		if race == maxRaces {
 			return errCrowded
 		}
-		// It may be larger by now than what was granted for it.
+		// The value may have been replaced by one that is larger than the memory granted.
 		s.memory.free(c.held)
 		c.held = 0
 		if err := s.memory.hold(c, int64(v.Size), memoryPatience*s.pace.idle); err != nil {
@@ -69,7 +69,7 @@ func getValue(s *server, c *call) error {
 	}
 }
 
-// sayValue says a value, or the part of it that a Range asks for.
+// sayValue answers with a value, or with the part that a Range asks for.
 func (c *call) sayValue(v db.Value) error {
 	h := c.w.Header()
 	c.status, c.ctype, c.body = http.StatusOK, []string{v.Type}, v.Data
@@ -154,11 +154,11 @@ var readValue = durable(
 	func(op *db.ValueRead) result { return result{status: http.StatusOK, value: &op.Value} },
 )
 
-// maxRaces is how often a read of a value is tried again since another change came
-// between: far more than a sane client ever meets.
+// maxRaces is how often a read of a value is tried again because another change came
+// between. In practice it is never reached.
 const maxRaces = 100
 
-// readHeaders reads what the headers of a call on a value ask for.
+// readHeaders reads the headers of a call on a value.
 func (c *call) readHeaders(e *endpoint) (err error) {
 	if e.takesValue() {
 		if c.typ, err = c.contentType(); err != nil {
@@ -172,7 +172,7 @@ func (c *call) readHeaders(e *endpoint) (err error) {
 	return err
 }
 
-// contentType returns what to keep as the value's type.
+// contentType returns the Content-Type to store with the value.
 func (c *call) contentType() (string, error) {
 	t := strings.TrimSpace(c.r.Header.Get("Content-Type"))
 	if len(t) > db.MaxType {
@@ -181,7 +181,7 @@ func (c *call) contentType() (string, error) {
 	return keptType(t), nil
 }
 
-// contentEncoding returns what to keep as the value's encoding.
+// contentEncoding returns the Content-Encoding to store with the value.
 func (c *call) contentEncoding() (string, error) {
 	e := strings.Join(c.r.Header["Content-Encoding"], ", ")
 	if len(e) > db.MaxEncoding {
@@ -190,8 +190,8 @@ func (c *call) contentEncoding() (string, error) {
 	return e, nil
 }
 
-// keptType is the type with which a value is kept. What curl sends with --data says
-// nothing about the value.
+// keptType returns the type to store for a Content-Type. The form type that curl sends
+// with --data says nothing about the value.
 func keptType(t string) string {
 	if t == "" || strings.EqualFold(t, form) {
 		return octetStream[0]

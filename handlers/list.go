@@ -79,7 +79,7 @@ func listAccounts(s *server, c *call) error {
 	return c.sayJSON(items)
 }
 
-// notListed is the refusal while nothing can be listed.
+// notListed turns the error of a list into a 503 if the index of names is being rebuilt.
 func notListed(err error) error {
 	if rebuilding := (*db.ListingError)(nil); errors.As(err, &rebuilding) {
 		return &refusal{http.StatusServiceUnavailable, rebuilding.Error()}
@@ -87,8 +87,8 @@ func notListed(err error) error {
 	return err
 }
 
-// nextPage says in a header where the next page is, if there is one. base is its
-// address up to the last parameters.
+// nextPage sets the header Link if there is a next page. base is its address without
+// after and limit.
 func (c *call) nextPage(base, after string, limit int) {
 	if after == "" {
 		return
@@ -96,7 +96,7 @@ func (c *call) nextPage(base, after string, limit int) {
 	c.w.Header()["Link"] = []string{"<" + base + "after=" + percentEncode(after) + "&limit=" + strconv.Itoa(limit) + `>; rel="next"`}
 }
 
-// sayLines says names, percent-encoded, one a line.
+// sayLines answers with names, percent-encoded, one on each line.
 func (c *call) sayLines(names []string) error {
 	var b strings.Builder
 	for _, name := range names {
@@ -109,8 +109,8 @@ func (c *call) sayLines(names []string) error {
 
 // named is a name in JSON.
 type named struct {
-	ID   string `json:"id"`             // with U+FFFD for what is no UTF-8
-	ID64 []byte `json:"id64,omitempty"` // the same in base64, if it is no UTF-8
+	ID   string `json:"id"`             // with U+FFFD for bytes that are not UTF-8
+	ID64 []byte `json:"id64,omitempty"` // the same in base64, if it is not UTF-8
 }
 
 func nameOf(id string) named { return named{id, notUTF8(id)} }
@@ -140,7 +140,7 @@ type (
 	}
 )
 
-// numberJSON is a number, as text too where JavaScript cannot hold it.
+// numberJSON is a number. It also comes as text if JavaScript cannot represent it.
 type numberJSON struct {
 	Value int64  `json:"value"`
 	Text  string `json:"text,omitempty"`

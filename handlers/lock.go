@@ -9,8 +9,7 @@ import (
 	"clouddragon/db"
 )
 
-// defaultDur is how long a lock is held if the client does not say, unless the
-// limit is less.
+// defaultDur is the default of dur, unless limits.dur is less.
 const defaultDur = 30 * time.Second
 
 // POST /db/:acc/lock/:id?id=&token=&dur=&wait=&limit=&shared=&least=
@@ -51,10 +50,10 @@ var tryLock = durable(
 	func(op *db.LockTake) result { return numbered(op.Holder.Token) },
 )
 
-// heldJSON is who holds a lock.
+// heldJSON is a holder of a lock.
 type heldJSON struct {
-	ID      string  `json:"id"`             // with U+FFFD for what is no UTF-8
-	ID64    []byte  `json:"id64,omitempty"` // the same in base64, if it is no UTF-8
+	ID      string  `json:"id"`             // with U+FFFD for bytes that are not UTF-8
+	ID64    []byte  `json:"id64,omitempty"` // the same in base64, if it is not UTF-8
 	Token   int64   `json:"token"`
 	TTL     float64 `json:"ttl"` // seconds, to the millisecond
 	Expires string  `json:"expires"`
@@ -62,16 +61,16 @@ type heldJSON struct {
 	*listsJSON
 }
 
-// listsJSON are all holders and waiters of a lock, as far as they are listed.
+// listsJSON has the first holders and waiters of a lock.
 type listsJSON struct {
 	Holders []heldJSON   `json:"holders"`
 	Queue   []waiterJSON `json:"queue"`
 }
 
-// waiterJSON is who waits for a lock.
+// waiterJSON is a waiter for a lock.
 type waiterJSON struct {
-	ID     string  `json:"id"`             // with U+FFFD for what is no UTF-8
-	ID64   []byte  `json:"id64,omitempty"` // the same in base64, if it is no UTF-8
+	ID     string  `json:"id"`             // with U+FFFD for bytes that are not UTF-8
+	ID64   []byte  `json:"id64,omitempty"` // the same in base64, if it is not UTF-8
 	Waited float64 `json:"waited"`         // seconds, to the millisecond
 }
 
@@ -86,7 +85,8 @@ func heldBy(h db.Holder) heldJSON {
 	}
 }
 
-// held is the oldest holder, with lists of all if there is another or a waiter.
+// held returns the JSON of a lock: the oldest holder, and the lists of holders and waiters
+// if there is another holder or a waiter.
 func held(all db.Holders) heldJSON {
 	first := heldBy(all.Holders[0])
 	if len(all.Holders) == 1 && len(all.Queue) == 0 {
@@ -103,7 +103,7 @@ func held(all db.Holders) heldJSON {
 	return first
 }
 
-// notUTF8 returns an id that is no UTF-8, or nil.
+// notUTF8 returns the id as bytes if it is not UTF-8, otherwise nil.
 func notUTF8(id string) []byte {
 	if utf8.ValidString(id) {
 		return nil
@@ -111,7 +111,7 @@ func notUTF8(id string) []byte {
 	return []byte(id)
 }
 
-// seconds is a duration in seconds, to the millisecond.
+// seconds returns a duration in seconds, to the millisecond.
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
 // DELETE /db/:acc/lock/:id?id=&token=&force=
@@ -123,7 +123,7 @@ var releaseLock = durable(
 	func(*db.LockRelease) result { return done() },
 )
 
-// lockRequest reads what a lock or a mutex is asked with.
+// lockRequest reads the parameters of a call that takes a lock or a mutex.
 func (s *server) lockRequest(a *ask, defaultWait time.Duration) (db.LockRequest, error) {
 	p := &a.params
 	r := db.LockRequest{
@@ -137,7 +137,7 @@ func (s *server) lockRequest(a *ask, defaultWait time.Duration) (db.LockRequest,
 	return r, p.bad
 }
 
-// modeOf reads who else may hold the lock, and for how long it stays held in any case.
+// modeOf reads limit, shared and least.
 func (s *server) modeOf(p *params, r *db.LockRequest) {
 	r.Limit = int(p.number("limit", 0, 1, db.MaxHolders))
 	r.Shared = p.flag("shared")
@@ -147,7 +147,7 @@ func (s *server) modeOf(p *params, r *db.LockRequest) {
 	}
 }
 
-// unlockRequest reads what a lock or a mutex is given back with.
+// unlockRequest reads the parameters of a call that gives a lock or a mutex back.
 func (a *ask) unlockRequest() (db.UnlockRequest, error) {
 	p := &a.params
 	r := db.UnlockRequest{
@@ -159,8 +159,7 @@ func (a *ask) unlockRequest() (db.UnlockRequest, error) {
 	return r, p.bad
 }
 
-// prepareWait gets a call ready that may wait for a lock: no deadline ends the
-// connection meanwhile.
+// prepareWait removes the deadlines of a call that may wait for a lock.
 func (c *call) prepareWait(wait time.Duration) {
 	if wait == 0 {
 		c.brief()

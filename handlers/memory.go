@@ -9,36 +9,36 @@ import (
 	"time"
 )
 
-// memory limits the bytes that bodies and values take together while they are
-// received and sent, so that many clients cannot use up the machine's memory. Every
-// call gets all that it needs at once, in the order in which they asked. Calls that
-// held a part and waited for the rest would wait for each other.
+// memory limits the bytes of all bodies and values that are being received and sent, so
+// that many clients cannot use up the machine's memory. Calls get memory in the order in
+// which they ask, each all that it needs at once. If a call could hold a part and wait for
+// the rest, calls could wait for each other.
 //
-// What a call gives back is garbage until the collector has run, and counts until
-// then. So the process holds at most memoryBytes of bodies and values, or four of
-// the largest values if that is more. Not counted are, for each connection, a body or
-// value of at most uncounted bytes and the request's headers of at most 64 KiB. The
-// database adds one batch: 4 MiB, or one value if that is larger.
+// Memory that a call gives back is garbage, and it counts until the collector has run. So
+// bodies and values take at most memoryBytes, or four of the largest values if that is
+// more. For each connection, a body or value of at most uncounted bytes and up to 64 KiB
+// of headers are not counted. The database adds one batch: 4 MiB, or one value if that is
+// larger.
 type memory struct {
 	total int64 // bytes
 
 	mu         sync.Mutex // guards what follows
-	spare      int64      // bytes that can be given away
-	garbage    int64      // bytes that were given back since the last collection began
-	collecting bool       // a goroutine collects
+	spare      int64      // bytes that are free
+	garbage    int64      // bytes given back since the last collection began
+	collecting bool       // a goroutine runs a collection
 	queue      []*memoryWait
 }
 
 // memoryWait is a call that waits for memory.
 type memoryWait struct {
 	size int64         // bytes
-	got  chan struct{} // closed when it has it
+	got  chan struct{} // closed when the memory is granted
 }
 
 const (
 	memoryBytes = 256 << 20
-	// uncounted is the size in bytes up to which a body or a value is not counted.
-	// It is as much as a body gets before any of it is there.
+	// uncounted is the size in bytes up to which a body or a value is not counted. A body
+	// gets this much before any of it has been received.
 	uncounted = 16 << 10
 )
 
@@ -47,11 +47,11 @@ func newMemory(value int64) *memory {
 	return &memory{total: total, spare: total}
 }
 
-// errCrowded is returned when there was no memory for a body or a value for too long.
+// errCrowded is returned when a call has waited too long for memory.
 var errCrowded = &refusal{http.StatusServiceUnavailable, "too many large values are on their way: nothing was done, try again later"}
 
-// hold takes memory for n bytes for a call that holds none yet. It waits while others
-// have it, and refuses at once more than there is in all.
+// hold takes n bytes for a call that holds none yet. It waits until they are free. It
+// refuses at once if n is more than the total.
 func (m *memory) hold(c *call, n int64, patience time.Duration) error {
 	if n <= uncounted {
 		return nil
@@ -85,20 +85,20 @@ func (m *memory) hold(c *call, n int64, patience time.Duration) error {
 	}
 }
 
-// leave ends a wait that did not get its memory.
+// leave ends a wait without memory.
 func (m *memory) leave(w *memoryWait) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if i := slices.Index(m.queue, w); i >= 0 {
 		m.queue = slices.Delete(m.queue, i, i+1)
 	} else {
-		m.spare += w.size // granted a moment ago, and not used
+		m.spare += w.size // it was granted just now, but is not used
 	}
 	m.grant()
 }
 
-// grant gives spare memory to the calls that wait, in order, and starts a collection
-// if the first of them needs garbage. mu must be held.
+// grant gives spare memory to the waiting calls in order. If the first one needs more, it
+// starts a collection. mu must be held.
 func (m *memory) grant() {
 	for len(m.queue) > 0 && m.queue[0].size <= m.spare {
 		m.spare -= m.queue[0].size
@@ -112,13 +112,13 @@ func (m *memory) grant() {
 	}
 }
 
-// collect makes garbage spare memory, until grant has no use for more.
+// collect turns garbage into spare memory until grant needs no more.
 func (m *memory) collect() {
 	m.mu.Lock()
 	n := m.garbage
 	m.garbage = 0
 	m.mu.Unlock()
-	runtime.GC() // a whole cycle: it finds all that was given back before it began
+	runtime.GC() // a whole cycle, so it frees everything that was given back before
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.spare += n
@@ -126,7 +126,7 @@ func (m *memory) collect() {
 	m.grant()
 }
 
-// free takes n bytes back from a call that no longer refers to them.
+// free gives back n bytes of a call that no longer refers to them.
 func (m *memory) free(n int64) {
 	if n == 0 {
 		return

@@ -8,8 +8,7 @@ import (
 	"clouddragon/db"
 )
 
-// defaultMutexWait is how long a call queues for a mutex if it does not say,
-// unless the limit is less.
+// defaultMutexWait is the default of wait for a mutex, unless limits.wait is less.
 const defaultMutexWait = 15 * time.Second
 
 // POST /db/:acc/mlock/:id?id=&token=&dur=&wait=&limit=&shared=&least=

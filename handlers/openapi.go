@@ -9,7 +9,8 @@ import (
 
 type object = map[string]any
 
-// The table of endpoints gets its line here, since it describes the table.
+// This endpoint describes the table of endpoints. It is added here, because in the table
+// it would be an initialization cycle.
 func init() {
 	endpoints = append(endpoints, endpoint{api: OpenAPI, method: "GET", serve: getOpenAPI})
 }
@@ -24,7 +25,7 @@ func getOpenAPI(_ *server, c *call) error {
 	return nil
 }
 
-// openAPI describes the table of endpoints. It is made at the first call.
+// openAPI is the description of the table of endpoints. The first call makes it.
 var openAPI = sync.OnceValues(func() ([]byte, error) {
 	paths := object{}
 	for i := range endpoints {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// checkOrigin refuses what a web page of another site makes a browser send. It
-// does not tell whether the token is right, so it may come before the token.
+// checkOrigin refuses requests that a web page of another site makes a browser send. Its
+// answer does not depend on the token, so it may run before the token is checked.
 func (s *server) checkOrigin(c *call) error {
 	if c.forAnyPage() {
 		return nil
@@ -25,15 +25,16 @@ func (s *server) checkOrigin(c *call) error {
 			return forbidden("a web page of %s sends this: only pages of this server may", quote(origin))
 		}
 	}
-	// A page whose name resolves to this machine is of the same origin for the
-	// browser (DNS rebinding). Where there is a token, the page does not have it.
+	// DNS rebinding: if the name of a page's site resolves to this machine, the browser
+	// takes the two for the same origin. With a token that is harmless, because the page
+	// does not have it.
 	if len(s.tokens.load()) == 0 && c.overTCP() && !isLoopback(c.r.Host) {
 		return forbidden("without a token the Host must be localhost or a loopback address, not %s: call the server so, or set a token", quote(c.r.Host))
 	}
 	return nil
 }
 
-// forAnyPage reports whether a page of any site may ask for this.
+// forAnyPage reports whether pages of all sites may send this request.
 func (c *call) forAnyPage() bool {
 	get := c.r.Method == http.MethodGet || c.r.Method == http.MethodHead
 	return get && (c.api == Healthz || c.api == Page)
@@ -43,12 +44,12 @@ func forbidden(format string, args ...any) error {
 	return &refusal{http.StatusForbidden, fmt.Sprintf(format, args...)}
 }
 
-// sameOrigin reports whether the origin of a page is at host, the Host of a request.
-// The scheme is not compared: a proxy may take TLS off.
+// sameOrigin reports whether an Origin is the Host of the request. The scheme is not
+// compared, because a proxy may end TLS.
 func sameOrigin(origin, host string) bool {
 	scheme, at, ok := strings.Cut(origin, "://")
 	if !ok {
-		return false // "null": a page that the browser gives no origin
+		return false // "null": the browser does not tell the page's origin
 	}
 	switch strings.ToLower(scheme) {
 	case "http":
@@ -61,16 +62,16 @@ func sameOrigin(origin, host string) bool {
 	return at != "" && strings.EqualFold(at, host)
 }
 
-// overTCP reports whether the request came over a network. One whose connection is
-// not known did, as far as one can tell.
+// overTCP reports whether the request came over TCP. If the connection is unknown, it
+// returns true.
 func (c *call) overTCP() bool {
 	local, ok := c.r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return !ok || local.Network() != "unix"
 }
 
-// isLoopback reports whether a Host, perhaps with a port, is this machine by a name
-// that no other site can have. A request of HTTP/1.0 may have none: no browser
-// sends that.
+// isLoopback reports whether a Host, with or without a port, is a name of this machine
+// that no other site can have. HTTP/1.0 requests may have no Host; that is accepted,
+// because browsers do not send them.
 func isLoopback(host string) bool {
 	if host == "" {
 		return true

@@ -8,8 +8,8 @@ import (
 	"net/http"
 )
 
-// page is the status page: one file with its own style and script. It has no data, so
-// everybody may have it. Its script asks for the data, with a token where one is needed.
+// page is the status page: one file with its own style and script. It holds no data, so it
+// needs no token. Its script fetches the data, with a token if one is needed.
 //
 //go:embed page.html
 var page []byte
@@ -20,8 +20,8 @@ var (
 	pagePolicy = []string{contentPolicy(page)}
 )
 
-// contentPolicy lets a page run its own style and script, ask its own server, and nothing
-// else: what is stored there can do no harm even if it came to be markup.
+// contentPolicy lets the page use its own style and script, send requests to its own
+// server, and nothing else. So stored data could do no harm even if it became markup.
 func contentPolicy(page []byte) string {
 	return "default-src 'none'; connect-src 'self'; img-src data:" +
 		"; style-src " + hashOf(page, "<style>", "</style>") +
@@ -30,7 +30,7 @@ func contentPolicy(page []byte) string {
 		"; require-trusted-types-for 'script'; trusted-types 'none'"
 }
 
-// hashOf names what stands between two tags, as a Content-Security-Policy does.
+// hashOf returns the hash of the text between two tags, as a Content-Security-Policy needs it.
 func hashOf(page []byte, from, to string) string {
 	_, rest, found := bytes.Cut(page, []byte(from))
 	text, _, ended := bytes.Cut(rest, []byte(to))

@@ -10,21 +10,21 @@ import (
 	"clouddragon/internal/units"
 )
 
-// kind is what a parameter is in JSON. In a query and a form all are text.
+// kind is the type of a parameter in JSON. In a query or a form all are text.
 type kind uint8
 
 const (
-	number kind = iota // or a duration, or a word such as none: a number or a string
+	number kind = iota // a number, a duration, or a word such as none: JSON number or string
 	text
 	flag
 )
 
-// String says what JSON may have for a parameter of the kind.
+// String names the JSON types of the kind, for an error line.
 func (k kind) String() string {
 	return [...]string{"a number or a string", "a string", "true or false"}[k]
 }
 
-// kinds are those of the parameters that are no numbers, of all endpoints.
+// kinds has the parameters of all endpoints that are not numbers.
 var kinds = map[string]kind{"id": text, "ID": text, "lock": text, "prefix": text, "api": text, "after": text, "force": flag, "shared": flag, "touch": flag}
 
 func kindOf(name string) kind { return kinds[name] }
@@ -37,21 +37,21 @@ const (
 	inBody
 )
 
-// maxParams is how many parameters an endpoint may know.
+// maxParams is the largest number of parameters of an endpoint.
 const maxParams = 12
 
-// params are the parameters of a call, checked strictly: a typo must not
-// silently mean the default. Reading one that is bad sets bad, and what is read
-// then is of no use: a handler looks at bad once, after it has read them all.
+// params are the parameters of a call. They are checked strictly: a typo must not
+// silently mean the default. Reading a bad parameter sets bad, and its result is
+// meaningless. A handler reads all parameters and then checks bad once.
 type params struct {
-	names  []string          // what the endpoint knows
+	names  []string          // the parameters of the endpoint
 	values [maxParams]string // in the order of names; empty: not given
 	places [maxParams]place  // where each is given
-	place  place             // of what is taken now
+	place  place             // where the one being parsed is given
 	bad    error
 }
 
-// parse takes a query or a form apart.
+// parse parses a query or a form.
 func (p *params) parse(query string) error {
 	for query != "" {
 		var pair string
@@ -99,13 +99,13 @@ func known(names []string) string {
 	return "this call takes " + strings.Join(names, ", ")
 }
 
-// text returns a parameter, empty if it is not given. One that the endpoint
-// does not list is a mistake in this package.
+// text returns a parameter, or "" if it is not given. It panics if the endpoint does not
+// list the parameter.
 func (p *params) text(name string) string {
 	return p.values[slices.Index(p.names, name)]
 }
 
-// number returns a whole number from low to high, or def if it is not given.
+// number returns a whole number from low to high, or def if the parameter is not given.
 func (p *params) number(name string, def, low, high int64) int64 {
 	s := p.text(name)
 	if s == "" {
@@ -118,7 +118,7 @@ func (p *params) number(name string, def, low, high int64) int64 {
 	return n
 }
 
-// duration returns a duration of at most limit, or def if it is not given. Zero
+// duration returns a duration of at most limit, or def if the parameter is not given. Zero
 // is refused unless zero is true.
 func (p *params) duration(name string, def, limit time.Duration, zero bool) time.Duration {
 	s := p.text(name)
@@ -162,7 +162,7 @@ func (p *params) fail(err error) {
 	}
 }
 
-// parseNumber reads a decimal int64: digits, perhaps with a minus before them.
+// parseNumber parses a decimal int64: digits with an optional minus.
 func parseNumber(s string) (int64, bool) {
 	if strings.HasPrefix(s, "+") {
 		return 0, false
@@ -171,11 +171,11 @@ func parseNumber(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// maxEcho is how much of what a client sent is repeated to it, in bytes.
+// maxEcho is how many bytes of a request are quoted in an error line.
 const maxEcho = 64
 
-// quote makes what a client sent fit for an error line: printable, without line
-// breaks, and not too long.
+// quote quotes a client's input for an error line: printable, on one line, and not too
+// long.
 func quote(s string) string {
 	if len(s) > maxEcho {
 		return strconv.Quote(s[:maxEcho]) + "…"

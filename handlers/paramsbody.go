@@ -11,25 +11,25 @@ import (
 	"unicode/utf8"
 )
 
-// maxParamsBody is how many bytes a body with parameters may have.
+// maxParamsBody is the largest body with parameters, in bytes.
 const maxParamsBody = 1 << 20
 
-// The content types of bodies with parameters, and one that curl --form sends.
+// The content types of bodies with parameters, and the one of curl --form.
 const (
 	form      = "application/x-www-form-urlencoded"
 	jsonType  = "application/json"
 	multipart = "multipart/form-data"
 )
 
-// readParams reads the parameters in the body of a call whose body is no value:
-// a form or a JSON object. An empty body is none, whatever its type.
+// readParams reads parameters from the body of a call whose body is not a value. The body
+// is a form or a JSON object. An empty body has no parameters, whatever its type.
 func (s *server) readParams(c *call) error {
 	if c.r.ContentLength == 0 {
 		return nil
 	}
 	body, err := s.readBody(c, maxParamsBody, "for parameters")
 	if err != nil {
-		return err // with the deadline for what is left of the body
+		return err // keep the deadline for the rest of the body
 	}
 	c.patience()
 	if len(body) == 0 {
@@ -59,8 +59,8 @@ func mediaType(contentType string) string {
 	return strings.ToLower(strings.TrimSpace(media))
 }
 
-// parseJSON takes a JSON object apart. A number may be a string too; nothing else
-// is converted: a flag has to be true or false, and what is text a string.
+// parseJSON parses a JSON object. A number may be given as a string. Nothing else is
+// converted: a flag has to be true or false, and text has to be a string.
 func (p *params) parseJSON(body []byte) error {
 	d, err := openJSON(body, '{', `the JSON in the body must be an object such as {"n":5}`)
 	if err != nil {
@@ -85,8 +85,7 @@ func (p *params) parseJSON(body []byte) error {
 	return closeJSON(d)
 }
 
-// openJSON reads the first token of a body, which must be that delimiter; else the
-// refusal says otherwise.
+// openJSON reads the first token of a body. If it is not delim, the refusal is otherwise.
 func openJSON(body []byte, first json.Delim, otherwise string) (*json.Decoder, error) {
 	if err := checkJSONText(body); err != nil {
 		return nil, err
@@ -103,7 +102,7 @@ func openJSON(body []byte, first json.Delim, otherwise string) (*json.Decoder, e
 	return d, nil
 }
 
-// closeJSON reads the closing delimiter, behind which there must be nothing.
+// closeJSON reads the closing delimiter. Nothing may follow it.
 func closeJSON(d *json.Decoder) error {
 	if _, err := d.Token(); err != nil {
 		return badJSON(err)
@@ -114,7 +113,7 @@ func closeJSON(d *json.Decoder) error {
 	return nil
 }
 
-// checkJSONText refuses what the decoder would read as other characters.
+// checkJSONText refuses text that the decoder would silently change.
 func checkJSONText(body []byte) error {
 	if !utf8.Valid(body) {
 		return badRequest("the JSON in the body is not valid UTF-8")
@@ -125,8 +124,8 @@ func checkJSONText(body []byte) error {
 	return nil
 }
 
-// badJSON says what is wrong with a body. The decoder's errors are of one line and
-// repeat no more than a character.
+// badJSON returns a 400 for a body. The decoder's errors have one line and quote at most
+// one character.
 func badJSON(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return badRequest("the JSON in the body ends too early")
@@ -157,8 +156,8 @@ func (p *params) takeJSON(name string, value json.Token) error {
 	return badRequest("in JSON %s must be %s", name, kind)
 }
 
-// loneSurrogate reports whether valid JSON has an escape such as \ud800 without its
-// other half. The decoder would read it as U+FFFD, and two ids as the same.
+// loneSurrogate reports whether valid JSON has an escape such as \ud800 without its other
+// half. The decoder would turn it into U+FFFD, so different ids would become the same.
 func loneSurrogate(b []byte) bool {
 	for {
 		i := bytes.IndexByte(b, '\\')

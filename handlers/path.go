@@ -10,12 +10,11 @@ import (
 	"clouddragon/db"
 )
 
-// locate reads the path: the API, Other if it is no route, and the key. A name
-// that may not be one is kept as c.fault, since the token is looked at first.
+// locate parses the path. It sets the API, which is Other if there is no such route, and
+// the key. An invalid name is kept in c.fault, because the token is checked first.
 //
-// The path is taken as it was sent, so that %2F is a part of a name and nothing
-// is cleaned: RawPath where net/url keeps it, and else Path, which then has its
-// slashes where the request has them.
+// The path is used as it was sent: %2F is part of a name, and nothing is cleaned. That is
+// RawPath if net/url has set it. Otherwise Path has the slashes of the request.
 func (c *call) locate(u *url.URL) {
 	path, escaped := u.RawPath, true
 	if path == "" {
@@ -76,8 +75,7 @@ func (c *call) locate(u *url.URL) {
 	}
 }
 
-// keyedAPI returns the API of that name in a path below an account, Other if there
-// is none.
+// keyedAPI returns the API that has a name in paths below an account, or Other.
 func keyedAPI(name string) API {
 	for api := firstKeyed; api <= lastKeyed; api++ {
 		if apiNames[api] == name {
@@ -93,7 +91,7 @@ func isListable(api API) bool {
 	return ok
 }
 
-// paths are the routes of an endpoint, with those placeholders for account and id.
+// paths returns the routes of an endpoint with the given placeholders for account and id.
 func (e *endpoint) paths(acc, id string) []string {
 	switch api := e.api; {
 	case api >= firstKeyed && api <= lastKeyed:
@@ -119,8 +117,8 @@ func (e *endpoint) paths(acc, id string) []string {
 	}
 }
 
-// name decodes one segment of a path, which is not empty, and checks it. It
-// returns the name also where it may not be one.
+// name decodes and checks one segment of a path, which is not empty. It returns the name
+// also with an error.
 func name(what, segment string, escaped bool, limit int) (string, error) {
 	if escaped {
 		var err error
@@ -140,8 +138,8 @@ func name(what, segment string, escaped bool, limit int) (string, error) {
 	return segment, nil
 }
 
-// noRoute refuses a path that is no route. An id or an account that is missing, as
-// when a variable of a script is empty, is named.
+// noRoute refuses a path that is not a route. It names a missing id or account, because
+// that happens if a variable of a script is empty.
 func (c *call) noRoute() error {
 	keyed := apiNames[firstKeyed : lastKeyed+1]
 	want := "want /db/ACCOUNT/API/ID, with an API out of " + strings.Join(keyed[:len(keyed)-1], ", ") + " and " + keyed[len(keyed)-1]
@@ -158,7 +156,7 @@ func (c *call) noRoute() error {
 	return &refusal{http.StatusNotFound, line}
 }
 
-// thing names what the path is about, for an error line.
+// thing names the subject of the path, for an error line.
 func (a *ask) thing() string {
 	return fmt.Sprintf("%s %s of account %s", a.api, quote(a.key.ID), quote(a.key.Acc))
 }

@@ -11,22 +11,22 @@ import (
 	"clouddragon/internal/front"
 )
 
-// Plain answers plain requests in the loops of package front, with the same steps as
-// ServeHTTP: nothing waits between them. h is what New has returned.
+// Plain returns a front.Plain, which answers plain requests in event loops with the steps
+// of ServeHTTP, but without waiting. h is the handler that New has returned.
 func Plain(h http.Handler) front.Plain { return plain{h.(*server)} }
 
 type plain struct{ *server }
 
-// plainCall is a call in a loop. It stays with its exchange.
+// plainCall is a call in an event loop. It is reused with its exchange.
 type plainCall struct {
 	x        *front.Exchange
 	c        *call
 	endpoint *endpoint
-	call     db.Call // of the operation
-	queues   bool    // the client would rather wait than be refused
+	call     db.Call // the submitted operation
+	queues   bool    // if the lock is held, the call has to wait
 }
 
-// errOdd is returned by a call in a loop that would have to wait; nothing was done.
+// errOdd is returned by a call in a loop that would have to wait. Nothing was done.
 var errOdd = errors.New("net/http has to serve this")
 
 // Start begins to answer a request: with its answer, or with an operation for Submit.
@@ -62,8 +62,8 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 	return v
 }
 
-// begin begins the call of an endpoint. Only operations may follow others of the same
-// connection that are not done yet: they are done in their order.
+// begin begins the call of an endpoint. While earlier operations of the connection are not
+// done, only further operations may begin, because the writer keeps their order.
 func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	c, x := p.c, p.x
 	isOp := e.serve == nil && !e.waits || e.steps == tryLock || e.steps == readLock
@@ -106,7 +106,7 @@ func (s *server) isDraining() bool {
 
 var callLists = sync.Pool{New: func() any { return new([]*db.Call) }}
 
-// Submit has the operations decided.
+// Submit submits the operations to db.
 func (s plain) Submit(xs []*front.Exchange, lead bool) {
 	list := callLists.Get().(*[]*db.Call)
 	calls := (*list)[:0]
@@ -119,7 +119,7 @@ func (s plain) Submit(xs []*front.Exchange, lead bool) {
 	callLists.Put(list)
 }
 
-// Finish says what an operation's result is.
+// Finish answers with an operation's result.
 func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
 	p := x.State.(*plainCall)
 	c, op, err := p.c, p.call.Op.(db.Operation), p.call.Err
@@ -139,10 +139,10 @@ func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
 	return front.Answered
 }
 
-// end ends a call, also one that panicked with r, and says what has become of it.
+// end ends a call, also one that panicked with r, and returns the verdict.
 func (s plain) end(c *call, v front.Verdict, r any) (end front.Verdict) {
 	if r == nil && v != front.Answered {
-		// It begins anew, here or with net/http.
+		// The call starts again, here or in net/http.
 		*c = call{buf: c.buf}
 		calls.Put(c)
 		return v

@@ -9,23 +9,22 @@ import (
 	"clouddragon/db"
 )
 
-// Header values of answers that hold a value.
+// Header values of answers that have a value.
 var (
 	bytesUnit = []string{"bytes"}
-	// A browser that is led to a value runs no script in it.
+	// If a browser opens a value, it must not run scripts in it.
 	sandbox = []string{"sandbox"}
 )
 
-// span is a part of a value: the bytes from, up to and without to.
+// span is a part of a value: the bytes from from up to but not including to.
 type span struct{ from, to int }
 
-// of writes it as Content-Range does.
+// of returns the span as a Content-Range.
 func (p span) of(size int) string { return fmt.Sprintf("bytes %d-%d/%d", p.from, p.to-1, size) }
 
-// byteRange returns the part of a value that the request asks for. It is not ok
-// where the answer is the whole value: there is no Range, or one of several parts,
-// or one that is malformed, or an If-Range that names another version. The error is
-// a 416.
+// byteRange returns the part of a value that the request asks for. ok is false if the
+// answer is the whole value: without a Range, with one of several parts, with a malformed
+// one, or with an If-Range that names another version. The error is a 416.
 func (c *call) byteRange(v db.Value) (part span, ok bool, err error) {
 	lines := c.r.Header["Range"]
 	if len(lines) != 1 {
@@ -46,8 +45,8 @@ func (c *call) byteRange(v db.Value) (part span, ok bool, err error) {
 	return span{int(from), int(to)}, true, nil
 }
 
-// parseRange reads a Range of one part of so many bytes. Where from is not less
-// than to, nothing of it is there.
+// parseRange parses a Range of one part of a value of size bytes. If from is not less
+// than to, the part lies past the end.
 //
 //	range = "bytes=" ( first "-" [ last ] | "-" length )
 func parseRange(text string, size int64) (from, to int64, ok bool) {
@@ -72,12 +71,12 @@ func parseRange(text string, size int64) (from, to int64, ok bool) {
 	return 0, 0, false
 }
 
-// parsePlace reads digits and nothing else. A number that is too large is past
-// every end, as the largest one is.
+// parsePlace parses digits. A number that is too large becomes the largest int64, which
+// lies past every end.
 func parsePlace(digits string) (int64, bool) {
 	if digits == "" || strings.Trim(digits, "0123456789") != "" {
 		return 0, false
 	}
-	n, _ := strconv.ParseInt(digits, 10, 64) // the largest if it is out of range
+	n, _ := strconv.ParseInt(digits, 10, 64) // out of range, it is the largest int64
 	return n, true
 }

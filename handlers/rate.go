@@ -28,8 +28,8 @@ func takeRate(s *server, c *call) error {
 	return c.say(rateResult(r.Rate, state))
 }
 
-// takeRateOnce is takeRate with a retry key. A call that waits does so here and then
-// asks again, since an operation whose answer is kept is decided at once.
+// takeRateOnce is takeRate with a retry key. An operation whose answer is kept is decided
+// at once. So a call that has to wait does so here and then asks again.
 func takeRateOnce(s *server, c *call) error {
 	op, err := tryRate.prepare(s, &c.ask)
 	if err != nil {
@@ -84,14 +84,14 @@ var forgetRate = durable(
 	func(*db.RateForget) result { return done() },
 )
 
-// rateResult says how many more are allowed right now.
+// rateResult answers with how many more are allowed right now.
 func rateResult(r db.Rate, s db.RateState) result {
 	said := numbered(s.Left)
 	said.rate = &rateSaid{r, s}
 	return said
 }
 
-// rateRequest reads what a rate is asked with.
+// rateRequest reads the parameters of a POST.
 func (s *server) rateRequest(a *ask) (db.RateRequest, error) {
 	rate, err := a.rate()
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *server) rateRequest(a *ask) (db.RateRequest, error) {
 	return r, p.bad
 }
 
-// rate reads what a rate allows.
+// rate reads limit, per and burst.
 func (a *ask) rate() (db.Rate, error) {
 	p := &a.params
 	for _, name := range []string{"limit", "per"} {
@@ -123,20 +123,20 @@ func (a *ask) rate() (db.Rate, error) {
 	return r, p.bad
 }
 
-// rateSaid is what the headers say of a rate.
+// rateSaid is the state of a rate for the headers.
 type rateSaid struct {
 	rate  db.Rate
 	state db.RateState
 }
 
-// headers are those of the IETF draft "RateLimit header fields for HTTP", with times in
-// whole seconds, rounded up.
+// headers sets the headers of the IETF draft "RateLimit header fields for HTTP". Times are
+// in whole seconds, rounded up.
 func (r *rateSaid) headers(h http.Header) {
 	h["RateLimit-Policy"] = []string{fmt.Sprintf(`"default";q=%d;w=%d`, r.rate.Limit, wholeSeconds(r.rate.Per))}
 	h["RateLimit"] = []string{fmt.Sprintf(`"default";r=%d;t=%d`, r.state.Left, wholeSeconds(r.state.Full))}
 }
 
-// rateRefused says in headers when a rate allows the call.
+// rateRefused sets the headers that tell when the rate allows the call.
 func rateRefused(h http.Header, e *db.RateError) {
 	(&rateSaid{e.Rate, e.State}).headers(h)
 	h["Retry-After"] = []string{strconv.FormatInt(max(1, wholeSeconds(e.Retry)), 10)}

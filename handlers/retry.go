@@ -11,8 +11,8 @@ import (
 	"clouddragon/db"
 )
 
-// idempotencyKey is the header that names a write, so that it can be sent again
-// after a lost answer and is done once.
+// idempotencyKey is the header that makes a write safe to send again after a lost answer:
+// it is done once.
 const idempotencyKey = "Idempotency-Key"
 
 // maxRetryKey is the longest key, in bytes.
@@ -20,8 +20,7 @@ const maxRetryKey = 255
 
 var isReplayed = []string{"true"}
 
-// readRetryKey reads the key of a write, if it has one. On a read it means nothing,
-// whatever it is.
+// readRetryKey reads the key of a write, if it has one. A read ignores the header.
 func (c *call) readRetryKey(e *endpoint) error {
 	lines, given := c.r.Header[idempotencyKey]
 	if !given || e.method == http.MethodGet || e.method == http.MethodOptions {
@@ -43,7 +42,7 @@ func (c *call) readRetryKey(e *endpoint) error {
 
 var errRetriedLock = badRequest("the header %s is not for locks and mutexes: give id=, and a call that is sent again gets the same token", idempotencyKey)
 
-// parseRetryKey takes the quotes off a key, if there are any, and checks it.
+// parseRetryKey removes the quotes of a key, if it has any, and checks it.
 func parseRetryKey(line string) (string, error) {
 	key := strings.Trim(line, " \t")
 	opens, closes := strings.HasPrefix(key, `"`), strings.HasSuffix(key, `"`)
@@ -64,7 +63,7 @@ func parseRetryKey(line string) (string, error) {
 	return key, nil
 }
 
-// requestSum says which request it is: the same key may not stand for another one.
+// requestSum returns a hash of the request. A key may be used for one request only.
 func (c *call) requestSum(body []byte) [sha256.Size]byte {
 	h := sha256.New()
 	for _, part := range []string{c.method, c.r.URL.EscapedPath(), c.r.URL.RawQuery} {
@@ -75,8 +74,8 @@ func (c *call) requestSum(body []byte) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// doOnce does an operation, the whole of what a request asks for, and has say say its
-// answer. With a key it is done once, and the answer is kept with it or replayed.
+// doOnce does the operation of a request and answers with say. With a retry key the
+// operation is done once: its answer is stored in the same commit, and replayed later.
 func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 	if c.retryKey == "" {
 		if err := s.run(c, op, op); err != nil {
@@ -102,7 +101,7 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 	case err == nil:
 		return c.replay(retry.Kept)
 	}
-	// What was said of an operation that then found no room was not so.
+	// say may have run for an operation that then found no room. Ignore what it said.
 	clear(h)
 	maps.Copy(h, before)
 	c.status, c.ctype, c.body = 0, nil, nil
@@ -112,7 +111,7 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 	return err
 }
 
-// keep encodes what the call says, as it is kept; part of the file format, never changed:
+// keep encodes the answer to be stored; part of the file format, never changed:
 //
 //	0  u16 status
 //	2  u8  length of the ETag, u8 length of the Content-Type
@@ -132,7 +131,7 @@ func (c *call) keep() []byte {
 	return append(b, c.body...)
 }
 
-// replay says what was kept.
+// replay answers with a stored answer.
 func (c *call) replay(kept []byte) error {
 	if len(kept) < 4 || len(kept) < 4+int(kept[2])+int(kept[3]) {
 		return db.ErrDamaged

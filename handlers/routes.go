@@ -1,11 +1,11 @@
 // Package handlers speaks HTTP for the db package: which path and method is
 // which call, what its parameters may be, and how a result or a refusal reads.
 //
-// A request goes one way: locate reads the path, checkOrigin refuses what a web page
-// of another site sends, authorize checks the token, the table of endpoints finds the
-// call, params reads the query and the body, the call asks db, and send writes the
-// answer. Nothing else writes one. A durable call is three steps, which steps.go
-// explains: prepare, an operation of db, answer.
+// Every request takes the same way: locate parses the path, checkOrigin refuses requests
+// from web pages of other sites, authorize checks the token, the table of endpoints finds
+// the call, params reads the query and the body, the call uses db, and send writes the
+// answer. A durable call has three steps, which steps.go explains: prepare, an operation
+// of db, answer.
 package handlers
 
 import (
@@ -26,20 +26,20 @@ import (
 // Options say what is served and to whom.
 type Options struct {
 	DB     *db.DB
-	Tokens *Tokens // nil or empty: anybody may do anything
+	Tokens *Tokens // nil or empty: no token is needed
 	Limits Limits
 	// Program is the version of the program, for the manifests of backups.
 	Program string
 	// Draining, if not nil, is closed once the server shuts down; /healthz says so.
 	Draining <-chan struct{}
-	// Role, if not nil, says what the server is now, for GET /healthz?role=. nil: it is a
-	// primary for good.
+	// Role returns the server's current role, for GET /healthz?role=. nil: it is always a
+	// primary.
 	Role func() Role
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
-	// Observe, if not nil, learns of each request once it is answered. The
-	// method is one of GET, HEAD, POST, PUT, PATCH, DELETE and "other"; the code is 499
-	// where the client hung up before there was an answer.
+	// Observe, if not nil, is called for each request after its answer. The method is
+	// one of GET, HEAD, POST, PUT, PATCH, DELETE and "other". The code is 499 if the
+	// client hung up before there was an answer.
 	Observe func(api API, method string, code int, d time.Duration)
 	Log     *slog.Logger // nil: none
 }
@@ -57,7 +57,7 @@ type Limits struct {
 // API is the part of the server that a request is for.
 type API uint8
 
-// The APIs; Other is what is no route.
+// The APIs. Other stands for paths that are not a route.
 const (
 	Other API = iota
 	Sequence
@@ -79,7 +79,7 @@ const (
 	Metrics
 )
 
-// apiNames are the APIs as they stand in the path.
+// apiNames are the names of the APIs in paths.
 var apiNames = [...]string{
 	Other:    "other",
 	Sequence: "sequence",
@@ -110,16 +110,16 @@ const (
 // String returns the API's name as it stands in the path, or "other".
 func (a API) String() string { return apiNames[a] }
 
-// endpoint is one call: what it answers to, the parameters it knows, in the query
-// or the body, and who serves it. HEAD is served as GET.
+// endpoint is one line of the table: a method of an API, the parameters that it takes in
+// the query or the body, and the function that serves it. GET also serves HEAD.
 type endpoint struct {
 	api    API
 	method string
 	params []string
-	serve  func(*server, *call) error // nil: the steps do
-	steps  *steps                     // of a durable call, and of one that a batch may hold
+	serve  func(*server, *call) error // nil: steps serves it
+	steps  *steps                     // for durable calls and for calls in a batch
 	waits  bool                       // it may wait for other calls
-	quick  bool                       // a loop may call serve, which says errOdd instead of waiting
+	quick  bool                       // a loop may call serve, which returns errOdd instead of waiting
 }
 
 var endpoints = []endpoint{
@@ -204,37 +204,36 @@ func New(o Options) http.Handler {
 	return s
 }
 
-// call is one request on its way, with what its handler says in the end. It
-// belongs to the request's goroutine.
+// call is one request and its answer. It belongs to the request's goroutine.
 type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
-	conn  *front.Conn // nil: not known
+	conn  *front.Conn // nil: unknown
 	began time.Time
-	plain *plainCall // of a request in a loop, where nothing may wait; nil: it has a goroutine of its own
+	plain *plainCall // set if an event loop serves it, so that it must not wait; nil: it has its own goroutine
 
 	ask
 	inAccount  bool   // the path is below an account
 	readOnly   bool   // the token is for reading only
-	cameAsJSON bool   // the body is a batch as JSON
+	cameAsJSON bool   // the body is a batch in JSON
 	fault      error  // what is wrong with the names in the path
 	retryKey   string // the Idempotency-Key of a write; empty: none
-	sentBody   []byte // what the body is, where a write with a key has one
+	sentBody   []byte // the body of a write that has a key
 
 	status  int
 	ctype   []string // Content-Type
 	body    []byte
 	sent    bool
-	whole   bool   // the body of the request is read
-	linger  bool   // more of it may come behind the answer
-	held    int64  // bytes of the server's memory
-	waiting *peer  // what ends with the call; nil: nothing
-	buf     []byte // memory for small bodies, kept from call to call
+	whole   bool   // the whole body of the request has been read
+	linger  bool   // the client may still send body after the answer
+	held    int64  // bytes taken from server.memory
+	waiting *peer  // ends with the call; nil: none
+	buf     []byte // buffer for small bodies, reused by the next call
 }
 
 var calls = sync.Pool{New: func() any { return &call{buf: make([]byte, 0, 512)} }}
 
-// codeGone is what is observed where the client hung up; it is never sent.
+// codeGone is the code for metrics if the client hung up. It is never sent.
 const codeGone = 499
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -245,13 +244,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Connection"] = closeConn
 	}
 	if r.ContentLength != 0 {
-		// Whoever does not read the body leaves that to net/http, which must
-		// not wait for the rest of it forever.
+		// If the handler does not read the body, net/http reads the rest. A deadline
+		// keeps it from waiting forever.
 		s.pace.read(c)
 	}
 	if err := s.handle(c); err != nil {
 		if errors.Is(err, context.Canceled) {
-			// An answer, even an empty one, could be taken for a lock.
+			// A client could take any answer, even an empty one, for a granted lock.
 			panic(http.ErrAbortHandler)
 		}
 		s.refuse(c, err)
@@ -259,7 +258,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.send(c)
 }
 
-// handle finds the call that the request is for and lets it speak.
+// handle finds the endpoint of a request and calls it.
 func (s *server) handle(c *call) error {
 	e, err := s.route(c)
 	if err != nil {
@@ -271,7 +270,7 @@ func (s *server) handle(c *call) error {
 	return s.do(c, e)
 }
 
-// route finds the call that the request is for, and reads its parameters.
+// route finds the endpoint of a request and reads the parameters.
 func (s *server) route(c *call) (*endpoint, error) {
 	c.method = c.r.Method
 	c.locate(c.r.URL)
@@ -284,7 +283,7 @@ func (s *server) route(c *call) (*endpoint, error) {
 	e := find(c.api, c.r.Method)
 	switch {
 	case c.r.ProtoMajor == 2:
-		// The preface of HTTP/2, which net/http passes on.
+		// net/http passes the preface of HTTP/2 on as a request.
 		return nil, &refusal{http.StatusHTTPVersionNotSupported, "HTTP/2 is not supported here: use HTTP/1.1"}
 	case c.api == Other || c.api == Metrics && s.metrics == nil:
 		return nil, c.noRoute()
@@ -327,8 +326,8 @@ func (s *server) route(c *call) (*endpoint, error) {
 	return e, nil
 }
 
-// finish ends a call, also one that panicked with p: its client gets a 500, or, if an
-// answer is on its way already, a connection that ends in the middle of it.
+// finish ends a call, also one that panicked with p. After a panic the client gets a 500,
+// or, if the answer has begun, the connection is cut.
 func (s *server) finish(c *call, p any) {
 	switch {
 	case p == http.ErrAbortHandler:
@@ -361,7 +360,7 @@ func (s *server) finish(c *call, p any) {
 	}
 }
 
-// methodLabel keeps what a client makes up out of the metrics' labels.
+// methodLabel keeps methods that clients make up out of the metrics.
 func methodLabel(m string) string {
 	switch m {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":

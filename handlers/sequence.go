@@ -43,7 +43,7 @@ func readNumber(counter bool) *steps {
 	)
 }
 
-// resetNumber forgets a sequence or a counter.
+// resetNumber deletes a sequence or a counter.
 func resetNumber(counter bool) *steps {
 	return durable(
 		func(_ *server, a *ask) (*db.NumberReset, error) {

@@ -8,18 +8,18 @@ import (
 	"clouddragon/db"
 )
 
-// Role is what a server is among those that hold the same data.
+// Role is the part of a server among those that hold the same data.
 type Role uint8
 
-// The roles. A server that is neither may answer nothing now, such as a primary whose
-// lease has run out.
+// The roles. A server that has neither must not answer, such as a primary whose lease has
+// run out.
 const (
 	Primary Role = iota // it may answer
 	Standby             // it follows a primary
 	Neither
 )
 
-// role is what this server is now; see Options.Role.
+// role returns the server's current role; see Options.Role.
 func (s *server) role() Role {
 	if s.askRole == nil {
 		return Primary
@@ -53,8 +53,8 @@ func getHealth(s *server, c *call) error {
 	return c.sayText("ok")
 }
 
-// readRole reads role= from the query of /healthz. Whatever else is in there is left
-// alone: balancers add what they like.
+// readRole reads role= from the query of /healthz. Other parameters are ignored, because
+// balancers add their own.
 func (p *params) readRole(query string) error {
 	for pair := range strings.SplitSeq(query, "&") {
 		raw, ok := strings.CutPrefix(pair, "role=")

@@ -8,30 +8,30 @@ import (
 	"clouddragon/db"
 )
 
-// A durable call is three steps, so that a request of its own, a line of a batch
-// and the event loop share them:
+// A durable call has three steps. Single requests, lines of a batch and event loops share
+// them:
 //
-//	prepare  parses and validates what is asked, and returns an operation of db
+//	prepare  parses and validates the request, and returns an operation of db
 //	         the operation is decided, alone or with others
-//	answer   says what the operation's result is
+//	answer   turns the operation into a result
 //
-// prepare and answer know no request and no connection, and wait for nothing.
+// prepare and answer know neither the request nor the connection, and never wait.
 
-// ask is what a call asks for, wherever it came from.
+// ask is what a call asks for: a single request or a line of a batch.
 type ask struct {
 	api    API
 	of     API    // what List lists
 	method string // as it was sent
 	key    db.Key
 	params params
-	// Of a call on a value.
+	// For a call on a value.
 	value    []byte        // to be stored
 	typ      string        // its Content-Type, as it is kept
 	encoding string        // its Content-Encoding
 	cond     db.Conditions // what the headers ask for; its Check is AnyVersion
 }
 
-// result is what a call says when it was done.
+// result is the answer of a call that was done.
 type result struct {
 	status    int
 	number    int64
@@ -41,22 +41,22 @@ type result struct {
 	json      any       // of a GET of a lock
 	owner     string    // of the lock that json tells of
 	rate      *rateSaid // of a call on a rate
-	line      string    // why nothing was done, where the status is 400 or more
+	line      string    // the error, if the status is 400 or more
 }
 
-// numbered is the result of a call that says a number.
+// numbered is a result that is a number.
 func numbered(n int64) result { return result{status: http.StatusOK, number: n, hasNumber: true} }
 
-// done is the result of a call that has nothing to say.
+// done is a result without a body.
 func done() result { return result{status: http.StatusNoContent} }
 
-// steps are the two steps of a call around its operation.
+// steps are the steps before and after the operation of a call.
 type steps struct {
 	prepare func(*server, *ask) (db.Operation, error)
 	answer  func(op db.Operation) result
 }
 
-// durable makes steps of a prepare and an answer for one type of operation.
+// durable makes steps of prepare and answer for one type of operation.
 func durable[Op db.Operation](prepare func(*server, *ask) (Op, error), answer func(Op) result) *steps {
 	return &steps{
 		prepare: func(s *server, a *ask) (db.Operation, error) { return prepare(s, a) },
@@ -95,8 +95,8 @@ func (s *server) do(c *call, e *endpoint) error {
 	return s.doOnce(c, op, func() error { return c.say(e.steps.answer(op)) })
 }
 
-// run does an operation. If a part of it has to read a value, that is tried again
-// once memory for the value is granted.
+// run does an operation. If it has to read a value, run takes memory for the value and
+// tries again.
 func (s *server) run(c *call, whole, part db.Operation) error {
 	ttl, reads := part.(*db.ValueTTL)
 	if !reads {
@@ -122,7 +122,7 @@ func (s *server) run(c *call, whole, part db.Operation) error {
 	}
 }
 
-// say says a result.
+// say sets the answer to a result.
 func (c *call) say(r result) error {
 	h := c.w.Header()
 	if r.etag != 0 {
@@ -145,8 +145,8 @@ func (c *call) say(r result) error {
 	return nil
 }
 
-// appendNumber writes a number as text, or as JSON: one that JavaScript cannot hold
-// is said as text too.
+// appendNumber appends a number as text or as JSON. In JSON a number that JavaScript
+// cannot represent also comes as text.
 func appendNumber(b []byte, n int64, asJSON bool) []byte {
 	if !asJSON {
 		return strconv.AppendInt(b, n, 10)

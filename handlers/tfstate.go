@@ -12,14 +12,14 @@ import (
 	"clouddragon/db"
 )
 
-// The state of Terraform or OpenTofu, as their HTTP backend wants it. It is made of
-// values, under ids that begin with a NUL byte, so that no client can name them:
+// A state of Terraform or OpenTofu, as their HTTP backend expects it. It is stored in
+// values whose ids begin with a NUL byte, so that no client can name them:
 //
-//	NUL tf 0 … NUL tf 9   the last ten versions of the state, the oldest is replaced
+//	NUL tf 0 … NUL tf 9   the last ten versions of the state; the oldest is replaced
 //	NUL tf l              the lock: the lock information as it was sent
 //
-// The current state is the one with the highest version. Every change is one commit
-// that is refused if the lock is another by then.
+// The current state is the one with the highest version. Every change is one commit. It is
+// refused if the lock has changed meanwhile.
 
 const (
 	tfVersions = 10
@@ -49,14 +49,14 @@ func tfKey(k db.Key, part string) db.Key {
 	return db.Key{Acc: k.Acc, ID: "\x00tf" + part + name}
 }
 
-// tfVersion is one of the versions that are kept.
+// tfVersion is one of the stored versions.
 type tfVersion struct {
 	key     db.Key
 	version int64 // 0: there is none
 }
 
-// tfAll returns the versions that are kept, the newest first, and those that are not
-// there behind them.
+// tfAll returns the ten places for versions, the newest version first and empty places
+// last.
 func (s *server) tfAll(c *call) (all [tfVersions]tfVersion, err error) {
 	for i := range all {
 		key := tfKey(c.key, strconv.Itoa(i))
@@ -97,13 +97,13 @@ func (s *server) tfLock(c *call) (tfLock, error) {
 	return l, err
 }
 
-// sayLocked says who holds a state.
+// sayLocked answers 423 with the holder's lock information.
 func (c *call) sayLocked(l *tfLock) error {
 	c.status, c.ctype, c.body = http.StatusLocked, []string{l.typ}, l.info
 	return nil
 }
 
-// lockInfo is what the programs tell of a lock. The names are theirs.
+// lockInfo is the lock information of Terraform and OpenTofu, with their names.
 type lockInfo struct {
 	ID, Operation, Info, Who, Version, Created, Path string
 }
@@ -120,8 +120,8 @@ func parseLockInfo(b []byte) (lockInfo, error) {
 	return info, nil
 }
 
-// forces reports whether lock information has just an ID, as OpenTofu's force-unlock
-// sends it: the rest is empty, and the time that of year 1.
+// forces reports whether lock information has only an ID. OpenTofu's force-unlock sends
+// that: everything else is empty, and the time is in year 1.
 func (i *lockInfo) forces() bool {
 	rest := *i
 	rest.ID = ""
@@ -169,7 +169,7 @@ func getTF(s *server, c *call) error {
 	}
 }
 
-// readWhole reads a value, once memory for it is granted.
+// readWhole takes memory for a value and reads it.
 func (s *server) readWhole(c *call, k db.Key) (db.Value, error) {
 	most := uncounted
 	for race := 1; ; race++ {
@@ -189,9 +189,8 @@ func (s *server) readWhole(c *call, k db.Key) (db.Value, error) {
 	}
 }
 
-// changeTF makes a change of a state while its lock allows it: where it is locked, id
-// has to be the holder's. ops returns the operations of the change. It is tried again
-// where another change came between.
+// changeTF changes a state. If the state is locked, id has to be the holder's. ops returns
+// the operations of the change. It is tried again if another change came between.
 func (s *server) changeTF(c *call, id string, ops func(all [tfVersions]tfVersion) []db.Operation) (done bool, err error) {
 	for race := 1; ; race++ {
 		l, err := s.tfLock(c)
@@ -217,7 +216,7 @@ func (s *server) changeTF(c *call, id string, ops func(all [tfVersions]tfVersion
 	}
 }
 
-// tfType is the Content-Type to keep of a body.
+// tfType returns the Content-Type to store with a body.
 func (c *call) tfType() []string {
 	if t := c.r.Header.Get("Content-Type"); t != "" && t != form && len(t) <= db.MaxType {
 		return []string{t}

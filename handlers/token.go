@@ -10,22 +10,21 @@ import (
 	"sync/atomic"
 )
 
-// Token lets whoever sends it in.
+// Token gives access to whoever sends it.
 type Token struct {
 	Token    string
 	Accounts []string // the accounts it is good for; none: all
 	ReadOnly bool     // good for GET and HEAD only
 }
 
-// grant is a Token as it is compared: by a hash, so that the time of a
-// comparison says neither how much of a token was right nor how long it is.
+// grant is a Token with its hash. Comparing hashes reveals by its time neither how much of
+// a token was right nor how long the token is.
 type grant struct {
 	sum [sha256.Size]byte
 	Token
 }
 
-// Tokens are the tokens in force. The zero value has none: anybody may do
-// anything.
+// Tokens are the tokens in force. With the zero value no token is needed.
 type Tokens struct{ grants atomic.Pointer[[]grant] }
 
 // NewTokens returns tokens to begin with.
@@ -35,8 +34,8 @@ func NewTokens(tokens ...Token) *Tokens {
 	return t
 }
 
-// Set replaces the tokens for every request that comes from now on. It may be
-// called while requests are served.
+// Set replaces the tokens for all later requests. It may be called while requests are
+// served.
 func (t *Tokens) Set(tokens []Token) {
 	var g []grant
 	for _, x := range tokens {
@@ -52,8 +51,8 @@ func (t *Tokens) load() []grant {
 	return nil
 }
 
-// authorize checks the token. It comes before anything else, so that a stranger
-// does not even learn which routes there are.
+// authorize checks the token. It runs before the route is looked up, so that without a
+// token nobody learns which routes there are.
 func (s *server) authorize(c *call) error {
 	grants := s.tokens.load()
 	if len(grants) == 0 || c.api == Page || c.api == Healthz || c.api == OpenAPI {
@@ -81,15 +80,15 @@ func (s *server) authorize(c *call) error {
 	case c.api == Backup && (len(g.Accounts) > 0 || g.ReadOnly):
 		return &refusal{http.StatusForbidden, "a backup holds everything: this token is bound to accounts, or for reading only"}
 	case g.ReadOnly && c.api == Batch:
-		c.readOnly = true // which is looked at once its calls are known
+		c.readOnly = true // checked when its calls are known
 	case g.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
 		return &refusal{http.StatusForbidden, "this token is for reading only"}
 	}
 	return nil
 }
 
-// token returns what the request brings: a bearer token or the password of
-// basic auth; empty if it brings none.
+// token returns the token of the request: a bearer token or the password of basic auth,
+// or "".
 func (c *call) token() string {
 	h := c.r.Header["Authorization"]
 	if len(h) == 0 {

@@ -10,12 +10,11 @@ import (
 	"clouddragon/db"
 )
 
-// defaultWatch is how long a call waits for a change if it does not say, unless the
-// limit is less.
+// defaultWatch is the default of wait with not=, unless limits.wait is less.
 const defaultWatch = 30 * time.Second
 
-// watchable makes a GET of one that waits where not= is given, until the thing is
-// no longer as the client knows it.
+// watchable returns a GET that waits if not= is given, until the thing has changed from
+// what the client knows.
 func watchable(get func(*server, *call) error, watch func(*server, *call, db.Not, time.Duration) error) func(*server, *call) error {
 	return func(s *server, c *call) error {
 		not, wait, given := s.watchParams(&c.params, c.api)
@@ -23,7 +22,7 @@ func watchable(get func(*server, *call) error, watch func(*server, *call, db.Not
 		case c.params.bad != nil:
 			return c.params.bad
 		case !given:
-			if c.api != KV { // which may wait for memory
+			if c.api != KV { // kv may wait for memory
 				c.brief()
 			}
 			return get(s, c)
@@ -44,7 +43,7 @@ func watchable(get func(*server, *call) error, watch func(*server, *call, db.Not
 	}
 }
 
-// watchParams reads what the client knows of a thing and how long it waits.
+// watchParams reads not and wait.
 func (s *server) watchParams(p *params, api API) (not db.Not, wait time.Duration, given bool) {
 	given = p.text("not") != ""
 	if not.None = p.text("not") == "none"; given && !not.None {
@@ -59,7 +58,7 @@ func (s *server) watchParams(p *params, api API) (not db.Not, wait time.Duration
 	return not, p.duration("wait", min(defaultWatch, s.limits.Wait), s.limits.Wait, true), given
 }
 
-// alone refuses not= and wait= where there is no waiting.
+// alone refuses not= and wait= on a call that cannot wait.
 func alone(p *params) {
 	for _, name := range []string{"not", "wait"} {
 		if p.text(name) != "" {

@@ -87,7 +87,8 @@ func fault(status int, reason string, head []byte) string {
 	return "bad request: its first line, a header or the length of its body is not valid HTTP"
 }
 
-// short shortens and quotes a text that a client may have sent, for an error line.
+// short makes a text that a client may have sent fit for an error line: it replaces
+// unprintable characters and cuts what is too long.
 func short(s string) string {
 	const most = 4 * maxEcho
 	s = strings.Map(func(r rune) rune {
