@@ -238,15 +238,13 @@ func (g *generator) serve(w *wire, events uint32) error {
 func (w *wire) flush() error {
 	for len(w.out) > 0 {
 		n, err := unix.Write(w.fd, w.out)
-		switch {
-		case err == unix.EAGAIN:
+		if err == unix.EAGAIN {
 			return nil
-		case err == unix.EINTR:
-		case err != nil:
-			return fmt.Errorf("write: %w", err)
-		default:
-			w.out = w.out[n:]
 		}
+		if err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+		w.out = w.out[n:]
 	}
 	return nil
 }
@@ -259,8 +257,6 @@ func (w *wire) receive() error {
 		switch {
 		case err == unix.EAGAIN:
 			return nil
-		case err == unix.EINTR:
-			continue
 		case err != nil:
 			return fmt.Errorf("read: %w", err)
 		case n == 0:

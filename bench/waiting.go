@@ -10,27 +10,60 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
 // letIn measures how long it takes until one unlock has let in so many readers of a lock
 // on disk.
 func letIn(readers int) *row {
-	c := &crowd{work: work{"http": overHTTP("POST /db/door/lock/one?id=<client>&shared=true&dur=60&wait=60")}, conns: readers, n: readers}
-	return &row{name: "lock, all that wait are let in by one unlock", conns: readers, work: c.work, stateful: true, figures: []figure{{"ms", true}},
-		measure: func(ctx context.Context, _ *bench, t *target) (_ []float64, err error) {
-			if err := t.call(ctx, "POST /db/door/lock/one?id=writer&dur=60"); err != nil {
-				return nil, err
-			}
-			defer func() { err = errors.Join(err, t.call(ctx, "DELETE /db/door/lock/one?force=true")) }()
-			answered, err := t.allWait(ctx, c, "/db/door/lock/one")
+	w := work{"http": overHTTP("POST /db/door/lock/one?id=<client>&shared=true&dur=60&wait=60")}
+	return &row{name: "lock, all that wait are let in by one unlock", conns: readers, work: w, stateful: true, figures: []figure{{"ms", true}},
+		measure: func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
+			c := &crowd{work: w, conns: readers, n: readers}
+			took, err := t.door(ctx, c, "POST /db/door/lock/one", "DELETE /db/door/lock/one", func() error { return nil })
+			return []float64{micros(took) / 1000}, err
+		}}
+}
+
+// waitingMemory measures what a client takes that waits for a mutex, of a server that has
+// done nothing else.
+func waitingMemory(waiters int) *row {
+	w := work{"http": overHTTP("POST /db/door/mlock/one?id=<client>&shared=true&dur=60&wait=60")}
+	return &row{name: "memory of a client that waits for a mutex", conns: waiters, work: w, stateful: true, figures: []figure{{"bytes", true}},
+		measure: alone(func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
+			var waiting float64
+			began, err := t.memory()
 			if err != nil {
 				return nil, err
 			}
-			unlocked := time.Now()
-			err = errors.Join(t.call(ctx, "DELETE /db/door/lock/one?id=writer"), answered())
-			return []float64{micros(time.Since(unlocked)) / 1000}, err
-		}}
+			c := &crowd{work: w, conns: waiters, n: waiters}
+			_, err = t.door(ctx, c, "POST /db/door/mlock/one", "POST /db/door/munlock/one", func() (err error) {
+				waiting, err = t.memory()
+				return err
+			})
+			return []float64{(waiting - began) / float64(waiters)}, err
+		})}
+}
+
+// door holds a lock until a crowd waits for it, calls fn, and unlocks it. It returns how
+// long it took from then until the whole crowd was let in, and leaves the lock free.
+func (t *target) door(ctx context.Context, c *crowd, lock, unlock string, fn func() error) (took time.Duration, err error) {
+	if err := t.call(ctx, lock+"?id=writer&dur=60"); err != nil {
+		return 0, err
+	}
+	_, path, _ := strings.Cut(lock, " ")
+	answered, err := t.allWait(ctx, c, path)
+	if err == nil {
+		err = fn()
+	}
+	if err != nil {
+		return 0, err
+	}
+	unlocked := time.Now()
+	err = errors.Join(t.call(ctx, unlock+"?id=writer"), answered())
+	took = time.Since(unlocked)
+	return took, errors.Join(err, t.call(ctx, unlock+"?force=true"))
 }
 
 // told measures how long it takes from the sending of a change until a client that
@@ -77,52 +110,21 @@ func idleMemory(conns int) *row {
 			if _, _, err := load(ctx, t, 0, &crowd{work: one, conns: 1, n: 1, id: anyOf(1)}); err != nil {
 				return nil, err
 			}
-			var g *generator
-			grown, err := t.growth(func() (err error) {
-				if g, err = newGenerator(t.addr, t.speak, &crowd{work: one, conns: conns, n: conns, id: anyOf(1)}); err == nil {
-					_, err = g.run(ctx, 0)
-				}
-				return err
-			})
-			if g != nil {
-				g.close()
-			}
-			return []float64{grown / float64(conns)}, err
-		})}
-}
-
-// waitingMemory measures what a client takes that waits for a mutex, of a server that has
-// done nothing else.
-func waitingMemory(waiters int) *row {
-	c := &crowd{work: work{"http": overHTTP("POST /db/door/mlock/one?id=<client>&shared=true&dur=60&wait=60")}, conns: waiters, n: waiters}
-	return &row{name: "memory of a client that waits for a mutex", conns: waiters, work: c.work, stateful: true, figures: []figure{{"bytes", true}},
-		measure: alone(func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
-			if err := t.call(ctx, "POST /db/door/mlock/one?id=writer&dur=60"); err != nil {
-				return nil, err
-			}
-			var answered func() error
-			grown, err := t.growth(func() (err error) {
-				answered, err = t.allWait(ctx, c, "/db/door/mlock/one")
-				return err
-			})
+			began, err := t.memory()
 			if err != nil {
 				return nil, err
 			}
-			return []float64{grown / float64(waiters)}, errors.Join(t.call(ctx, "POST /db/door/munlock/one?id=writer"), answered())
+			g, err := newGenerator(t.addr, t.speak, &crowd{work: one, conns: conns, n: conns, id: anyOf(1)})
+			if err != nil {
+				return nil, err
+			}
+			defer g.close()
+			if _, err := g.run(ctx, 0); err != nil {
+				return nil, err
+			}
+			ended, err := t.memory()
+			return []float64{(ended - began) / float64(conns)}, err
 		})}
-}
-
-// growth returns how much more memory a server takes after fn.
-func (t *target) growth(fn func() error) (float64, error) {
-	began, err := t.memory()
-	if err != nil {
-		return 0, err
-	}
-	if err := fn(); err != nil {
-		return 0, err
-	}
-	ended, err := t.memory()
-	return ended - began, err
 }
 
 // call makes one call over HTTP.
