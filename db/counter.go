@@ -53,6 +53,8 @@ func (o *CounterAdd) Size() int { return commit.SlotChange }
 // Frees is false.
 func (o *CounterAdd) Frees() bool { return false }
 
+func (o *CounterAdd) account() string { return o.Key.Acc }
+
 func (o *CounterAdd) prepare(d *DB) error {
 	o.Fence.prepare(d)
 	o.thing.set(kindCounter, o.Key)
@@ -165,6 +167,9 @@ func (d *DB) CounterTTL(k Key) (value int64, left time.Duration, err error) {
 	key := slots.Key{Kind: kindCounter, Acc: k.Acc, ID: k.ID}
 	var buf [counterWithTime]byte
 	b, ok := d.store.Tables.Get(key, key.Hash(), buf[:0])
+	if err := d.Readable(k.Acc); err != nil {
+		return 0, 0, err
+	}
 	if !ok {
 		return 0, 0, ErrNotFound
 	}

@@ -131,6 +131,7 @@ type DB struct {
 	pages    pages
 	events   *eventHub
 	homes    atomic.Pointer[homes]
+	moves    moves
 
 	reads     reads
 	retries   retryCounters
@@ -156,11 +157,16 @@ func Open(o Options) (*DB, error) {
 	}
 	d := &DB{observer: o.Observer, log: o.Log, store: s, tokens: r.Tokens, reads: make(reads, min(maxReads, o.Files))}
 	d.watchers, d.events = newWatchers(o.Watchers), newEventHub(d)
-	d.homes.Store(newHomes(o.Accounts))
+	moves, err := loadMarks(s.Values)
+	if err != nil {
+		return nil, errors.Join(err, s.Abandon())
+	}
+	d.homes.Store(newHomes(o.Accounts, moves))
+	d.moves.init()
 	waiters := lease.NewLimit(o.Waiters)
 	d.locks = newLocks(waiters, s.SegmentSize())
 	d.locks.audit = audit{o.Audit, "lock"}
-	d.locks.failed = d.Err
+	d.locks.failed, d.locks.admit = d.Err, d.Admit
 	if err := d.locks.restore(s); err != nil {
 		return nil, errors.Join(err, s.Abandon())
 	}
@@ -168,12 +174,13 @@ func Open(o Options) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, s.Abandon())
 	}
-	d.rates = newRates(waiters)
+	d.rates = newRates(waiters, d.Admit)
 	d.mutexes = newMutexes(mutexOptions{Clock: o.Clock, Token: d.mutexToken, Limit: waiters, Changed: d.watchers.mutexChanged, Observer: o.Observer, Audit: o.Audit})
 	d.writer = s.NewWriter(r, commit.Options{
 		Parts:      []commit.Part{d.locks, d.rates},
 		Ends:       ends,
 		QuietAfter: o.QuietAfter,
+		Admit:      d.admitOp,
 		Batch:      o.Observer.Committed,
 		Publish:    d.publish,
 	})

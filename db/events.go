@@ -312,6 +312,8 @@ func (o *valueExpire) Size() int { return (&ValueDelete{Key: o.Key}).Size() }
 // Frees is true.
 func (o *valueExpire) Frees() bool { return true }
 
+func (*valueExpire) account() string { return "" }
+
 func (o *valueExpire) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
 
 // Decide removes the value, if it is over.

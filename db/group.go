@@ -50,6 +50,16 @@ func (b *Batch) Frees() bool {
 	return true
 }
 
+// account is that of the operations, which all have the same.
+func (b *Batch) account() string {
+	for _, op := range b.Ops {
+		if acc := op.account(); acc != "" {
+			return acc
+		}
+	}
+	return ""
+}
+
 func (b *Batch) prepare(d *DB) error {
 	b.Errs = make([]error, len(b.Ops))
 	for i, op := range b.Ops {

@@ -173,6 +173,8 @@ func (o *ValueSet) Size() int {
 // Frees is false.
 func (o *ValueSet) Frees() bool { return false }
 
+func (o *ValueSet) account() string { return o.Key.Acc }
+
 func (o *ValueSet) prepare(d *DB) error {
 	o.Fence.prepare(d)
 	o.sum = kvlog.SumValue(o.Data)
@@ -216,6 +218,8 @@ func (o *ValueDelete) Size() int {
 
 // Frees is true: what the value takes can be given back.
 func (o *ValueDelete) Frees() bool { return true }
+
+func (o *ValueDelete) account() string { return o.Key.Acc }
 
 func (o *ValueDelete) prepare(d *DB) error {
 	o.Fence.prepare(d)
@@ -263,6 +267,9 @@ func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
 	}
 	if err != nil {
 		d.log.Error("a value cannot be read", "err", err)
+		return Value{}, err
+	}
+	if err := d.Readable(k.Acc); err != nil {
 		return Value{}, err
 	}
 	now := int64(0)

@@ -21,6 +21,8 @@ func (o *ValueCheck) Size() int { return 0 }
 // Frees is true.
 func (o *ValueCheck) Frees() bool { return true }
 
+func (o *ValueCheck) account() string { return o.Key.Acc }
+
 func (o *ValueCheck) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
 
 // Decide returns a *ConflictError if the version is another.

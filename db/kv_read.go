@@ -27,6 +27,8 @@ func (o *ValueRead) Size() int { return 0 }
 // Frees is true.
 func (o *ValueRead) Frees() bool { return true }
 
+func (o *ValueRead) account() string { return o.Key.Acc }
+
 func (o *ValueRead) prepare(d *DB) error {
 	if err := o.lookup.prepare(d, o.Key); err != nil {
 		return err

@@ -37,6 +37,8 @@ func (o *ValueTTL) Size() int { return o.lookup.found.Size }
 // Frees is false.
 func (o *ValueTTL) Frees() bool { return false }
 
+func (o *ValueTTL) account() string { return o.Key.Acc }
+
 func (o *ValueTTL) prepare(d *DB) (err error) {
 	o.Fence.prepare(d)
 	if err := o.lookup.prepare(d, o.Key); err != nil {

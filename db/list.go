@@ -86,7 +86,7 @@ const mostLooks = 10_000
 // its limit, though there is a next one.
 func (d *DB) List(ctx context.Context, r ListRequest) (Page, error) {
 	if r.Kind == ListMutexes {
-		return d.mutexes.list(r), nil
+		return d.mutexes.list(r), d.Readable(r.Acc)
 	}
 	if Internal(r.Prefix) {
 		return Page{}, nil
@@ -103,6 +103,9 @@ func (d *DB) List(ctx context.Context, r ListRequest) (Page, error) {
 	if errors.Is(err, names.ErrDamaged) {
 		d.store.NamesDamaged(err)
 		return Page{}, &ListingError{}
+	}
+	if err == nil {
+		err = d.Readable(r.Acc)
 	}
 	return p, err
 }
@@ -335,6 +338,8 @@ func (o *lockList) Size() int { return 0 }
 
 // Frees is true.
 func (o *lockList) Frees() bool { return true }
+
+func (*lockList) account() string { return "" }
 
 func (o *lockList) prepare(d *DB) error {
 	o.locks, o.items = d.locks, make(map[string]Listed, len(o.ids))

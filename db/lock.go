@@ -34,6 +34,8 @@ func (o *LockTake) Size() int { return lockChange }
 // Frees is false.
 func (o *LockTake) Frees() bool { return false }
 
+func (o *LockTake) account() string { return o.Key.Acc }
+
 func (o *LockTake) prepare(d *DB) error {
 	o.locks, o.draining, o.Queued = d.locks, d.draining.Load, false
 	return nil
@@ -86,6 +88,8 @@ func (o *LockLeave) Size() int { return 0 }
 // Frees is true.
 func (o *LockLeave) Frees() bool { return true }
 
+func (*LockLeave) account() string { return "" }
+
 func (o *LockLeave) prepare(*DB) error { return nil }
 
 // Decide leaves the queue.
@@ -113,6 +117,8 @@ func (o *LockGiveBack) Size() int { return lockChange }
 // Frees is true.
 func (o *LockGiveBack) Frees() bool { return true }
 
+func (*LockGiveBack) account() string { return "" }
+
 func (o *LockGiveBack) prepare(d *DB) error {
 	o.locks = d.locks
 	return nil
@@ -136,6 +142,8 @@ func (o *LockRelease) Size() int { return lockChange }
 
 // Frees is true.
 func (o *LockRelease) Frees() bool { return true }
+
+func (o *LockRelease) account() string { return o.Key.Acc }
 
 func (o *LockRelease) prepare(d *DB) error {
 	o.locks = d.locks
@@ -173,6 +181,8 @@ func (o *LockRead) Size() int { return 0 }
 
 // Frees is true.
 func (o *LockRead) Frees() bool { return true }
+
+func (o *LockRead) account() string { return o.Key.Acc }
 
 func (o *LockRead) prepare(d *DB) error {
 	o.locks = d.locks
@@ -217,6 +227,7 @@ func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
 
 // awaitLock submits a call and waits for its answer, or until its caller is gone.
 func (d *DB) awaitLock(ctx context.Context, c *lockCall) error {
+	moves := d.moves.changed()
 	if err := d.Submit(&c.call); err != nil {
 		return err
 	}
@@ -224,10 +235,8 @@ func (d *DB) awaitLock(ctx context.Context, c *lockCall) error {
 		<-c.answered
 		return c.call.Err
 	}
-	select {
-	case <-c.answered:
-	case <-ctx.Done():
-		leave := LockLeave{Take: &c.take, Err: context.Cause(ctx)}
+	if cause := d.waits(ctx, c.take.Key.Acc, c.answered, moves); cause != nil {
+		leave := LockLeave{Take: &c.take, Err: cause}
 		// Its error changes nothing: a queue that is closed answers the call by itself.
 		_ = d.Do(&leave)
 		<-c.answered

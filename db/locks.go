@@ -42,6 +42,7 @@ type locks struct {
 	audit  audit
 	lines  []auditLine  // of the batch under way
 	failed func() error // why writes are stopped
+	admit  func(acc string) error
 
 	mu    sync.Mutex // guards what follows
 	shown lease.Stats
@@ -66,6 +67,9 @@ func (l *locks) begin(tx *commit.Tx) {
 // token is the token of the next grant. On a full disk a waiter for which there is no
 // slot is told so: it would wait for ever, and hold up those behind it.
 func (l *locks) token(k lease.Key, fresh bool) (int64, error) {
+	if err := l.admit(k.Acc); err != nil {
+		return 0, err
+	}
 	if fresh && l.tx.Scarce() && !l.tx.HasSlot(holdKey(k, 1), holdSize) {
 		return 0, ErrFull
 	}
@@ -79,17 +83,22 @@ func (l *locks) restore(s *store.Store) error {
 		if len(payload) != holdSize || int(payload[29]) > MaxOwner || k.Sub == 0 {
 			return fmt.Errorf("lock %q has a holder of %d bytes, want %d", k.ID, len(payload), holdSize)
 		}
-		l.table.Restore(lease.Key{Acc: k.Acc, ID: k.ID}, lease.Holder{
-			Owner:   string(payload[holdHead:][:payload[29]]),
-			Token:   int64(k.Sub),
-			Expires: int64(le.Uint64(payload)),
-			Granted: int64(le.Uint64(payload[8:])),
-			Least:   int64(le.Uint64(payload[16:])),
-			Limit:   int32(le.Uint32(payload[24:])),
-			Resting: payload[28] != 0,
-		})
+		l.table.Restore(lease.Key{Acc: k.Acc, ID: k.ID}, holdOf(k.Sub, payload))
 		return nil
 	})
+}
+
+// holdOf is the holder that a payload holds.
+func holdOf(token uint64, payload []byte) lease.Holder {
+	return lease.Holder{
+		Owner:   string(payload[holdHead:][:payload[29]]),
+		Token:   int64(token),
+		Expires: int64(le.Uint64(payload)),
+		Granted: int64(le.Uint64(payload[8:])),
+		Least:   int64(le.Uint64(payload[16:])),
+		Limit:   int32(le.Uint32(payload[24:])),
+		Resting: payload[28] != 0,
+	}
 }
 
 func holdKey(k lease.Key, token int64) slots.Key {
@@ -98,6 +107,12 @@ func holdKey(k lease.Key, token int64) slots.Key {
 
 func putHold(tx *commit.Tx, h *lease.Holder) []byte {
 	b := tx.Bytes(holdSize)
+	encodeHold(b, h)
+	tx.Date()
+	return b
+}
+
+func encodeHold(b []byte, h *lease.Holder) {
 	le.PutUint64(b, uint64(h.Expires))
 	le.PutUint64(b[8:], uint64(h.Granted))
 	le.PutUint64(b[16:], uint64(h.Least))
@@ -107,8 +122,6 @@ func putHold(tx *commit.Tx, h *lease.Holder) []byte {
 	}
 	b[29] = uint8(len(h.Owner))
 	copy(b[holdHead:], h.Owner)
-	tx.Date()
-	return b
 }
 
 // apply turns the events of a step of the lease table into changes of slots and

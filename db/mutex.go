@@ -32,10 +32,10 @@ const mutexShards = 64
 // mutexOptions are what the mutexes take from outside.
 type mutexOptions struct {
 	Clock Clock
-	// Token answers the next fencing token. It is called with a shard locked, so
+	// Token answers the next fencing token, for a mutex of that account. It is called with a shard locked, so
 	// it should rarely wait. Its error is the answer to the one who would have
 	// been granted the mutex, which goes to the next instead.
-	Token func() (int64, error)
+	Token func(acc string) (int64, error)
 	Limit *lease.Limit // of callers that wait
 	// Changed is called with a shard locked when a mutex has other holders; nil: it
 	// is not.
@@ -78,7 +78,7 @@ func newMutexes(o mutexOptions) *Mutexes {
 		s := &m.shards[i]
 		s.o = &m.o
 		s.armed = math.MaxInt64
-		s.table = lease.New(func(lease.Key, bool) (int64, error) { return o.Token() }, o.Limit)
+		s.table = lease.New(func(k lease.Key, _ bool) (int64, error) { return o.Token(k.Acc) }, o.Limit)
 		s.timer = time.AfterFunc(math.MaxInt64, s.ring)
 		s.timer.Stop()
 	}

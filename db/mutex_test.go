@@ -20,7 +20,7 @@ func testMutexes(waiters int) *Mutexes {
 	var last atomic.Int64
 	return newMutexes(mutexOptions{
 		Clock: bubbleClock(),
-		Token: func() (int64, error) { return last.Add(1), nil },
+		Token: func(string) (int64, error) { return last.Add(1), nil },
 		Limit: lease.NewLimit(waiters), Observer: noObserver{},
 	})
 }
@@ -189,7 +189,7 @@ func TestMutexWithoutATokenIsNotGranted(t *testing.T) {
 		var fail error
 		m := newMutexes(mutexOptions{
 			Clock: bubbleClock(),
-			Token: func() (int64, error) {
+			Token: func(string) (int64, error) {
 				if fail != nil {
 					err := fail
 					fail = nil
@@ -255,7 +255,7 @@ func TestMutexHooksMeasureWaitsAndHandOvers(t *testing.T) {
 		var last int64
 		m := newMutexes(mutexOptions{
 			Clock:    bubbleClock(),
-			Token:    func() (int64, error) { last++; return last, nil },
+			Token:    func(string) (int64, error) { last++; return last, nil },
 			Limit:    lease.NewLimit(10),
 			Observer: w,
 		})

@@ -42,6 +42,8 @@ func (o *NumberReset) Size() int { return commit.SlotChange }
 // Frees is true: the slot is free again.
 func (o *NumberReset) Frees() bool { return true }
 
+func (o *NumberReset) account() string { return o.Key.Acc }
+
 func (o *NumberReset) prepare(d *DB) error {
 	o.Fence.prepare(d)
 	kind := kindSequence
@@ -82,6 +84,8 @@ func (o *NumberRead) Size() int { return 0 }
 
 // Frees is true.
 func (o *NumberRead) Frees() bool { return true }
+
+func (o *NumberRead) account() string { return o.Key.Acc }
 
 func (o *NumberRead) prepare(*DB) error {
 	kind := kindSequence

@@ -26,6 +26,9 @@ type Operation interface {
 	// hashes the key, and reads what will be looked at into memory.
 	// An error is the operation's answer.
 	prepare(d *DB) error
+	// account is the account for which it is done, which may be on its way to another
+	// server; empty: it is the server's own, and done in any case.
+	account() string
 }
 
 // Call is an operation on its way: see commit.Call.

@@ -93,6 +93,8 @@ func (o *RateTake) Size() int { return commit.SlotChange }
 // Frees is false.
 func (o *RateTake) Frees() bool { return false }
 
+func (o *RateTake) account() string { return o.Key.Acc }
+
 func (o *RateTake) prepare(d *DB) error {
 	o.thing.set(d, o.Key)
 	o.draining, o.adds = d.draining.Load, o.Rate.adds(o.Cost)
@@ -162,6 +164,8 @@ func (o *RateLeave) Size() int { return 0 }
 // Frees is true.
 func (o *RateLeave) Frees() bool { return true }
 
+func (*RateLeave) account() string { return "" }
+
 func (o *RateLeave) prepare(*DB) error { return nil }
 
 // Decide leaves the queue. That the call was answered before is no error.
@@ -189,6 +193,8 @@ func (o *RateGiveBack) Size() int { return commit.SlotChange }
 
 // Frees is true: a backlog that gets smaller needs no other slot.
 func (o *RateGiveBack) Frees() bool { return true }
+
+func (*RateGiveBack) account() string { return "" }
 
 func (o *RateGiveBack) prepare(d *DB) error {
 	o.thing.set(d, o.Take.Key)
@@ -219,6 +225,8 @@ func (o *RateRead) Size() int { return 0 }
 // Frees is true.
 func (o *RateRead) Frees() bool { return true }
 
+func (o *RateRead) account() string { return o.Key.Acc }
+
 func (o *RateRead) prepare(d *DB) error {
 	o.thing.set(d, o.Key)
 	return nil
@@ -243,6 +251,8 @@ func (o *RateForget) Size() int { return commit.SlotChange }
 
 // Frees is true: the slot is free again.
 func (o *RateForget) Frees() bool { return true }
+
+func (o *RateForget) account() string { return o.Key.Acc }
 
 func (o *RateForget) prepare(d *DB) error {
 	o.thing.set(d, o.Key)
@@ -282,6 +292,7 @@ func (d *DB) TakeRate(ctx context.Context, r RateRequest) (RateState, error) {
 }
 
 func (d *DB) awaitRate(ctx context.Context, c *rateCall) error {
+	moves := d.moves.changed()
 	if err := d.Submit(&c.call); err != nil {
 		return err
 	}
@@ -289,11 +300,9 @@ func (d *DB) awaitRate(ctx context.Context, c *rateCall) error {
 		<-c.answered
 		return c.call.Err
 	}
-	select {
-	case <-c.answered:
-	case <-ctx.Done():
+	if cause := d.waits(ctx, c.take.Key.Acc, c.answered, moves); cause != nil {
 		// Its error changes nothing: a queue that is closed answers the call by itself.
-		_ = d.Do(&RateLeave{Take: &c.take, Err: context.Cause(ctx)})
+		_ = d.Do(&RateLeave{Take: &c.take, Err: cause})
 		<-c.answered
 	}
 	if c.call.Err != nil {
@@ -319,6 +328,6 @@ func (d *DB) ForgetRate(k Key) error { return d.Do(&RateForget{Key: k}) }
 
 var _ commit.Part = (*rates)(nil)
 
-func newRates(waiters *lease.Limit) *rates {
-	return &rates{limit: waiters, queues: make(map[Key]*rateQueue)}
+func newRates(waiters *lease.Limit, admit func(acc string) error) *rates {
+	return &rates{limit: waiters, admit: admit, queues: make(map[Key]*rateQueue)}
 }

@@ -15,7 +15,8 @@ import (
 // but for waiting. Nothing of it is on disk: a call is counted when it is allowed, so a
 // restart, which ends the wait, has nothing to take back.
 type rates struct {
-	limit   *lease.Limit       // of calls that wait
+	limit   *lease.Limit // of calls that wait
+	admit   func(acc string) error
 	queues  map[Key]*rateQueue // none of them is empty
 	heads   rateHeap           // the same queues
 	journal []rateChange       // what was changed since the first mark
@@ -186,6 +187,10 @@ func (r *rates) Next() (at int64, ok bool) {
 func (r *rates) Expire(tx *commit.Tx) error {
 	q := r.heads[0]
 	o := q.takes.First()
+	if err := r.admit(o.Key.Acc); err != nil {
+		r.refuse(tx, []*RateTake{o}, err)
+		return nil
+	}
 	at := max(q.at, tx.Now())
 	r.remove(o, at+o.adds)
 	err := o.take(tx, at)

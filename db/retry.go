@@ -63,6 +63,8 @@ func (o *Retry) Size() int {
 // Frees is false, also where Op frees: the answer takes room.
 func (o *Retry) Frees() bool { return false }
 
+func (o *Retry) account() string { return o.Acc }
+
 func (o *Retry) prepare(d *DB) (err error) {
 	if err := o.lookup.prepare(d, Key{o.Acc, retryID(o.Key)}); err != nil {
 		return err

@@ -32,6 +32,8 @@ func (o *SequenceAdd) Size() int { return commit.SlotChange }
 // Frees is false.
 func (o *SequenceAdd) Frees() bool { return false }
 
+func (o *SequenceAdd) account() string { return o.Key.Acc }
+
 func (o *SequenceAdd) prepare(d *DB) error {
 	o.Fence.prepare(d)
 	o.thing.set(kindSequence, o.Key)
@@ -61,6 +63,9 @@ func (d *DB) Sequence(k Key) (int64, error) {
 	key := slots.Key{Kind: kindSequence, Acc: k.Acc, ID: k.ID}
 	var buf [numberSize]byte
 	b, ok := d.store.Tables.Get(key, key.Hash(), buf[:0])
+	if err := d.Readable(k.Acc); err != nil {
+		return 0, err
+	}
 	if !ok {
 		return 0, ErrNotFound
 	}

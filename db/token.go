@@ -6,9 +6,12 @@ import (
 	"clouddragon/db/commit"
 )
 
-// mutexToken returns the token of the next grant of a mutex. The next block is asked
+// mutexToken returns the token of the next grant of a mutex of an account. The next block is asked
 // for when half of this one is used, so that no grant waits for the disk.
-func (d *DB) mutexToken() (int64, error) {
+func (d *DB) mutexToken(acc string) (int64, error) {
+	if err := d.Admit(acc); err != nil {
+		return 0, err
+	}
 	token, left := d.tokens.Take()
 	if left <= commit.TokenBlock/2 {
 		d.reserveTokens()

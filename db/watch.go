@@ -186,10 +186,14 @@ func (d *DB) watch(ctx context.Context, k watchKey, wait time.Duration, same fun
 	late := time.NewTimer(wait)
 	defer late.Stop()
 	for {
+		moves := d.moves.changed()
 		l := w.join(k)
 		is, end, err := same()
+		if moved := d.Readable(k.Acc); moved != nil {
+			err = moved // also where that is why it is not as it was
+		}
 		if err == nil && is {
-			err = d.await(ctx, l, late.C, end)
+			err = d.await(ctx, l, late.C, moves, end)
 		}
 		w.leave(k, l)
 		if err != nil || !is {
@@ -199,7 +203,7 @@ func (d *DB) watch(ctx context.Context, k watchKey, wait time.Duration, same fun
 }
 
 // await waits until a list is closed, or it is time to look again.
-func (d *DB) await(ctx context.Context, l *watched, late <-chan time.Time, end int64) error {
+func (d *DB) await(ctx context.Context, l *watched, late <-chan time.Time, moves <-chan struct{}, end int64) error {
 	var ended <-chan time.Time
 	if end != 0 {
 		// The timer stands still while the machine sleeps.
@@ -215,6 +219,8 @@ func (d *DB) await(ctx context.Context, l *watched, late <-chan time.Time, end i
 	}
 	select {
 	case <-l.changed:
+		return nil
+	case <-moves:
 		return nil
 	case <-ended:
 		return nil

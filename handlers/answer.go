@@ -134,6 +134,7 @@ func (s *server) refusalOf(a *ask, err error) result {
 		match    *db.MatchError
 		rate     *db.RateError
 		away     *db.AwayError
+		moving   *db.MovingError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -144,6 +145,8 @@ func (s *server) refusalOf(a *ask, err error) result {
 		status, line = http.StatusPreconditionFailed, a.notMatched(match)
 	case errors.As(err, &away):
 		status = http.StatusMisdirectedRequest
+	case errors.As(err, &moving):
+		status = http.StatusServiceUnavailable
 	case errors.Is(err, db.ErrNotFound):
 		status, line = http.StatusNotFound, "there is no "+a.thing()
 		if a.api == Lock || a.api == MLock {

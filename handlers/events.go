@@ -48,6 +48,10 @@ func sendEvents(s *server, c *call) error {
 		return err
 	}
 	defer stream.Close()
+	moves := s.db.MoveChanged()
+	if err := s.db.Readable(c.key.Acc); err != nil {
+		return err
+	}
 	c.patience()
 	ctx := c.peer()
 	gone := ctx.Done()
@@ -72,6 +76,12 @@ func sendEvents(s *server, c *call) error {
 			}
 			if lost {
 				s.sendPiece(c, append(text, "event: lost\ndata: {}\n\n"...))
+				return nil
+			}
+		case <-moves:
+			moves = s.db.MoveChanged()
+			if err := s.db.Readable(c.key.Acc); err != nil {
+				s.endMoved(c, err)
 				return nil
 			}
 		case <-tick.C:

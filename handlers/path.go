@@ -39,6 +39,12 @@ func (c *call) locate(u *url.URL) {
 	case "/metrics":
 		c.api = Metrics
 		return
+	case "/move":
+		c.api = Move
+		return
+	case "/movedata":
+		c.api = MoveData
+		return
 	}
 	path, ok := strings.CutPrefix(path, "/db/")
 	if !ok {

@@ -29,6 +29,8 @@ func (c *call) readRetryKey(e *endpoint) error {
 	switch c.api {
 	case Lock, MLock, MUnlock:
 		return errRetriedLock
+	case Move, MoveData:
+		return badRequest("the header %s is not for moves of accounts, whose steps can be repeated", idempotencyKey)
 	case TFState:
 		return badRequest("the header %s is not for Terraform states", idempotencyKey)
 	}

@@ -75,6 +75,8 @@ const (
 	Page
 	Healthz
 	Backup
+	Move
+	MoveData
 	OpenAPI
 	Metrics
 )
@@ -98,6 +100,8 @@ var apiNames = [...]string{
 	Healthz:  "healthz",
 	Backup:   "backup",
 	OpenAPI:  "openapi",
+	Move:     "move",
+	MoveData: "movedata",
 	Metrics:  "metrics",
 }
 

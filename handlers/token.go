@@ -77,6 +77,8 @@ func (s *server) authorize(c *call) error {
 		return &refusal{http.StatusForbidden, fmt.Sprintf("this token is not for account %s", quote(c.key.Acc))}
 	case c.api == Accounts && len(g.Accounts) > 0:
 		return &refusal{http.StatusForbidden, "this token is not for all accounts, and may not list them"}
+	case (c.api == Move || c.api == MoveData) && (len(g.Accounts) > 0 || g.ReadOnly):
+		return &refusal{http.StatusForbidden, "moving an account takes full access: this token is bound to accounts, or for reading only"}
 	case c.api == Backup && (len(g.Accounts) > 0 || g.ReadOnly):
 		return &refusal{http.StatusForbidden, "a backup holds everything: this token is bound to accounts, or for reading only"}
 	case g.ReadOnly && c.api == Batch:

@@ -22,6 +22,7 @@ var helps = []struct {
 	{[]string{"backup"}, []string{"CLOUDDRAGON_SERVER", "CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "69", "77"}},
 	{[]string{"restore"}, []string{"none"}, []string{"0", "1", "64"}},
 	{[]string{"verify"}, []string{"none"}, []string{"0", "1", "64"}},
+	{[]string{"move"}, []string{"CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "69", "77"}},
 	{[]string{"config"}, []string{"CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "78"}},
 }
 

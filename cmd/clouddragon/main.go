@@ -33,6 +33,7 @@ const usage = `usage: clouddragon [-config FILE]           serve
        clouddragon backup -o FILE           store a copy of a running server
        clouddragon restore -data DIR FILE   make a data directory of a backup
        clouddragon verify DIR               check a data directory, of a stopped server or a copy
+       clouddragon move [flags]             move an account to another server
        clouddragon config -check FILE       check a configuration, or print it with -print
 
 Each command has -help.
@@ -94,6 +95,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return backup(args[1:], stdout, stderr)
 		case "restore":
 			return restore(args[1:], stdout, stderr)
+		case "move":
+			return move(args[1:], stdout, stderr)
 		case "verify":
 			return verify(args[1:], stdout, stderr)
 		case "config":

@@ -86,7 +86,7 @@ func (w *Writer) decideFree(c *Call) bool {
 	tx := w.tx
 	s := tx.save()
 	tx.call = c
-	err := c.Op.Decide(tx)
+	err := w.ask(c.Op)
 	tx.call = nil
 	if tx.size > s.size || tx.records.Records() > 0 || tx.tokenLimit != 0 {
 		tx.undo(&s)
@@ -160,7 +160,7 @@ func (w *Writer) decide(c *Call) bool {
 	before := tx.bytes()
 	s := tx.save()
 	tx.call = c
-	err := c.Op.Decide(tx)
+	err := w.ask(c.Op)
 	tx.call = nil
 	if need := tx.bytes() - before; need > max(c.Op.Size(), c.Need) {
 		c.Need = need
@@ -181,6 +181,16 @@ func (w *Writer) decide(c *Call) bool {
 		tx.Answer(c, err)
 	}
 	return true
+}
+
+// ask has an operation decided, if it is admitted.
+func (w *Writer) ask(op Op) error {
+	if w.o.Admit != nil {
+		if err := w.o.Admit(op); err != nil {
+			return err
+		}
+	}
+	return op.Decide(w.tx)
 }
 
 // expire lets the Parts decide what has expired, as far as the log has room.

@@ -47,7 +47,9 @@ func (tx *Tx) Token() int64 {
 }
 
 // ReserveTokens is the operation that makes a new block of tokens durable.
-type ReserveTokens struct{}
+type ReserveTokens struct {
+	Above int64 // the block is above that token too; see Tokens.Raise
+}
 
 // Size returns the size of the one record.
 func (ReserveTokens) Size() int { return tokensRecord }
@@ -57,8 +59,9 @@ func (ReserveTokens) Size() int { return tokensRecord }
 func (ReserveTokens) Frees() bool { return true }
 
 // Decide reserves the block.
-func (ReserveTokens) Decide(tx *Tx) error {
-	tx.tokenLimit = max(tx.tokenLimit, tx.tokens.last.Load()+TokenBlock)
+func (o ReserveTokens) Decide(tx *Tx) error {
+	last := max(tx.tokens.last.Load(), o.Above)
+	tx.tokenLimit = max(tx.tokenLimit, tx.tokens.limit.Load(), last+TokenBlock)
 	return nil
 }
 

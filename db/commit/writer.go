@@ -52,6 +52,9 @@ type Options struct {
 	QuietAfter time.Duration
 	Logger     *slog.Logger
 
+	// Admit, if not nil, is asked before an operation is decided. Its error is the
+	// answer then.
+	Admit func(Op) error
 	// Batch, if not nil, is called after each batch that was written.
 	Batch func(Batch)
 	// Publish, if not nil, is called with what a batch has touched and the moment at

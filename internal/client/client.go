@@ -3,6 +3,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -103,10 +104,19 @@ type Answer struct {
 // Call sends a request without a body. The path starts with a slash and is
 // encoded. An answer outside 200 to 299 is an *Error. accept may be empty.
 func (s *Server) Call(ctx context.Context, method, path string, query url.Values, accept string) (Answer, error) {
+	return s.Send(ctx, method, path, query, accept, nil)
+}
+
+// Send is Call with a body of bytes; nil: none.
+func (s *Server) Send(ctx context.Context, method, path string, query url.Values, accept string, data []byte) (Answer, error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	r, err := http.NewRequestWithContext(ctx, method, s.base+path, nil)
+	var content io.Reader
+	if data != nil {
+		content = bytes.NewReader(data)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, s.base+path, content)
 	if err != nil {
 		return Answer{}, &Error{Reason: BadRequest, Line: err.Error()}
 	}

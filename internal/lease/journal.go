@@ -154,10 +154,15 @@ func (t *Table) dropIfIdle(l *lock) {
 	}
 }
 
-// addHolder makes h the newest holder of l.
+// addHolder makes h a holder of l, the newest one.
 func (t *Table) addHolder(l *lock, h *holder) {
-	h.lock = l
 	h.in = l.holders.End(h)
+	t.placeHolder(l, h)
+}
+
+// placeHolder makes h a holder of l at the place that it has been given.
+func (t *Table) placeHolder(l *lock, h *holder) {
+	h.lock = l
 	t.linkHolder(h)
 	if l.holders.Len() == 1 {
 		t.stats.Held++

@@ -27,6 +27,9 @@ func (s *List[T]) Last() *T { return s.last.value() }
 // Next returns what follows in the list, or nil.
 func (i *Item[T]) Next() *T { return i.next.value() }
 
+// Prev returns what comes before in the list, or nil.
+func (i *Item[T]) Prev() *T { return i.prev.value() }
+
 func (i *Item[T]) value() *T {
 	if i == nil {
 		return nil
@@ -36,6 +39,9 @@ func (i *Item[T]) value() *T {
 
 // End returns an item for of that PutBack puts at the end of the list.
 func (s *List[T]) End(of *T) Item[T] { return Item[T]{of: of, prev: s.last} }
+
+// Before returns an item for of that PutBack puts before another one.
+func (s *List[T]) Before(i *Item[T], of *T) Item[T] { return Item[T]{of: of, prev: i.prev, next: i} }
 
 // PutBack puts an item between its neighbours.
 func (s *List[T]) PutBack(i *Item[T]) {

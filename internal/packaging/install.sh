@@ -28,7 +28,7 @@ done
 put 644 clouddragon.bash "$prefix/share/bash-completion/completions/clouddragon"
 doc=$prefix/share/doc/clouddragon
 install -D -m 644 -t "$to$doc" README.md CHANGELOG.md LICENSE
-install -D -m 644 -t "$to$doc/docs" docs/*.md
+install -D -m 644 -t "$to$doc/docs" docs/*.md docs/haproxy.cfg docs/shards.map
 rm -rf "$to$doc/licences"
 cp -R licences "$to$doc"
 [ -n "$to" ] || systemd-sysusers "$prefix/lib/sysusers.d/clouddragon.conf"

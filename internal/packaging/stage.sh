@@ -21,7 +21,7 @@ go run ./internal/packaging/man -binary "$tools/clouddragon" \
 
 cp cmd/clouddragon/*.service cmd/clouddragon/*.timer cmd/clouddragon/*.sysusers "$dir"
 cp config.yml README.md CHANGELOG.md LICENSE internal/packaging/clouddragon.bash internal/packaging/install.sh "$dir"
-cp docs/*.md "$dir/docs"
+cp docs/*.md docs/haproxy.cfg docs/shards.map "$dir/docs"
 
 # Licences of the modules that are linked in: each file that may be one, from the
 # directory of each package up to the module's own.

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// errCrash is what stops a mover, as if it was killed there.
+var errCrash = errors.New("the command is killed here")
+
+// atStep is where a mover writes its steps. Behind step n, from 0, it does what is asked.
+type atStep struct {
+	n    int
+	then func() error
+	all  bytes.Buffer
+}
+
+func (a *atStep) Write(p []byte) (int, error) {
+	a.all.Write(p)
+	if a.n--; a.n == -1 {
+		return len(p), a.then()
+	}
+	return len(p), nil
+}
+
+// moveSteps is how many lines a move says, from the freezing to the end.
+const moveSteps = 9
+
+// TestMoveGoesOnAfterAnyCrash kills the source, the target or the command between any two
+// steps, while clients use the account by the map.
+func TestMoveGoesOnAfterAnyCrash(t *testing.T) {
+	t.Parallel()
+	for _, victim := range []string{"source", "target", "command", "all"} {
+		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
+			r := newMoveRig(t)
+			for n := range moveSteps {
+				acc := "acc" + strconv.Itoa(n)
+				r.fill(acc)
+				load := r.load(acc)
+				out := &atStep{n: n, then: func() error {
+					if victim == "source" || victim == "all" {
+						r.from.kill()
+					}
+					if victim == "target" || victim == "all" {
+						r.to.kill()
+					}
+					if victim == "command" || victim == "all" {
+						return errCrash
+					}
+					return nil
+				}}
+				var err error
+				for try := 0; try < 20; try++ {
+					if err = r.mover(acc, out).run(t.Context(), r.file); err == nil {
+						break
+					}
+				}
+				if err != nil {
+					t.Fatalf("step %d: the move does not end: %v; it said\n%s", n, err, out.all.String())
+				}
+				load.stop()
+				r.moved(acc, load)
+				if t.Failed() {
+					t.Fatalf("it was killed behind step %d; the command said\n%s", n, out.all.String())
+				}
+			}
+		})
+	}
+}
+
+// fill puts something into an account.
+func (r *moveRig) fill(acc string) {
+	r.t.Helper()
+	var batch strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&batch, "PUT kv/k%d value %d\nPOST counter/c%d?add=%d\nPOST lock/l%d?id=me&dur=3000\n", i, i, i, i, i)
+	}
+	r.wants(r.from, 200, "*", "POST", "/db/"+acc+"/batch", batch.String())
+	r.wants(r.from, 200, "1\n", "POST", "/db/"+acc+"/sequence/once", "", "Idempotency-Key: once")
+}
+
+// moved checks an account that has moved.
+func (r *moveRig) moved(acc string, load *moveLoad) {
+	r.t.Helper()
+	db := "/db/" + acc
+	var batch, want strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&batch, "GET kv/k%d\nGET counter/c%d\n", i, i)
+		fmt.Fprintf(&want, "200 value %d\n200 %d\n", i, i)
+	}
+	r.wants(r.to, 200, want.String(), "POST", db+"/batch", batch.String())
+	r.wants(r.to, 409, "*", "POST", db+"/lock/l299?id=other", "")
+	r.wants(r.to, 200, "1\n", "POST", db+"/sequence/once", "", "Idempotency-Key: once")
+	r.wants(r.from, 421, "*", "GET", db+"/kv/k0", "")
+	if !strings.Contains(r.mapped(), "\n"+acc+" two\n") {
+		r.t.Errorf("the map does not say that %s is on two", acc)
+	}
+	if load != nil {
+		load.check(r)
+	}
+}
+
+// TestMoveGoesOnAfterItWasKilled kills the real command with SIGKILL behind each of its lines.
+func TestMoveGoesOnAfterItWasKilled(t *testing.T) {
+	t.Parallel()
+	r := newMoveRig(t)
+	for n := range moveSteps {
+		acc := "acc" + strconv.Itoa(n)
+		r.fill(acc)
+		load := r.load(acc)
+		cmd := exec.Command(binary, "move", "-account", acc, "-from", r.from.base, "-to", r.to.base, "-map", r.file)
+		cmd.Env = append(os.Environ(), "CLOUDDRAGON_TOKEN=secret")
+		cmd.Stdout = &atStep{n: n, then: func() error { return cmd.Process.Kill() }}
+		if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		r.move(0, "-account", acc, "-map", r.file)
+		load.stop()
+		r.moved(acc, load)
+		if t.Failed() {
+			t.Fatalf("it was killed behind line %d", n)
+		}
+	}
+	r.from.stop()
+	r.to.stop()
+}
+
+// moveLoad is what clients do with an account while it moves.
+type moveLoad struct {
+	acc    string
+	cancel context.CancelFunc
+	done   chan struct{}
+	// Of the one goroutine, until done is closed.
+	numbers []int64
+	tokens  []int64
+	kept    int64 // the counter's sum, by answers; each call has a key of its own
+	both    []string
+}
+
+func (l *moveLoad) stop() {
+	l.cancel()
+	<-l.done
+}
+
+// load begins to use an account, which lives where the map says.
+func (r *moveRig) load(acc string) *moveLoad {
+	ctx, cancel := context.WithCancel(r.t.Context())
+	l := &moveLoad{acc: acc, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		there := false // the target has answered
+		for i := 0; ctx.Err() == nil; i++ {
+			// Both are asked, whatever the map says: only one may answer.
+			for _, s := range []*movedServer{r.from, r.to} {
+				if s == r.to && i < 3 {
+					continue // an account that was not here yet has to stay empty
+				}
+				if s == r.to && !there && !r.begun(acc) {
+					continue
+				}
+				status, body, _ := r.call(s, "POST", "/db/"+acc+"/sequence/s", "")
+				if status == 200 {
+					if s == r.from && there {
+						l.both = append(l.both, fmt.Sprintf("the source answered %q after the target", body))
+					}
+					there = there || s == r.to
+					n, _ := strconv.ParseInt(strings.TrimSpace(body), 10, 64)
+					l.numbers = append(l.numbers, n)
+				} else if status != 0 && status != 421 && status != 503 {
+					l.both = append(l.both, fmt.Sprintf("%d %q", status, body))
+				}
+				if status, body, _ = r.call(s, "POST", "/db/"+acc+"/mlock/m?dur=0.001&wait=0", ""); status == 200 {
+					n, _ := strconv.ParseInt(strings.TrimSpace(body), 10, 64)
+					l.tokens = append(l.tokens, n)
+				}
+				key := fmt.Sprintf("Idempotency-Key: key%d", l.kept)
+				if status, _, _ = r.call(s, "POST", "/db/"+acc+"/counter/sum", "", key); status == 200 {
+					l.kept++
+				}
+			}
+		}
+	}()
+	return l
+}
+
+// begun reports whether the target knows of the move.
+func (r *moveRig) begun(acc string) bool {
+	_, body, _ := r.call(r.to, "GET", "/move?account="+acc, "")
+	return strings.Contains(body, `"id"`)
+}
+
+// check looks for what was lost or done twice.
+func (l *moveLoad) check(r *moveRig) {
+	r.t.Helper()
+	for _, line := range l.both {
+		r.t.Errorf("account %s: %s", l.acc, line)
+	}
+	for what, all := range map[string][]int64{"number": l.numbers, "token": l.tokens} {
+		if !slices.IsSorted(all) || len(slices.Compact(slices.Clone(all))) != len(all) {
+			r.t.Errorf("account %s: a %s twice, or going back: %v", l.acc, what, all)
+		}
+	}
+	if len(l.numbers) == 0 {
+		r.t.Errorf("account %s: nothing was answered", l.acc)
+		return
+	}
+	if got, last := r.number(r.to, "GET", "/db/"+l.acc+"/sequence/s"), l.numbers[len(l.numbers)-1]; got < last {
+		r.t.Errorf("account %s: the sequence is at %d, and %d was answered", l.acc, got, last)
+	}
+	status, body, _ := r.call(r.to, "GET", "/db/"+l.acc+"/counter/sum", "")
+	// The last call may have been done without its answer being seen.
+	if got, _ := strconv.ParseInt(strings.TrimSpace(body), 10, 64); status != 200 && l.kept > 0 || got < l.kept || got > l.kept+1 {
+		r.t.Errorf("account %s: the counter is at %q, and %d were added", l.acc, body, l.kept)
+	}
+}

@@ -1,0 +1,399 @@
+package db
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"clouddragon/db/commit"
+	"clouddragon/kvlog"
+	"clouddragon/slots"
+)
+
+// The move of an account, step by step, as the command that moves it asks for it. Each may
+// be asked for again: after a crash, or because its answer was lost.
+
+// moves is what changes the marks.
+type moves struct {
+	mu sync.Mutex // held while a mark changes, or what it rests on
+	// now is closed at the next change of a mark.
+	now atomic.Pointer[chan struct{}]
+}
+
+func (m *moves) init() {
+	c := make(chan struct{})
+	m.now.Store(&c)
+}
+
+// changed is closed once a mark changes.
+func (m *moves) changed() <-chan struct{} { return *m.now.Load() }
+
+func (m *moves) tell() {
+	c := make(chan struct{})
+	close(*m.now.Swap(&c))
+}
+
+// MoveChanged is closed once the mark of any account changes.
+func (d *DB) MoveChanged() <-chan struct{} { return d.moves.changed() }
+
+// MoveOf returns the mark of an account; without a State it has none.
+func (d *DB) MoveOf(acc string) Move { return d.moveOf(acc) }
+
+func (d *DB) moveOf(acc string) Move {
+	if h := d.homes.Load(); h != nil {
+		return h.moves[acc]
+	}
+	return Move{}
+}
+
+// waits waits until a call is answered. Not nil is why its caller does not wait longer:
+// the context's end, or that the account does not live here any more.
+func (d *DB) waits(ctx context.Context, acc string, answered <-chan struct{}, moves <-chan struct{}) error {
+	for {
+		select {
+		case <-answered:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-moves:
+			moves = d.moves.changed()
+			if err := d.Admit(acc); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// setMark changes the mark of an account, once it is durable. With closes nobody is
+// answered for the account from now on, which holds before it is durable. raise is what
+// versions have to be above from now on. moves.mu is held.
+func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
+	was := d.homes.Load()
+	next := was.with(acc, m)
+	data, err := encodeMarks(next.moves)
+	if err != nil {
+		return err
+	}
+	if closes {
+		d.homes.Store(next)
+		d.moves.tell()
+	}
+	err = d.Do(&markSet{raise: raise, ValueSet: ValueSet{
+		Key: Key{marksAcc, marksID}, Data: data, Conditions: Conditions{Check: AnyVersion},
+	}})
+	switch {
+	case err == nil:
+		d.homes.Store(next)
+	case closes && !errors.Is(err, ErrUnknown):
+		d.homes.Store(was)
+	}
+	d.moves.tell()
+	return err
+}
+
+// MoveStart is what Freeze answers.
+type MoveStart struct {
+	Move
+	// What the target has to be above: everything that was ever given to the account.
+	Version, Token int64
+}
+
+// Freeze begins the move of an account to another server: from now on nothing of it
+// changes here and nobody is answered, so that it can be copied. Its mutexes are free, and
+// who waits gets a *MovingError. Where it has moved already, that is the answer. A
+// *ConflictError says that it is in another move.
+func (d *DB) Freeze(acc, to string) (MoveStart, error) {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	m := d.moveOf(acc)
+	switch {
+	case m.State == Moved && m.Peer == to:
+		return MoveStart{Move: m}, nil
+	case m.State == Frozen && m.Peer != to:
+		return MoveStart{}, &ConflictError{fmt.Sprintf("account %q is being moved to %s: finish that or give it up", acc, m.Peer)}
+	case m.State == Arriving, m.State == Copied:
+		return MoveStart{}, &ConflictError{fmt.Sprintf("account %q is being moved to here from %s: finish that or give it up", acc, m.Peer)}
+	case m.State != Frozen:
+		if err := d.Admit(acc); err != nil {
+			return MoveStart{}, err
+		}
+		before := m
+		m = Move{State: Frozen, ID: rand.Text(), Peer: to}
+		if before.State != "" {
+			m.Before = &before
+		}
+		if err := d.setMark(acc, m, true, 0); err != nil {
+			return MoveStart{}, err
+		}
+	}
+	d.mutexes.free(acc)
+	var all handed
+	if err := d.Do(&all); err != nil {
+		return MoveStart{}, err
+	}
+	return MoveStart{m, all.version, all.token}, nil
+}
+
+// Unfreeze gives up a move: the account lives here again. A *ConflictError says that it
+// has moved already.
+func (d *DB) Unfreeze(acc string) error {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	switch m := d.moveOf(acc); m.State {
+	case Moved:
+		return &ConflictError{fmt.Sprintf("account %q has moved to %s: that cannot be given up; repeat the move to finish it", acc, m.Peer)}
+	case Frozen:
+		return d.setMark(acc, m.before(), false, 0)
+	}
+	return nil
+}
+
+// before is the mark that an account had before its move.
+func (m Move) before() Move {
+	if m.Before == nil {
+		return Move{}
+	}
+	return *m.Before
+}
+
+// Depart says that all of an account was copied: from now on it lives on the other server.
+// A *ConflictError says that the account is not frozen in that move.
+func (d *DB) Depart(acc, id string) error {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	m := d.moveOf(acc)
+	switch {
+	case m.ID != id || m.State != Frozen && m.State != Moved:
+		return &ConflictError{fmt.Sprintf("account %q is not in this move any more: it was given up, or finished", acc)}
+	case m.State == Moved:
+		return nil
+	}
+	return d.setMark(acc, Move{State: Moved, ID: id, Peer: m.Peer}, true, 0)
+}
+
+// Forget removes what is left of an account that has moved in that move.
+func (d *DB) Forget(ctx context.Context, acc, id string) error {
+	if m := d.moveOf(acc); m.State != Moved || m.ID != id {
+		return &ConflictError{fmt.Sprintf("account %q has not moved from here in this move: nothing of it is removed", acc)}
+	}
+	return d.removeAll(ctx, acc)
+}
+
+// Arrive prepares the target of a move: from now on every version and token that is given
+// here is above those that the source has given, and nothing is here of the account. Where
+// it was Copied already, or is Here, that is the answer. A *ConflictError says that the
+// account lives here, or arrives in another move.
+func (d *DB) Arrive(ctx context.Context, acc, id, from string, version, token int64) (Move, error) {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	m := d.moveOf(acc)
+	next := Move{State: Arriving, ID: id, Peer: from, Attempt: rand.Text(), Before: m.Before}
+	switch {
+	case m.ID == id && (m.State == Copied || m.State == Here):
+		return m, nil
+	case m.ID == id && m.State == Arriving:
+	case m.State == Arriving, m.State == Copied:
+		return m, &ConflictError{fmt.Sprintf("account %q is being moved to here from %s: finish that or give it up", acc, m.Peer)}
+	case m.State == Frozen:
+		return m, &ConflictError{fmt.Sprintf("account %q is being moved from here to %s", acc, m.Peer)}
+	case m.State == Here:
+		return m, &ConflictError{fmt.Sprintf("account %q lives here already", acc)}
+	case m.State == Moved:
+		next.Before = &m
+	}
+	if version > math.MaxInt64/2 || token > math.MaxInt64/2 {
+		return m, fmt.Errorf("version %d or token %d of the source is too large", version, token)
+	}
+	if err := d.raiseTokens(token); err != nil {
+		return m, err
+	}
+	if m.State == "" {
+		if err := d.arriveFirst(ctx, acc, next, version); err != nil {
+			return m, err
+		}
+		d.mutexes.free(acc)
+		return next, nil
+	}
+	if err := d.setMark(acc, next, true, version); err != nil {
+		return m, err
+	}
+	return next, d.removeAll(ctx, acc)
+}
+
+// raiseTokens makes every token from now on larger than above.
+func (d *DB) raiseTokens(above int64) error {
+	if err := d.writer.Do(commit.ReserveTokens{Above: above}); err != nil {
+		return err
+	}
+	d.tokens.Raise(above)
+	return nil
+}
+
+// Import takes over things of an account that arrives.
+func (d *DB) Import(acc, id, attempt string, recs []*MoveRecord) error {
+	ops := make([]Operation, len(recs))
+	for i, r := range recs {
+		ops[i] = &moveIn{acc: acc, move: id, attempt: attempt, rec: r}
+	}
+	return d.doAll(ops)
+}
+
+// Arrived says that all of an account was copied to here. Nobody is answered for it yet.
+func (d *DB) Arrived(acc, id, attempt string) error {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	m := d.moveOf(acc)
+	switch {
+	case m.ID == id && (m.State == Copied || m.State == Here):
+		return nil
+	case m.ID != id || m.State != Arriving || m.Attempt != attempt:
+		return &ConflictError{fmt.Sprintf("account %q does not arrive in this attempt to move it: another one has begun, or has ended it", acc)}
+	}
+	return d.setMark(acc, Move{State: Copied, ID: id, Peer: m.Peer, Before: m.Before}, true, 0)
+}
+
+// Open says that an account that was copied to here lives here from now on. The source has
+// to have said before that it has departed.
+func (d *DB) Open(acc, id string) error {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	m := d.moveOf(acc)
+	switch {
+	case m.ID != id || m.State != Copied && m.State != Here:
+		return &ConflictError{fmt.Sprintf("account %q was not copied to here in this move", acc)}
+	case m.State == Here:
+		return nil
+	}
+	return d.setMark(acc, Move{State: Here, ID: id, Peer: m.Peer}, false, 0)
+}
+
+// Abandon gives up a move of an account to here from that server: what has come of it is
+// removed. The source has to live on before.
+func (d *DB) Abandon(ctx context.Context, acc, from string) error {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	m := d.moveOf(acc)
+	switch {
+	case m.State != Arriving && m.State != Copied:
+		return nil
+	case m.Peer != from:
+		return &ConflictError{fmt.Sprintf("account %q is being moved to here from %s, not from %s", acc, m.Peer, from)}
+	}
+	// Whoever still copies is refused from here on.
+	if err := d.setMark(acc, Move{State: Arriving, ID: m.ID, Peer: m.Peer, Attempt: rand.Text(), Before: m.Before}, true, 0); err != nil {
+		return err
+	}
+	if err := d.removeAll(ctx, acc); err != nil {
+		return err
+	}
+	return d.setMark(acc, m.before(), false, 0)
+}
+
+// arriveFirst sets the mark of an account that has none. A *ConflictError says that it has
+// something here already, which must neither be lost nor mixed with what comes.
+func (d *DB) arriveFirst(ctx context.Context, acc string, next Move, version int64) error {
+	was := d.homes.Load()
+	d.homes.Store(was.with(acc, next)) // nobody puts anything in meanwhile
+	d.moves.tell()
+	err := d.eachOf(ctx, acc, func(kind uint8, id string) error {
+		if kind == valueKind {
+			val, ok, err := d.store.Values.Get(acc, id, d.store.Values.Hash(acc, id), -1)
+			if err != nil || !ok || val.Expires != 0 && val.Expired(d.store.Clock.Now()) {
+				return err
+			}
+		}
+		return &ConflictError{fmt.Sprintf("account %q has something here already: nothing was moved", acc)}
+	})
+	if err == nil {
+		err = d.setMark(acc, next, true, version)
+	}
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		d.homes.Store(was)
+		d.moves.tell()
+	}
+	return err
+}
+
+// Export calls send with everything of an account that is frozen in that move.
+func (d *DB) Export(ctx context.Context, acc, id string, send func(*MoveRecord) error) error {
+	frozen := func() error {
+		if m := d.moveOf(acc); m.State != Frozen || m.ID != id {
+			return &ConflictError{fmt.Sprintf("account %q is not frozen in this move", acc)}
+		}
+		return nil
+	}
+	if err := frozen(); err != nil {
+		return err
+	}
+	err := d.eachOf(ctx, acc, func(kind uint8, thing string) error {
+		switch kind {
+		case valueKind:
+			return d.exportValue(acc, thing, send)
+		case kindLock:
+			return d.exportLock(acc, thing, send)
+		}
+		k := slots.Key{Kind: kind, Acc: acc, ID: thing}
+		payload, ok := d.store.Tables.Get(k, k.Hash(), nil)
+		if !ok {
+			return nil // its time is over meanwhile
+		}
+		r := &MoveRecord{Kind: kind, ID: thing, Payload: payload}
+		if err := r.check(); err != nil {
+			return fmt.Errorf("%q: %w", thing, err)
+		}
+		if !r.shift(-d.store.Clock.Now()) {
+			return nil
+		}
+		return send(r)
+	})
+	if err != nil {
+		return err
+	}
+	return frozen()
+}
+
+func (d *DB) exportValue(acc, id string, send func(*MoveRecord) error) error {
+	val, ok, err := d.store.Values.Get(acc, id, d.store.Values.Hash(acc, id), math.MaxInt)
+	if err != nil {
+		return fmt.Errorf("value %q: %w", id, err)
+	}
+	if !ok {
+		return nil
+	}
+	r := valueRecord(id, &val)
+	if r.Expires != 0 {
+		if r.Expires -= d.store.Clock.Now(); r.Expires <= 0 {
+			return nil
+		}
+	}
+	return send(r)
+}
+
+func valueRecord(id string, val *kvlog.Value) *MoveRecord {
+	return &MoveRecord{
+		Kind: valueKind, ID: id, Payload: val.Data, Version: val.Version, Expires: val.Expires,
+		Type: string(val.Type), Encoding: string(val.Encoding),
+	}
+}
+
+func (d *DB) exportLock(acc, id string, send func(*MoveRecord) error) error {
+	op := &holders{key: Key{acc, id}}
+	if err := d.Do(op); err != nil {
+		return err
+	}
+	for i := range op.all {
+		r := &MoveRecord{Kind: kindLock, ID: id, Sub: uint64(op.all[i].Token), Payload: make([]byte, holdSize)}
+		encodeHold(r.Payload, &op.all[i])
+		if !r.shift(-op.now) {
+			continue
+		}
+		if err := send(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
