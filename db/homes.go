@@ -132,14 +132,6 @@ func (h *homes) readable(acc string) error {
 	return h.admit(acc)
 }
 
-// here returns those of some accounts that live on this server, in the same memory.
-func (h *homes) here(accounts []string) []string {
-	if h == nil {
-		return accounts
-	}
-	return slices.DeleteFunc(accounts, func(acc string) bool { return h.readable(acc) != nil })
-}
-
 // Admit returns nil if this server answers for an account, else an *AwayError or a
 // *MovingError.
 func (d *DB) Admit(acc string) error { return d.homes.Load().admit(acc) }

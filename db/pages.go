@@ -128,20 +128,6 @@ func (d *DB) publishNames(at commit.Moment, touched []commit.Touched) {
 // Accounts returns a page of the accounts of this server in which something is: at most
 // limit, after that one. next is empty at the end.
 func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []string, next string, err error) {
-	for next = after; ; {
-		var more []string
-		if more, next, err = d.allAccounts(ctx, next, limit); err != nil {
-			return nil, "", err
-		}
-		accounts = append(accounts, d.homes.Load().here(more)...)
-		if next == "" || len(accounts) > 0 {
-			return accounts, next, nil
-		}
-	}
-}
-
-// allAccounts is Accounts with those that live on another server.
-func (d *DB) allAccounts(ctx context.Context, after string, limit int) (accounts []string, next string, err error) {
 	x, told, ok := d.store.Names()
 	if !ok {
 		return nil, "", &ListingError{told}
@@ -167,7 +153,7 @@ func (d *DB) allAccounts(ctx context.Context, after string, limit int) (accounts
 		if i < len(mutexes) && (acc == "" || mutexes[i] <= acc) {
 			acc = mutexes[i]
 			i++
-			looked[acc] = true
+			looked[acc] = d.Readable(acc) == nil
 		} else if acc == "" {
 			break
 		} else if looked[acc], err = d.hasAny(ctx, x, acc); err != nil {
@@ -188,7 +174,7 @@ func (d *DB) allAccounts(ctx context.Context, after string, limit int) (accounts
 		}
 	}
 	for acc, ok := range looked {
-		if ok && acc > after {
+		if ok && acc > after && d.Readable(acc) == nil {
 			accounts = append(accounts, acc)
 		}
 	}
@@ -218,8 +204,20 @@ func accountOf(key string) string {
 	return key
 }
 
-// hasAny reports whether something is in an account, but for mutexes.
+// hasAny reports whether something is in an account that lives here, but for mutexes.
 func (d *DB) hasAny(ctx context.Context, x *names.Index, acc string) (bool, error) {
+	if d.Readable(acc) != nil {
+		return false, nil
+	}
+	ok, err := d.findAny(ctx, x, acc)
+	if d.Readable(acc) != nil { // it has moved meanwhile, which is no error of the list
+		return false, nil
+	}
+	return ok, err
+}
+
+// findAny looks for something that is in an account.
+func (d *DB) findAny(ctx context.Context, x *names.Index, acc string) (bool, error) {
 	first := store.NameKey(0, acc, "")[:len(acc)+1]
 	from, end := first, acc+"\x01"
 	for looks := 0; looks < mostLooks; {

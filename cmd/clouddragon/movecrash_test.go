@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // errCrash is what stops a mover, as if it was killed there.
@@ -139,6 +140,8 @@ type moveLoad struct {
 	acc    string
 	cancel context.CancelFunc
 	done   chan struct{}
+	first  chan struct{} // closed once the source has answered
+	second chan struct{} // closed once the target has
 	// Of the one goroutine, until done is closed.
 	numbers []int64
 	tokens  []int64
@@ -146,33 +149,43 @@ type moveLoad struct {
 	both    []string
 }
 
+// stop ends the load, once the target has answered.
 func (l *moveLoad) stop() {
+	select {
+	case <-l.second:
+	case <-time.After(patience):
+		l.both = append(l.both, "the target does not answer")
+	}
 	l.cancel()
 	<-l.done
 }
 
-// load begins to use an account, which lives where the map says.
+// load begins to use an account, and returns once the source has answered.
 func (r *moveRig) load(acc string) *moveLoad {
 	ctx, cancel := context.WithCancel(r.t.Context())
-	l := &moveLoad{acc: acc, cancel: cancel, done: make(chan struct{})}
+	l := &moveLoad{acc: acc, cancel: cancel, done: make(chan struct{}), first: make(chan struct{}), second: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		there := false // the target has answered
-		for i := 0; ctx.Err() == nil; i++ {
+		here, there := false, false // the source, the target has answered
+		for ctx.Err() == nil {
 			// Both are asked, whatever the map says: only one may answer.
 			for _, s := range []*movedServer{r.from, r.to} {
-				if s == r.to && i < 3 {
-					continue // an account that was not here yet has to stay empty
-				}
 				if s == r.to && !there && !r.begun(acc) {
-					continue
+					continue // it would take an account that is new for its own
 				}
 				status, body, _ := r.call(s, "POST", "/db/"+acc+"/sequence/s", "")
 				if status == 200 {
 					if s == r.from && there {
 						l.both = append(l.both, fmt.Sprintf("the source answered %q after the target", body))
 					}
-					there = there || s == r.to
+					if s == r.from && !here {
+						here = true
+						close(l.first)
+					}
+					if s == r.to && !there {
+						there = true
+						close(l.second)
+					}
 					n, _ := strconv.ParseInt(strings.TrimSpace(body), 10, 64)
 					l.numbers = append(l.numbers, n)
 				} else if status != 0 && status != 421 && status != 503 {
@@ -189,6 +202,7 @@ func (r *moveRig) load(acc string) *moveLoad {
 			}
 		}
 	}()
+	<-l.first
 	return l
 }
 

@@ -1,0 +1,390 @@
+package db_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"clouddragon/db"
+)
+
+// ops are operations of clients on the account acc, one of each kind.
+func clientOps() map[string]db.Operation {
+	any := db.Conditions{Check: db.AnyVersion}
+	rate := db.Rate{Limit: 10, Per: time.Hour, Burst: 10}
+	ops := map[string]db.Operation{
+		"sequence":     &db.SequenceAdd{Key: key("s"), N: 1},
+		"reset":        &db.NumberReset{Key: key("s")},
+		"counter":      &db.CounterAdd{Key: key("c"), Add: 1, Min: -1 << 60, Max: 1 << 60},
+		"set":          &db.ValueSet{Key: key("v"), Data: []byte("v"), Conditions: any},
+		"delete":       &db.ValueDelete{Key: key("v"), Conditions: any},
+		"ttl":          &db.ValueTTL{Key: key("v"), TTL: time.Hour, Conditions: any},
+		"lock":         lock("l", "other", time.Hour),
+		"unlock":       &db.LockRelease{UnlockRequest: db.UnlockRequest{Key: key("l"), Force: true}},
+		"rate":         &db.RateTake{RateRequest: db.RateRequest{Key: key("r"), Rate: rate, Cost: 1}},
+		"forget":       &db.RateForget{Key: key("r")},
+		"batch":        &db.Batch{Ops: []db.Operation{&db.NumberRead{Key: key("s")}, &db.SequenceAdd{Key: key("s"), N: 1}}},
+		"atomic batch": &db.Batch{Atomic: true, Ops: []db.Operation{&db.ValueSet{Key: key("w"), Conditions: any}}},
+	}
+	ops["retry"] = &db.Retry{
+		Acc: "acc", Key: "k", Keep: time.Hour, Op: &db.SequenceAdd{Key: key("s"), N: 1},
+		Answer: func() ([]byte, error) { return nil, nil },
+	}
+	return ops
+}
+
+// wantAway checks that nothing of the account can be done, with an error of that type.
+func wantAway[E error](t *testing.T, d *db.DB) {
+	t.Helper()
+	var want E
+	check := func(what string, err error) {
+		t.Helper()
+		if !errors.As(err, &want) {
+			t.Errorf("%s: %v, want %T", what, err, want)
+		}
+	}
+	for name, op := range clientOps() {
+		check(name, d.Do(op))
+	}
+	_, err := d.LockMutex(t.Context(), db.LockRequest{Key: key("m"), Dur: time.Hour})
+	check("mutex", err)
+	_, err = d.Lock(t.Context(), db.LockRequest{Key: key("l"), Dur: time.Hour, Wait: time.Hour})
+	check("a wait", err)
+	check("admit", d.Admit("acc"))
+	// Other accounts go on.
+	if _, err := d.AddSequence(db.Key{Acc: "other", ID: "s"}, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// wantReads checks that nothing of the account can be read.
+func wantUnreadable[E error](t *testing.T, d *db.DB) {
+	t.Helper()
+	var want E
+	ctx := t.Context()
+	reads := map[string]error{}
+	_, reads["sequence"] = d.Sequence(key("s"))
+	_, reads["counter"] = d.Counter(key("c"))
+	_, reads["value"] = d.Get(key("v"))
+	_, reads["head"] = d.Head(ctx, key("v"))
+	_, reads["lock"] = d.LockHolder(key("l"))
+	_, reads["rate"] = d.ReadRate(key("r"), db.Rate{Limit: 10, Per: time.Hour, Burst: 10})
+	_, reads["watch"] = d.WatchSequence(ctx, key("s"), db.Not{Value: 1}, time.Hour)
+	for _, kind := range []db.ListKind{db.ListValues, db.ListSequences, db.ListLocks, db.ListMutexes} {
+		_, reads[fmt.Sprint("list ", kind)] = d.List(ctx, db.ListRequest{Kind: kind, Acc: "acc", Limit: 10})
+	}
+	for name, err := range reads {
+		if !errors.As(err, &want) {
+			t.Errorf("%s: %v, want %T", name, err, want)
+		}
+	}
+}
+
+func fillAccount(w *world) (version, token int64) {
+	w.t.Helper()
+	next(w, "s")
+	do(w, &db.CounterAdd{Key: key("c"), Add: 7, Min: -1 << 60, Max: 1 << 60, TTL: time.Hour})
+	do(w, &db.RateTake{RateRequest: db.RateRequest{Key: key("r"), Rate: db.Rate{Limit: 10, Per: time.Hour, Burst: 10}, Cost: 4}})
+	version = set(w, "v", "value")
+	set(w, "gone", "x")
+	version = set(w, "gone", "x")
+	do(w, &db.ValueDelete{Key: key("gone"), Conditions: db.Conditions{Check: db.AnyVersion}})
+	token = do(w, lock("l", "me", time.Hour)).Holder.Token
+	return version, token
+}
+
+func TestFrozenAccountDoesNothing(t *testing.T) {
+	w := newWorld(t)
+	version, _ := fillAccount(w)
+	mutex, err := w.d.LockMutex(t.Context(), db.LockRequest{Key: key("m"), Dur: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// These wait when the account is frozen.
+	ctx := t.Context()
+	waits := make(chan error, 3)
+	go func() {
+		_, err := w.d.Lock(ctx, db.LockRequest{Key: key("l"), Dur: time.Hour, Wait: time.Hour})
+		waits <- err
+	}()
+	go func() {
+		_, err := w.d.LockMutex(ctx, db.LockRequest{Key: key("m"), Dur: time.Hour, Wait: time.Hour})
+		waits <- err
+	}()
+	go func() {
+		_, err := w.d.TakeRate(ctx, db.RateRequest{Key: key("r"), Rate: db.Rate{Limit: 10, Per: time.Hour, Burst: 10}, Cost: 10, Wait: 10 * time.Hour})
+		waits <- err
+	}()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if s := w.d.Stats(); s.Locks.Waiting+s.Mutexes.Waiting+s.RateWaiters == 3 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("they do not wait")
+		}
+	}
+	watched := make(chan error, 1)
+	go func() {
+		_, err := w.d.WatchSequence(ctx, key("s"), db.Not{Value: 1}, time.Hour)
+		watched <- err
+	}()
+	start, err := w.d.Freeze("acc", "there")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if start.Version < version || start.Token < mutex || start.State != db.Frozen {
+		t.Errorf("it begins with %+v, want version %d and token %d at least", start, version, mutex)
+	}
+	for range 3 {
+		if err := <-waits; !errors.As(err, new(*db.MovingError)) {
+			t.Errorf("who waited was told %v", err)
+		}
+	}
+	wantAway[*db.MovingError](t, w.d)
+	select {
+	case err := <-watched:
+		t.Errorf("the watch ended: %v", err)
+	default:
+	}
+	w.powerCut()
+	wantAway[*db.MovingError](t, w.d)
+	again, err := w.d.Freeze("acc", "there")
+	if err != nil || again.ID != start.ID {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if _, err := w.d.Freeze("acc", "elsewhere"); !errors.As(err, new(*db.ConflictError)) {
+		t.Errorf("to another server: %v", err)
+	}
+	for range 2 {
+		if err := w.d.Unfreeze("acc"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.d.Depart("acc", start.ID); !errors.As(err, new(*db.ConflictError)) {
+		t.Errorf("a move that was given up goes on: %v", err)
+	}
+	if got := next(w, "s"); got != 2 {
+		t.Errorf("the sequence is at %d", got)
+	}
+	w.powerCut()
+	if got := next(w, "s"); got != 3 {
+		t.Errorf("the sequence is at %d", got)
+	}
+}
+
+// copyAccount copies the account acc from one world to another.
+func copyAccount(t *testing.T, from, to *world, id, attempt string) {
+	t.Helper()
+	var sent []byte
+	n := uint64(0)
+	err := from.d.Export(t.Context(), "acc", id, func(r *db.MoveRecord) error {
+		sent = db.AppendMoveRecord(sent, r)
+		n++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := db.NewMoveReader(bytes.NewReader(db.AppendMoveEnd(sent, n)), 1<<20)
+	for {
+		r, err := in.Next(true)
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // whose answer was lost
+			if err := to.d.Import("acc", id, attempt, []*db.MoveRecord{r}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestMarksSurviveAPowerCut moves an account with a power cut of both servers behind each
+// step, and does each step twice.
+func TestMarksSurviveAPowerCut(t *testing.T) {
+	ctx := context.Background()
+	from, to := newWorld(t), newWorld(t)
+	version, token := fillAccount(from)
+	twice := func(step func() error) {
+		t.Helper()
+		for range 2 {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+			from.powerCut()
+			to.powerCut()
+		}
+	}
+	var start db.MoveStart
+	twice(func() (err error) {
+		start, err = from.d.Freeze("acc", "to")
+		return err
+	})
+	var there db.Move
+	twice(func() (err error) {
+		there, err = to.d.Arrive(ctx, "acc", start.ID, "from", start.Version, start.Token)
+		return err
+	})
+	wantAway[*db.MovingError](t, to.d)
+	wantUnreadable[*db.MovingError](t, to.d)
+	copyAccount(t, from, to, start.ID, there.Attempt)
+	twice(func() error { return to.d.Arrived("acc", start.ID, there.Attempt) })
+	wantAway[*db.MovingError](t, from.d)
+	wantAway[*db.MovingError](t, to.d)
+	wantUnreadable[*db.MovingError](t, to.d)
+	if err := to.d.Open("acc", "another move"); !errors.As(err, new(*db.ConflictError)) {
+		t.Errorf("opened by another move: %v", err)
+	}
+	twice(func() error { return from.d.Depart("acc", start.ID) })
+	wantAway[*db.AwayError](t, from.d)
+	wantUnreadable[*db.AwayError](t, from.d)
+	wantAway[*db.MovingError](t, to.d)
+	if err := from.d.Unfreeze("acc"); !errors.As(err, new(*db.ConflictError)) {
+		t.Errorf("given up after it has moved: %v", err)
+	}
+	twice(func() error { return to.d.Open("acc", start.ID) })
+	twice(func() error { return from.d.Forget(ctx, "acc", start.ID) })
+	wantAway[*db.AwayError](t, from.d)
+	wantUnreadable[*db.AwayError](t, from.d)
+
+	wantValue(t, to.d, "v", "value")
+	wantValue(t, to.d, "gone", "")
+	if h, err := to.d.LockHolder(key("l")); err != nil || h.Token != token || h.Owner != "me" || h.TTL > time.Hour {
+		t.Errorf("the lock is held by %+v, %v", h, err)
+	}
+	if n, left, err := to.d.CounterTTL(key("c")); n != 7 || err != nil || left <= 0 || left > time.Hour {
+		t.Errorf("the counter is %d for %v, %v", n, left, err)
+	}
+	if s, err := to.d.ReadRate(key("r"), db.Rate{Limit: 10, Per: time.Hour, Burst: 10}); err != nil || s.Left != 6 {
+		t.Errorf("the rate is %+v, %v", s, err)
+	}
+	if got := set(to, "gone", "x"); got <= version {
+		t.Errorf("version %d was given after %d", got, version)
+	}
+	if got := do(to, lock("fresh", "me", time.Hour)).Holder.Token; got <= start.Token {
+		t.Errorf("token %d was given after %d", got, start.Token)
+	}
+	if got := next(to, "s"); got != 2 {
+		t.Errorf("the sequence is at %d", got)
+	}
+	// An end comes as it would have come.
+	to.pass(time.Hour)
+	if _, err := to.d.Counter(key("c")); !errors.Is(err, db.ErrNotFound) {
+		t.Errorf("the counter does not end: %v", err)
+	}
+	if _, err := to.d.LockHolder(key("l")); !errors.Is(err, db.ErrNotFound) {
+		t.Errorf("the lock does not end: %v", err)
+	}
+	// Nothing is left where it was.
+	if accounts, _, err := from.d.Accounts(ctx, "", 10); err != nil || len(accounts) != 1 || accounts[0] != "other" {
+		t.Errorf("the source has %q, %v", accounts, err)
+	}
+}
+
+// TestTokensOfTheTargetAreAboveTheSources has the source far ahead of the target, which
+// crashes at once.
+func TestTokensOfTheTargetAreAboveTheSources(t *testing.T) {
+	w := newWorld(t)
+	const version, token = 1 << 40, 1 << 50
+	for range 2 {
+		if _, err := w.d.Arrive(t.Context(), "acc", "move", "from", version, token); err != nil {
+			t.Fatal(err)
+		}
+		other := db.Key{Acc: "other", ID: "x"}
+		check := func() {
+			t.Helper()
+			if got := do(w, &db.LockTake{LockRequest: db.LockRequest{Key: other, Owner: "a", Dur: time.Millisecond}}).Holder.Token; got <= token {
+				t.Errorf("token %d is not above", got)
+			}
+			w.pass(time.Second)
+			got, err := w.d.LockMutex(t.Context(), db.LockRequest{Key: other, Dur: time.Millisecond})
+			if err != nil || got <= token {
+				t.Errorf("token %d is not above: %v", got, err)
+			}
+			w.pass(time.Second)
+			if got := do(w, &db.ValueSet{Key: other, Conditions: db.Conditions{Check: db.AnyVersion}}).Version; got <= version {
+				t.Errorf("version %d is not above", got)
+			}
+		}
+		w.powerCut()
+		check()
+		check()
+	}
+}
+
+// TestSlowerAttemptIsRefused lets two runs of the command copy at once.
+func TestSlowerAttemptIsRefused(t *testing.T) {
+	w := newWorld(t)
+	r := []*db.MoveRecord{{ID: "v", Payload: []byte("old"), Version: 3}}
+	first, err := w.d.Arrive(t.Context(), "acc", "move", "from", 5, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.d.Import("acc", "move", first.Attempt, r); err != nil {
+		t.Fatal(err)
+	}
+	second, err := w.d.Arrive(t.Context(), "acc", "move", "from", 5, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"import":         w.d.Import("acc", "move", first.Attempt, r),
+		"arrived":        w.d.Arrived("acc", "move", first.Attempt),
+		"another import": w.d.Import("acc", "other move", second.Attempt, r),
+		"another move": func() error {
+			_, err := w.d.Arrive(t.Context(), "acc", "other", "elsewhere", 5, 5)
+			return err
+		}(),
+		"abandon": w.d.Abandon(t.Context(), "acc", "elsewhere"),
+		"open":    w.d.Open("acc", "move"),
+		"forget":  w.d.Forget(t.Context(), "acc", "move"),
+	} {
+		if !errors.As(err, new(*db.ConflictError)) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := errors.Join(w.d.Arrived("acc", "move", second.Attempt), w.d.Open("acc", "move")); err != nil {
+		t.Fatal(err)
+	}
+	wantValue(t, w.d, "v", "") // the first attempt's
+	if err := w.d.Import("acc", "move", second.Attempt, r); !errors.As(err, new(*db.ConflictError)) {
+		t.Errorf("an import into an account that lives here: %v", err)
+	}
+	if err := w.d.Abandon(t.Context(), "acc", "from"); err != nil {
+		t.Error(err)
+	}
+	if got := next(w, "s"); got != 1 {
+		t.Errorf("the sequence is at %d", got)
+	}
+}
+
+// TestGivingUpGoesBackToWhatWas gives up a move to a server that has passed the account on
+// before.
+func TestGivingUpGoesBackToWhatWas(t *testing.T) {
+	w := newWorld(t)
+	next(w, "s")
+	start, err := w.d.Freeze("acc", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.d.Depart("acc", start.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.d.Arrive(t.Context(), "acc", "back", "b", 5, 5); err != nil {
+		t.Fatal(err)
+	}
+	w.powerCut()
+	if err := w.d.Abandon(t.Context(), "acc", "b"); err != nil {
+		t.Fatal(err)
+	}
+	wantAway[*db.AwayError](t, w.d)
+	w.powerCut()
+	wantAway[*db.AwayError](t, w.d)
+}
