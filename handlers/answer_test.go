@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -319,7 +320,11 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 		r.Header.Set("Authorization", "Bearer a token of more than thirty-two bytes")
 		r.Header.Set("Accept", "*/*")
 		w := &blank{http.Header{}}
-		if n := testing.AllocsPerRun(200, func() { h.ServeHTTP(w, r) }); n != 0 && !raceEnabled {
+		n := math.Inf(1)
+		for try := 0; try < 20 && n > 0; try++ { // goroutines that earlier tests have left allocate too
+			n = min(n, testing.AllocsPerRun(200, func() { h.ServeHTTP(w, r) }))
+		}
+		if n != 0 && !raceEnabled {
 			t.Errorf("%s: %v allocations", target, n)
 		}
 		if w.header.Get("Content-Type") != "text/plain; charset=utf-8" {
