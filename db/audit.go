@@ -8,14 +8,14 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// audit writes a line for each grant of a lock or a mutex, for each hold that is ended
-// by force, and for each that expired: who, what, when and the token.
+// audit logs grants of locks or mutexes, holds that were ended by force, and holds that
+// expired: who, what, when and the token.
 type audit struct {
-	log  *slog.Logger // nil: no lines
+	log  *slog.Logger // nil: log nothing
 	kind string       // "lock" or "mutex"
 }
 
-// auditLine is a line that is written once what it tells of is durable.
+// auditLine is a line that is written when its change is durable.
 type auditLine struct {
 	what   string
 	key    lease.Key
@@ -23,8 +23,8 @@ type auditLine struct {
 	at     int64 // wall time
 }
 
-// lines appends the lines of what a step of a lease table has changed. wall turns an
-// instant into wall time.
+// lines appends the lines for what a step of a lease table has changed. wall converts an
+// instant to wall time.
 func (a *audit) lines(all []auditLine, events []lease.Event, now int64, wall func(int64) int64) []auditLine {
 	if a.log == nil {
 		return all

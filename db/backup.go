@@ -8,7 +8,7 @@ import (
 	"clouddragon/internal/archive"
 )
 
-// These are the store's: see its Backup.
+// These come from the store: see its Backup.
 var (
 	ErrBackups      = store.ErrBackups
 	ErrBackupHold   = store.ErrBackupHold
@@ -16,12 +16,12 @@ var (
 	ErrBackupGrowth = store.ErrBackupGrowth
 )
 
-// BackupSize returns how large a backup would be now, about, in bytes.
+// BackupSize estimates the size of a backup in bytes.
 func (d *DB) BackupSize() int64 { return d.store.BackupSize() }
 
-// Backup writes an archive to w that holds everything as it was at one moment
-// after the call, while other operations go on, and returns its manifest: see
-// store.Backup. program names the version of the program.
+// Backup writes an archive to w and returns its manifest. The archive holds everything as
+// it was at one moment after the call. Other operations go on meanwhile. See store.Backup.
+// program is the version of the program.
 func (d *DB) Backup(ctx context.Context, w io.Writer, program string) (archive.Manifest, error) {
 	m, err := d.store.Backup(ctx, w, program)
 	if err == nil {

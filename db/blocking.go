@@ -4,26 +4,26 @@ import "time"
 
 // Blocking calls: each submits one operation and waits for its answer.
 
-// AddSequence adds n, 1 to MaxBlock, and returns the new value: the caller owns
-// the n numbers that end with it. The error is as SequenceAdd.Decide says.
+// AddSequence adds n, 1 to MaxBlock, and returns the new value. The caller owns the n
+// numbers up to it. The errors are those of SequenceAdd.Decide.
 func (d *DB) AddSequence(k Key, n int64) (int64, error) {
 	o := SequenceAdd{Key: k, N: n}
 	err := d.Do(&o)
 	return o.Value, err
 }
 
-// ResetSequence makes the sequence start anew at 1.
+// ResetSequence makes the sequence start again at 1.
 func (d *DB) ResetSequence(k Key) error { return d.Do(&NumberReset{Key: k}) }
 
-// AddCounter adds to a counter, which starts from 0, and returns the new value. The
-// error is as CounterAdd.Decide says.
+// AddCounter adds to a counter and returns the new value. A new counter starts from 0.
+// The errors are those of CounterAdd.Decide.
 func (d *DB) AddCounter(k Key, add, min, max int64) (int64, error) {
 	o := CounterAdd{Key: k, Add: add, Min: min, Max: max}
 	err := d.Do(&o)
 	return o.Value, err
 }
 
-// ResetCounter forgets the value: the counter starts from 0.
+// ResetCounter removes the counter.
 func (d *DB) ResetCounter(k Key) error { return d.Do(&NumberReset{Key: k, Counter: true}) }
 
 // SetRequest stores a value.
@@ -31,23 +31,23 @@ type SetRequest struct {
 	Key   Key
 	Data  []byte
 	Type  string        // Content-Type, at most MaxType bytes
-	TTL   time.Duration // 0: for good
-	Check int64         // AnyVersion, 0 (there is no value now), or the version it must have now
+	TTL   time.Duration // 0: no end
+	Check int64         // AnyVersion, 0 (only if there is no value), or the version that it must have
 }
 
-// Set stores a value and returns its version. The error is as ValueSet.Decide says.
+// Set stores a value and returns its version. The errors are those of ValueSet.Decide.
 func (d *DB) Set(r SetRequest) (version int64, err error) {
 	o := ValueSet{Key: r.Key, Data: r.Data, Type: r.Type, TTL: r.TTL, Conditions: Conditions{Check: r.Check}}
 	err = d.Do(&o)
 	return o.Version, err
 }
 
-// DeleteValue removes a value. The error is as ValueDelete.Decide says.
+// DeleteValue removes a value. The errors are those of ValueDelete.Decide.
 func (d *DB) DeleteValue(k Key, check int64) error {
 	return d.Do(&ValueDelete{Key: k, Conditions: Conditions{Check: check}})
 }
 
-// Unlock gives a lock back. The error is as LockRelease.Decide says.
+// Unlock gives a lock back. The errors are those of LockRelease.Decide.
 func (d *DB) Unlock(r UnlockRequest) error { return d.Do(&LockRelease{UnlockRequest: r}) }
 
 // LockHolder returns the oldest holder of a lock, or ErrNotFound.

@@ -12,24 +12,26 @@ import (
 // The payload of a counter's slot; part of the file format, never changed.
 //
 //	0  i64 value
-//	8  i64 end in database time, ns; not there if the counter has none
+//	8  i64 end in database time, ns; only if the counter has an end
 const (
 	counterSize     = numberSize
 	counterWithTime = counterSize + 8
 )
 
-// CounterAdd is the operation that adds to a counter, which starts from 0, or sets it.
+// CounterAdd is the operation that adds to a counter or sets it. A new counter starts
+// from 0.
 type CounterAdd struct {
 	Key Key
 	Add int64
-	Set bool // the result is Add, whatever the counter is at
-	// Min and Max are the bounds of the result; math.MinInt64 and math.MaxInt64
-	// are none.
+	Set bool // set the counter to Add
+	// Min and Max are the bounds of the result. Without bounds they are math.MinInt64
+	// and math.MaxInt64.
 	Min, Max int64
 	If       CounterIf
 	Fence    Fence
-	// TTL is how long the counter exists from now on: where this operation makes it,
-	// and with Touch in any case. 0 leaves its end as it is, and a new counter has none.
+	// TTL is how long the counter exists from now on. It applies if this operation makes
+	// the counter, and with Touch in any case. With 0 the end stays as it is, and a new
+	// counter has no end.
 	TTL   time.Duration
 	Touch bool
 
@@ -39,11 +41,10 @@ type CounterAdd struct {
 	thing thing
 }
 
-// CounterIf is what a counter has to be for an operation to be done. The zero
-// CounterIf asks for nothing.
+// CounterIf is a condition on a counter. The zero CounterIf has no condition.
 type CounterIf struct {
 	Asked bool
-	None  bool // there is no such counter
+	None  bool // the counter must not exist
 	Value int64
 }
 
@@ -61,8 +62,8 @@ func (o *CounterAdd) prepare(d *DB) error {
 	return nil
 }
 
-// Decide adds or sets. A *ConflictError says that the counter is not what If asks
-// for, or that the result would be out of bounds.
+// Decide adds or sets. It returns a *ConflictError if the condition If fails or the result
+// would be out of bounds.
 func (o *CounterAdd) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err
@@ -73,7 +74,7 @@ func (o *CounterAdd) Decide(tx *commit.Tx) error {
 		cur, ends = readCounter(e.Payload())
 		if ends != 0 && ends <= tx.Now() {
 			cur, ends, live = 0, 0, false
-			tx.Date() // what is over must not come back
+			tx.Date() // the expired counter must not come back
 		}
 	}
 	if err := o.If.check(o.Key.ID, cur, live); err != nil {
@@ -118,7 +119,7 @@ func (c *CounterIf) check(id string, cur int64, live bool) error {
 	return nil
 }
 
-// next is what the operation makes of a counter at cur.
+// next returns the new value of a counter that is at cur.
 func (o *CounterAdd) next(cur int64) (int64, error) {
 	id, add := o.Key.ID, o.Add
 	if o.Set {
@@ -141,7 +142,7 @@ func (o *CounterAdd) next(cur int64) (int64, error) {
 	return 0, &ConflictError{fmt.Sprintf("counter %q is at %d: adding %d gives %d, over max=%d", id, cur, add, next, o.Max)}
 }
 
-// readCounter returns what a counter's payload holds. ends is 0 where it has no end.
+// readCounter decodes a counter's payload. ends is 0 if the counter has no end.
 func readCounter(payload []byte) (value, ends int64) {
 	value = int64(le.Uint64(payload))
 	return value, counterEnd(payload)
@@ -155,14 +156,14 @@ func counterEnd(payload []byte) int64 {
 	return int64(le.Uint64(payload[counterSize:]))
 }
 
-// Counter returns the value, or ErrNotFound where there was never one.
+// Counter returns the value of a counter, or ErrNotFound.
 func (d *DB) Counter(k Key) (int64, error) {
 	value, _, err := d.CounterTTL(k)
 	return value, err
 }
 
-// CounterTTL returns the value and how long the counter still exists, 0 if it has
-// no end. The error is ErrNotFound where there is none.
+// CounterTTL returns the value of a counter and the time that is left, 0 if it has no end.
+// If there is no counter, it returns ErrNotFound.
 func (d *DB) CounterTTL(k Key) (value int64, left time.Duration, err error) {
 	key := slots.Key{Kind: kindCounter, Acc: k.Acc, ID: k.ID}
 	var buf [counterWithTime]byte

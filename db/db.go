@@ -1,6 +1,6 @@
-// Package db says what a sequence, a counter, a lock and a value are: each API's
-// operations, in a file of its own, and how to wait for them. What commits them is
-// package db/commit, and the files belong to package db/store.
+// Package db implements the APIs: sequences, counters, values, locks, mutexes and rates.
+// Each API's operations are in a file of their own. Package db/commit commits them, and
+// package db/store owns the files.
 package db
 
 import (
@@ -15,68 +15,70 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// Clock tells the time in ns: mono never steps and counts the time that the
-// machine sleeps, wall is since 1970.
+// Clock returns the time in ns. mono never steps and counts the time that the machine
+// sleeps. wall is since 1970.
 type Clock = commit.Clock
 
 // Options say where a database lives and how large its files are.
 type Options struct {
 	FS  disk.FS // nil: the operating system's
 	Dir string  // the data directory, made if missing
-	// Who is written into the lock file, for a second server to name the first.
+	// Who names this server in the lock file, for the error message of a second server.
 	Who string
 
 	Segment int64 // bytes of a log segment, a multiple of 4096; 0: 64 MiB
-	// LeastSegment is the least size of a segment in bytes, which the largest call must
-	// fit: on a disk that has no room for eight of Segment they are smaller. 0: none is.
+	// LeastSegment is the least size of a segment in bytes. It has to fit the largest
+	// call. On a disk without room for eight segments of size Segment, segments are
+	// smaller, but not smaller than this. 0: they are never smaller.
 	LeastSegment int64
 	Extent       int // bytes by which a slot table grows, a multiple of 4096; 0: 1 MiB
-	// CheckpointRoom is the room for one copy in CHECKPOINT in bytes, used when
-	// the directory is made; 0: 256 KiB.
+	// CheckpointRoom is the room for one copy in CHECKPOINT in bytes. It is used when the
+	// directory is made. 0: 256 KiB.
 	CheckpointRoom int64
 	// CheckpointEvery is how many bytes are logged from one checkpoint to the
 	// next; 0: a segment's.
 	CheckpointEvery int64
-	// CompactRatio is how much larger than what is live of the values the log may
-	// become, at least 1, before it is compacted; 0: 2.
+	// CompactRatio is the ratio of the log's size to the live bytes of the values from
+	// which the log is compacted. At least 1; 0: 2.
 	CompactRatio float64
-	// BackupHold is how many bytes of log may be kept for a backup that would be
-	// freed otherwise; 0: 4 GiB.
+	// BackupHold is how many bytes of log may be kept only because a backup reads them;
+	// 0: 4 GiB.
 	BackupHold int64
-	// QuietAfter is how long it is quiet before a durability mark is written
+	// QuietAfter is the time without writes after which a durability mark is written
 	// behind the last batch; 0: 100 ms.
 	QuietAfter time.Duration
 
-	// Files is how many files of log segments may be open for reading at a time, and
-	// with that how many reads of values may be under way; 0: 512.
+	// Files is how many log segments may be open for reading at a time. It also limits
+	// the reads of values that are under way. 0: 512.
 	Files   int
 	Waiters int // callers that may wait for locks and mutexes at once; 0: 100,000
-	// Watchers is how many may watch something or listen to events at once; 0: 100,000.
+	// Watchers is how many callers may watch something or listen to events at once; 0:
+	// 100,000.
 	Watchers int
 	// Accounts are those that live on this server; none: all.
 	Accounts []string
 	Clock    Clock // nil: the machine's
 
-	Progress store.Progress // of Open; nil: nobody looks
+	Progress store.Progress // called during Open; nil: none
 
 	Log      *slog.Logger // nil: none
 	Observer Observer     // nil: none
 	Audit    *slog.Logger // gets a line for each grant, forced unlock and expiry of a lock; nil: none
 }
 
-// Observer learns what happens in a database. Its methods are called while requests
-// wait, by many goroutines at once, and must not block.
+// Observer is told what happens in a database. Many goroutines call its methods at once,
+// while requests wait, so they must not block.
 type Observer interface {
 	// Committed is told of each batch that was written.
 	Committed(b commit.Batch)
-	// Waited is told how long a call has waited for a lock, whatever its answer.
+	// Waited is told how long a call has waited for a lock, whether it got it or not.
 	Waited(kind LockKind, d time.Duration)
-	// HandedOver is told how long it took from the end of a hold until the next
-	// holder, which waited, goes on.
+	// HandedOver is told the time from the end of a hold until the waiter that is granted
+	// the lock next goes on.
 	HandedOver(kind LockKind, d time.Duration)
 }
 
-// LockKind tells mutexes and locks apart.
+// LockKind is mutex or lock.
 type LockKind uint8
 
 // The kinds of locks.
@@ -135,15 +137,15 @@ type DB struct {
 
 	reads     reads
 	retries   retryCounters
-	reserving atomic.Bool // a block of tokens is on its way
+	reserving atomic.Bool // a block of tokens has been asked for
 	noTokens  atomic.Bool // the disk was full when the last block was asked for
 	draining  atomic.Bool
-	backedUp  atomic.Int64 // the moment of the last backup that was written whole: wall time in ns; 0: none yet
+	backedUp  atomic.Int64 // wall time in ns of the last complete backup; 0: none yet
 }
 
-// Open makes or recovers a data directory and starts to take operations. The
-// error is a *disk.LockedError where another process has the directory, and a
-// *disk.Damage where something that was durable is not there any more.
+// Open makes or recovers a data directory and starts to take operations. It returns a
+// *disk.LockedError if another process uses the directory, and a *disk.Damage if
+// something that was durable is lost.
 func Open(o Options) (*DB, error) {
 	o.defaults()
 	s, r, err := store.Open(store.Options{
@@ -190,7 +192,7 @@ func Open(o Options) (*DB, error) {
 	return d, nil
 }
 
-// publish tells all who want to know what a durable batch has changed.
+// publish tells pages, watchers, events and the index of names what a durable batch has changed.
 func (d *DB) publish(at commit.Moment, touched []commit.Touched) {
 	d.pages.publish(touched) // before the index: see listing.look
 	d.publishNames(at, touched)
@@ -198,17 +200,17 @@ func (d *DB) publish(at commit.Moment, touched []commit.Touched) {
 	d.watchers.publish(touched)
 }
 
-// Failed is closed once writes are stopped.
+// Failed is closed when writes are stopped.
 func (d *DB) Failed() <-chan struct{} { return d.writer.Failed() }
 
-// Err says why writes are stopped; nil while they are not.
+// Err returns the reason why writes are stopped, or nil.
 func (d *DB) Err() error { return d.writer.Err() }
 
-// Pulse shows whether the writer goes on; see commit.Pulse.
+// Pulse shows whether the writer makes progress; see commit.Pulse.
 func (d *DB) Pulse() commit.Pulse { return d.writer.Pulse() }
 
-// Drain makes whoever waits for a lock or watches something, now or later, get
-// ErrStopping. Other calls go on.
+// Drain answers all calls that wait for a lock or watch something with ErrStopping, and
+// later ones too. Other calls go on.
 func (d *DB) Drain() {
 	d.draining.Store(true)
 	d.watchers.drain()
@@ -216,22 +218,22 @@ func (d *DB) Drain() {
 	d.mutexes.Drain()
 }
 
-// Close refuses new operations with ErrStopping, answers those on their way,
-// writes a last checkpoint and closes the files. After a failed disk it only
-// closes and returns why.
+// Close refuses new operations with ErrStopping, answers those that were submitted, writes
+// a last checkpoint and closes the files. After a failure of the disk it only closes the
+// files and returns the failure.
 func (d *DB) Close() error {
 	d.Drain()
 	d.writer.Close()
 	close(d.events.stop)
 	<-d.events.done
-	// What is left of the block of tokens need not be skipped; nobody gets one now.
+	// No more tokens are given, so the next start may use the rest of the block.
 	return d.store.Close(d.tokens.Stop())
 }
 
 // LockStats are the counts of all locks, or of all mutexes.
 type LockStats = lease.Stats
 
-// Stats are plain numbers for whoever watches.
+// Stats are the figures of a database.
 type Stats struct {
 	store.Stats
 	Queue          int // operations that the writer has not yet taken
@@ -241,12 +243,11 @@ type Stats struct {
 	Retries        RetryStats
 	Watch          WatchStats
 	Stopped        bool // the disk failed
-	// BackedUp is the moment of the last backup that was written whole; zero: none
-	// was since Open.
+	// BackedUp is the moment of the last complete backup; zero: none since Open.
 	BackedUp time.Time
 }
 
-// Stats returns the numbers of now.
+// Stats returns the current figures.
 func (d *DB) Stats() Stats {
 	var backedUp time.Time
 	if at := d.backedUp.Load(); at != 0 {

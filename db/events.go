@@ -10,10 +10,9 @@ import (
 	"clouddragon/db/commit"
 )
 
-// Whoever commits turns what a batch has touched into events, if somebody listens
-// in the account, and leaves them to one goroutine, which hands them to the
-// streams. A stream that does not take its events fast enough loses them, and is
-// told so.
+// After a batch is applied, the leader makes events of what it has touched in accounts
+// that have listeners. One goroutine hands them to the streams. A stream that takes its
+// events too slowly is ended and told that it lost some.
 
 // Event is one change.
 type Event struct {
@@ -26,29 +25,29 @@ type Event struct {
 	Token   int64  // of a lock
 
 	acc  string
-	ends int64 // when what has expired ended
+	ends int64 // for an expiry: when it was due
 }
 
-// hubEvents is how many events may be on their way to all streams.
+// hubEvents is how many events may wait to be handed to the streams.
 const hubEvents = 100_000
 
 // eventHub has all streams.
 type eventHub struct {
 	d    *DB
-	n    atomic.Int64  // accounts in which somebody listens
-	open atomic.Int64  // streams
-	lost atomic.Uint64 // streams that fell behind, ever
+	n    atomic.Int64  // accounts that have listeners
+	open atomic.Int64  // open streams
+	lost atomic.Uint64 // streams that fell behind, since Open
 	wake chan struct{}
-	done chan struct{} // closed once run has ended
+	done chan struct{} // closed when run has ended
 	stop chan struct{}
 
 	mu      sync.Mutex // guards what follows; held for a moment
 	last    uint64     // number of the last event
 	streams map[string]map[*Stream]bool
 	pending []Event
-	flood   bool          // there were too many
-	ends    valueEnds     // of the values in accounts in which somebody listens
-	ending  map[Key]int64 // the end of each; another in ends is stale
+	flood   bool          // pending overflowed: all streams lost events
+	ends    valueEnds     // when values end, in accounts that have listeners
+	ending  map[Key]int64 // the current end of each value; other entries of ends are stale
 }
 
 func newEventHub(d *DB) *eventHub {
@@ -58,8 +57,8 @@ func newEventHub(d *DB) *eventHub {
 	}
 }
 
-// Listen begins a stream of the events of an account from now on: of one kind, or of
-// all. The error is ErrWatchers or ErrStopping. Close has to follow.
+// Listen begins a stream of the events of an account from now on, of one kind or of all.
+// The error is ErrWatchers or ErrStopping. Without an error the caller has to call Close.
 func (d *DB) Listen(acc string, kind ListKind, all bool, prefix string) (*Stream, error) {
 	if d.draining.Load() {
 		return nil, ErrStopping
@@ -89,7 +88,7 @@ func (d *DB) Listen(acc string, kind ListKind, all bool, prefix string) (*Stream
 // Drained is closed once the server stops.
 func (d *DB) Drained() <-chan struct{} { return d.watchers.drained }
 
-// publish makes events of what a durable batch has touched.
+// publish makes events of the changes of a durable batch.
 func (h *eventHub) publish(at commit.Moment, touched []commit.Touched) {
 	if h.n.Load() == 0 {
 		return
@@ -125,7 +124,7 @@ func (h *eventHub) signal() {
 	}
 }
 
-// eventOf is the event of one change.
+// eventOf returns the event of a change.
 func eventOf(now int64, t *commit.Touched) (e Event, ok bool) {
 	e = Event{ID: t.ID, acc: t.Acc, Op: "set", ends: now}
 	switch {
@@ -164,7 +163,7 @@ func eventOf(now int64, t *commit.Touched) (e Event, ok bool) {
 	return e, true
 }
 
-// run hands events to the streams, and has values end when they are due.
+// run hands events to the streams and expires values when they are due.
 func (h *eventHub) run() {
 	defer close(h.done)
 	timer := time.NewTimer(time.Hour)
@@ -209,7 +208,7 @@ func (h *eventHub) deliver() {
 	}
 }
 
-// valueEnds is a heap of when values end.
+// valueEnds is a heap of the ends of values.
 type valueEnds []valueEnd
 
 type valueEnd struct {
@@ -223,7 +222,7 @@ func (h valueEnds) Less(i, j int) bool { return h[i].at < h[j].at }
 func (h valueEnds) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
 func (h *valueEnds) Push(x any)        { *h = append(*h, x.(valueEnd)) }
 
-// Pop takes the last one.
+// Pop removes the last element.
 func (h *valueEnds) Pop() any {
 	last := (*h)[len(*h)-1]
 	*h = (*h)[:len(*h)-1]
@@ -245,13 +244,13 @@ func (h *eventHub) noteEnd(k Key, ends int64, gone bool) {
 	}
 }
 
-// findEnds finds the values of an account that have an end already.
+// findEnds finds the values of an account that have an end.
 func (h *eventHub) findEnds(acc string) {
 	r := ListRequest{Kind: ListValues, Acc: acc, Limit: 1000}
 	for {
 		p, err := h.d.List(context.Background(), r)
 		if err != nil {
-			return // nothing is listed now: then a value tells of its end once it is met
+			return // nothing can be listed now: such a value gets its event when something meets it after its end
 		}
 		h.mu.Lock()
 		if h.streams[acc] == nil {
@@ -272,8 +271,8 @@ func (h *eventHub) findEnds(acc string) {
 	}
 }
 
-// expire has the writer end the values that are due, and returns how long there is
-// time until the next.
+// expire submits the removal of values that are due, and returns the time until the next
+// one is.
 func (h *eventHub) expire() time.Duration {
 	for {
 		now := h.d.store.Clock.Now()
@@ -293,8 +292,8 @@ func (h *eventHub) expire() time.Duration {
 		}
 		h.mu.Unlock()
 		if due {
-			// An error means that the disk is full or has failed, or that the server
-			// stops: the value is over all the same.
+			// On an error the disk is full or has failed, or the server stops. The value has
+			// expired anyway.
 			_ = h.d.Do(&valueExpire{Key: e.key})
 		}
 	}

@@ -7,12 +7,12 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// Fence makes a write depend on a lock on disk: it is done only while the token
-// holds the lock, so that a holder that was overtaken cannot write. That is decided
-// in the same transaction as the write. The zero Fence asks for nothing.
+// Fence makes a write depend on a lock on disk. The write is done only while the token
+// holds the lock, so a holder that was overtaken cannot write. This is decided in the same
+// transaction as the write. The zero Fence has no condition.
 type Fence struct {
-	Lock  string // the lock's id, in the account of what is written
-	Token int64  // 0: there is no fence
+	Lock  string // the lock's id, in the account of the write
+	Token int64  // 0: no fence
 
 	locks *locks
 }

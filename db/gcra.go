@@ -7,32 +7,32 @@ import (
 	"time"
 )
 
-// The generic cell rate algorithm (GCRA). A rate is one instant: the theoretical
-// arrival time, at which everything that was counted so far has been paid off. Its
-// distance from now is the backlog. Something that counts as cost is allowed if the
-// backlog leaves room for it in the burst, and then adds cost·per/limit to the
-// backlog. A rate whose instant has passed is as one that was never used.
+// The generic cell rate algorithm (GCRA). A rate is stored as one instant, the theoretical
+// arrival time: then everything that was counted so far is paid off. The time from now to
+// it is the backlog. A call that counts as cost is allowed if the burst leaves room for it
+// beside the backlog. It adds cost·per/limit to the backlog. A rate whose instant has
+// passed is like one that was never used.
 //
-// All of it is computed in whole nanoseconds, with products of 128 bits. What a call
-// adds is rounded down, so the rate is exact to one nanosecond a call, and a burst is
-// exact: what a full rate allows at once is never one more or one less.
+// All times are whole nanoseconds, and products have 128 bits. What a call adds is rounded
+// down. So the rate is exact to one nanosecond a call, and a burst is exact: a full rate
+// never allows one call more or less at once.
 
-// Rate is what may happen how often.
+// Rate says how often something may happen.
 type Rate struct {
-	Limit int64         // so many, 1 to MaxRate,
-	Per   time.Duration // in this time, on average
-	Burst int64         // and so many at once, 1 to MaxRate
+	Limit int64         // how many are allowed in Per on average, 1 to MaxRate
+	Per   time.Duration // at most MaxPer
+	Burst int64         // how many are allowed at once, 1 to MaxRate
 }
 
 // MaxRate is the largest Limit and Burst of a Rate.
 const MaxRate = 1_000_000_000
 
-// MaxPer is the longest Per of a Rate, and the largest backlog. A burst that would
-// take longer than that to pay off is not allowed at once.
+// MaxPer is the longest Per of a Rate, and the largest backlog. A burst that would take
+// longer to pay off is not allowed at once.
 const MaxPer = 100 * 365 * 24 * time.Hour
 
-// mulDiv returns a·b/c rounded down and whether that is less than a·b/c. It returns
-// math.MaxInt64 for what is larger. None of them may be negative, and c not 0.
+// mulDiv returns a·b/c rounded down, and whether rounding changed it. It returns
+// math.MaxInt64 for larger results. a, b and c must not be negative, and c must not be 0.
 func mulDiv(a, b, c int64) (n int64, inexact bool) {
 	hi, lo := bits.Mul64(uint64(a), uint64(b))
 	if hi >= uint64(c) {
@@ -45,14 +45,14 @@ func mulDiv(a, b, c int64) (n int64, inexact bool) {
 	return int64(q), rest > 0
 }
 
-// adds is how much the backlog grows for something that counts as n.
+// adds returns how much a call that counts as n adds to the backlog.
 func (r *Rate) adds(n int64) int64 {
 	t, _ := mulDiv(n, int64(r.Per), r.Limit)
 	return t
 }
 
-// most is the largest backlog with which something that counts as cost is allowed. It
-// is negative if that is never allowed.
+// most returns the largest backlog at which a call that counts as cost is allowed. It is
+// negative if the call is never allowed.
 func (r *Rate) most(cost int64) int64 {
 	t, inexact := mulDiv(cost, int64(r.Per), r.Limit)
 	if inexact {
@@ -61,7 +61,7 @@ func (r *Rate) most(cost int64) int64 {
 	return min(r.adds(r.Burst-cost), int64(MaxPer)-t)
 }
 
-// left is how many more are allowed with a backlog.
+// left returns how many more are allowed at a backlog.
 func (r *Rate) left(backlog int64) int64 {
 	used, inexact := mulDiv(backlog, r.Limit, int64(r.Per))
 	if used >= r.Burst {
@@ -74,7 +74,7 @@ func (r *Rate) left(backlog int64) int64 {
 	return min(r.Burst-used, room)
 }
 
-// until is how long it takes until something that counts as cost is allowed.
+// until returns the time until a call that counts as cost is allowed.
 func (r *Rate) until(backlog, cost int64) time.Duration {
 	most := r.most(cost)
 	if most < 0 {
@@ -83,14 +83,14 @@ func (r *Rate) until(backlog, cost int64) time.Duration {
 	return time.Duration(max(0, backlog-most))
 }
 
-// RateState is what a caller is told of a rate.
+// RateState is the state of a rate as callers see it.
 type RateState struct {
 	Left int64         // how many more are allowed right now
-	Full time.Duration // until it is as if it was never used
+	Full time.Duration // until everything is allowed again
 }
 
-// RateError is returned when a rate does not allow the call now, or not before its
-// wait would be over. Nothing was counted.
+// RateError is returned when a rate does not allow the call before its wait is over.
+// Nothing was counted.
 type RateError struct {
 	Reason string // one line
 	Rate   Rate

@@ -6,24 +6,24 @@ import (
 	"clouddragon/db/commit"
 )
 
-// Batch is an operation made of many: one transaction, one commit, one sync. With
-// Atomic all of them are done or none; without, each on its own, in order.
+// Batch is an operation made of many, with one transaction, one commit and one sync. With
+// Atomic all of them are done or none. Without it each is done on its own, in order.
 type Batch struct {
 	Ops    []Operation
 	Atomic bool
-	// Answers reports whether the error of an operation is an answer like any other
-	// and no refusal: a read that finds nothing. nil: none is.
+	// Answers reports whether the error of an operation is an answer and not a refusal,
+	// such as a read that finds nothing. nil: every error is a refusal.
 	Answers func(i int, err error) bool
-	// Check, if not nil, is called once an operation is decided. Its error refuses the
-	// whole batch, also one that is not Atomic.
+	// Check, if not nil, is called after an operation is decided. Its error refuses the
+	// whole batch, even if the batch is not Atomic.
 	Check func(i int) error
 
 	// Errs are the answers, one for each operation.
 	Errs []error
 }
 
-// Size returns the least that a batch adds to the log. The writer asks for room anew
-// where it turns out to be more: many calls on one thing take no more than one.
+// Size returns the least that a batch adds to the log: many calls on one thing take no
+// more than one. If the batch turns out to add more, the writer asks for room again.
 func (b *Batch) Size() int {
 	if b.writes() {
 		return commit.SlotChange
@@ -70,8 +70,8 @@ func (b *Batch) prepare(d *DB) error {
 	return nil
 }
 
-// Decide decides the operations in order, each with what those before it did. The
-// error is a *commit.GroupError of the operation that was refused: nothing changed.
+// Decide decides the operations in order. Each sees the changes of those before it. If one
+// is refused, it returns a *commit.GroupError and nothing changed.
 func (b *Batch) Decide(tx *commit.Tx) error {
 	for i, op := range b.Ops {
 		err := tx.Try(op)

@@ -14,8 +14,8 @@ import (
 	"clouddragon/slots"
 )
 
-// ErrDamaged is returned when the value that a key has cannot be read: its
-// record fails its checksum. Other keys are as before.
+// ErrDamaged is returned when a value cannot be read because its record fails its
+// checksum. Other keys are not affected.
 var ErrDamaged = kvlog.ErrDamaged
 
 // MaxType is the longest Content-Type kept, in bytes.
@@ -24,21 +24,21 @@ const MaxType = 255
 // MaxEncoding is the longest Content-Encoding kept, in bytes.
 const MaxEncoding = 64
 
-// AnyVersion as a check means that no version is asked for.
+// AnyVersion as a check means that any version, or none, is accepted.
 const AnyVersion = -1
 
 // Value is what a key holds.
 type Value struct {
 	Data    []byte
-	Size    int    // bytes of the value, also where Data was not read
+	Size    int    // bytes of the value, also if Data was not read
 	Type    string // Content-Type
 	Version int64
 
 	Encoding string        // Content-Encoding; empty: none
-	Left     time.Duration // until the value is gone; 0: it has no end
+	Left     time.Duration // until the value ends; 0: it has no end
 }
 
-// valueOf is what a record says of a value at now.
+// valueOf returns the value of a record at now.
 func valueOf(v *kvlog.Value, now int64) Value {
 	val := Value{Data: v.Data, Size: v.Length, Type: string(v.Type), Version: int64(v.Version), Encoding: string(v.Encoding)}
 	if v.Expires != 0 {
@@ -47,8 +47,9 @@ func valueOf(v *kvlog.Value, now int64) Value {
 	return val
 }
 
-// lookup is the key of a value, and what its index entry pointed to when the
-// operation was submitted. The writer seldom has to read: the answer mostly holds.
+// lookup is the key of a value and the record that its index entry pointed to when the
+// operation was submitted. Usually that still holds when the writer decides, so the
+// writer seldom reads the disk.
 type lookup struct {
 	d     *DB
 	key   slots.Key
@@ -68,8 +69,8 @@ func (l *lookup) prepare(d *DB, k Key) error {
 	return nil
 }
 
-// entry returns what is known of the key, decided or durable. With damaged a record
-// that is damaged is no error: it can be replaced, but not compared.
+// entry returns the transaction's entry for the key. With damaged, a damaged record is not
+// an error: it can be replaced, but not compared.
 func (l *lookup) entry(tx *commit.Tx, damaged bool) (*commit.ValueEntry, error) {
 	if e := tx.Decided(l.key, l.hash); e != nil {
 		return e, nil
@@ -78,8 +79,8 @@ func (l *lookup) entry(tx *commit.Tx, damaged bool) (*commit.ValueEntry, error) 
 	if err != nil || !l.d.store.Values.StillValid(&found, l.hash) {
 		found, err = l.d.store.Values.Find(l.key.Acc, l.key.ID, l.hash)
 	}
-	// A record that cannot be read only for the moment would come back beside what
-	// replaced it.
+	// If the record cannot be read only for the moment, replacing it would leave two index
+	// entries for the key.
 	switch {
 	case disk.IsNoDescriptor(err):
 		return nil, ErrDescriptors
@@ -89,37 +90,36 @@ func (l *lookup) entry(tx *commit.Tx, damaged bool) (*commit.ValueEntry, error) 
 	return tx.AddValue(l.key, l.hash, found), nil
 }
 
-// Conditions are what has to hold of a key's version for a change to be done.
+// Conditions are conditions on a key's version.
 type Conditions struct {
-	Check int64 // AnyVersion, 0 (there is no value now), or the version it must have now
-	// Match, if given, must have the version that there is; NoneMatch must not.
+	Check int64 // AnyVersion, 0 (only if there is no value), or the version that it must have
+	// Match, if given, must contain the current version. NoneMatch must not contain it.
 	Match, NoneMatch Versions
 }
 
-// Versions are a set of versions, as the headers If-Match and If-None-Match name one.
+// Versions is a set of versions, as in the headers If-Match and If-None-Match.
 type Versions struct {
 	Given bool
 	Any   bool // every version
 	List  []int64
 }
 
-// Has reports whether a version is in the set; 0, which stands for no value, never is.
+// Has reports whether a version is in the set. 0 stands for no value and is never in it.
 func (v *Versions) Has(version int64) bool {
 	return version != 0 && (v.Any || slices.Contains(v.List, version))
 }
 
-// MatchError is returned when Match or NoneMatch of a change's Conditions does not
-// hold. Nothing changed.
+// MatchError is returned when Match or NoneMatch of the Conditions fails. Nothing changed.
 type MatchError struct {
-	Match   bool  // Match failed, else NoneMatch
-	Version int64 // the version that there is; 0: no value
+	Match   bool  // Match failed; false: NoneMatch failed
+	Version int64 // the current version; 0: no value
 }
 
 func (e *MatchError) Error() string {
 	return fmt.Sprintf("the condition on the version does not hold: it is %d", e.Version)
 }
 
-// check says why a key does not fulfil the conditions, if it does not.
+// check returns an error if the conditions do not hold.
 func (l *lookup) check(tx *commit.Tx, e *commit.ValueEntry, q *Conditions) error {
 	version := int64(0)
 	if e.Live(tx.Now()) {
@@ -134,8 +134,8 @@ func (l *lookup) check(tx *commit.Tx, e *commit.ValueEntry, q *Conditions) error
 	return CheckVersion(l.key.ID, version, q.Check)
 }
 
-// CheckVersion returns a *ConflictError if a value at a version, 0 for none, is not
-// at the one that is asked for; AnyVersion asks for none.
+// CheckVersion returns a *ConflictError if the current version, 0 for no value, is not the
+// one that is asked for. With AnyVersion it returns nil.
 func CheckVersion(id string, version, check int64) error {
 	switch {
 	case check == AnyVersion || check == version:
@@ -151,10 +151,10 @@ func CheckVersion(id string, version, check int64) error {
 // ValueSet is the operation that stores a value.
 type ValueSet struct {
 	Key      Key
-	Data     []byte        // not changed before the operation is answered
+	Data     []byte        // must not change before the operation is answered
 	Type     string        // Content-Type, at most MaxType bytes
 	Encoding string        // Content-Encoding, at most MaxEncoding bytes
-	TTL      time.Duration // 0: for good
+	TTL      time.Duration // 0: no end
 	Conditions
 	Fence Fence
 
@@ -181,8 +181,8 @@ func (o *ValueSet) prepare(d *DB) error {
 	return o.lookup.prepare(d, o.Key)
 }
 
-// Decide stores the value. A *ConflictError or a *MatchError says that the
-// conditions do not hold.
+// Decide stores the value. It returns a *ConflictError or a *MatchError if the conditions
+// do not hold.
 func (o *ValueSet) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err
@@ -216,7 +216,7 @@ func (o *ValueDelete) Size() int {
 	return wal.RecordSize(kvlog.TombstoneSize(o.Key.Acc, o.Key.ID))
 }
 
-// Frees is true: what the value takes can be given back.
+// Frees is true: compaction can free the value's room.
 func (o *ValueDelete) Frees() bool { return true }
 
 func (o *ValueDelete) account() string { return o.Key.Acc }
@@ -226,8 +226,8 @@ func (o *ValueDelete) prepare(d *DB) error {
 	return o.lookup.prepare(d, o.Key)
 }
 
-// Decide removes the value. A *ConflictError or a *MatchError says that the
-// conditions do not hold; without any, that there is no value is no error.
+// Decide removes the value. It returns a *ConflictError or a *MatchError if the conditions
+// do not hold. Without conditions a missing value is not an error.
 func (o *ValueDelete) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err
@@ -239,22 +239,21 @@ func (o *ValueDelete) Decide(tx *commit.Tx) error {
 	if err := o.lookup.check(tx, e, &o.Conditions); err != nil {
 		return err
 	}
-	if e.Found().OK { // also if its time is over: it must not come back
+	if e.Found().OK { // also if it has expired: it must not come back
 		tx.RemoveValue(e, true, 0)
 	}
 	return nil
 }
 
-// Get returns the value of a key, or ErrNotFound, or ErrDamaged, however large
-// the value is.
+// Get returns the value of a key, however large it is, or ErrNotFound or ErrDamaged.
 func (d *DB) Get(k Key) (Value, error) { return d.Read(context.Background(), k, math.MaxInt) }
 
-// Head is Get without the value's Data, of which nothing is read. The error may
-// also be ErrReads, or that of the context.
+// Head is Get without the value's Data, which is not read. The error may also be ErrReads
+// or the context's.
 func (d *DB) Head(ctx context.Context, k Key) (Value, error) { return d.Read(ctx, k, -1) }
 
-// Read is Get for a caller that has memory for so many bytes: a value of more than
-// most bytes comes without its Data, as from Head.
+// Read is Get for a caller that has memory for most bytes. A larger value comes without
+// its Data, as from Head.
 func (d *DB) Read(ctx context.Context, k Key, most int) (Value, error) {
 	if err := d.reads.begin(ctx); err != nil {
 		return Value{}, err

@@ -2,15 +2,15 @@ package db
 
 import "clouddragon/db/commit"
 
-// Internal reports whether an id is one of the server's own. No client can name a
-// thing so: a NUL byte is in none of their ids.
+// Internal reports whether an id is one of the server's own. Clients cannot use such ids,
+// because they begin with a NUL byte.
 func Internal(id string) bool { return id != "" && id[0] == 0 }
 
-// ValueCheck is the operation that refuses the others of a Batch unless a value has
-// a version.
+// ValueCheck is an operation for a Batch. It refuses the batch unless a value has a given
+// version.
 type ValueCheck struct {
 	Key   Key
-	Check int64 // 0 (there is no value now), or the version it must have now
+	Check int64 // 0 (there must be no value), or the version that it must have
 
 	lookup lookup
 }
@@ -25,7 +25,7 @@ func (o *ValueCheck) account() string { return o.Key.Acc }
 
 func (o *ValueCheck) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
 
-// Decide returns a *ConflictError if the version is another.
+// Decide returns a *ConflictError if the version is different.
 func (o *ValueCheck) Decide(tx *commit.Tx) error {
 	e, err := o.lookup.entry(tx, false)
 	if err != nil {

@@ -5,20 +5,20 @@ import (
 	"clouddragon/kvlog"
 )
 
-// ValueRead is the operation that reads a value between the operations of a Group.
-// Outside of one, Read is faster: it needs no writer.
+// ValueRead is the operation that reads a value between the operations of a Batch.
+// Outside of one, Read is faster because it does not need the writer.
 type ValueRead struct {
 	Key Key
 	Conditions
-	// Budget is how many bytes the reads of a group may still take, all together;
-	// nil: there is no bound.
+	// Budget is how many bytes all reads of the batch together may still take. nil: no
+	// limit.
 	Budget *int64
 
 	// Value is the answer.
 	Value Value
 
 	lookup lookup
-	early  kvlog.Value // what was read when the operation was submitted
+	early  kvlog.Value // the value as it was when the operation was submitted
 }
 
 // Size is 0: reading needs no room.
@@ -38,8 +38,7 @@ func (o *ValueRead) prepare(d *DB) error {
 	return err
 }
 
-// readEarly reads the value that was found, on the caller's goroutine, and takes
-// its size from the budget, if there is one.
+// readEarly reads the value on the caller's goroutine and takes its size from the budget.
 func (l *lookup) readEarly(budget *int64) (early kvlog.Value, err error) {
 	if l.err != nil || !l.found.OK {
 		return early, nil
@@ -49,18 +48,18 @@ func (l *lookup) readEarly(budget *int64) (early kvlog.Value, err error) {
 			return early, ErrTooLarge
 		}
 	}
-	// An error is met again by Decide, if the value is still the key's.
+	// Decide meets the error again if the key still has this value.
 	early, _, _ = l.d.store.Values.Get(l.key.Acc, l.key.ID, l.hash, maxEarly)
 	return early, nil
 }
 
-// maxEarly bounds what a ValueRead reads before it is decided: no value is larger.
+// maxEarly is the most that readEarly reads: no value is larger.
 const maxEarly = 1 << 30
 
-// Decide reads the value, or returns ErrNotFound, or ErrDamaged. A *ConflictError or
-// a *MatchError says that the conditions do not hold. What another operation of the
-// group has stored is read from the batch; only a value that has changed since the
-// operation was submitted is read from the disk here.
+// Decide returns the value, or ErrNotFound or ErrDamaged. It returns a *ConflictError or a
+// *MatchError if the conditions do not hold. A value that another operation of the batch
+// has stored comes from the transaction. The disk is read only if the value has changed
+// since the operation was submitted.
 func (o *ValueRead) Decide(tx *commit.Tx) error {
 	_, val, err := o.lookup.read(tx, &o.Conditions, &o.early)
 	if err != nil {
@@ -71,7 +70,7 @@ func (o *ValueRead) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// read returns the entry and the value of a key for which the conditions hold.
+// read returns the entry and the value of a key if the conditions hold.
 func (l *lookup) read(tx *commit.Tx, c *Conditions, early *kvlog.Value) (e *commit.ValueEntry, val kvlog.Value, err error) {
 	if e, err = l.entry(tx, false); err != nil {
 		return nil, val, err
@@ -86,9 +85,9 @@ func (l *lookup) read(tx *commit.Tx, c *Conditions, early *kvlog.Value) (e *comm
 	return e, val, err
 }
 
-// value returns the value that a key has, as the transaction stored it, or as it was
-// read early, when the operation was submitted. Only one that has changed since is
-// read from the disk here. Its end is that of e.
+// value returns the value of a key: the one that the transaction has stored, or the one
+// that readEarly has read. It reads the disk only if the value has changed since then. The
+// value's end is that of e.
 func (l *lookup) value(tx *commit.Tx, e *commit.ValueEntry, early *kvlog.Value) (val kvlog.Value, err error) {
 	val = *early
 	if body := tx.Stored(e); body != nil {

@@ -7,17 +7,17 @@ import (
 	"clouddragon/kvlog"
 )
 
-// ValueTTL is the operation that gives a value another end; its version and its
-// bytes stay. The end stands in the value's record, so the record is written anew,
-// and the value is read when the operation is submitted.
+// ValueTTL is the operation that gives a value another end. Its version and its bytes
+// stay. The end is part of the value's record, so the value is read when the operation is
+// submitted, and the record is written again.
 type ValueTTL struct {
 	Key Key
-	TTL time.Duration // from now on; 0: it has no end any more
+	TTL time.Duration // from now on; 0: remove the end
 	Conditions
 	Fence Fence
-	// Budget is how many bytes of values the operation may read, or all of a group
-	// together; nil: there is no bound. Where it is too little, the operation fails
-	// with ErrTooLarge when it is submitted, and Needs says what it needs.
+	// Budget is how many bytes of values the operation, or all operations of a batch
+	// together, may read. nil: no limit. If it is too small, the operation fails with
+	// ErrTooLarge when it is submitted, and Needs returns what it needs.
 	Budget *int64
 
 	// Version is the answer.
@@ -27,7 +27,8 @@ type ValueTTL struct {
 	early  kvlog.Value
 }
 
-// Needs returns the bytes of the value that the operation reads, once it was submitted.
+// Needs returns the size of the value that the operation reads. It is known after the
+// operation is submitted.
 func (o *ValueTTL) Needs() int64 { return int64(o.lookup.found.Size) }
 
 // Size returns the most bytes that the operation adds to the log, unless the value
@@ -48,8 +49,8 @@ func (o *ValueTTL) prepare(d *DB) (err error) {
 	return err
 }
 
-// Decide gives the value its end. The error is ErrNotFound where there is none. A
-// *ConflictError or a *MatchError says that the fence or the conditions do not hold.
+// Decide gives the value its end. It returns ErrNotFound if there is no value, and a
+// *ConflictError or a *MatchError if the fence or the conditions do not hold.
 func (o *ValueTTL) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err

@@ -7,19 +7,19 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// Shared by mutexes in memory and locks on disk: requests, refusals, and what a user
-// may see of holders.
+// Shared by mutexes in memory and locks on disk: requests, refusals, and holders as users
+// see them.
 
 // LockRequest asks for a mutex or a lock.
 type LockRequest struct {
 	Key    Key
 	Owner  string        // names the holder, at most MaxOwner bytes; may be empty
-	Token  int64         // if not 0: renew only, if this token holds
+	Token  int64         // if not 0: only renew, if this token holds the lock
 	Dur    time.Duration // how long it is held, from the grant
-	Wait   time.Duration // how long to queue for it; 0: answer at once
+	Wait   time.Duration // how long to wait for it; 0: answer at once
 	Limit  int           // how many may hold it at once; 0: one
 	Shared bool          // a reader: any number of them hold it together; not with Limit
-	Least  time.Duration // how long it stays held from the grant, though given back earlier
+	Least  time.Duration // how long it stays held from the grant, even if given back earlier
 }
 
 // UnlockRequest gives a mutex or a lock back.
@@ -27,47 +27,47 @@ type UnlockRequest struct {
 	Key   Key
 	Owner string
 	Token int64 // 0: none given
-	Force bool  // all holders, whoever they are
+	Force bool  // end all holds, whoever has them
 }
 
 // MaxHolders is the largest Limit of a LockRequest.
 const MaxHolders = 1_000_000
 
-// Holder is what is known of a holder of a lock. The zero Holder is nobody.
+// Holder is a holder of a lock. The zero Holder stands for no holder.
 type Holder struct {
 	Owner   string        // the id it was locked with; empty if it was locked without
 	Token   int64         // the fencing token
-	TTL     time.Duration // until it is free by itself
-	Expires time.Time     // the same as wall time
+	TTL     time.Duration // until the hold ends
+	Expires time.Time     // when the hold ends, as wall time
 	Waiters int           // places in the queue: callers with the same id share one
 }
 
 // Waiter is a place in the queue of a lock.
 type Waiter struct {
-	Owner  string        // the id that its callers gave; empty if they gave none
-	Waited time.Duration // how long it has been waiting
+	Owner  string        // the id of its callers; empty if they gave none
+	Waited time.Duration // how long the first of them has been waiting
 }
 
 // MaxListed is the most holders and the most waiters that are listed.
 const MaxListed = 100
 
-// Holders are all that hold a lock and wait for it, as far as they are listed.
+// Holders are the holders of a lock and its waiters, at most MaxListed of each.
 type Holders struct {
 	Holders []Holder // the oldest first; at least one
 	Queue   []Waiter // the first in line first
 }
 
-// HeldError is returned when another holds the lock, also after the wait, or when the
-// token to renew or unlock is not the holder's. Nothing changed.
+// HeldError is returned when another caller holds the lock, also after the wait, or when
+// the token to renew or unlock is not a holder's. Nothing changed.
 type HeldError struct {
 	Reason string // one line
-	Holder Holder // the zero Holder where the lock is free
+	Holder Holder // the zero Holder if the lock is free
 }
 
 func (e *HeldError) Error() string { return e.Reason }
 
-// heldError makes the refusal name the oldest holder h, if there is one; seen is what
-// a user may see of it.
+// heldError adds the oldest holder h to a refusal, if there is one. seen is h as users see
+// it.
 func heldError(reason string, h lease.Holder, seen Holder) error {
 	switch {
 	case h.Owner != "" && h.Limit > 1:
@@ -81,7 +81,7 @@ func heldError(reason string, h lease.Holder, seen Holder) error {
 	return &HeldError{Reason: reason, Holder: seen}
 }
 
-// leaseRequest is what a lease table is asked.
+// leaseRequest converts a request for a lease table.
 func leaseRequest(r *LockRequest) lease.Request {
 	limit := int32(r.Limit)
 	if r.Shared {
@@ -90,7 +90,7 @@ func leaseRequest(r *LockRequest) lease.Request {
 	return lease.Request{Owner: r.Owner, Token: r.Token, Dur: int64(r.Dur), Wait: int64(r.Wait), Limit: limit, Least: int64(r.Least)}
 }
 
-// holderOf tells of a holder what a user may see of it.
+// holderOf converts a holder of a lease table to what users see.
 func holderOf(h lease.Holder, now, wallEnd int64, waiters int) Holder {
 	if h.Token == 0 {
 		return Holder{}
@@ -98,7 +98,7 @@ func holderOf(h lease.Holder, now, wallEnd int64, waiters int) Holder {
 	return Holder{Owner: h.Owner, Token: h.Token, TTL: time.Duration(h.Expires - now), Expires: time.Unix(0, wallEnd), Waiters: waiters}
 }
 
-// notAcquired says why a lock is neither granted nor renewed. what is "lock" or "mutex".
+// notAcquired returns the refusal of a call that takes a lock. what is "lock" or "mutex".
 func notAcquired(o lease.Outcome, what string, r *LockRequest) string {
 	id := r.Key.ID
 	switch {
@@ -114,7 +114,7 @@ func notAcquired(o lease.Outcome, what string, r *LockRequest) string {
 	return fmt.Sprintf("%s %q is held", what, id)
 }
 
-// notReleased says why a lock is not given back.
+// notReleased returns the refusal of a call that gives a lock back.
 func notReleased(o lease.Outcome, what string, r *UnlockRequest) string {
 	id := r.Key.ID
 	switch {
@@ -130,9 +130,9 @@ func notReleased(o lease.Outcome, what string, r *UnlockRequest) string {
 	return fmt.Sprintf("%s %q was locked with an id: give that id= or its token=", what, id)
 }
 
-// listHolders reads who holds a lock and who waits for it; with a token only the
-// holder that has it. wall turns an instant into wall time. The error is ErrNotFound
-// where nobody holds it, or a *HeldError where the token does not.
+// listHolders reads the holders and waiters of a lock. With a token it reads only the
+// holder that has it. wall converts an instant to wall time. The error is ErrNotFound if
+// the lock is free, or a *HeldError if the token does not hold it.
 func listHolders(t *lease.Table, now int64, wall func(at int64) int64, what string, key Key, token int64) (all Holders, err error) {
 	k := lease.Key(key)
 	waiters := t.Waiters(k)
