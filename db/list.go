@@ -17,10 +17,10 @@ import (
 	"clouddragon/slots"
 )
 
-// A page is made from the index of names, which may hold keys of what is gone: each
-// is looked up. While that goes on, a tracker notes what commits touch. In the end
-// that is applied to what was read, so that the page is what was durable at one
-// moment, though nobody had to wait for it.
+// A page is made from the index of names. The index may hold keys of things that are gone,
+// so each key is looked up. Meanwhile a tracker notes what commits touch. At the end those
+// changes are applied to what was read. So the page shows one moment, and no commit had
+// to wait for it.
 
 // ListKind is what is listed.
 type ListKind uint8
@@ -45,22 +45,22 @@ type ListRequest struct {
 	Kind   ListKind
 	Acc    string
 	Prefix string // of the ids
-	After  string // the ids after that one; empty: from the first on
-	Limit  int    // at most so many
+	After  string // only ids after this one; empty: from the first on
+	Limit  int    // the most things on the page
 }
 
 // Listed is one thing of a page.
 type Listed struct {
 	ID    string
 	Value int64         // of a sequence or a counter; of a rate the milliseconds until it is full again
-	Left  time.Duration // until it is gone by itself; 0: it has no end
+	Left  time.Duration // until it ends; 0: it has no end
 
-	// Of a value.
+	// For a value.
 	Version int64
 	Size    int
 	Type    string
 
-	Holder Holder // of a lock or a mutex: the oldest
+	Holder Holder // for a lock or a mutex: the oldest holder
 
 	ends int64 // in database time, ns; 0: never
 }
@@ -68,22 +68,22 @@ type Listed struct {
 // Page is a part of a list.
 type Page struct {
 	Items []Listed
-	Next  string // the After of the next page; empty: there is none
+	Next  string // After of the next page; empty: there is none
 }
 
-// ListingError is returned while the index of names is rebuilt.
+// ListingError is returned while the index of names is being rebuilt.
 type ListingError struct{ Told uint64 }
 
 func (e *ListingError) Error() string {
 	return fmt.Sprintf("the index of names is being rebuilt and has %d names so far: try again later", e.Told)
 }
 
-// mostLooks bounds how many keys a page looks up, beyond its limit: what has expired
-// may still be in the index.
+// mostLooks limits how many keys a page looks up beyond its limit, because the index may
+// hold many keys of things that have expired.
 const mostLooks = 10_000
 
-// List returns a page of what is in an account. A page may have fewer things than
-// its limit, though there is a next one.
+// List returns a page of the things in an account. A page may have fewer things than its
+// limit although there is a next one.
 func (d *DB) List(ctx context.Context, r ListRequest) (Page, error) {
 	if r.Kind == ListMutexes {
 		return d.mutexes.list(r), d.Readable(r.Acc)
@@ -98,7 +98,7 @@ func (d *DB) List(ctx context.Context, r ListRequest) (Page, error) {
 	l := &listing{d: d, ctx: ctx, r: r, kind: slotKinds[r.Kind], x: x, items: map[string]Listed{}}
 	l.tracker = d.pages.begin(l.kind, r.Acc)
 	defer d.pages.end(l.tracker)
-	d.awaitPublished() // what the tracker was not told of is in the index from here on
+	d.awaitPublished() // from here on the index has every change that the tracker was not told of
 	p, err := l.page()
 	if errors.Is(err, names.ErrDamaged) {
 		d.store.NamesDamaged(err)
@@ -110,7 +110,7 @@ func (d *DB) List(ctx context.Context, r ListRequest) (Page, error) {
 	return p, err
 }
 
-// listing is a page that is being made.
+// listing is a page in the making.
 type listing struct {
 	d       *DB
 	ctx     context.Context
@@ -126,14 +126,14 @@ func (l *listing) page() (Page, error) {
 	from := first + l.r.Prefix
 	end := prefixEnd(from)
 	if l.r.Prefix == "" {
-		from = first + "\x01" // behind those that are Internal
+		from = first + "\x01" // after the Internal ids
 	}
 	if after := first + l.r.After; l.r.After != "" && after >= from {
 		from = after + "\x00"
 	}
 	var p Page
 	for looks := 0; ; {
-		n := l.r.Limit - len(l.items) + 1 // one more tells whether there is a next page
+		n := l.r.Limit - len(l.items) + 1 // one more shows whether there is a next page
 		keys, err := l.x.Page(nil, from, end, n)
 		if err != nil {
 			return p, err
@@ -164,8 +164,8 @@ func (l *listing) page() (Page, error) {
 	return l.settle(p)
 }
 
-// prefixEnd is the smallest string that is larger than all with that prefix, which
-// has a byte other than 0xff.
+// prefixEnd returns the smallest string that is larger than all strings with the prefix.
+// The prefix must have a byte other than 0xff.
 func prefixEnd(p string) string {
 	n := len(p)
 	for p[n-1] == 0xff {
@@ -174,7 +174,8 @@ func prefixEnd(p string) string {
 	return p[:n-1] + string([]byte{p[n-1] + 1})
 }
 
-// look reads what the keys name. What is not there goes out of the index.
+// look reads the things that the keys name. Keys of missing things are removed from the
+// index.
 func (l *listing) look(keys []string, first string) error {
 	if l.kind == kindLock {
 		for _, k := range keys {
@@ -199,7 +200,7 @@ func (l *listing) look(keys []string, first string) error {
 		case ok:
 			l.items[id] = item
 		default:
-			// Whoever makes it exist again is noted by the tracker before the index is told.
+			// If it is made again meanwhile, the tracker learns of that before the index.
 			l.x.RemoveIf(key, func() bool { return l.tracker.has(id) })
 		}
 	}
@@ -214,7 +215,7 @@ func (d *DB) lookListed(ctx context.Context, kind uint8, k Key) (item Listed, ok
 		case errors.Is(err, ErrNotFound):
 			return item, false, nil
 		case errors.Is(err, ErrDamaged):
-			return Listed{ID: k.ID}, true, nil // it is there, and a GET says the rest
+			return Listed{ID: k.ID}, true, nil // it exists; a GET reports the damage
 		case err != nil:
 			return item, false, err
 		}
@@ -230,7 +231,7 @@ func (d *DB) lookListed(ctx context.Context, kind uint8, k Key) (item Listed, ok
 	return item, item.ends == 0 || item.ends > d.store.Clock.Now(), nil
 }
 
-// listedSlot is what a slot's payload says of a thing.
+// listedSlot decodes the payload of a slot.
 func listedSlot(kind uint8, id string, payload []byte) Listed {
 	item := Listed{ID: id}
 	switch kind {
@@ -244,7 +245,7 @@ func listedSlot(kind uint8, id string, payload []byte) Listed {
 	return item
 }
 
-// lookLocks asks the writer who holds the locks of the page.
+// lookLocks has the writer read the holders of the locks on the page.
 func (l *listing) lookLocks() error {
 	op := &lockList{acc: l.r.Acc, ids: slices.Collect(maps.Keys(l.items))}
 	if err := l.d.Do(op); err != nil {
@@ -254,8 +255,7 @@ func (l *listing) lookLocks() error {
 	return nil
 }
 
-// awaitPublished waits until every batch that was applied is published, which takes
-// no longer than a moment.
+// awaitPublished waits until every applied batch is published, which takes only a moment.
 func (d *DB) awaitPublished() {
 	for {
 		if _, ok := d.writer.Changes(); ok {
@@ -265,7 +265,7 @@ func (d *DB) awaitPublished() {
 	}
 }
 
-// settle applies what commits have touched meanwhile, and makes the page.
+// settle applies the changes of commits meanwhile and makes the page.
 func (l *listing) settle(p Page) (Page, error) {
 	for try := 0; ; try++ {
 		l.d.awaitPublished()
@@ -305,15 +305,15 @@ func (l *listing) settle(p Page) (Page, error) {
 	return p, nil
 }
 
-// settleTries is how often a page of locks is looked at again since locks have come
-// and gone meanwhile.
+// settleTries is how often a page of locks is read again because locks have changed
+// meanwhile.
 const settleTries = 5
 
-// apply makes of a thing what a commit has made of it.
+// apply applies the change of a commit to a thing on the page.
 func (l *listing) apply(id string, t commit.Touched) {
 	switch {
 	case l.kind == kindLock:
-		l.items[id] = Listed{} // which lookLocks fills in, or takes out
+		l.items[id] = Listed{} // lookLocks fills it in or removes it
 	case t.Gone:
 		delete(l.items, id)
 	case l.kind == valueKind:
@@ -323,12 +323,12 @@ func (l *listing) apply(id string, t commit.Touched) {
 	}
 }
 
-// lockList is the operation that reads who holds some locks of an account.
+// lockList is the operation that reads the holders of some locks of an account.
 type lockList struct {
 	acc string
 	ids []string
 
-	items map[string]Listed // the answer: those that are held
+	items map[string]Listed // the answer: the locks that are held
 
 	locks *locks
 }
@@ -357,7 +357,7 @@ func (o *lockList) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// list returns a page of mutexes. Each shard is looked at in its turn.
+// list returns a page of mutexes. It locks one shard after the other.
 func (m *Mutexes) list(r ListRequest) Page {
 	var p Page
 	for i := range m.shards {

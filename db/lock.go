@@ -9,23 +9,23 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// LockTake is the operation that takes or renews a lock on disk. With a Wait its
-// call is answered once the lock is the caller's, or the wait is over; Leave takes
-// it out of the queue.
+// LockTake is the operation that takes or renews a lock on disk. With a Wait its call is
+// answered when the lock is granted or the wait is over. LockLeave takes it out of the
+// queue.
 type LockTake struct {
 	LockRequest
 
-	// Holder is the answer: the hold that the caller has.
+	// Holder is the answer: the caller's hold.
 	Holder Holder
-	// Queued reports whether the call had to wait. Asked is since when, and Passed is
-	// when the hold before it ended, in database time.
+	// Queued reports whether the call had to wait. Asked is when the wait began, and
+	// Passed when the hold before it ended, in database time.
 	Queued        bool
 	Asked, Passed int64
 
 	locks    *locks
 	waiter   lease.Waiter
 	draining func() bool
-	left     error // not nil: the caller went away before the call was decided
+	left     error // not nil: the caller left before the call was decided
 }
 
 // Size returns the most bytes that the operation adds to the log.
@@ -41,9 +41,9 @@ func (o *LockTake) prepare(d *DB) error {
 	return nil
 }
 
-// Decide takes the lock, renews it, or queues for it. A *HeldError says that
-// another holds it, or that the token to renew is not a holder's. ErrWaiters and
-// ErrStopping say that there is no queueing.
+// Decide takes the lock, renews it, or queues for it. It returns a *HeldError if another
+// caller holds it, or if the token to renew is not a holder's. It returns ErrWaiters or
+// ErrStopping if the call cannot queue.
 func (o *LockTake) Decide(tx *commit.Tx) error {
 	if o.left != nil {
 		return o.left
@@ -76,9 +76,10 @@ func (o *LockTake) Decide(tx *commit.Tx) error {
 // LockLeave is the operation that takes a call out of the queue of its lock.
 type LockLeave struct {
 	Take *LockTake
-	Err  error // the answer to the call of Take
+	Err  error // the answer to Take's call
 
-	// Left is the answer: false if the call was not in a queue, since it is answered.
+	// Left is the answer. It is false if the call was not in a queue any more because it
+	// has been answered.
 	Left bool
 }
 
@@ -98,12 +99,12 @@ func (o *LockLeave) Decide(tx *commit.Tx) error {
 		tx.Answer(o.Take.waiter.Data.(*Call), o.Err)
 		return nil
 	}
-	o.Take.left = o.Err // in case it is still to be decided: it may lack room
+	o.Take.left = o.Err // if it lacked room, it will be decided later
 	return nil
 }
 
-// LockGiveBack is the operation that gives back what was granted to a call whose
-// caller has gone before it was told.
+// LockGiveBack is the operation that gives back a lock that was granted to a caller that
+// had left.
 type LockGiveBack struct {
 	Key   Key
 	Token int64
@@ -124,7 +125,7 @@ func (o *LockGiveBack) prepare(d *DB) error {
 	return nil
 }
 
-// Decide gives the lock back, unless its owner asked again and was told.
+// Decide gives the lock back, unless its owner has asked again and was answered.
 func (o *LockGiveBack) Decide(tx *commit.Tx) error {
 	o.locks.begin(tx)
 	return o.locks.apply(tx, o.locks.table.GiveBack(tx.Now(), lease.Key(o.Key), o.Token).Events)
@@ -150,8 +151,8 @@ func (o *LockRelease) prepare(d *DB) error {
 	return nil
 }
 
-// Decide frees the lock, or hands it to the next in its queue. That it was not
-// locked is no error; a *HeldError says that it is another's.
+// Decide frees the lock or hands it to the next waiter. A free lock is not an error. It
+// returns a *HeldError if another caller holds the lock.
 func (o *LockRelease) Decide(tx *commit.Tx) error {
 	l, k := o.locks, lease.Key(o.Key)
 	l.begin(tx)
@@ -165,10 +166,10 @@ func (o *LockRelease) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// LockRead is the operation that reads who has a lock.
+// LockRead is the operation that reads the holders of a lock.
 type LockRead struct {
 	Key   Key
-	Token int64 // if not 0: the holder with this token, else a *HeldError
+	Token int64 // if not 0: read only the holder with this token; a *HeldError if there is none
 
 	// Holders is the answer.
 	Holders Holders
@@ -189,13 +190,13 @@ func (o *LockRead) prepare(d *DB) error {
 	return nil
 }
 
-// Decide reads. The error is ErrNotFound where nobody has the lock.
+// Decide reads the holders, or returns ErrNotFound if the lock is free.
 func (o *LockRead) Decide(tx *commit.Tx) (err error) {
 	o.Holders, err = listHolders(o.locks.table, tx.Now(), tx.Wall, "lock", o.Key, o.Token)
 	return err
 }
 
-// calls are LockTakes with what it takes to wait for them.
+// calls keeps LockTakes with what is needed to wait for them, for reuse.
 var lockCalls = sync.Pool{New: func() any {
 	c := &lockCall{answered: make(chan struct{}, 1)}
 	c.call.Op = &c.take
@@ -209,9 +210,9 @@ type lockCall struct {
 	answered chan struct{} // has room for one token
 }
 
-// Lock takes or renews the lock on disk and returns its token. With a wait it
-// queues; a caller whose ctx ends leaves the queue, and gives back what it was
-// granted meanwhile. The error is as LockTake.Decide says, or the context's.
+// Lock takes or renews a lock on disk and returns its token. With a wait it queues. If ctx
+// ends, the caller leaves the queue, and a grant meanwhile is given back. The errors are
+// those of LockTake.Decide and the context's.
 func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
 	c := lockCalls.Get().(*lockCall)
 	c.take = LockTake{LockRequest: r}
@@ -225,7 +226,7 @@ func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
 	return token, nil
 }
 
-// awaitLock submits a call and waits for its answer, or until its caller is gone.
+// awaitLock submits a call and waits for its answer or until its caller has left.
 func (d *DB) awaitLock(ctx context.Context, c *lockCall) error {
 	moves := d.moves.changed()
 	if err := d.Submit(&c.call); err != nil {
@@ -237,7 +238,7 @@ func (d *DB) awaitLock(ctx context.Context, c *lockCall) error {
 	}
 	if cause := d.waits(ctx, c.take.Key.Acc, c.answered, moves); cause != nil {
 		leave := LockLeave{Take: &c.take, Err: cause}
-		// Its error changes nothing: a queue that is closed answers the call by itself.
+		// An error can be ignored: when the queue is closed, it answers the call.
 		_ = d.Do(&leave)
 		<-c.answered
 	}
@@ -246,14 +247,14 @@ func (d *DB) awaitLock(ctx context.Context, c *lockCall) error {
 		return c.call.Err
 	}
 	if err := gone(ctx); err != nil {
-		// Without room in the log the lock stays held until its time is over.
+		// If the log has no room, the lock stays held until its end.
 		_ = d.Do(&LockGiveBack{Key: c.take.Key, Token: c.take.Holder.Token})
 		return err
 	}
 	return nil
 }
 
-// observeWait tells how long an operation that queued has waited.
+// observeWait reports how long an operation that queued has waited.
 func (d *DB) observeWait(o *LockTake, err error) {
 	if !o.Queued {
 		return

@@ -10,53 +10,53 @@ import (
 	"clouddragon/slots"
 )
 
-// The payload of a slot that holds one holder of a lock. The slot's key is the
-// lock's, with the token as its Sub. The payload has room for the longest owner, so the
-// slots of all holders of a lock have the same size, and a hand-over reuses the slot.
+// The payload of a slot for one holder of a lock. The slot's key is the lock's, with the
+// token as its Sub. The payload has room for the longest owner. So the slots of all holders
+// of a lock have the same size, and a hand-over can reuse the slot.
 // Times are database time.
 //
 //	 0  i64 end of the hold, or of its rest
 //	 8  i64 when it was granted
-//	16  i64 it stays held until then, though it is given back earlier; 0: it does not
+//	16  i64 end of the least time; 0: there is none
 //	24  u32 the most holders that it allows
-//	28  u8  1: it was given back and rests
+//	28  u8  1: it was given back and rests until the end of its least time
 //	29  u8  length of the owner's id, then the id, then zeros
 const (
 	holdHead = 30                  // part of the file format, never changed
 	holdSize = holdHead + MaxOwner // part of the file format, never changed
 )
 
-// lockChange is the most that an operation of a lock with one holder adds to the log.
+// lockChange is the most that an operation on a lock with one holder adds to the log.
 const lockChange = commit.SlotChange
 
-// locks are the locks on disk: a lease table whose every change is a change of slots
-// in the same transaction. It belongs to the writer, but for stats.
+// locks are the locks on disk: a lease table whose changes are also changes of slots in the
+// same transaction. The leader owns it, except for stats.
 type locks struct {
 	table *lease.Table
-	tx    *commit.Tx // that of the step under way: it has the tokens
+	tx    *commit.Tx // the transaction of the current step
 	marks []locksMark
-	ended []slots.Key // holders that ended in the step under way
+	ended []slots.Key // holders that ended in the current step
 
 	perStep int // how many waiters a step may let in
 
 	audit  audit
-	lines  []auditLine  // of the batch under way
-	failed func() error // why writes are stopped
+	lines  []auditLine  // of the current batch
+	failed func() error // returns why writes are stopped, or nil
 	admit  func(acc string) error
 
 	mu    sync.Mutex // guards what follows
 	shown lease.Stats
 }
 
-// newLocks returns locks whose steps fit into a segment of the log of that size.
+// newLocks returns locks whose steps fit into a log segment of the given size.
 func newLocks(waiters *lease.Limit, segment int64) *locks {
 	l := &locks{perStep: max(1, int(segment/2)/commit.SlotRecord)}
 	l.table = lease.New(l.token, waiters)
 	return l
 }
 
-// begin prepares a step of the table: it has to fit into a batch, and where a full disk
-// has no room for more it hands over no more than what ends in it.
+// begin prepares a step of the table. The step has to fit into a batch. If a full disk has
+// no room for new holders, the step may only replace holders that end in it.
 func (l *locks) begin(tx *commit.Tx) {
 	l.tx, l.table.MaxGrants = tx, l.perStep
 	if tx.Scarce() {
@@ -64,8 +64,8 @@ func (l *locks) begin(tx *commit.Tx) {
 	}
 }
 
-// token is the token of the next grant. On a full disk a waiter for which there is no
-// slot is told so: it would wait for ever, and hold up those behind it.
+// token returns the token of the next grant. If a full disk has no slot for a waiter, the
+// waiter is refused. Otherwise it would wait forever and hold up those behind it.
 func (l *locks) token(k lease.Key, fresh bool) (int64, error) {
 	if err := l.admit(k.Acc); err != nil {
 		return 0, err
@@ -76,7 +76,7 @@ func (l *locks) token(k lease.Key, fresh bool) (int64, error) {
 	return l.tx.Token(), nil
 }
 
-// restore loads the holders from the tables at a start.
+// restore loads the holders from the tables during a start.
 func (l *locks) restore(s *store.Store) error {
 	defer l.Committed()
 	return s.Tables.Each(kindLock, func(k slots.Key, payload []byte) error {
@@ -124,8 +124,8 @@ func encodeHold(b []byte, h *lease.Holder) {
 	copy(b[holdHead:], h.Owner)
 }
 
-// apply turns the events of a step of the lease table into changes of slots and
-// answers of calls. The error is a *commit.NoRoom, and the step has to be undone.
+// apply turns the events of a step into changes of slots and answers of calls. The error
+// is a *commit.NoRoom; then the step has to be undone.
 func (l *locks) apply(tx *commit.Tx, events []lease.Event) error {
 	l.ended = l.ended[:0]
 	for i := range events {
@@ -159,8 +159,8 @@ func (l *locks) apply(tx *commit.Tx, events []lease.Event) error {
 	return nil
 }
 
-// granted puts a new holder into a slot and answers the calls that waited for it. It
-// reuses the slot of a holder that has ended, if there is one.
+// granted writes a new holder into a slot and answers the calls that waited. It reuses the
+// slot of a holder that has ended, if there is one.
 func (l *locks) granted(tx *commit.Tx, e *lease.Event) error {
 	k, payload := holdKey(e.Key, e.Holder.Token), putHold(tx, &e.Holder)
 	if last := len(l.ended) - 1; last >= 0 {
@@ -184,13 +184,13 @@ func (l *locks) timedOut(tx *commit.Tx, k lease.Key, w *lease.Waiter) {
 	tx.Answer(w.Data.(*Call), l.held(tx, k, fmt.Sprintf("lock %q is still held after the wait", k.ID)))
 }
 
-// held is the refusal that names the oldest holder, if there is one.
+// held returns a refusal that names the oldest holder, if there is one.
 func (l *locks) held(tx *commit.Tx, k lease.Key, reason string) error {
 	h, _ := l.table.Oldest(tx.Now(), k)
 	return heldError(reason, h, l.seen(tx, k, h))
 }
 
-// seen is what a user may see of a holder.
+// seen converts a holder to what users see.
 func (l *locks) seen(tx *commit.Tx, k lease.Key, h lease.Holder) Holder {
 	return holderOf(h, tx.Now(), tx.Wall(h.Expires), l.table.Waiters(k))
 }
@@ -230,10 +230,11 @@ func (l *locks) Expire(tx *commit.Tx) error {
 	return l.apply(tx, events)
 }
 
-// TimeOut answers the calls whose wait is over, where the log has no room to end holds.
+// TimeOut answers the calls whose wait is over. It is used when the log has no room to end
+// holds.
 func (l *locks) TimeOut(tx *commit.Tx) {
 	l.table.TimeOut(tx.Now(), func(k lease.Key, w *lease.Waiter) {
-		if _, held := l.table.Oldest(tx.Now(), k); !held { // its turn has come
+		if _, held := l.table.Oldest(tx.Now(), k); !held { // the lock is free, but cannot be granted
 			tx.Answer(w.Data.(*Call), ErrFull)
 			return
 		}
@@ -249,17 +250,16 @@ func (l *locks) Drain(tx *commit.Tx, err error) {
 	l.table.Drain(func(_ lease.Key, w *lease.Waiter) { tx.Answer(w.Data.(*Call), err) })
 }
 
-// Committed writes the audit lines of the batch, and shows the counts of the table as
-// they are now.
+// Committed writes the audit lines of the batch and publishes the counts of the table.
 func (l *locks) Committed() {
 	if len(l.lines) > 0 {
-		if l.failed() == nil { // else the outcome of the batch is unknown
+		if l.failed() == nil { // otherwise the outcome of the batch is unknown
 			l.audit.write(l.lines)
 		}
 		l.lines = l.lines[:0]
 	}
 	now := l.table.Stats()
-	if now == l.shown { // only the writer changes it
+	if now == l.shown { // only the leader changes it, so it can be read without mu
 		return
 	}
 	l.mu.Lock()

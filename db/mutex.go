@@ -13,13 +13,11 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// Mutexes are the locks that live in memory only. Its methods may be called by
-// any goroutine.
+// Mutexes are locks in memory. Any goroutine may call its methods.
 //
-// A mutex belongs to one of many shards, each with its own queues, so that
-// unrelated mutexes rarely meet. A shard has one timer, set to the first end of
-// a hold or a wait in it; an end that comes later than what the timer is set to
-// does not touch it, so a mutex that is locked and unlocked costs no timer.
+// A mutex belongs to one of many shards, so unrelated mutexes rarely contend. Each shard has
+// a lock, a lease table, and one timer for the next end of a hold or a wait. The timer is
+// set again only for an earlier end, so locking and unlocking a mutex seldom touches it.
 type Mutexes struct {
 	o      mutexOptions
 	seed   maphash.Seed
@@ -29,7 +27,7 @@ type Mutexes struct {
 
 const mutexShards = 64
 
-// mutexOptions are what the mutexes take from outside.
+// mutexOptions are the dependencies of the mutexes.
 type mutexOptions struct {
 	Clock Clock
 	// Token answers the next fencing token, for a mutex of that account. It is called with a shard locked, so
@@ -37,8 +35,8 @@ type mutexOptions struct {
 	// been granted the mutex, which goes to the next instead.
 	Token func(acc string) (int64, error)
 	Limit *lease.Limit // of callers that wait
-	// Changed is called with a shard locked when a mutex has other holders; nil: it
-	// is not.
+	// Changed, if not nil, is called with a shard locked when the holders of a mutex have
+	// changed.
 	Changed  func(lease.Key)
 	Observer Observer
 	Audit    *slog.Logger // nil: none
@@ -57,7 +55,7 @@ type mutexShard struct {
 // mutexCall is a caller that waits.
 type mutexCall struct {
 	waiter lease.Waiter
-	done   chan mutexAnswer // has room for the one answer, so that whoever gives it never blocks
+	done   chan mutexAnswer // has room for one answer, so answering never blocks
 }
 
 type mutexAnswer struct {
@@ -89,11 +87,10 @@ func (m *Mutexes) shard(k Key) *mutexShard {
 	return &m.shards[maphash.Comparable(m.seed, k)%mutexShards]
 }
 
-// Lock takes or renews a mutex and returns its token. With a wait it queues; a
-// caller whose ctx ends leaves the queue, or gives back what it was granted
-// meanwhile, and gets the cause. A *HeldError says that another holds it, also
-// after the wait, or that the token to renew is not the holder's. ErrWaiters
-// and ErrStopping say that there is no queueing.
+// Lock takes or renews a mutex and returns its token. With a wait it queues. If ctx ends,
+// the caller leaves the queue or gives a grant back, and gets the cause. It returns a
+// *HeldError if another caller holds the mutex, also after the wait, or if the token to
+// renew is not the holder's. It returns ErrWaiters or ErrStopping if the call cannot queue.
 func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
@@ -125,9 +122,9 @@ func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err err
 	return a.token, nil
 }
 
-// Unlock ends a hold of a mutex, or all with Force, and lets in who waits. That
-// it was not locked is no error, nor that the hold was given back before and rests;
-// a *HeldError says that it is another's.
+// Unlock ends a hold of a mutex, or all holds with Force, and grants it to the next
+// waiters. A free mutex, or a hold that was given back before and rests, is not an error. It
+// returns a *HeldError if another caller holds the mutex.
 func (m *Mutexes) Unlock(r UnlockRequest) error {
 	s := m.shard(r.Key)
 	s.mu.Lock()
@@ -155,7 +152,7 @@ func (m *Mutexes) Holders(k Key, token int64) (Holders, error) {
 	return listHolders(s.table, now, func(at int64) int64 { return wall + at - now }, "mutex", k, token)
 }
 
-// Drain makes whoever waits for a mutex, now or later, get ErrStopping. Other
+// Drain answers all calls that wait for a mutex with ErrStopping, and later ones too. Other
 // calls go on.
 func (m *Mutexes) Drain() {
 	for i := range m.shards {
@@ -168,7 +165,7 @@ func (m *Mutexes) Drain() {
 	}
 }
 
-// Stats returns the counters of all mutexes together.
+// Stats returns the counts of all mutexes together.
 func (m *Mutexes) Stats() lease.Stats {
 	var sum lease.Stats
 	for i := range m.shards {
@@ -181,7 +178,8 @@ func (m *Mutexes) Stats() lease.Stats {
 	return sum
 }
 
-// acquire answers at once, or queues c: then the answer's at says since when.
+// acquire answers at once or queues c. If it queues c, the answer's at is when the wait
+// began.
 func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,8 +214,8 @@ func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued
 	return a, false
 }
 
-// leave takes c out of its queue, with cause as its answer, and lets in whoever it
-// held up. If it was answered before, it returns that answer.
+// leave takes c out of its queue and grants the mutex to those whom it held up. It returns
+// cause, or the answer if c was answered before.
 func (s *mutexShard) leave(c *mutexCall, cause error) mutexAnswer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,7 +228,7 @@ func (s *mutexShard) leave(c *mutexCall, cause error) mutexAnswer {
 	return mutexAnswer{err: cause}
 }
 
-// giveBack passes on what was granted to a caller that is gone.
+// giveBack gives back a mutex that was granted to a caller that had left.
 func (s *mutexShard) giveBack(k lease.Key, token int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,15 +246,15 @@ func (s *mutexShard) ring() {
 	s.arm(now)
 }
 
-// begin tells the time and ends what is over by then. The shard is locked, as
-// in all that follow.
+// begin returns the time, after it has expired what was due by then. The shard must be
+// locked, also for the methods below.
 func (s *mutexShard) begin() (now, wall int64) {
 	now, wall = s.o.Clock()
 	s.expire(now, wall)
 	return now, wall
 }
 
-// expire ends what is over by now.
+// expire ends the holds and waits whose time is over.
 func (s *mutexShard) expire(now, wall int64) {
 	for {
 		events, ok := s.table.Expire(now)
@@ -267,8 +265,7 @@ func (s *mutexShard) expire(now, wall int64) {
 	}
 }
 
-// tell answers the waiters that a step of the table granted the mutex to, or
-// refused.
+// tell answers the waiters that a step of the table has granted the mutex or refused.
 func (s *mutexShard) tell(now, wall int64, events []lease.Event) {
 	if a := (audit{s.o.Audit, "mutex"}); a.log != nil {
 		a.write(a.lines(nil, events, now, func(at int64) int64 { return wall + at - now }))
@@ -295,10 +292,10 @@ func (s *mutexShard) tell(now, wall int64, events []lease.Event) {
 	}
 }
 
-// answer wakes a waiter up, which may use its memory again at once.
+// answer answers a waiter. The waiter may reuse c at once.
 func answer(w *lease.Waiter, a mutexAnswer) { w.Data.(*mutexCall).done <- a }
 
-// arm sets the timer if something ends before it rings.
+// arm sets the timer if something ends earlier than the timer rings.
 func (s *mutexShard) arm(now int64) {
 	at, ok := s.table.Next()
 	if !ok || at >= s.armed {
@@ -314,7 +311,7 @@ func (s *mutexShard) held(now, wall int64, k lease.Key, reason string) error {
 	return heldError(reason, h, holderOf(h, now, wall+h.Expires-now, s.table.Waiters(k)))
 }
 
-// LockMutex takes or renews a mutex, which lives in memory only. It is as Lock otherwise.
+// LockMutex is Lock for a mutex, which lives in memory only.
 func (d *DB) LockMutex(ctx context.Context, r LockRequest) (token int64, err error) {
 	return d.mutexes.Lock(ctx, r)
 }

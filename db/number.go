@@ -7,13 +7,13 @@ import (
 	"clouddragon/db/commit"
 )
 
-// numberSize is the size of the payload of a sequence, and the least of a
-// counter: an int64, little endian. Part of the file format, never changed.
+// numberSize is the size of a sequence's payload: an int64, little endian. A counter's
+// payload begins with the same. Part of the file format, never changed.
 const numberSize = 8
 
 var le = binary.LittleEndian
 
-// numberOf returns the number that an entry holds, 0 if it does not exist.
+// numberOf returns the number of an entry, or 0 if the entry does not exist.
 func numberOf(e *commit.Entry) int64 {
 	if !e.Live() {
 		return 0
@@ -27,7 +27,7 @@ func putNumber(tx *commit.Tx, e *commit.Entry, n int64) error {
 	return tx.Put(e, b)
 }
 
-// NumberReset is the operation that forgets a sequence or a counter.
+// NumberReset is the operation that removes a sequence or a counter.
 type NumberReset struct {
 	Key     Key
 	Counter bool // it is a counter, else a sequence
@@ -54,8 +54,8 @@ func (o *NumberReset) prepare(d *DB) error {
 	return nil
 }
 
-// Decide forgets the number. That there is none is no error; a *ConflictError says
-// that the Fence does not hold.
+// Decide removes the number. A missing number is not an error. It returns a *ConflictError
+// if the Fence does not hold.
 func (o *NumberReset) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err
@@ -66,13 +66,14 @@ func (o *NumberReset) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// NumberRead is the operation that reads a sequence or a counter between the
-// operations of a Group.
+// NumberRead is the operation that reads a sequence or a counter between the operations of
+// a Batch.
 type NumberRead struct {
 	Key     Key
 	Counter bool // it is a counter, else a sequence
 
-	// Value is the answer, and Left how long a counter still exists; 0: it has no end.
+	// Value and Left are the answer. Left is the time until a counter ends; 0: it has no
+	// end.
 	Value int64
 	Left  time.Duration
 

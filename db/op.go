@@ -13,31 +13,29 @@ const (
 	kindRate     uint8 = 4
 )
 
-// ending are the kinds whose slots are given back once a time that the payload holds
-// has passed. A kind with an entry here need do nothing else for it, but treat what
-// is over as gone until then.
+// ending has the kinds whose slots are freed when a time in their payload has passed. A
+// kind needs only an entry here, and its operations have to treat expired things as gone.
 var ending = map[uint8]commit.EndOf{kindCounter: counterEnd, kindRate: rateEnd}
 
-// Operation is an operation of one of the APIs. It is decided by the writer, and
-// holds its own answer. It may be used again once it is answered.
+// Operation is an operation of one of the APIs. The writer decides it, and it holds its own
+// answer. It may be reused after it is answered.
 type Operation interface {
 	commit.Op
-	// prepare does, on the caller's goroutine, what the writer need not do: it
-	// hashes the key, and reads what will be looked at into memory.
-	// An error is the operation's answer.
+	// prepare does work on the caller's goroutine to save time in the writer: it hashes
+	// the key, and reads old values so that their pages are in memory. An error is the
+	// operation's answer.
 	prepare(d *DB) error
 	// account is the account for which it is done, which may be on its way to another
 	// server; empty: it is the server's own, and done in any case.
 	account() string
 }
 
-// Call is an operation on its way: see commit.Call.
+// Call is a submitted operation: see commit.Call.
 type Call = commit.Call
 
-// Submit hands calls, whose operations are this package's, to the writer, which
-// answers each by its Done. A caller that finds the writer idle commits one batch
-// on its own goroutine. The error says that nothing is taken any more; then no
-// Done is called.
+// Submit hands calls to the writer, which answers each with its Done. Their operations must
+// be of this package. A caller that finds the writer idle commits one batch on its own
+// goroutine. On an error the writer takes no more calls, and no Done is called.
 func (d *DB) Submit(calls ...*Call) error {
 	ready := d.prepared(calls)
 	if len(ready) == 0 {
@@ -46,8 +44,8 @@ func (d *DB) Submit(calls ...*Call) error {
 	return d.writer.Submit(ready...)
 }
 
-// prepared prepares the operations of calls, answers those that are answered by
-// that, and returns the others in the same memory.
+// prepared prepares the operations of calls. It answers those that fail, and returns the
+// others in the same memory.
 func (d *DB) prepared(calls []*Call) []*Call {
 	ready := calls[:0]
 	for _, c := range calls {
@@ -61,8 +59,8 @@ func (d *DB) prepared(calls []*Call) []*Call {
 	return ready
 }
 
-// SubmitAll is as Submit, or, without lead, never commits on the caller's goroutine.
-// That nothing is taken any more is the answer to each call.
+// SubmitAll is like Submit, but without lead it never commits on the caller's goroutine. If
+// the writer takes no more calls, each call is answered with the error.
 func (d *DB) SubmitAll(lead bool, calls []*Call) {
 	submit := d.writer.Submit
 	if !lead {

@@ -6,20 +6,19 @@ import (
 )
 
 const (
-	// maxReads is how many reads of values may be under way at once. Each holds a
-	// thread while the disk is slow, and the Go runtime ends a process with more
-	// than 10,000 threads. Each may need another segment's file, so Options.Files bounds
-	// them too.
+	// maxReads is how many reads of values may be under way at once. Each holds a thread
+	// while the disk is slow, and the Go runtime ends a process with more than 10,000
+	// threads. Each may need the file of another segment, so Options.Files limits them too.
 	maxReads = 512
-	// readPatience is how long a read waits until it may begin.
+	// readPatience is how long a read waits for its turn.
 	readPatience = 10 * time.Second
 )
 
-// reads bounds the reads of values that are under way: it has a token for each.
+// reads limits the reads of values that are under way. It holds a token for each.
 type reads chan struct{}
 
-// begin waits until one more read may be under way. The error is ErrReads, or
-// that of the context; without one, end has to follow.
+// begin waits until one more read is allowed. The error is ErrReads or the context's.
+// Without an error the caller has to call end.
 func (r reads) begin(ctx context.Context) error {
 	select {
 	case r <- struct{}{}:

@@ -15,22 +15,22 @@ import (
 type RestoreOptions struct {
 	Dir  string                        // the data directory: missing, or empty
 	Open func() (io.ReadCloser, error) // opens the backup, which is read twice
-	Keep bool                          // the next version and token are those of the copy
-	Skip int64                         // every sequence in the copy goes on so many numbers later
+	Keep bool                          // do not raise the next version and token
+	Skip int64                         // add this to every sequence in the copy
 
 	Extent int // as in Options
 
-	Size     int64          // of the backup in bytes, for Progress; 0: it is not known
-	Progress store.Progress // nil: nobody looks
+	Size     int64          // of the backup in bytes, for Progress; 0: unknown
+	Progress store.Progress // nil: none
 }
 
 // Restored is what Restore has made.
 type Restored struct {
 	store.Restored
-	Sequences int // those that were moved on
+	Sequences int // how many were moved on by Skip
 }
 
-// Restore makes a data directory of a backup: see store.Restore.
+// Restore makes a data directory from a backup: see store.Restore.
 func Restore(ctx context.Context, o RestoreOptions) (Restored, error) {
 	var done Restored
 	so := store.RestoreOptions{Dir: o.Dir, Open: o.Open, Keep: o.Keep, Extent: o.Extent, Size: o.Size, Progress: o.Progress}
@@ -45,8 +45,8 @@ func Restore(ctx context.Context, o RestoreOptions) (Restored, error) {
 	return done, err
 }
 
-// skipSequences moves every sequence on by n, in the tables of a directory that
-// nobody uses yet. A crash in the middle of it leaves a directory that does not count.
+// skipSequences adds n to every sequence, in the tables of a directory that is not in use
+// yet. A crash in the middle leaves a directory that does not count.
 func skipSequences(o store.Options, n int64) (count int, err error) {
 	s, _, err := store.Open(o)
 	if err != nil {
@@ -68,7 +68,7 @@ func skipSequences(o store.Options, n int64) (count int, err error) {
 	if err != nil {
 		return count, err
 	}
-	// The start above has written a checkpoint behind all that is in the log, so the
-	// tables alone say where the sequences are.
+	// The start above has written a checkpoint at the end of the log, so the sequences are
+	// in the tables alone.
 	return count, s.Tables.Sync()
 }

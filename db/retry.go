@@ -11,18 +11,18 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// A write that names a retry key is done once: its answer is kept in the same batch
-// as what it did, and whoever sends it again gets that answer. What is kept is a
-// value under an id that no client can name, so it ends, is compacted, recovered and
-// verified as values are, and costs what a value costs. The value's data is
+// A write with a retry key is done once. Its answer is stored in the same batch as its
+// changes, and a call that is sent again gets this answer. The answer is stored as a value
+// under an id that no client can name. So it expires, and is compacted, recovered and
+// verified like any value. The value's data is
 //
 //	 0  request 32  SHA-256 of the request
 //	32  the answer, as the caller of Retry encodes it
 const retryHead = sha256.Size // part of the file format, never changed
 
-// retryID is the id under which the answer for a key is kept: a NUL, which no name
-// of a client holds, and the start of the key's SHA-256. Part of the file format,
-// never changed.
+// retryID returns the id under which the answer for a key is stored: a NUL, which no id of
+// a client has, and the beginning of the key's SHA-256. Part of the file format, never
+// changed.
 func retryID(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return commit.Hidden + string(sum[:16])
@@ -32,35 +32,35 @@ func retryID(key string) string {
 // changed.
 var ErrOtherRequest = errors.New("the key was used for another request")
 
-// Retry is an operation that is done at most once for each key of an account. A
-// refusal is not kept: the next call with the key tries anew.
+// Retry is an operation that is done at most once for each key of an account. A refusal is
+// not stored: the next call with the key tries again.
 type Retry struct {
 	Acc     string
 	Key     string            // as the client named it
-	Request [sha256.Size]byte // what is asked for: the same key with another is ErrOtherRequest
-	Keep    time.Duration     // how long the answer is kept
-	Op      Operation         // does not wait
-	// Answer returns the answer to keep. It is called by the writer once Op is decided,
-	// and may be called again where the batch had no room for it. It does no I/O. Its
-	// error refuses the operation.
+	Request [sha256.Size]byte // hash of the request; a different one for the same key is ErrOtherRequest
+	Keep    time.Duration     // how long the answer is stored
+	Op      Operation         // must not wait
+	// Answer returns the answer to store. The writer calls it after Op is decided, and
+	// again if the batch had no room and Op is decided again. It must not do I/O. Its error
+	// refuses the operation.
 	Answer func() ([]byte, error)
 
-	// Kept is the answer of the first call, if this one has replayed it.
+	// Kept is the stored answer, if this call has replayed it.
 	Kept     []byte
 	Replayed bool
 
 	lookup lookup
 	early  kvlog.Value
-	opErr  error // why Op cannot be done; a replay does not need it
+	opErr  error // Op's error of prepare; a replay ignores it
 }
 
-// Size returns what Op may add to the log, and what a short answer does.
+// Size returns what Op and a short answer may add to the log.
 func (o *Retry) Size() int {
 	const short = 64
 	return o.Op.Size() + wal.RecordSize(kvlog.ValueSize(o.Acc, o.lookup.key.ID, "", "", retryHead+short))
 }
 
-// Frees is false, also where Op frees: the answer takes room.
+// Frees is false even if Op frees room, because the answer takes room.
 func (o *Retry) Frees() bool { return false }
 
 func (o *Retry) account() string { return o.Acc }
@@ -77,8 +77,8 @@ func (o *Retry) prepare(d *DB) (err error) {
 	return nil
 }
 
-// Decide replays the answer that is kept, or does Op and keeps its answer. The error
-// is Op's, or ErrOtherRequest.
+// Decide replays the stored answer, or does Op and stores its answer. The error is Op's or
+// ErrOtherRequest.
 func (o *Retry) Decide(tx *commit.Tx) error {
 	e, err := o.lookup.entry(tx, false)
 	if err != nil {
@@ -101,7 +101,7 @@ func (o *Retry) Decide(tx *commit.Tx) error {
 		return err
 	}
 	data := append(o.Request[:len(o.Request):len(o.Request)], answer...)
-	e = tx.Decided(o.lookup.key, o.lookup.hash) // Op may have moved it
+	e = tx.Decided(o.lookup.key, o.lookup.hash) // Op may have moved the entry
 	tx.PutValue(e, &commit.NewValue{Data: data, Sum: kvlog.SumValue(data), Expires: tx.Now() + int64(o.Keep)})
 	return nil
 }
@@ -121,12 +121,12 @@ func (o *Retry) replay(tx *commit.Tx, e *commit.ValueEntry) error {
 	return nil
 }
 
-// RetryStats count calls with a retry key since the start.
+// RetryStats counts calls with a retry key since the start.
 type RetryStats struct {
 	Kept, Replayed, Mismatched uint64
 }
 
-// retryCounters are RetryStats that go on counting.
+// retryCounters are the counters behind RetryStats.
 type retryCounters struct{ kept, replayed, mismatched atomic.Uint64 }
 
 func (c *retryCounters) count(o *Retry, err error) {

@@ -15,8 +15,8 @@ const MaxBlock = 1_000_000
 type SequenceAdd struct {
 	Key Key
 	N   int64 // how many numbers, 1 to MaxBlock
-	// Above is a number that all of them are over; 0 asks for nothing more than they
-	// are over already.
+	// Above is a number that all of them are larger than. With 0 they are larger than the
+	// current one, as always.
 	Above int64
 	Fence Fence
 
@@ -40,7 +40,8 @@ func (o *SequenceAdd) prepare(d *DB) error {
 	return nil
 }
 
-// Decide reserves the block. A *ConflictError says that the sequence is at its end.
+// Decide reserves the block. It returns a *ConflictError if the numbers would pass the
+// largest int64.
 func (o *SequenceAdd) Decide(tx *commit.Tx) error {
 	if err := o.Fence.check(tx, o.Key.Acc); err != nil {
 		return err
@@ -58,7 +59,7 @@ func (o *SequenceAdd) Decide(tx *commit.Tx) error {
 	return putNumber(tx, e, o.Value)
 }
 
-// Sequence returns the last number handed out, or ErrNotFound.
+// Sequence returns the last number that was handed out, or ErrNotFound.
 func (d *DB) Sequence(k Key) (int64, error) {
 	key := slots.Key{Kind: kindSequence, Acc: k.Acc, ID: k.ID}
 	var buf [numberSize]byte

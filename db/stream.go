@@ -5,17 +5,17 @@ import (
 	"sync"
 )
 
-// streamEvents is how many events a stream may be behind.
+// streamEvents is how many events a stream may fall behind.
 const streamEvents = 4096
 
-// Stream is a listener.
+// Stream is a stream of events for one listener.
 type Stream struct {
 	hub    *eventHub
 	acc    string
-	kind   ListKind // if not all
+	kind   ListKind // ignored if all is true
 	all    bool
 	prefix string
-	since  uint64 // the events after that one
+	since  uint64 // number of the last event before the stream
 	began  int64  // in database time
 	wake   chan struct{}
 
@@ -24,11 +24,11 @@ type Stream struct {
 	lost   bool
 }
 
-// Wake receives when there may be something to take.
+// Wake receives when there may be events to take.
 func (s *Stream) Wake() <-chan struct{} { return s.wake }
 
-// Take returns the events that have come. lost says that there were more than the
-// stream can hold: then nothing comes any more.
+// Take returns the events since the last Take. lost means that the stream fell behind: it
+// gets no more events.
 func (s *Stream) Take() (events []Event, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -36,7 +36,7 @@ func (s *Stream) Take() (events []Event, lost bool) {
 	return events, s.lost
 }
 
-// give hands the stream an event, if it is for it.
+// give adds an event, if the stream wants it.
 func (s *Stream) give(e *Event) {
 	if e.N <= s.since || !s.all && e.Kind != s.kind || !strings.HasPrefix(e.ID, s.prefix) || e.Op == "expire" && e.ends <= s.began {
 		return
@@ -52,7 +52,7 @@ func (s *Stream) give(e *Event) {
 	wakeStream(s)
 }
 
-// lose ends the stream because it fell behind. The lock of s is held.
+// lose ends the stream because it fell behind. s.mu must be held.
 func (s *Stream) lose() {
 	if !s.lost {
 		s.hub.lost.Add(1)

@@ -29,7 +29,7 @@ func (d *DB) mutexToken(acc string) (int64, error) {
 	return 0, ErrTokens
 }
 
-// reserveTokens asks for the next block of tokens, unless it is on its way.
+// reserveTokens asks for the next block of tokens, unless that was done already.
 func (d *DB) reserveTokens() {
 	if !d.reserving.CompareAndSwap(false, true) {
 		return

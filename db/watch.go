@@ -11,33 +11,35 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// A watcher waits until something is no longer what its caller knows. It joins
-// the list of its thing, reads the thing, and waits for the list to be closed if
-// the thing is as before. A commit closes the lists of what it touched, once it is
-// durable and can be read, so no change is missed and none is told early.
+// A watcher waits until a thing is no longer what its caller knows. It joins the list of
+// the thing and reads the thing. If the thing has not changed, it waits until the list is
+// closed, and looks again. A commit closes the lists of what it has touched, after the batch
+// is durable and applied. So no change is missed, and none is told early.
+//
+// What ends the wait: a change, the end of the thing or of the wait (ErrUnchanged), the
+// caller's context, or a stop (ErrStopping).
 
-// kindMutex is the kind of mutexes among what is watched; no slot has it.
+// kindMutex stands for mutexes in a watchKey. No slot has this kind.
 const kindMutex uint8 = 255
 
-// valueKind is the kind of values among what is touched.
+// valueKind stands for values in a watchKey and in commit.Touched.
 const valueKind uint8 = 0
 
 var (
-	// ErrUnchanged is returned when nothing has changed in the time that a
-	// watcher waits.
+	// ErrUnchanged is returned when nothing has changed before the wait was over.
 	ErrUnchanged = errors.New("nothing has changed")
-	// ErrWatchers is returned when there are too many watchers already.
+	// ErrWatchers is returned when there are too many watchers.
 	ErrWatchers = errors.New("too many watchers: try again later")
 )
 
-// Not is what a watcher knows: it waits while the thing is just that.
+// Not is what a watcher knows. It waits while the thing is still that.
 type Not struct {
-	None  bool  // there is none, or nobody holds it
-	Value int64 // else: the value, the version or a holder's token
+	None  bool  // the thing does not exist, or nobody holds it
+	Value int64 // otherwise: the value, the version or a holder's token
 }
 
-// is reports whether something that has n, or does not exist, is as the watcher
-// knows it.
+// is reports whether a thing that has n, or does not exist, is still what the watcher
+// knows.
 func (not Not) is(n int64, exists bool) bool {
 	if not.None || !exists {
 		return not.None && !exists
@@ -51,13 +53,13 @@ type watchKey struct {
 	Key
 }
 
-// watched is the list of those who watch one thing.
+// watched is the list of the watchers of one thing.
 type watched struct {
-	changed chan struct{} // closed once the thing has changed
-	n       int           // how many wait
+	changed chan struct{} // closed when the thing has changed
+	n       int           // watchers on the list
 }
 
-// watchers are all who watch.
+// watchers has all watchers.
 type watchers struct {
 	limit int64
 	n     atomic.Int64 // watchers and streams of events
@@ -66,16 +68,16 @@ type watchers struct {
 	mu      sync.Mutex   // guards watched; held for a moment
 	watched map[watchKey]*watched
 
-	drained   chan struct{} // closed once the server stops
+	drained   chan struct{} // closed when the server stops
 	drainOnce sync.Once
 }
 
-// WatchStats are the figures of those who watch.
+// WatchStats are the figures of watchers and streams.
 type WatchStats struct {
-	Watchers int64  // who watch something or listen to events
-	Limit    int64  // so many may
-	Streams  int64  // of events, now
-	Lost     uint64 // streams that fell behind and were ended, ever
+	Watchers int64  // watchers and streams of events
+	Limit    int64  // the most that Watchers may be
+	Streams  int64  // streams of events
+	Lost     uint64 // streams that were ended because they fell behind, since Open
 }
 
 func (d *DB) watchStats() WatchStats {
@@ -86,7 +88,7 @@ func newWatchers(limit int) *watchers {
 	return &watchers{limit: int64(limit), watched: make(map[watchKey]*watched), drained: make(chan struct{})}
 }
 
-// begin counts one more watcher; end has to follow, unless there are too many.
+// begin counts one more watcher. Without an error the caller has to call end.
 func (w *watchers) begin() error {
 	if w.n.Add(1) > w.limit {
 		w.n.Add(-1)
@@ -97,7 +99,7 @@ func (w *watchers) begin() error {
 
 func (w *watchers) end() { w.n.Add(-1) }
 
-// join puts one more on the list of a thing.
+// join adds a watcher to the list of a thing.
 func (w *watchers) join(k watchKey) *watched {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,7 +113,7 @@ func (w *watchers) join(k watchKey) *watched {
 	return l
 }
 
-// leave takes one off a list, which may be closed.
+// leave removes a watcher from a list, which may be closed.
 func (w *watchers) leave(k watchKey, l *watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -121,7 +123,7 @@ func (w *watchers) leave(k watchKey, l *watched) {
 	}
 }
 
-// take appends the list of a thing to lists, and forgets it. w.mu must be held.
+// take moves the list of a thing to lists. w.mu must be held.
 func (w *watchers) take(lists []*watched, k watchKey) []*watched {
 	if l := w.watched[k]; l != nil {
 		delete(w.watched, k)
@@ -130,10 +132,10 @@ func (w *watchers) take(lists []*watched, k watchKey) []*watched {
 	return lists
 }
 
-// publish tells those who watch what a durable batch has touched. Waking up
-// thousands takes a while, so another goroutine does it.
+// publish wakes the watchers of what a durable batch has touched. Another goroutine does
+// that, because waking thousands takes a while.
 func (w *watchers) publish(touched []commit.Touched) {
-	// Who joins later reads what is applied already.
+	// A watcher that joins later reads the applied batch.
 	if w.keys.Load() == 0 {
 		return
 	}
@@ -150,7 +152,7 @@ func (w *watchers) publish(touched []commit.Touched) {
 	}
 }
 
-// mutexChanged tells those who watch a mutex.
+// mutexChanged wakes the watchers of a mutex.
 func (w *watchers) mutexChanged(k lease.Key) {
 	if w.keys.Load() == 0 {
 		return
@@ -170,13 +172,12 @@ func wakeAll(lists []*watched) {
 	}
 }
 
-// drain makes all who watch, now or later, get ErrStopping.
+// drain answers all watchers with ErrStopping, and later ones too.
 func (w *watchers) drain() { w.drainOnce.Do(func() { close(w.drained) }) }
 
-// watch waits until same says that a thing is no longer as the caller knows it.
-// end is the instant, in database time, at which the thing changes by itself; 0:
-// never. The error is ErrUnchanged, ErrWatchers, ErrStopping, same's or the
-// context's.
+// watch waits until same reports that a thing is no longer what the caller knows. same also
+// returns when the thing ends by itself, in database time; 0: never. The error is
+// ErrUnchanged, ErrWatchers, ErrStopping, same's or the context's.
 func (d *DB) watch(ctx context.Context, k watchKey, wait time.Duration, same func() (same bool, end int64, err error)) error {
 	w := d.watchers
 	if err := w.begin(); err != nil {
@@ -233,8 +234,8 @@ func (d *DB) await(ctx context.Context, l *watched, late <-chan time.Time, moves
 	}
 }
 
-// WatchValue waits until the version of a value is another than the one known, or
-// the wait is over: ErrUnchanged.
+// WatchValue waits until the version of a value is not the known one. If the wait is over
+// before, it returns ErrUnchanged.
 func (d *DB) WatchValue(ctx context.Context, k Key, not Not, wait time.Duration) error {
 	return d.watch(ctx, watchKey{valueKind, k}, wait, func() (bool, int64, error) {
 		v, err := d.Head(ctx, k)
@@ -245,8 +246,8 @@ func (d *DB) WatchValue(ctx context.Context, k Key, not Not, wait time.Duration)
 	})
 }
 
-// WatchSequence waits until a sequence has another value than the one known, and
-// returns it, or ErrNotFound. ErrUnchanged says that the wait is over.
+// WatchSequence waits until the value of a sequence is not the known one. It returns the
+// value or ErrNotFound. If the wait is over before, it returns ErrUnchanged.
 func (d *DB) WatchSequence(ctx context.Context, k Key, not Not, wait time.Duration) (n int64, err error) {
 	return d.watchNumber(ctx, kindSequence, k, not, wait, func() (int64, int64, error) {
 		n, err := d.Sequence(k)
@@ -254,8 +255,8 @@ func (d *DB) WatchSequence(ctx context.Context, k Key, not Not, wait time.Durati
 	})
 }
 
-// WatchCounter is WatchSequence for a counter. It also returns how long the counter
-// still exists, 0 if it has no end.
+// WatchCounter is WatchSequence for a counter. It also returns the time until the counter
+// ends, 0 if it has no end.
 func (d *DB) WatchCounter(ctx context.Context, k Key, not Not, wait time.Duration) (n int64, left time.Duration, err error) {
 	n, err = d.watchNumber(ctx, kindCounter, k, not, wait, func() (int64, int64, error) {
 		n, l, err := d.CounterTTL(k)
@@ -265,7 +266,7 @@ func (d *DB) WatchCounter(ctx context.Context, k Key, not Not, wait time.Duratio
 	return n, left, err
 }
 
-// endAfter is the instant at which something ends that has so long left; 0: never.
+// endAfter returns the instant, in database time, that is left from now; 0 if left is 0.
 func (d *DB) endAfter(left time.Duration) int64 {
 	if left == 0 {
 		return 0
@@ -287,9 +288,9 @@ func (d *DB) watchNumber(ctx context.Context, kind uint8, k Key, not Not, wait t
 	return n, err
 }
 
-// WatchLock waits while the token that is known holds a lock, or, with None,
-// while nobody holds it. It returns who holds it then, or ErrNotFound.
-// ErrUnchanged says that the wait is over.
+// WatchLock waits while the known token holds a lock or, with None, while the lock is free.
+// It returns the holders or ErrNotFound. If the wait is over before, it returns
+// ErrUnchanged.
 func (d *DB) WatchLock(ctx context.Context, k Key, not Not, wait time.Duration) (Holders, error) {
 	return d.watchHolders(ctx, kindLock, k, not, wait, func(token int64) (Holders, error) {
 		read := LockRead{Key: k, Token: token}
