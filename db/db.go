@@ -60,6 +60,7 @@ type Options struct {
 	Clock    Clock // nil: the machine's
 
 	Progress store.Progress // called during Open; nil: none
+	Mirror   Mirror         // gets each batch too before it is answered; nil: none
 
 	Log      *slog.Logger // nil: none
 	Observer Observer     // nil: none
@@ -147,6 +148,18 @@ type DB struct {
 // *disk.LockedError if another process uses the directory, and a *disk.Damage if
 // something that was durable is lost.
 func Open(o Options) (*DB, error) {
+	d, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	d.store.Start()
+	d.writer.Start()
+	go d.events.run()
+	return d, nil
+}
+
+// open is Open without what goes on in the background.
+func open(o Options) (*DB, error) {
 	o.defaults()
 	s, r, err := store.Open(store.Options{
 		FS: o.FS, Dir: o.Dir, Who: o.Who,
@@ -185,10 +198,8 @@ func Open(o Options) (*DB, error) {
 		Admit:      d.admitOp,
 		Batch:      o.Observer.Committed,
 		Publish:    d.publish,
+		Mirror:     o.Mirror,
 	})
-	s.Start()
-	d.writer.Start()
-	go d.events.run()
 	return d, nil
 }
 

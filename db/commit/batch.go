@@ -274,7 +274,13 @@ func (w *Writer) append() error {
 	tx, state := w.tx, w.o.State
 	w.pulse.appending(true)
 	began := time.Now()
+	w.o.Mirror.Begin(w.o.Log.Frame(&tx.records))
 	end, err := w.o.Log.Append(&tx.records)
+	if err == nil {
+		err = w.o.Mirror.End(end)
+	} else {
+		w.o.Mirror.Cancel()
+	}
 	w.pulse.appending(false)
 	if errors.Is(err, wal.ErrFull) {
 		return err

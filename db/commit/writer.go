@@ -64,6 +64,7 @@ type Options struct {
 	// Maintain is called after each batch, since there may be work for the background
 	// goroutines. It must not block.
 	Maintain func()
+	Mirror   Mirror // nil: the log is the only place that has a batch
 }
 
 // Batch is what is told of a batch that was written.
@@ -148,6 +149,9 @@ type Writer struct {
 
 // New returns a writer that does nothing before Start.
 func New(o Options) *Writer {
+	if o.Mirror == nil {
+		o.Mirror = noMirror{}
+	}
 	if o.Ends != nil {
 		o.Ends.room = func() int { return o.Log.Room(false) }
 		o.Parts = append(o.Parts, o.Ends) // the last: it can be blocked where others are not

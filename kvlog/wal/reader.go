@@ -105,7 +105,8 @@ func (l *Log) wakeReaders() {
 type Reader struct {
 	log   *Log
 	pin   *Pin
-	pos   Pos // behind the last batch that was read
+	pos   Pos // behind the last batch that was read, or behind a seal after it
+	ended Pos // behind the last batch that was returned
 	limit Pos // up to here the log is known to be durable
 	w     window
 }
@@ -119,7 +120,7 @@ func (l *Log) NewReader(from Pos) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{log: l, pin: pin, pos: from, limit: from, w: window{s: l.Segment(from.Segment)}}
+	r := &Reader{log: l, pin: pin, pos: from, ended: from, limit: from, w: window{s: l.Segment(from.Segment)}}
 	if err := r.checkStart(); err != nil {
 		pin.Release()
 		return nil, err
@@ -171,6 +172,7 @@ func (r *Reader) Next(ctx context.Context) (seq uint64, recs Records, err error)
 		}
 		r.pos = b.end()
 		if !b.isSeal() {
+			r.ended = r.pos
 			return b.seq, b.records(), nil
 		}
 		r.pos.Segment, r.pos.Offset = b.segment+1, pageSize

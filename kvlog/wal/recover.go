@@ -99,6 +99,16 @@ func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []u
 // error of fn ends it and is returned. It holds one batch in memory, or 256 KiB if
 // that is more.
 func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
+	return l.replay(func(b batch) error {
+		if b.isSeal() {
+			return nil
+		}
+		return fn(b.seq, b.records())
+	})
+}
+
+// replay is Replay of all batches, seals too.
+func (l *Log) replay(fn func(batch) error) (Tail, error) {
 	pos := l.from
 	t := Tail{End: pos, first: pos}
 	s := l.find(pos.Segment)
@@ -122,10 +132,10 @@ func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 		pos = b.end()
 		t.Last.To = pos.Offset
 		l.o.Read(int64(b.length))
+		if err := fn(b); err != nil {
+			return Tail{}, err
+		}
 		if !b.isSeal() {
-			if err := fn(b.seq, b.records()); err != nil {
-				return Tail{}, err
-			}
 			continue
 		}
 		if s, err = l.successor(b.segment); err != nil {

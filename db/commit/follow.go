@@ -1,0 +1,160 @@
+package commit
+
+import (
+	"errors"
+
+	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
+	"clouddragon/slots"
+)
+
+// Mirror is a second place that has to have each batch before it is answered: the log
+// of a standby. The leader calls its methods, in the order in which they stand here,
+// once for each batch.
+type Mirror interface {
+	// Begin is called before the log writes a batch. The mirror can have it at the same
+	// time. The frame is valid until End or Cancel.
+	Begin(f wal.Frame)
+	// End returns once the mirror has the batch too, or need not have it. The batch is
+	// in the log, which ends there now. After an error writes are stopped: the batch's
+	// outcome is unknown, and nothing of it is applied.
+	End(end wal.Pos) error
+	// Cancel is called instead of End if the batch is not in the log, nor will be.
+	Cancel()
+}
+
+// noMirror is used if Options has no Mirror.
+type noMirror struct{}
+
+func (noMirror) Begin(wal.Frame)   {}
+func (noMirror) End(wal.Pos) error { return nil }
+func (noMirror) Cancel()           {}
+
+// Follower makes a data directory what another server's is: it appends the batches
+// that the writer of the other one has decided, and applies each once the other
+// server has answered its calls. A batch that it has appended and not applied may still
+// have to be cut off: the other server can have failed before its own disk had it.
+//
+// The Writer of a Follower is not started and gets no calls. One goroutine at a time
+// may use a Follower.
+type Follower struct {
+	w       *Writer
+	name    func(kind uint8, acc, id string)
+	batches [2]wal.Batch // the one that is not applied yet, and the next
+	waiting wal.Records  // of the batch that is not applied yet; empty: there is none
+	end     wal.Pos      // of the log
+}
+
+// NewFollower returns a Follower of the log of w. name is told what each batch stores,
+// before that is applied; the kind of a value is 0.
+func NewFollower(w *Writer, name func(kind uint8, acc, id string)) *Follower {
+	return &Follower{w: w, name: name, end: w.Position().Log}
+}
+
+// End returns where the log ends. What stands behind Position is not applied yet.
+func (f *Follower) End() wal.Pos { return f.end }
+
+// Append applies the batch before, makes a batch durable, and returns the end of the
+// log. If the batch is the last one that was appended, it does nothing: a server that got no
+// answer sends it again. The error is wal.ErrNoPosition if the log does not end where
+// the batch begins. Then, and if there is no room, nothing was appended.
+func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
+	w := f.w
+	if err := w.Err(); err != nil {
+		return wal.Pos{}, err
+	}
+	if frame.From != f.end {
+		return wal.Pos{}, wal.ErrNoPosition
+	}
+	if err := f.apply(); err != nil {
+		return wal.Pos{}, err
+	}
+	if err := f.growFor(frame); err != nil {
+		return wal.Pos{}, err
+	}
+	b := &f.batches[0]
+	end, err := w.o.Log.AppendFrame(b, frame)
+	if errors.Is(err, wal.ErrFailed) {
+		w.Fail(err)
+	}
+	if err != nil {
+		return wal.Pos{}, err
+	}
+	f.batches[0], f.batches[1] = f.batches[1], f.batches[0]
+	f.waiting, f.end = f.batches[1].At(end), end
+	return end, nil
+}
+
+// Settle applies the last batch if it ends there or before: its calls are answered.
+func (f *Follower) Settle(answered wal.Pos) error {
+	if err := f.w.Err(); err != nil {
+		return err
+	}
+	if answered.Seq < f.end.Seq {
+		return nil
+	}
+	return f.apply()
+}
+
+// growFor makes the tables as large as those of the other server are.
+func (f *Follower) growFor(frame wal.Frame) error {
+	tables := f.w.o.State.Tables
+	for rec := range frame.All() {
+		if rec.Type != TypeSlot || len(rec.Body) < 8 {
+			continue
+		}
+		ref := slots.Ref(le.Uint64(rec.Body))
+		for !tables.Has(ref) {
+			if err := tables.Grow(ref.Class()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// apply applies the batch that waits for it.
+func (f *Follower) apply() error {
+	w, state := f.w, f.w.o.State
+	if f.waiting.Len() == 0 {
+		return nil
+	}
+	for rec := range f.waiting.All() {
+		switch rec.Type {
+		case kvlog.TypeValue:
+			acc, id := kvlog.NameOf(rec.Body)
+			f.name(0, acc, id)
+		case TypeSlot:
+			if len(rec.Body) <= 8 {
+				continue
+			}
+			slot, err := state.Tables.Decode(slots.Ref(le.Uint64(rec.Body)), rec.Body[8:])
+			if err != nil {
+				return f.fail(err)
+			}
+			if !slot.Free {
+				k := slot.Key()
+				f.name(k.Kind, k.Acc, k.ID)
+			}
+		}
+	}
+	w.changes.Add(1)
+	err := state.Apply(f.waiting, nil)
+	w.changes.Add(1)
+	if err != nil {
+		return f.fail(err)
+	}
+	f.waiting = wal.Records{}
+	w.mu.Lock()
+	w.position = Position{Log: f.end, Tokens: state.Tokens, Version: state.Version, Moment: state.Moment}
+	w.mu.Unlock()
+	w.commits.Add(1)
+	w.o.Maintain()
+	return nil
+}
+
+// fail stops the follower for good: the log has a batch that cannot be applied.
+func (f *Follower) fail(err error) error {
+	f.w.Fail(err)
+	return err
+}

@@ -1,0 +1,72 @@
+package db
+
+import (
+	"clouddragon/db/commit"
+	"clouddragon/db/store"
+	"clouddragon/kvlog/wal"
+)
+
+// Mirror is a second place that has to have each batch before it is answered; see
+// commit.Mirror.
+type Mirror = commit.Mirror
+
+// Follower is a data directory that is made what another server's is, batch by batch.
+// It can be read like any other; every other call of its DB is refused or waits for good.
+type Follower struct {
+	*DB
+	commits *commit.Follower
+}
+
+// OpenFollower opens a data directory to follow another server's log. It was made from
+// a backup of the other one, or followed it before.
+func OpenFollower(o Options) (*Follower, error) {
+	d, err := open(o)
+	if err != nil {
+		return nil, err
+	}
+	f := &Follower{DB: d, commits: d.store.Follow()}
+	go d.events.run()
+	return f, nil
+}
+
+// End returns where the log ends.
+func (f *Follower) End() wal.Pos { return f.commits.End() }
+
+// Append appends a batch; see commit.Follower.
+func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) { return f.commits.Append(frame) }
+
+// Settle says that everything up to a position was answered; see commit.Follower.
+func (f *Follower) Settle(answered wal.Pos) error { return f.commits.Settle(answered) }
+
+// Release gives up the segments of the log before at that the other server has freed:
+// all but those.
+func (f *Follower) Release(at wal.Pos, segments []uint64) error {
+	return f.store.ReleaseOthers(at, segments)
+}
+
+// Close writes a last checkpoint and closes the files. The batch that was appended last
+// may be behind the checkpoint, and can still be cut off.
+func (f *Follower) Close() error {
+	f.watchers.drain()
+	close(f.events.stop)
+	<-f.events.done
+	f.tokens.Stop()
+	return f.store.Close(int64(f.writer.Position().Tokens))
+}
+
+// Log returns the log, for whoever sends it to a follower.
+func (d *DB) Log() *wal.Log { return d.store.Log }
+
+// Segments returns the segments of the log that a follower needs, and up to which
+// position.
+func (d *DB) Segments() (at wal.Pos, numbers []uint64) { return d.store.Segments() }
+
+// Ends returns the ID of a data directory and the ends of the last batches of its log; see store.Ends.
+func Ends(dir string, most int) (id [16]byte, ends []wal.Pos, err error) {
+	return store.Ends(store.Options{Dir: dir}, most)
+}
+
+// Cut cuts the log of a data directory that no server has; see store.Cut.
+func Cut(dir string, at wal.Pos, size int64) error {
+	return store.Cut(store.Options{Dir: dir}, at, size)
+}

@@ -1,0 +1,267 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"clouddragon/kvlog/wal"
+)
+
+// pair is a server and one that follows it, in one process.
+type pair struct {
+	t    *testing.T
+	o    Options // of the first
+	d    *DB
+	f    *Follower
+	dir  string // of the follower
+	sent wal.Frame
+}
+
+// Begin, End and Cancel make a pair the Mirror of its first server.
+func (p *pair) Begin(f wal.Frame) { p.sent = f }
+func (p *pair) Cancel()           {}
+func (p *pair) End(end wal.Pos) error {
+	if p.f == nil {
+		return nil
+	}
+	got, err := p.f.Append(p.sent)
+	if err != nil || got != end {
+		p.t.Errorf("the follower ends at %+v with %v, the first server at %+v", got, err, end)
+	}
+	return err
+}
+
+func newPair(t *testing.T) *pair {
+	p := &pair{t: t, dir: filepath.Join(t.TempDir(), "follower")}
+	p.o = Options{Dir: filepath.Join(t.TempDir(), "first"), Segment: 64 << 10, CheckpointEvery: 100 << 10, CompactRatio: 1.2, Extent: 8192, Mirror: p}
+	p.d = mustOpen(t, p.o)
+	return p
+}
+
+// follow makes the follower of a backup and lets it catch up.
+func (p *pair) follow() {
+	p.t.Helper()
+	var copied bytes.Buffer
+	if _, err := p.d.Backup(p.t.Context(), &copied, "test"); err != nil {
+		p.t.Fatal(err)
+	}
+	_, err := Restore(p.t.Context(), RestoreOptions{Dir: p.dir, Keep: true, Extent: p.o.Extent, Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(copied.Bytes())), nil
+	}})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.open()
+}
+
+// open opens the follower where it agrees with the first server, and lets it catch up.
+func (p *pair) open() {
+	p.t.Helper()
+	_, ends, err := Ends(p.dir, 4)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var r *wal.Reader
+	for _, at := range ends {
+		if r, err = p.d.Log().NewReader(at); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		p.t.Fatalf("the first server cannot go on from any of %+v: %v", ends, err)
+	}
+	defer r.Close()
+	if err := Cut(p.dir, r.Pos(), p.d.Log().SegmentSizeAt(r.Pos())); err != nil {
+		p.t.Fatal(err)
+	}
+	o := p.o
+	o.Dir, o.Mirror = p.dir, nil
+	f, err := OpenFollower(o)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	done, cancel := context.WithCancel(p.t.Context())
+	cancel()
+	for {
+		frame, err := r.NextFrame(done)
+		if errors.Is(err, context.Canceled) {
+			break
+		}
+		if err == nil {
+			_, err = f.Append(frame)
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if f.End() != p.d.Log().Durable() {
+		p.t.Fatalf("the follower has caught up to %+v, the first server is at %+v", f.End(), p.d.Log().Durable())
+	}
+	p.f = f
+}
+
+// same wants the follower to say what the first server says.
+func (p *pair) same() {
+	p.t.Helper()
+	if err := p.f.Settle(p.d.Log().Durable()); err != nil {
+		p.t.Fatal(err)
+	}
+	p.sameAs(p.f.DB)
+}
+
+func (p *pair) sameAs(other *DB) {
+	p.t.Helper()
+	for i := range 40 {
+		k := Key{"a", fmt.Sprint(i)}
+		v, err := p.d.Get(k)
+		w, err2 := other.Get(k)
+		if !errors.Is(err2, err) || err == nil && (v.Version != w.Version || !bytes.Equal(v.Data, w.Data)) {
+			p.t.Fatalf("value %d: %d %v, the follower has %d %v", i, v.Version, err, w.Version, err2)
+		}
+		n, err := p.d.Sequence(k)
+		m, err2 := other.Sequence(k)
+		if n != m || !errors.Is(err2, err) {
+			p.t.Fatalf("sequence %d is at %d %v, the follower's at %d %v", i, n, err, m, err2)
+		}
+	}
+}
+
+// change does so many random calls.
+func (p *pair) change(random *rand.Rand, calls int) {
+	p.t.Helper()
+	for range calls {
+		k := Key{"a", fmt.Sprint(random.IntN(40))}
+		var err error
+		switch random.IntN(8) {
+		case 0, 1, 2:
+			_, err = p.d.Set(SetRequest{Key: k, Data: make([]byte, random.IntN(3000)), Check: AnyVersion, TTL: time.Duration(random.IntN(2)) * time.Hour})
+		case 3:
+			err = p.d.DeleteValue(k, AnyVersion)
+		case 4, 5:
+			_, err = p.d.AddSequence(k, 1+int64(random.IntN(3)))
+		case 6:
+			_, err = p.d.Lock(p.t.Context(), LockRequest{Key: k, Owner: "me", Dur: time.Hour})
+		case 7:
+			err = p.d.Unlock(UnlockRequest{Key: k, Owner: "me"})
+		}
+		if held := (*HeldError)(nil); err != nil && !errors.As(err, &held) {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// sameFiles wants each segment that both have to hold the same bytes.
+func (p *pair) sameFiles() {
+	p.t.Helper()
+	same := 0
+	files, err := filepath.Glob(filepath.Join(p.dir, "log", "*.seg"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, name := range files {
+		a, err := os.ReadFile(filepath.Join(p.o.Dir, "log", filepath.Base(name)))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		b, err2 := os.ReadFile(name)
+		if err := errors.Join(err, err2); err != nil {
+			p.t.Fatal(err)
+		}
+		if !bytes.Equal(a, b) {
+			p.t.Errorf("%s differs", filepath.Base(name))
+		}
+		same++
+	}
+	if same == 0 {
+		p.t.Error("the two have no segment in common")
+	}
+}
+
+func TestFollowerIsWhatTheFirstServerIs(t *testing.T) {
+	freed := uint64(0)
+	for seed := range uint64(4) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		p := newPair(t)
+		p.change(random, 100+random.IntN(400))
+		p.follow()
+		p.sameFiles()
+		for range 6 {
+			p.change(random, 200)
+			p.same()
+			at, segments := p.d.Segments()
+			if err := p.f.Release(at, segments); err != nil {
+				t.Fatal(err)
+			}
+			switch random.IntN(3) {
+			case 0: // the follower stops and comes back
+				wantDone(t, "close", p.f.Close())
+				p.f = nil
+				p.change(random, 20)
+				p.open()
+			case 1: // the first server does
+				wantDone(t, "close", p.d.Close())
+				p.d = mustOpen(t, p.o)
+				if end := p.d.Log().Durable(); end != p.f.End() {
+					t.Fatalf("the first server goes on at %+v, the follower is at %+v", end, p.f.End())
+				}
+			}
+		}
+		p.same()
+		p.sameFiles()
+		freed += p.f.Stats().Compaction.Freed
+		// It takes over.
+		wantDone(t, "close", p.f.Close())
+		p.f = nil
+		o := p.o
+		o.Dir, o.Mirror = p.dir, nil
+		other := mustOpen(t, o)
+		p.sameAs(other)
+		mustClose(t, other)
+		mustClose(t, p.d)
+	}
+	if freed == 0 {
+		t.Error("no follower has freed a segment")
+	}
+}
+
+// The first server can fail between the follower's sync and its own. What it then does
+// not have was never answered, and the follower gives it up.
+func TestFollowerGivesUpWhatTheFirstServerDoesNotHave(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	p := newPair(t)
+	p.change(random, 50)
+	p.follow()
+	p.change(random, 50)
+	p.same()
+	ahead := p.f.End()
+	// The follower has one batch more.
+	twin := newPair(t) // makes a batch that the first server never had
+	_, err := twin.d.AddSequence(Key{"a", "ahead"}, 5)
+	wantDone(t, "add", err)
+	kept := twin.sent
+	kept.From, kept.Segment, kept.Size = ahead, ahead.Segment, p.d.Log().SegmentSizeAt(ahead)
+	_, err = p.f.Append(kept)
+	wantDone(t, "append", err)
+	if got, err := p.f.Sequence(Key{"a", "ahead"}); got != 0 {
+		t.Errorf("a batch that nobody has answered can be read: %d %v", got, err)
+	}
+	wantDone(t, "close", p.f.Close())
+	p.f = nil
+	p.change(random, 10)
+	p.open()
+	p.change(random, 10)
+	p.same()
+	p.sameFiles()
+	wantDone(t, "close", p.f.Close())
+	p.f = nil
+	mustClose(t, p.d)
+	mustClose(t, twin.d)
+}

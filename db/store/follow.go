@@ -1,0 +1,135 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"clouddragon/db/commit"
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog"
+	"clouddragon/kvlog/wal"
+)
+
+// A store that follows another server's log changes nothing by itself: no operation is
+// decided, nothing is compacted, no moment is noted. It checkpoints on its own, keeps
+// its tables and the next segment ready, and frees the segments that the other server
+// has freed.
+
+// Follow returns the store's follower, and starts what runs in the background beside
+// it. It is called instead of Start.
+func (s *Store) Follow() *commit.Follower {
+	s.background.Add(4)
+	go s.followLog()
+	go s.room.keepTables()
+	go s.runCheckpoints()
+	go s.keepNames()
+	wake(s.room.tableWake)
+	return commit.NewFollower(s.writer, s.AddName)
+}
+
+// followLog keeps the next segment ready, as large as the one before.
+func (s *Store) followLog() {
+	defer s.background.Done()
+	for s.wait(s.room.logWake) {
+		if s.Log.NextRoom() > 0 {
+			continue
+		}
+		// The batch that needs the segment tries again, and says why if it cannot.
+		if err := s.Log.PrepareNext(s.Log.SegmentSize()); err != nil && !disk.IsFull(err) {
+			s.o.Log.Warn("the next segment of the log is not ready", "err", err)
+		}
+	}
+}
+
+// Segments returns the numbers of the segments that a follower needs up to a position.
+func (s *Store) Segments() (at wal.Pos, numbers []uint64) {
+	at = s.writer.Position().Log
+	return at, needed(s.Log, s.Values, at)
+}
+
+// ReleaseOthers gives up the segments before at that are not among those: the other
+// server has freed them. Of what the index says to be in them only values that have
+// expired are left. The next checkpoint frees them.
+func (s *Store) ReleaseOthers(at wal.Pos, numbers []uint64) error {
+	if s.writer.Position().Log.Seq < at.Seq {
+		return nil // what was moved is not applied yet
+	}
+	for n := range s.Values.Segments() {
+		if _, needed := slices.BinarySearch(numbers, n); needed || n >= at.Segment {
+			continue
+		}
+		if err := s.releaseOne(n); err != nil {
+			return err
+		}
+		s.compaction.freed.Add(1)
+	}
+	return nil
+}
+
+func (s *Store) releaseOne(number uint64) error {
+	var live error
+	expire := func(moves []kvlog.Move) error {
+		for i := range moves {
+			m := &moves[i]
+			switch {
+			case m.Type != kvlog.TypeValue:
+			case m.Expires == 0:
+				live = fmt.Errorf("segment %d was freed by the other server, and has the value of %q of account %q", number, m.ID, m.Acc)
+				return live
+			default:
+				s.Values.Apply(wal.Pos{Segment: number}, []kvlog.Step{{Hash: m.Hash, At: -1, Old: kvlog.Found{OK: true, Loc: m.Loc, Size: m.Size, Expires: m.Expires}}})
+			}
+		}
+		return nil
+	}
+	var damage error
+	err := s.Values.Survey(number, s.moveChunk, expire, func(err error) { damage = errors.Join(damage, err) })
+	if err = errors.Join(err, damage); err != nil {
+		return err
+	}
+	return s.Values.Release(number)
+}
+
+// Ends returns the ends of the last batches in the log of a data directory, newest
+// first, and nothing else is read or changed. The last of them is where its checkpoint
+// stands, which cannot be cut.
+func Ends(o Options, most int) (id [16]byte, ends []wal.Pos, err error) {
+	o.defaults()
+	o.meter = newMeter(nil)
+	err = withLog(&o, func(l *wal.Log) error {
+		id = l.ID()
+		ends, err = l.Ends(most)
+		return err
+	})
+	return id, ends, err
+}
+
+// Cut cuts the log of a data directory behind the end of a batch, and makes the segment
+// that it lies in at least that large. See wal.Log.CutTo.
+func Cut(o Options, at wal.Pos, size int64) error {
+	o.defaults()
+	o.meter = newMeter(nil)
+	return withLog(&o, func(l *wal.Log) error { return l.CutTo(at, size) })
+}
+
+// withLog calls fn with the log of a directory that no server has.
+func withLog(o *Options, fn func(*wal.Log) error) (err error) {
+	lock, err := lockDir(o)
+	if err != nil {
+		return err
+	}
+	if lock != nil {
+		defer func() { err = errors.Join(err, lock.Close()) }()
+	}
+	file, last, err := openCheckpoint(o.FS, o.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.f.Close()) }()
+	l, err := wal.Open(logOptions(o, last.ID), last.Log, last.Segments)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fn(l), l.Close())
+}
