@@ -42,6 +42,7 @@ type Follower struct {
 	name    func(kind uint8, acc, id string)
 	batches [2]wal.Batch // the one that is not applied yet, and the next
 	waiting wal.Records  // of the batch that is not applied yet; empty: there is none
+	from    wal.Pos      // where the last batch begins that was appended
 	end     wal.Pos      // of the log
 }
 
@@ -63,6 +64,9 @@ func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
 	if err := w.Err(); err != nil {
 		return wal.Pos{}, err
 	}
+	if frame.From == f.from && f.batches[1].Holds(frame) {
+		return f.end, nil
+	}
 	if frame.From != f.end {
 		return wal.Pos{}, wal.ErrNoPosition
 	}
@@ -81,7 +85,7 @@ func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
 		return wal.Pos{}, err
 	}
 	f.batches[0], f.batches[1] = f.batches[1], f.batches[0]
-	f.waiting, f.end = f.batches[1].At(end), end
+	f.waiting, f.from, f.end = f.batches[1].At(end), frame.From, end
 	return end, nil
 }
 

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -110,6 +111,11 @@ func (l *Log) AppendFrame(b *Batch, f Frame) (Pos, error) {
 func (b *Batch) set(f Frame) {
 	b.buf = append(append(b.buf[:0], make([]byte, batchHeader)...), f.Records...)
 	b.count = f.Count
+}
+
+// Holds reports whether the batch has the records of a frame.
+func (b *Batch) Holds(f Frame) bool {
+	return b.count > 0 && b.count == f.Count && bytes.Equal(b.buf[batchHeader:], f.Records)
 }
 
 // PrepareNext makes the next segment of a log that follows: of that size, which is the
