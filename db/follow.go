@@ -57,6 +57,23 @@ func (f *Follower) Close() error {
 // Log returns the log, for whoever sends it to a follower.
 func (d *DB) Log() *wal.Log { return d.store.Log }
 
+// NoteTokens writes to the log which tokens may be handed out. A start, a restore and a
+// promotion say that in CHECKPOINT only, which a follower does not get.
+func (d *DB) NoteTokens() error { return d.writer.Do(commit.ReserveTokens{}) }
+
+// Refuse answers the calls of clients that wait for the writer with an error: nothing of
+// them is done. Those that the writer has taken already go on.
+func (d *DB) Refuse(err error) {
+	d.writer.Refuse(err, func(op commit.Op) bool {
+		switch op.(type) {
+		case *LockLeave, *RateLeave: // of clients that are gone
+			return false
+		}
+		_, ofClient := op.(Operation)
+		return ofClient
+	})
+}
+
 // Segments returns the segments of the log that a follower needs, and up to which
 // position.
 func (d *DB) Segments() (at wal.Pos, numbers []uint64) { return d.store.Segments() }

@@ -13,6 +13,7 @@ import (
 
 	"clouddragon/db"
 	"clouddragon/internal/front"
+	"clouddragon/internal/replica"
 )
 
 // Header values that never change. Assigning a shared slice to the map allocates nothing.
@@ -103,6 +104,10 @@ func (s *server) refuse(c *call, err error) {
 	if errors.As(err, &rate) {
 		rateRefused(h, rate)
 	}
+	var elsewhere *replica.AwayError
+	if errors.As(err, &elsewhere) {
+		awayFrom(h, elsewhere)
+	}
 	var r result
 	var of *batchError
 	if errors.As(err, &of) {
@@ -135,6 +140,8 @@ func (s *server) refusalOf(a *ask, err error) result {
 		rate     *db.RateError
 		away     *db.AwayError
 		moving   *db.MovingError
+		standby  *replica.AwayError
+		waits    *replica.StandbyError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -143,9 +150,9 @@ func (s *server) refusalOf(a *ask, err error) result {
 		status = http.StatusConflict
 	case errors.As(err, &match):
 		status, line = http.StatusPreconditionFailed, a.notMatched(match)
-	case errors.As(err, &away):
+	case errors.As(err, &away), errors.As(err, &standby):
 		status = http.StatusMisdirectedRequest
-	case errors.As(err, &moving):
+	case errors.As(err, &moving), errors.As(err, &waits):
 		status = http.StatusServiceUnavailable
 	case errors.Is(err, db.ErrNotFound):
 		status, line = http.StatusNotFound, "there is no "+a.thing()

@@ -8,7 +8,7 @@ import (
 // readsBody reports whether the call reads its body itself. The body of any other call
 // may hold parameters.
 func (e *endpoint) readsBody() bool {
-	return e.takesValue() || e.api == Batch || e.api == MoveData && e.method == http.MethodPost || e.api == TFState && e.method != http.MethodDelete && e.method != http.MethodGet
+	return e.takesValue() || e.api == Batch || e.api == Replica || e.api == MoveData && e.method == http.MethodPost || e.api == TFState && e.method != http.MethodDelete && e.method != http.MethodGet
 }
 
 // takesValue reports whether the body is a value.

@@ -25,7 +25,7 @@ func (k kind) String() string {
 }
 
 // kinds has the parameters of all endpoints that are not numbers.
-var kinds = map[string]kind{"id": text, "ID": text, "lock": text, "prefix": text, "api": text, "after": text, "account": text, "step": text, "peer": text, "attempt": text, "force": flag, "shared": flag, "touch": flag}
+var kinds = map[string]kind{"id": text, "ID": text, "lock": text, "prefix": text, "api": text, "after": text, "account": text, "step": text, "peer": text, "attempt": text, "force": flag, "shared": flag, "touch": flag, "stale": flag}
 
 func kindOf(name string) kind { return kinds[name] }
 

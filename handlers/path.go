@@ -46,6 +46,10 @@ func (c *call) locate(u *url.URL) {
 		c.api = MoveData
 		return
 	}
+	if strings.HasPrefix(path, "/replica/") {
+		c.api = Replica
+		return
+	}
 	path, ok := strings.CutPrefix(path, "/db/")
 	if !ok {
 		return
@@ -114,6 +118,10 @@ func (e *endpoint) paths(acc, id string) []string {
 		return []string{"/db"}
 	case api == Page:
 		return []string{"/"}
+	case api == Replica && e.method == http.MethodGet:
+		return []string{"/replica/status"}
+	case api == Replica:
+		return []string{"/replica/promote"}
 	case api == OpenAPI:
 		return []string{"/openapi.json"}
 	case api == Batch, api == Events:

@@ -35,6 +35,12 @@ type Options struct {
 	// Role returns the server's current role, for GET /healthz?role=. nil: it is always a
 	// primary.
 	Role func() Role
+	// Admit, if not nil, says why a call is not answered by this server now: a write,
+	// or a read that may be stale or not. It must not block.
+	Admit func(write, stale bool) error
+	// Peers answers what other servers and operators ask below /replica/; nil: there is
+	// no such route.
+	Peers http.Handler
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
 	// Observe, if not nil, is called for each request after its answer. The method is
@@ -78,6 +84,7 @@ const (
 	Move
 	MoveData
 	OpenAPI
+	Replica
 	Metrics
 )
 
@@ -102,6 +109,7 @@ var apiNames = [...]string{
 	OpenAPI:  "openapi",
 	Move:     "move",
 	MoveData: "movedata",
+	Replica:  "replica",
 	Metrics:  "metrics",
 }
 
@@ -127,15 +135,15 @@ type endpoint struct {
 }
 
 var endpoints = []endpoint{
-	{api: Sequence, method: "GET", params: []string{"not", "wait"}, serve: watchable(getSequence, watchSequence), quick: true, steps: readSequence, waits: true},
+	{api: Sequence, method: "GET", params: []string{"not", "wait", "stale"}, serve: watchable(getSequence, watchSequence), quick: true, steps: readSequence, waits: true},
 	{api: Sequence, method: "POST", params: []string{"n", "above", "lock", "token"}, steps: addSequence},
 	{api: Sequence, method: "DELETE", params: []string{"lock", "token"}, steps: resetSequence},
 
-	{api: Counter, method: "GET", params: []string{"not", "wait"}, serve: watchable(getCounter, watchCounter), quick: true, steps: readCounter, waits: true},
+	{api: Counter, method: "GET", params: []string{"not", "wait", "stale"}, serve: watchable(getCounter, watchCounter), quick: true, steps: readCounter, waits: true},
 	{api: Counter, method: "POST", params: []string{"add", "set", "min", "max", "if", "ttl", "touch", "lock", "token"}, steps: addCounter},
 	{api: Counter, method: "DELETE", params: []string{"lock", "token"}, steps: resetCounter},
 
-	{api: KV, method: "GET", params: []string{"ver", "not", "wait"}, serve: watchable(getValue, watchValue), quick: true, steps: readValue, waits: true}, // also for memory
+	{api: KV, method: "GET", params: []string{"ver", "not", "wait", "stale"}, serve: watchable(getValue, watchValue), quick: true, steps: readValue, waits: true}, // also for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
@@ -162,6 +170,8 @@ var endpoints = []endpoint{
 	{api: Healthz, method: "OPTIONS", params: []string{"role"}, serve: getHealth},
 	{api: Backup, method: "GET", serve: getBackup, waits: true},
 	{api: Metrics, method: "GET", serve: getMetrics},
+	{api: Replica, method: "GET", serve: servePeers, waits: true},
+	{api: Replica, method: "POST", serve: servePeers, waits: true},
 }
 
 // server is what all requests share. It does not change after New.
@@ -172,6 +182,8 @@ type server struct {
 	program  string
 	draining <-chan struct{}
 	askRole  func() Role // nil: a primary for good
+	admit    func(write, stale bool) error
+	peers    http.Handler
 	metrics  http.Handler
 	observe  func(API, string, int, time.Duration)
 	log      *slog.Logger
@@ -188,6 +200,8 @@ func New(o Options) http.Handler {
 		program:  o.Program,
 		draining: o.Draining,
 		askRole:  o.Role,
+		admit:    o.Admit,
+		peers:    o.Peers,
 		metrics:  o.Metrics,
 		observe:  o.Observe,
 		log:      o.Log,
@@ -311,10 +325,15 @@ func (s *server) route(c *call) (*endpoint, error) {
 		return nil, err
 	}
 	c.params.names, c.params.place = e.params, inQuery
-	if c.api == Healthz {
+	switch c.api {
+	case Healthz:
 		err = c.params.readRole(c.r.URL.RawQuery)
-	} else {
+	case Replica: // whose messages are not for this package
+	default:
 		err = c.params.parse(c.r.URL.RawQuery)
+	}
+	if err == nil {
+		err = s.admitted(c, e)
 	}
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"clouddragon/db"
@@ -64,6 +65,9 @@ func alone(p *params) {
 		if p.text(name) != "" {
 			p.fail(badRequest("%s is not for a batch, which does not wait", name))
 		}
+	}
+	if slices.Contains(p.names, "stale") && p.text("stale") != "" {
+		p.fail(badRequest("stale is not for a batch, which only a primary takes"))
 	}
 }
 

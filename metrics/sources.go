@@ -16,6 +16,7 @@ type Sources struct {
 	KV      func() KV
 	Names   func() Names
 	Watch   func() Watch
+	Replica func() Replica
 	Dropped func() uint64 // lines of the server's own log that nobody read
 }
 
@@ -103,6 +104,7 @@ func (m *Metrics) Watch(s Sources) {
 	add(m, s.KV, kvSeries)
 	add(m, s.Names, nameSeries)
 	add(m, s.Watch, watchSeries)
+	add(m, s.Replica, replicaSeries)
 	add(m, s.Dropped, droppedSeries)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,7 @@ type access struct {
 	tokens      handlers.Tokens
 	certificate atomic.Pointer[tls.Certificate]
 	config      Config // in force; only the goroutine of reloads uses it after the start
+	once        sync.Once
 }
 
 func newAccess(c Config) *access {
@@ -48,6 +50,9 @@ func (a *access) tlsConfig() *tls.Config {
 		MinVersion:     tls.VersionTLS12,
 	}
 }
+
+// watch begins to reload at each signal, the first time that it is called.
+func (a *access) watch(env environment) { a.once.Do(func() { go a.reloads(env) }) }
 
 // reloads reloads at each signal, on a goroutine of its own, so that a file that hangs
 // when it is read does not delay a stop.
@@ -108,6 +113,8 @@ func (old *Config) fixed(c Config) []string {
 		{"log.audit", old.Audit, c.Audit},
 		{"front", old.Front, c.Front},
 		{"accounts", old.Accounts, c.Accounts},
+		{"replica", old.Replica, c.Replica},
+		{"advertise", old.Advertise, c.Advertise},
 	} {
 		if !reflect.DeepEqual(k.was, k.now) {
 			names = append(names, k.name)

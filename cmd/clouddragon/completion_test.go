@@ -46,7 +46,7 @@ func TestCompletionOffersCommandsFlagsAndFiles(t *testing.T) {
 		words []string // the last one is being typed
 		want  string
 	}{
-		{[]string{""}, "backup config lock move restore status verify"},
+		{[]string{""}, "backup config lock move promote restore status verify"},
 		{[]string{"st"}, "status"},
 		{[]string{"-"}, "-config -help -version"},
 		{[]string{"-config", "my"}, "my config.yml"},

@@ -31,6 +31,8 @@ type Config struct {
 	Audit      bool  // a line in the server's own log for each grant, forced unlock and expiry
 	Backup     Backup
 	Front      Front
+	Replica    Replica
+	Advertise  string   // the address under which other servers reach this one; empty: Listen
 	Accounts   []string // that live on this server; none: all
 
 	// LoadConfig sets these.
@@ -59,6 +61,13 @@ type Limits struct {
 type Backup struct {
 	Time time.Duration // for how long it may be on its way
 	Hold int64         // bytes of log that may be kept for it
+}
+
+// Replica says of whom the server is a standby.
+type Replica struct {
+	Of    string // the primary's address; empty: of nobody
+	Token string // with which it gives full access
+	Sync  bool   // its answers are to wait for this server's disk
 }
 
 // Front is the fast way in for plain requests.
@@ -185,7 +194,13 @@ func keysOf(c *Config) keys {
 			"enabled": boolean(&c.Front.Enabled),
 			"loops":   count(&c.Front.Loops, 0, 1024),
 		}),
-		"accounts": optional(list(accountReader(&c.Accounts))),
+		"replica": mapping(keys{
+			"of":    text(&c.Replica.Of, checkServer),
+			"token": text(&c.Replica.Token, checkToken),
+			"sync":  boolean(&c.Replica.Sync),
+		}),
+		"advertise": text(&c.Advertise, checkServer),
+		"accounts":  optional(list(accountReader(&c.Accounts))),
 	}
 }
 
@@ -210,6 +225,9 @@ func (c *Config) check(d *document) error {
 		}
 		return d.fault(at, "limits.value (%s) is larger than half of log.segment (%s): set limits.value to %s or less, or log.segment to %s or more",
 			units.FormatSize(c.Limits.Value), units.FormatSize(c.Segment), units.FormatSize(c.Segment/2), units.FormatSize(2*c.Limits.Value))
+	}
+	if err := c.checkReplica(d); err != nil {
+		return err
 	}
 	if !c.hasToken() && !local(c.Listen) {
 		return d.fault(d.at["listen"], "listen: %s can be reached from other machines and no token is set: set token (or %s), or listen on 127.0.0.1 or unix:/path",

@@ -23,6 +23,7 @@ var helps = []struct {
 	{[]string{"restore"}, []string{"none"}, []string{"0", "1", "64"}},
 	{[]string{"verify"}, []string{"none"}, []string{"0", "1", "64"}},
 	{[]string{"move"}, []string{"CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "69", "77"}},
+	{[]string{"promote"}, []string{"CLOUDDRAGON_SERVER", "CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "69", "75", "77"}},
 	{[]string{"config"}, []string{"CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "78"}},
 }
 

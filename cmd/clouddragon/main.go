@@ -34,6 +34,7 @@ const usage = `usage: clouddragon [-config FILE]           serve
        clouddragon restore -data DIR FILE   make a data directory of a backup
        clouddragon verify DIR               check a data directory, of a stopped server or a copy
        clouddragon move [flags]             move an account to another server
+       clouddragon promote -data DIR        make a standby the primary
        clouddragon config -check FILE       check a configuration, or print it with -print
 
 Each command has -help.
@@ -99,6 +100,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return move(args[1:], stdout, stderr)
 		case "verify":
 			return verify(args[1:], stdout, stderr)
+		case "promote":
+			return promote(args[1:], stdout, stderr)
 		case "config":
 			return configure(args[1:], stdout, stderr)
 		}

@@ -125,6 +125,12 @@ func (c *Config) print(w io.Writer) error {
 	line("backup:\n  time: %s\n  hold: %s", units.FormatDuration(c.Backup.Time), units.FormatSize(c.Backup.Hold))
 	line("front:\n  enabled: %t\n  loops: %d", c.Front.Enabled, c.Front.Loops)
 	line("accounts: %s", quotedList(c.Accounts))
+	token := c.Replica.Token
+	if token != "" {
+		token = hiddenToken
+	}
+	line("replica:\n  of: %s\n  token: %s\n  sync: %t", quoted(c.Replica.Of), quoted(token), c.Replica.Sync)
+	line("advertise: %s", quoted(c.Advertise))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

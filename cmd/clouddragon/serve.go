@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"clouddragon/handlers"
 	"clouddragon/internal/disk"
 	"clouddragon/internal/front"
+	"clouddragon/internal/replica"
 	"clouddragon/internal/systemd"
 	"clouddragon/metrics"
 )
@@ -51,27 +51,67 @@ type environment struct {
 	socket  net.Listener           // systemd's; nil: listen is bound
 	ticks   <-chan time.Time       // when a start that takes long says how far it is; nil: every tellEvery
 	systemd *supervisor            // nil: there is none
+
+	// mirror prepares a data directory and returns what its batches go to; nil: nothing.
+	mirror func(db.Options) (db.Mirror, error)
 }
 
-// serve opens the data directory on fsys, serves until a signal or a failed disk ends
-// it, and returns the exit code. A second signal ends it without waiting for anything.
+// serve serves the data directory on fsys until a signal or a failed disk ends it, and
+// returns the exit code. A second signal ends it without waiting for anything. A standby
+// that is promoted goes on as a primary, and one that was replaced as a standby if it is
+// configured to be one.
 func serve(fsys disk.FS, c Config, env environment) int {
+	a := newAccess(c)
+	for {
+		state, err := replica.ReadState(fsys, c.Data)
+		if err != nil {
+			env.systemd.tell(systemd.Status("cannot open the data directory: %v", err))
+			env.log.Error("cannot open the data directory", "data", c.Data, "err", err)
+			return exitFailed
+		}
+		code, again := 0, false
+		if c.Replica.Of != "" && !state.IsPrimary(c.Replica.Of) {
+			code, again = serveStandby(fsys, c, &env, a)
+		} else {
+			code, again = servePrimary(fsys, c, env, a, state)
+			env.socket = nil // it is closed
+		}
+		if !again {
+			return code
+		}
+	}
+}
+
+// servePrimary opens the data directory and answers every call. again is whether the
+// server was replaced and goes on as a standby.
+func servePrimary(fsys disk.FS, c Config, env environment, a *access, state replica.State) (code int, again bool) {
 	log := env.log
+	var mirror *replica.Primary
+	env.mirror = func(o db.Options) (db.Mirror, error) {
+		if err := replica.TakeOver(fsys, o, &state, lockGrace); err != nil {
+			return nil, err
+		}
+		var err error
+		mirror, err = replica.NewPrimary(fsys, c.Data, log)
+		return mirror, err
+	}
 	m := metrics.New(versionText(), apiNames())
 	env.systemd.tell(systemd.Status("reading the data directory"))
 	d, err := open(fsys, c, m, env)
 	if errors.Is(err, errInterrupted) {
 		env.systemd.tell("STOPPING=1", systemd.Status("stopped before it served"))
 		log.Info("stopped before it served")
-		return exitOK
+		return exitOK, false
 	}
 	if err != nil {
 		env.systemd.tell(systemd.Status("cannot open the data directory: %v", err))
 		log.Error("cannot open the data directory", "data", c.Data, "err", err)
-		return exitFailed
+		return exitFailed, false
 	}
+	defer mirror.Close()
+	mirror.Serve(d)
 	home := watchHome(fsys, c.Data)
-	m.Watch(sources(c.Data, d, env.dropped))
+	m.Watch(sources(c.Data, d, env.dropped, mirror.Status))
 
 	of, err := shareDescriptors()
 	bare := env.socket
@@ -81,9 +121,8 @@ func serve(fsys disk.FS, c Config, env environment) int {
 	if err != nil {
 		env.systemd.tell(systemd.Status("cannot listen: %v", err))
 		log.Error("cannot listen", "err", err)
-		return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed)
+		return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed), false
 	}
-	a := newAccess(c)
 	rare := newRare(log.Handler())
 	tlsConfig := a.tlsConfig()
 	l := front.NewListener(bare, front.Options{Max: of.connections, TLS: tlsConfig, Log: slog.New(rare)})
@@ -94,7 +133,15 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		Limits:   handlers.Limits{Value: c.Limits.Value, Dur: c.Limits.Dur, Wait: c.Limits.Wait, Batch: c.Limits.Batch, Replay: c.Limits.Replay, Backup: c.Backup.Time},
 		Program:  versionText(),
 		Draining: draining,
-		Metrics:  m.Handler(),
+		Role: func() handlers.Role {
+			if mirror.Admit(true) != nil {
+				return handlers.Neither
+			}
+			return handlers.Primary
+		},
+		Admit:   func(write, _ bool) error { return mirror.Admit(write) },
+		Peers:   mirror.Handler(),
+		Metrics: m.Handler(),
 		Observe: func(api handlers.API, method string, code int, took time.Duration) {
 			m.Request(int(api), method, code, took)
 		},
@@ -121,7 +168,7 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		})
 		if err != nil {
 			log.Error("cannot listen", "err", err)
-			return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed)
+			return closeDB(d, home, log, time.Now().Add(stopTime), exitFailed), false
 		}
 	}
 
@@ -135,20 +182,39 @@ func serve(fsys disk.FS, c Config, env environment) int {
 
 	env.systemd.tell("READY=1", systemd.Status("serving on %s", bound(l)))
 	go env.systemd.guard(env.systemd.watchdog(), d.Pulse, waitsForDisk)
-	go a.reloads(env)
+	a.watch(env)
+	fence, unfence := context.WithCancel(context.Background())
+	defer unfence()
+	go replica.Fence(fence, state, c.replicaToken(), c.address(bound(l)), log)
 
-	code, limit, all := exitOK, drainTime, stopTime
-	select {
-	case got := <-env.stop:
-		env.systemd.tell("STOPPING=1", systemd.Status("stopping"))
-		log.Info("stopping", "signal", got)
-	case <-d.Failed():
-		// db has logged what failed.
-		env.systemd.tell("STOPPING=1", systemd.Status("%v", d.Err()))
-		code, limit, all = exitFailed, failTime/2, failTime
-	case err := <-ended:
-		log.Error("cannot accept connections", "err", err)
-		code = exitFailed
+	limit, all := drainTime, stopTime
+	over, failed := mirror.Over, d.Failed()
+	for going := true; going; {
+		going = false
+		select {
+		case got := <-env.stop:
+			env.systemd.tell("STOPPING=1", systemd.Status("stopping"))
+			log.Info("stopping", "signal", got)
+		case <-over:
+			env.systemd.tell(systemd.Status("replaced by another server, which is the primary"))
+			d.Drain() // nobody gets a lock here any more
+			if again = c.Replica.Of != "" && env.socket == nil; again {
+				log.Info("going on as a standby", "of", c.Replica.Of)
+				break
+			}
+			over, going = nil, true // it tells everybody where the primary is
+		case <-failed:
+			if mirror.Replaced() { // which a write that was on its way has found out
+				failed, going = nil, true
+				break
+			}
+			// db has logged what failed.
+			env.systemd.tell("STOPPING=1", systemd.Status("%v", d.Err()))
+			code, limit, all = exitFailed, failTime/2, failTime
+		case err := <-ended:
+			log.Error("cannot accept connections", "err", err)
+			code = exitFailed
+		}
 	}
 	began := time.Now()
 	stopped := make(chan int, 1)
@@ -159,20 +225,21 @@ func serve(fsys disk.FS, c Config, env environment) int {
 		}
 		d.Drain()
 		drain(s, l, limit, log)
+		mirror.Stop()
 		stopped <- closeDB(d, home, log, began.Add(all), code)
 	}()
 	end := time.After(all + stopMargin)
 	for {
 		select {
 		case code := <-stopped:
-			return code
+			return code, again
 		case <-end:
 			log.Warn("stopped though the disk or a client holds something up", "after", all)
-			return code
+			return code, false
 		case got := <-env.stop:
 			if time.Since(began) >= secondSignal {
 				log.Error("stopped at once", "signal", got)
-				return exitFailed
+				return exitFailed, false
 			}
 		}
 	}
@@ -193,27 +260,20 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, env environment) (*db.DB, 
 	}
 	done := make(chan opened, 1)
 	var far progress
-	o := db.Options{
-		FS:           fsys,
-		Dir:          c.Data,
-		Who:          fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
-		Segment:      c.Segment,
-		LeastSegment: c.leastSegment(),
-		CompactRatio: 1 + float64(c.Garbage)/100,
-		BackupHold:   c.Backup.Hold,
-		Files:        of.segments,
-		Waiters:      c.Limits.Waiters,
-		Watchers:     c.Limits.Watchers,
-		Accounts:     c.Accounts,
-		Log:          env.log,
-		Observer:     newObserver(m),
-		Progress:     far.report,
-	}
+	o := c.database(fsys, env.log, of.segments)
+	o.Observer, o.Progress = newObserver(m), far.report
 	if c.Audit {
 		o.Audit = env.log
 	}
 	go func() {
-		d, err := db.Open(o)
+		var d *db.DB
+		o, err := o, error(nil)
+		if env.mirror != nil {
+			o.Mirror, err = env.mirror(o)
+		}
+		if err == nil {
+			d, err = db.Open(o)
+		}
 		done <- opened{d, err}
 	}()
 	ticks := env.ticks

@@ -7,6 +7,7 @@ import (
 
 	"clouddragon/db"
 	"clouddragon/handlers"
+	"clouddragon/internal/replica"
 	"clouddragon/metrics"
 	"clouddragon/slots"
 )
@@ -21,7 +22,7 @@ func apiNames() []string {
 }
 
 // sources are what a scrape reads.
-func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
+func sources(dir string, d *db.DB, dropped func() uint64, status func() replica.Status) metrics.Sources {
 	return metrics.Sources{
 		Dropped: dropped,
 		Storage: func() metrics.Storage {
@@ -65,6 +66,10 @@ func sources(dir string, d *db.DB, dropped func() uint64) metrics.Sources {
 				Runs: s.Runs, Pending: s.Memory, MemoryBytes: s.Bytes, DiskBytes: s.Disk,
 				Rebuilding: s.Rebuilding, Rebuilt: s.Told, Rebuilds: s.Rebuilds,
 			}
+		},
+		Replica: func() metrics.Replica {
+			s := status()
+			return metrics.Replica{Role: s.Role, Epoch: s.Epoch, Standby: s.Standby != "", InSync: s.InSync, Live: s.Live, Batches: s.Batches, Seconds: s.Seconds}
 		},
 		Watch: func() metrics.Watch { return metrics.Watch(d.Stats().Watch) },
 		KV: func() metrics.KV {

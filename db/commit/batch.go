@@ -272,9 +272,9 @@ var noSteps = []kvlog.Step{}
 // done; after any other error writes are stopped.
 func (w *Writer) append() error {
 	tx, state := w.tx, w.o.State
+	w.o.Mirror.Begin(w.o.Log.Frame(&tx.records))
 	w.pulse.appending(true)
 	began := time.Now()
-	w.o.Mirror.Begin(w.o.Log.Frame(&tx.records))
 	end, err := w.o.Log.Append(&tx.records)
 	if err == nil {
 		err = w.o.Mirror.End(end)

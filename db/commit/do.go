@@ -27,3 +27,10 @@ func (w *Writer) Do(op Op) error {
 	waitings.Put(c)
 	return err
 }
+
+// Closed reports whether nothing is taken any more.
+func (w *Writer) Closed() bool {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	return w.queue.closed != nil
+}

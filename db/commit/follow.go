@@ -30,6 +30,15 @@ func (noMirror) Begin(wal.Frame)   {}
 func (noMirror) End(wal.Pos) error { return nil }
 func (noMirror) Cancel()           {}
 
+// Refuse answers those calls with an error that the writer has not taken yet and that may
+// be refused: nothing of them is done.
+func (w *Writer) Refuse(err error, may func(Op) bool) {
+	for _, c := range w.queue.remove(may) {
+		c.Err = err
+		c.Done(c)
+	}
+}
+
 // Follower makes a data directory what another server's is: it appends the batches
 // that the writer of the other one has decided, and applies each once the other
 // server has answered its calls. A batch that it has appended and not applied may still

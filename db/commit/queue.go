@@ -1,6 +1,9 @@
 package commit
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // queue holds the calls that were submitted since it was last emptied, and says
 // who commits. One goroutine commits at a time: the leader. It is either a caller
@@ -46,6 +49,20 @@ func (q *queue) take(spare []*Call) (calls []*Call, closed bool) {
 	defer q.mu.Unlock()
 	calls, q.calls = q.calls, spare[:0]
 	return calls, q.closed != nil
+}
+
+// remove takes those calls out of the queue whose operations may go.
+func (q *queue) remove(may func(Op) bool) (removed []*Call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.calls = slices.DeleteFunc(q.calls, func(c *Call) bool {
+		if may(c.Op) {
+			removed = append(removed, c)
+			return true
+		}
+		return false
+	})
+	return removed
 }
 
 // begin makes the standby the leader. If somebody else leads, that one wakes the

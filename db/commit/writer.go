@@ -20,6 +20,7 @@
 package commit
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -149,13 +150,11 @@ type Writer struct {
 
 // New returns a writer that does nothing before Start.
 func New(o Options) *Writer {
-	if o.Mirror == nil {
-		o.Mirror = noMirror{}
-	}
 	if o.Ends != nil {
 		o.Ends.room = func() int { return o.Log.Room(false) }
 		o.Parts = append(o.Parts, o.Ends) // the last: it can be blocked where others are not
 	}
+	o.Mirror = cmp.Or(o.Mirror, Mirror(noMirror{}))
 	return &Writer{
 		o: o, queue: newQueue(), tx: newTx(&o),
 		quiet:    true, // what was recovered was just written anew, and a checkpoint stands behind it
@@ -393,11 +392,4 @@ func (w *Writer) markQuiet() {
 	w.tx.encode()
 	// A full disk gets no mark; any other error has stopped writes.
 	_ = w.append()
-}
-
-// Closed reports whether nothing is taken any more.
-func (w *Writer) Closed() bool {
-	w.queue.mu.Lock()
-	defer w.queue.mu.Unlock()
-	return w.queue.closed != nil
 }

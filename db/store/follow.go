@@ -113,6 +113,20 @@ func Cut(o Options, at wal.Pos, size int64) error {
 	return withLog(&o, func(l *wal.Log) error { return l.CutTo(at, size) })
 }
 
+// Raise raises the next version and the next token of a data directory that no server
+// has.
+func Raise(o Options, by uint64) error {
+	o.defaults()
+	file, c, err := openCheckpoint(o.FS, o.Dir)
+	if err != nil {
+		return err
+	}
+	c.Number++
+	c.Version += by
+	c.Tokens += by
+	return errors.Join(file.write(c), file.f.Close())
+}
+
 // withLog calls fn with the log of a directory that no server has.
 func withLog(o *Options, fn func(*wal.Log) error) (err error) {
 	lock, err := lockDir(o)

@@ -21,6 +21,8 @@ type ledger struct {
 	failing bool          // the disk may fail
 	cut     bool          // the power was cut: nothing begun now may be acknowledged
 
+	prolonged time.Duration // how much later locks may end after a restart
+
 	sequences map[string]*sequenceBook
 	counters  map[string]*counterBook
 	values    map[string]*valueBook

@@ -164,7 +164,7 @@ func (l *ledger) recoveredLock(target string, asked time.Time, got holder) {
 		b.forget()
 		return
 	}
-	if e := got.Expires; !ends.to.IsZero() && (e.Before(ends.from.Add(-grace)) || e.After(ends.to.Add(grace))) {
+	if e := got.Expires; !ends.to.IsZero() && (e.Before(ends.from.Add(-grace)) || e.After(ends.to.Add(grace+l.prolonged))) {
 		l.fault("%s with token %d ends at %v, it should in %v to %v", target, got.Token, e, ends.from, ends.to)
 	}
 	h := &hold{token: got.Token, owner: got.ID, granted: asked, ends: span{got.Expires, got.Expires}, sure: got.Expires.Add(-grace)}

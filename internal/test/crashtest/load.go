@@ -104,7 +104,7 @@ func (w *worker) callWith(method, target, header, body string) (answer, outcome)
 		return a, done
 	case a.status == http.StatusInternalServerError && (strings.Contains(target, "/kv/") || target == keyedBatch) && w.ledger.isFailing():
 		return a, refused // the record could not be read
-	case a.status == http.StatusServiceUnavailable:
+	case a.status == http.StatusServiceUnavailable || a.status == http.StatusMisdirectedRequest && w.ledger.prolonged > 0:
 		w.stopped.Add(1)
 		return a, refused
 	case a.status == http.StatusNotFound || a.status == http.StatusConflict:

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"clouddragon/db"
+	"clouddragon/handlers"
+	"clouddragon/internal/disk"
+	"clouddragon/internal/replica"
+	"clouddragon/internal/systemd"
+	"clouddragon/metrics"
+)
+
+// lockGrace is how much longer locks are held on disk after a promotion, since the clocks
+// of two machines differ.
+const lockGrace = 5 * time.Second
+
+// standbyLock is the lock file of a standby, which it has as long as it runs. The data
+// directory itself is closed now and then.
+const standbyLock = "REPLICA.lock"
+
+func checkServer(s string) error {
+	if s == "" {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return fmt.Errorf("%q is not the address of a server: want http://HOST:PORT or https://HOST:PORT", s)
+	}
+	return nil
+}
+
+// checkReplica refuses a standby that its primary could not reach.
+func (c *Config) checkReplica(d *document) error {
+	if c.Replica.Of == "" {
+		if at := d.at["replica.sync"]; at != nil && c.Replica.Sync {
+			return d.fault(at, "replica.sync is set without replica.of: set replica.of to the address of the primary")
+		}
+		return nil
+	}
+	if c.Advertise != "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return d.fault(d.at["replica.of"], "replica.of: the primary cannot reach this server at listen: %s: set advertise to its address, such as http://10.0.0.2:8081", c.Listen)
+	}
+	return nil
+}
+
+// address is the address of this server for others, which is bound to that one.
+func (c *Config) address(bound string) string {
+	switch {
+	case c.Advertise != "":
+		return strings.TrimRight(c.Advertise, "/")
+	case strings.HasPrefix(c.Listen, "unix:"):
+		return "" // nobody else reaches it
+	case c.Cert != "":
+		return "https://" + bound
+	}
+	return "http://" + bound
+}
+
+// replicaToken is the token with which the primary gives full access.
+func (c *Config) replicaToken() string {
+	if c.Replica.Token != "" {
+		return c.Replica.Token
+	}
+	return c.Token
+}
+
+// database says how to open the data directory.
+func (c *Config) database(fsys disk.FS, log *slog.Logger, files int) db.Options {
+	return db.Options{
+		FS:           fsys,
+		Dir:          c.Data,
+		Who:          fmt.Sprintf("clouddragon, pid %d, listen %s", os.Getpid(), c.Listen),
+		Segment:      c.Segment,
+		LeastSegment: c.leastSegment(),
+		CompactRatio: 1 + float64(c.Garbage)/100,
+		BackupHold:   c.Backup.Hold,
+		Files:        files,
+		Waiters:      c.Limits.Waiters,
+		Watchers:     c.Limits.Watchers,
+		Accounts:     c.Accounts,
+		Log:          log,
+	}
+}
+
+// keptOpen is a listener whose Close ends Accept and leaves the socket open, so that no
+// client is refused while the server changes its role.
+type keptOpen struct {
+	net.Listener
+	closed chan struct{}
+}
+
+// deadliner is a listener that Accept can be interrupted of.
+type deadliner interface{ SetDeadline(time.Time) error }
+
+func (k keptOpen) Accept() (net.Conn, error) {
+	c, err := k.Listener.Accept()
+	select {
+	case <-k.closed:
+		if err == nil {
+			err = c.Close()
+		}
+		return nil, errors.Join(net.ErrClosed, err)
+	default:
+		return c, err
+	}
+}
+
+func (k keptOpen) Close() error {
+	close(k.closed)
+	return k.Listener.(deadliner).SetDeadline(time.Now())
+}
+
+// serveStandby follows the primary until a signal ends it, or until it is promoted: then
+// again is true, and env has the socket.
+func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int, again bool) {
+	log := env.log
+	of, err := shareDescriptors()
+	if err == nil && env.socket == nil {
+		env.socket, err = listen(c.Listen, c.Socket)
+	}
+	if err != nil {
+		env.systemd.tell(systemd.Status("cannot listen: %v", err))
+		log.Error("cannot listen", "err", err)
+		return exitFailed, false
+	}
+	if err := env.socket.(deadliner).SetDeadline(time.Time{}); err != nil {
+		log.Error("cannot listen", "err", err)
+		return exitFailed, false
+	}
+	own := c.address(bound(env.socket))
+	dir, err := filepath.Abs(c.Data)
+	if err == nil {
+		err = fsys.MkdirAll(c.Data)
+	}
+	if err == nil {
+		var lock io.Closer
+		if lock, err = lockStandby(fsys, c.Data, own); lock != nil {
+			defer lock.Close() // the kernel gives it back in any case
+		}
+	}
+	host, err2 := os.Hostname()
+	var sb *replica.Standby
+	if err = errors.Join(err, err2); err == nil {
+		sb, err = replica.NewStandby(replica.StandbyOptions{
+			FS: fsys, Of: strings.TrimRight(c.Replica.Of, "/"), Token: c.replicaToken(), Sync: c.Replica.Sync,
+			URL: own, Name: host + ":" + dir, Open: c.database(fsys, log, of.segments), Log: log,
+		})
+	}
+	if err != nil {
+		log.Error("cannot be a standby", "err", err)
+		return exitFailed, false
+	}
+	x := &standbyServer{sb: sb, c: c, a: a, env: *env}
+	x.peers = sb.Handler(x.hasFullAccess)
+	s := &http.Server{
+		Handler:           x,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(newRare(log.Handler()), slog.LevelWarn),
+		Protocols:         new(http.Protocols),
+	}
+	s.Protocols.SetHTTP1(true)
+	var l net.Listener = keptOpen{env.socket, make(chan struct{})}
+	if t := a.tlsConfig(); t != nil {
+		l = tls.NewListener(l, t)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	log.Info("listening", "addr", bound(env.socket), "role", "standby", "of", c.Replica.Of, "sync", c.Replica.Sync, "data", c.Data, "version", versionText())
+	env.systemd.tell("READY=1", systemd.Status("standby of %s", c.Replica.Of))
+	a.watch(*env)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	followed := make(chan error, 1)
+	go func() { followed <- sb.Run(ctx) }()
+	wait := true
+	select {
+	case <-sb.Promoted:
+		again = true
+	case got := <-env.stop:
+		env.systemd.tell("STOPPING=1", systemd.Status("stopping"))
+		log.Info("stopping", "signal", got)
+		leave, done := context.WithTimeout(ctx, drainTime/2)
+		if err := sb.Leave(leave); err != nil {
+			log.Warn("the primary does not know that its standby stops; with sync it answers no write until the standby is back or it is promoted to go on alone", "err", err)
+		}
+		done()
+	case err := <-followed:
+		log.Error("the standby cannot go on", "err", err)
+		code, wait = exitFailed, false
+	case err := <-ended:
+		log.Error("cannot accept connections", "err", err)
+		code = exitFailed
+	}
+	cancel()
+	end, done := context.WithTimeout(context.Background(), drainTime/2)
+	defer done()
+	if err := s.Shutdown(end); err != nil {
+		log.Warn("closing connections", "err", errors.Join(err, s.Close()))
+	}
+	if wait {
+		if err := <-followed; err != nil {
+			log.Error("closing the data directory", "err", err)
+			return exitFailed, false
+		}
+	}
+	if !again {
+		log.Info("stopped")
+		return code, false
+	}
+	return exitOK, true
+}
+
+func lockStandby(fsys disk.FS, dir, own string) (io.Closer, error) {
+	l, ok := fsys.(disk.Locker)
+	if !ok {
+		return nil, nil
+	}
+	return l.Lock(dir+"/"+standbyLock, fmt.Sprintf("clouddragon standby, pid %d, listen %s", os.Getpid(), own))
+}
+
+// standbyServer answers what comes to a standby.
+type standbyServer struct {
+	sb    *replica.Standby
+	c     Config
+	a     *access
+	env   environment
+	peers http.Handler
+
+	mu   sync.Mutex // guards made
+	made standbyHandler
+}
+
+// standbyHandler answers reads of one opening of the database.
+type standbyHandler struct {
+	of *db.DB
+	h  http.Handler
+}
+
+func (x *standbyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/replica/") {
+		x.peers.ServeHTTP(w, r)
+		return
+	}
+	if x.sb.Read(func(d *db.DB) { x.handler(d).ServeHTTP(w, r) }) {
+		return
+	}
+	err := &replica.AwayError{Primary: x.sb.Primary(), Follows: true}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	if r.URL.Path == "/healthz" {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "the standby has no data yet")
+		return
+	}
+	h.Set("Location", err.Primary)
+	w.WriteHeader(http.StatusMisdirectedRequest)
+	fmt.Fprintln(w, err)
+}
+
+// handler returns what answers from a database.
+func (x *standbyServer) handler(d *db.DB) http.Handler {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.made.of == d {
+		return x.made.h
+	}
+	m := metrics.New(versionText(), apiNames())
+	m.Watch(sources(x.c.Data, d, x.env.dropped, x.sb.Status))
+	l := x.c.Limits
+	x.made = standbyHandler{d, handlers.New(handlers.Options{
+		DB:      d,
+		Tokens:  &x.a.tokens,
+		Limits:  handlers.Limits{Value: l.Value, Dur: l.Dur, Wait: l.Wait, Batch: l.Batch, Replay: l.Replay, Backup: x.c.Backup.Time},
+		Program: versionText(),
+		Role:    func() handlers.Role { return handlers.Standby },
+		Admit: func(write, stale bool) error {
+			if stale {
+				return nil
+			}
+			return &replica.AwayError{Primary: x.sb.Primary(), Follows: true}
+		},
+		Metrics: m.Handler(),
+		Observe: func(api handlers.API, method string, code int, took time.Duration) {
+			m.Request(int(api), method, code, took)
+		},
+		Log: x.env.log,
+	})}
+	return x.made.h
+}
+
+// hasFullAccess reports whether a request has a token for everything.
+func (x *standbyServer) hasFullAccess(r *http.Request) bool { return x.a.tokens.Full(r) }

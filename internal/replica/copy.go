@@ -1,0 +1,174 @@
+package replica
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"clouddragon/db"
+	"clouddragon/internal/disk"
+)
+
+// open opens the database where it agrees with the primary's.
+func (s *Standby) open(ctx context.Context) error {
+	dir := s.o.Open.Dir
+	if _, err := os.Stat(filepath.Join(dir, "CHECKPOINT")); errors.Is(err, os.ErrNotExist) {
+		if err := s.fetch(ctx); err != nil {
+			return err
+		}
+	}
+	h, err := s.hello(ctx)
+	if isGone(err) {
+		s.o.Log.Warn("this server's data cannot be brought up to the primary's: it is put aside, and a new copy is fetched", "err", err)
+		if err := s.putAside(); err != nil {
+			return err
+		}
+		if err := s.fetch(ctx); err != nil {
+			return err
+		}
+		h, err = s.hello(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if err = s.takeEpoch(h.Epoch, ""); err == nil {
+		err = s.setState(s.state)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := db.Cut(dir, h.At, h.Size); err != nil {
+		return err
+	}
+	f, err := db.OpenFollower(s.o.Open)
+	if err != nil {
+		return err
+	}
+	s.reading.Lock()
+	s.db = f.DB
+	s.reading.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.f = f
+	return nil
+}
+
+// hello asks the primary where the logs agree.
+func (s *Standby) hello(ctx context.Context) (h helloAnswer, err error) {
+	id, ends, err := db.Ends(s.o.Open.Dir, endsSent)
+	if err != nil {
+		return h, err
+	}
+	c, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err = s.call.post(c, "/replica/hello", helloRequest{ID: hex.EncodeToString(id[:]), Ends: ends, Epoch: s.epoch()}, &h)
+	return h, err
+}
+
+// fetch makes the data directory from a backup of the primary.
+func (s *Standby) fetch(ctx context.Context) error {
+	dir := s.o.Open.Dir
+	began := time.Now()
+	s.o.Log.Info("fetching a copy of the primary's data", "from", s.o.Of)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	copied := filepath.Join(dir, "fetched.tar")
+	if err := s.download(ctx, copied); err != nil {
+		return errors.Join(fmt.Errorf("fetch a copy: %w", err), remove(copied))
+	}
+	// A restore wants an empty directory.
+	into := filepath.Join(dir, "fetched")
+	if err := os.RemoveAll(into); err != nil {
+		return err
+	}
+	_, err := db.Restore(ctx, db.RestoreOptions{Dir: into, Keep: true, Extent: s.o.Open.Extent, Open: func() (io.ReadCloser, error) { return os.Open(copied) }})
+	if err = errors.Join(err, remove(copied)); err != nil {
+		return errors.Join(fmt.Errorf("the copy that was fetched: %w", err), os.RemoveAll(into))
+	}
+	// CHECKPOINT comes last: without it no server starts here.
+	entries, err := os.ReadDir(into)
+	if err != nil {
+		return err
+	}
+	for _, last := range []bool{false, true} {
+		for _, e := range entries {
+			if (e.Name() == "CHECKPOINT") == last && e.Name() != "LOCK" {
+				if err := os.Rename(filepath.Join(into, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+		if err := (disk.OS{}).SyncDir(filepath.ToSlash(dir)); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(into); err != nil {
+		return err
+	}
+	s.o.Log.Info("the copy is complete", "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+func (s *Standby) download(ctx context.Context, name string) error {
+	res, err := s.call.do(ctx, http.MethodGet, "/backup", nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, res.Body)
+	return errors.Join(err, f.Close())
+}
+
+func remove(name string) error {
+	if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// putAside moves what the data directory holds out of the way of a new copy. What was put
+// aside before is removed.
+func (s *Standby) putAside() error {
+	dir := s.o.Open.Dir
+	aside := filepath.Join(dir, "aside")
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return err
+	}
+	// CHECKPOINT goes first: without it no server starts here.
+	names := []string{"CHECKPOINT"}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if n := e.Name(); n != "CHECKPOINT" && n != "aside" && n != "LOCK" && n != StateFile && !strings.HasPrefix(n, "fetched") {
+			names = append(names, n)
+		}
+	}
+	for _, n := range names {
+		if err := os.Rename(filepath.Join(dir, n), filepath.Join(aside, n)); err != nil {
+			return err
+		}
+		if err := (disk.OS{}).SyncDir(filepath.ToSlash(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

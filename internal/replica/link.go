@@ -1,0 +1,304 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"clouddragon/kvlog/wal"
+)
+
+// join replaces the link by one to a standby that ends at a position of the log.
+func (p *Primary) join(j joinRequest) error {
+	p.mu.Lock()
+	if p.err != nil {
+		p.mu.Unlock()
+		return p.err
+	}
+	old := p.link
+	p.mu.Unlock()
+	if old != nil {
+		old.cancel()
+		<-old.ended
+	}
+	r, err := p.source.Log().NewReader(j.At)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil || p.link != nil {
+		r.Close()
+		return errors.Join(p.err, errors.New("another standby has joined at the same time"))
+	}
+	l := &link{p: p, name: j.Name, sync: j.Sync, call: newCaller(j.URL, j.Secret), ended: make(chan struct{}), direct: make(chan wal.Frame, 1), live: true, since: time.Now()}
+	l.ctx, l.cancel = context.WithCancel(p.ctx)
+	p.link, p.acked = l, j.At
+	p.decide()
+	p.done.Add(2)
+	go l.run(r)
+	go l.noteTokens()
+	p.log.Info("a standby has joined", "standby", j.Name, "address", j.URL, "sync", j.Sync, "behind_batches", p.source.Log().Durable().Seq-j.At.Seq)
+	return nil
+}
+
+// run sends the log until the link ends.
+func (l *link) run(r *wal.Reader) {
+	p := l.p
+	defer p.done.Done()
+	defer l.end()
+	defer func() { r.Close() }()
+	var buf []byte
+	at := r.Pos() // up to where the standby has the log
+	beat := time.Now()
+	for l.ctx.Err() == nil {
+		if time.Since(beat) >= beatEvery {
+			beat = time.Now()
+			l.note(l.beat())
+			if err := renew(&r, at, p); err != nil { // what is sent needs no segments any more
+				l.fail(err)
+				return
+			}
+		}
+		if l.isCaught() {
+			select {
+			case f := <-l.direct:
+				at = l.send(appendFrame(buf[:0], f), f.From)
+			case <-time.After(time.Until(beat.Add(beatEvery))):
+			case <-l.ctx.Done():
+			}
+			continue
+		}
+		if r.Pos().Seq != at.Seq {
+			if err := renew(&r, at, p); err != nil {
+				l.fail(err)
+				return
+			}
+		}
+		ctx, cancel := context.WithDeadline(l.ctx, beat.Add(beatEvery))
+		p.mu.Lock()
+		if l.nudge = cancel; l.noted {
+			l.nudge = nil
+		}
+		p.mu.Unlock()
+		buf = buf[:0]
+		from := at
+		for len(buf) < pieceSize {
+			f, err := r.NextFrame(ctx)
+			if err != nil {
+				if ctx.Err() == nil && !errors.Is(err, wal.ErrClosed) {
+					l.fail(err)
+					cancel()
+					return
+				}
+				break
+			}
+			buf = appendFrame(buf, f)
+			if p.source.Log().Durable().Seq == r.Pos().Seq {
+				break
+			}
+		}
+		cancel()
+		if len(buf) > 0 {
+			at = l.send(buf, from)
+		} else {
+			p.mu.Lock()
+			l.catch(at)
+			p.mu.Unlock()
+		}
+	}
+}
+
+// noteTokens has the log say which tokens are used, which the standby has to have too
+// before it is in sync.
+func (l *link) noteTokens() {
+	p := l.p
+	defer p.done.Done()
+	err := p.source.NoteTokens()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.log.Warn("the standby has to join again: the tokens in use cannot be written to the log", "err", err)
+		l.cancel()
+		return
+	}
+	l.noted = true
+	if l.nudge != nil {
+		l.nudge()
+	}
+}
+
+// end says that the link has ended.
+func (l *link) end() {
+	p := l.p
+	l.cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link == l {
+		p.link = nil
+	}
+	p.decide()
+	close(l.ended)
+}
+
+// renew replaces a reader by one that begins at a position.
+func renew(r **wal.Reader, at wal.Pos, p *Primary) error {
+	next, err := p.source.Log().NewReader(at)
+	if err != nil {
+		return err
+	}
+	(*r).Close()
+	*r = next
+	return nil
+}
+
+func (l *link) isCaught() bool {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	return l.caught && l.live
+}
+
+// giveUpAfter is how long a standby may not answer before it has to join again.
+const giveUpAfter = 10 * time.Second
+
+// nearBatches is how many batches a standby may lack for the writer to wait until it has
+// them. A standby would never catch up with a busy writer otherwise.
+const nearBatches = 16
+
+// catch lets the writer send its batches itself if the standby has the whole log. Before
+// that it notes on disk that nothing is answered without the standby. It wants p.mu held.
+func (l *link) catch(at wal.Pos) {
+	p := l.p
+	end := p.source.Log().Durable()
+	if end == at {
+		l.since = time.Now()
+	}
+	if !l.live || !l.sync || l.caught || !l.noted {
+		return
+	}
+	l.near = end.Seq <= at.Seq+nearBatches
+	if end != at || p.writing {
+		return
+	}
+	if p.state.Standby != l.name {
+		s := p.state
+		s.Standby = l.name
+		if err := s.write(p.fs, p.dir); err != nil {
+			p.log.Error("the standby has all, and that cannot be noted: answers do not wait for it", "err", err)
+			l.near = false
+			l.cancel()
+			return
+		}
+		p.state = s
+		p.log.Info("the standby has all: from now on an answer waits for both disks", "standby", l.name)
+	}
+	select {
+	case <-l.direct: // of a request that failed
+	default:
+	}
+	l.near, l.caught, p.whole = false, true, true
+	p.decide()
+}
+
+// send sends batches until the standby has them, and returns up to where it has the
+// log. from is where they begin.
+func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
+	p := l.p
+	ctx, cancel := context.WithTimeout(l.ctx, answerTime)
+	defer cancel()
+	end, err := l.call.append(ctx, p.epoch(), frames)
+	if err == nil {
+		err = l.check(end)
+	}
+	if err != nil {
+		l.note(err)
+		l.wait()
+		return from
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.live, l.why = true, nil
+	p.acked = end
+	l.catch(end)
+	p.decide()
+	return end
+}
+
+// check returns an error unless the log has a position that the standby says to be at.
+func (l *link) check(end wal.Pos) error {
+	log := l.p.source.Log()
+	if d := log.Durable(); end == d || end.Seq > d.Seq {
+		return nil // the log's own write of it has not ended yet; the next batch chains to it
+	}
+	ok, err := log.Follows(end)
+	if err == nil && !ok {
+		err = fmt.Errorf("the standby has another batch %d than this server", end.Seq)
+	}
+	return err
+}
+
+// beat tells the standby that the primary lives.
+func (l *link) beat() error {
+	p := l.p
+	ctx, cancel := context.WithTimeout(l.ctx, answerTime)
+	defer cancel()
+	at, segments := p.source.Segments()
+	p.mu.Lock()
+	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name}
+	p.mu.Unlock()
+	return l.call.post(ctx, "/replica/beat", b, nil)
+}
+
+// note notes whether the standby has answered.
+func (l *link) note(err error) {
+	p := l.p
+	if l.ctx.Err() != nil {
+		return
+	}
+	if later := (*epochError)(nil); errors.As(err, &later) {
+		if err := p.Fence(later.Epoch, later.Primary); err != nil {
+			p.log.Error("this server was replaced", "err", err)
+		}
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && l.live {
+		p.log.Warn("the standby does not answer", "standby", l.name, "err", err)
+	}
+	if err == nil && !l.live {
+		p.log.Info("the standby answers again", "standby", l.name)
+	}
+	if l.live != (err == nil) {
+		l.since = time.Now()
+	}
+	l.live, l.why = err == nil, err
+	if err != nil {
+		l.caught, l.near = false, false
+		if time.Since(l.since) >= giveUpAfter { // what is kept of the log for it can go
+			l.cancel()
+		}
+	}
+	p.decide()
+}
+
+// fail ends the link: the standby has to join again.
+func (l *link) fail(err error) {
+	l.note(err)
+	l.cancel()
+}
+
+// wait waits before a request is repeated.
+func (l *link) wait() {
+	select {
+	case <-time.After(retryAfter):
+	case <-l.ctx.Done():
+	}
+}
+
+func (p *Primary) epoch() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.Epoch
+}

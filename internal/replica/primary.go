@@ -1,0 +1,363 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"clouddragon/internal/disk"
+	"clouddragon/kvlog/wal"
+)
+
+const (
+	// beatEvery is how often a primary tells its standby that it lives.
+	beatEvery = time.Second
+	// answerTime is how long a standby may take to answer.
+	answerTime = 5 * time.Second
+	// retryAfter is how long a primary waits after a standby did not answer.
+	retryAfter = 100 * time.Millisecond
+	// pieceSize is about how many bytes of batches are sent in one request while the
+	// standby catches up.
+	pieceSize = 1 << 20
+)
+
+// Errors of a primary; ErrOver and ErrClosed also end a write, whose outcome is
+// unknown then.
+var (
+	ErrOver   = errors.New("another server has become the primary")
+	ErrClosed = errors.New("the server stops")
+)
+
+// Source is the database of a primary, as far as a standby needs it.
+type Source interface {
+	Log() *wal.Log
+	// Segments returns the segments that a follower needs, and up to which position of
+	// the log. What stands before the position was answered.
+	Segments() (at wal.Pos, numbers []uint64)
+	// Refuse answers the writes that wait for their turn with an error: nothing of them is
+	// done.
+	Refuse(err error)
+	// NoteTokens writes to the log which tokens may be handed out.
+	NoteTokens() error
+}
+
+// Primary sends the log to a standby. It is the Mirror of its database. Its methods may
+// be called by any goroutine, Begin, End and Cancel by the writer only.
+type Primary struct {
+	fs  disk.FS
+	dir string
+	log *slog.Logger
+	// Over is closed once another server is the primary.
+	Over chan struct{}
+
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	changed sync.Cond  // of acked, state, err
+	source  Source
+	state   State   // durable
+	err     error   // why nothing is answered any more: ErrOver, ErrClosed
+	link    *link   // to the standby; nil: none has joined
+	acked   wal.Pos // up to where the standby has the log; zero: not known since the start
+	whole   bool    // the standby has had the whole log since the start
+	writing bool    // between Begin and End or Cancel
+	stopped bool    // see Stop
+
+	verdict atomic.Pointer[verdict] // nil: everything can be answered
+	buffer  []byte                  // the records of the frame on its way to the link's goroutine
+}
+
+// link is a standby that has joined.
+type link struct {
+	p      *Primary
+	call   caller
+	name   string // of the standby
+	sync   bool
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{}
+	direct chan wal.Frame // from the writer; it has room for one
+
+	// Guarded by p.mu.
+	live   bool      // it has answered the last request
+	noted  bool      // the log has said since which tokens are used: a follower needs to know
+	nudge  func()    // ends a wait for the next batch; nil: nobody waits
+	near   bool      // it has nearly all: the writer waits for it, so that it can catch up
+	caught bool      // it has all that is in the log, and gets batches from the writer
+	since  time.Time // when it had all, or began to live or not to live, whatever was last
+	why    error     // why it does not live
+}
+
+// NewPrimary returns the primary of a data directory. Serve is called once its
+// database is open.
+func NewPrimary(fsys disk.FS, dir string, log *slog.Logger) (*Primary, error) {
+	s, err := ReadState(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	p := &Primary{fs: fsys, dir: dir, log: log, state: s, Over: make(chan struct{})}
+	p.changed.L = &p.mu
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	if !s.Primary {
+		p.err = ErrOver
+		close(p.Over)
+	}
+	p.decide()
+	return p, nil
+}
+
+// Serve begins to take standbys for the database.
+func (p *Primary) Serve(s Source) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.source = s
+}
+
+// Close ends what is on its way: a write that waits for the standby has an unknown
+// outcome then.
+func (p *Primary) Close() {
+	p.mu.Lock()
+	if p.err == nil {
+		p.err = ErrClosed
+	}
+	p.changed.Broadcast()
+	p.mu.Unlock()
+	p.stop()
+	p.done.Wait()
+}
+
+// Begin hands the batch to the standby if that has all before it.
+func (p *Primary) Begin(f wal.Frame) {
+	p.mu.Lock()
+	p.writing = true
+	l := p.link
+	now := l != nil && l.live && l.caught && p.acked == f.From
+	p.mu.Unlock()
+	if !now {
+		return // it is read from the log later
+	}
+	// The writer's memory is its own again after End, which may come before the request
+	// has ended.
+	p.buffer = append(p.buffer[:0], f.Records...)
+	f.Records = p.buffer
+	l.direct <- f
+}
+
+// Cancel says that the log does not have the batch. If the standby has it, it cuts it
+// when it joins again.
+func (p *Primary) Cancel() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writing = false
+	if l := p.link; l != nil && l.caught {
+		l.cancel()
+	}
+}
+
+// End waits until the standby has the batch, if no write is answered without it.
+func (p *Primary) End(end wal.Pos) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writing = false
+	for p.err == nil && p.waitsFor(end) {
+		if p.stopped && (p.link == nil || !p.link.live) {
+			return ErrClosed
+		}
+		p.changed.Wait()
+	}
+	return p.err
+}
+
+// Stop says that the server stops: a write does not wait any more for a standby that does
+// not answer. Close follows once the database is closed.
+func (p *Primary) Stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = true
+	p.changed.Broadcast()
+}
+
+// waitsFor reports whether a batch that ends there has to wait for the standby. It wants
+// p.mu held.
+func (p *Primary) waitsFor(end wal.Pos) bool {
+	l := p.link
+	if p.acked.Seq == end.Seq && p.acked != end && l != nil {
+		// It has another batch in this one's place, and has to give that up.
+		l.why = fmt.Errorf("it has another batch %d than this server", end.Seq)
+		l.live, p.acked.Seq = false, 0
+		l.cancel()
+	}
+	if p.acked.Seq >= end.Seq {
+		return false
+	}
+	return p.state.Standby != "" || l != nil && l.near && l.live
+}
+
+// Admit says why a call cannot be answered now; nil: it can. The error is an *AwayError
+// or a *StandbyError.
+func (p *Primary) Admit(write bool) error {
+	v := p.verdict.Load()
+	if v == nil || !write && v.read == nil {
+		return nil
+	}
+	if write {
+		return v.write
+	}
+	return v.read
+}
+
+// verdict says why nothing can be answered now.
+type verdict struct{ write, read error }
+
+// decide works out the verdict after a change. It wants p.mu held.
+func (p *Primary) decide() {
+	var v *verdict
+	l := p.link
+	switch {
+	case !p.state.Primary:
+		away := &AwayError{Primary: p.state.Now}
+		v = &verdict{away, away}
+	case p.state.Standby == "":
+	case p.whole && l != nil && (l.live || time.Since(l.since) < beatEvery):
+	default:
+		v = &verdict{write: &StandbyError{p.state.Standby, errors.New("it has not joined")}}
+		if l != nil && l.why != nil {
+			v.write = &StandbyError{p.state.Standby, l.why}
+		}
+		// What can be read here may be the last batch before a crash, which the standby lacks.
+		if !p.whole {
+			v.read = v.write
+		}
+	}
+	p.verdict.Store(v)
+	p.changed.Broadcast()
+	if v != nil && p.source != nil {
+		// The writer may hang in End, with these behind it.
+		p.source.Refuse(v.write)
+	}
+}
+
+// StandbyError says that the standby without which nothing is written does not answer.
+type StandbyError struct {
+	Standby string
+	Why     error
+}
+
+// AwayError says that another server is the primary. Nothing was done.
+type AwayError struct {
+	Primary string // its address; empty: not known
+	Follows bool   // this server is a standby, and answers reads with stale=true
+}
+
+func (e *AwayError) Error() string {
+	line := "this server was replaced by another one"
+	if e.Follows {
+		line = "this server is a standby, which answers reads of numbers and values with stale=true only"
+	}
+	if e.Primary == "" {
+		return line + ": ask the primary"
+	}
+	return line + ": ask the primary, " + e.Primary
+}
+
+func (e *StandbyError) Error() string {
+	return fmt.Sprintf("the standby %s has to have every write and does not answer (%v): nothing was changed; try again, or let an operator promote this server to go on alone", e.Standby, e.Why)
+}
+
+// Status is what a server says of its role.
+type Status struct {
+	Role    string  `json:"role"` // "primary", "standby" or "replaced"
+	Epoch   uint64  `json:"epoch"`
+	Primary string  `json:"primary,omitempty"` // the address of another one
+	Standby string  `json:"standby,omitempty"`
+	Sync    bool    `json:"sync"` // an answer waits for both disks
+	InSync  bool    `json:"in_sync"`
+	Live    bool    `json:"live"` // the other server was heard of just now
+	Batches uint64  `json:"lag_batches"`
+	Seconds float64 `json:"lag_seconds"`
+}
+
+// Status returns what the server is and how far its standby is.
+func (p *Primary) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Status{Role: "primary", Epoch: p.state.Epoch, Standby: p.state.Standby, Sync: p.state.Standby != ""}
+	if !p.state.Primary {
+		s.Role, s.Primary = "replaced", p.state.Now
+	}
+	if l := p.link; l != nil {
+		s.Standby, s.Live, s.InSync = l.name, l.live, l.caught && l.live
+		end := p.source.Log().Durable()
+		if s.Batches = end.Seq - min(p.acked.Seq, end.Seq); s.Batches > 0 {
+			s.Seconds = time.Since(l.since).Seconds()
+		}
+	}
+	return s
+}
+
+// Replaced reports whether another server is the primary.
+func (p *Primary) Replaced() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.state.Primary
+}
+
+// Fence ends the server's time as the primary: one of a later epoch is at an address.
+func (p *Primary) Fence(epoch uint64, now string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fence(epoch, now)
+}
+
+// fence wants p.mu held.
+func (p *Primary) fence(epoch uint64, now string) error {
+	if epoch <= p.state.Epoch {
+		return &refused{http.StatusConflict, fmt.Sprintf("epoch %d is not later than this server's, %d", epoch, p.state.Epoch)}
+	}
+	s := p.state
+	s.Epoch, s.Primary, s.Now, s.Standby, s.InSync = epoch, false, now, "", false
+	if err := s.write(p.fs, p.dir); err != nil {
+		return err
+	}
+	first := p.state.Primary
+	p.state = s
+	if p.err == nil {
+		p.err = ErrOver
+	}
+	if first {
+		close(p.Over)
+	}
+	p.decide()
+	p.log.Warn("this server was replaced: another one is the primary, and nothing is answered here any more", "epoch", epoch, "primary", now)
+	return nil
+}
+
+// GoAlone makes the primary answer without its standby: its epoch is over for every
+// standby that it had.
+func (p *Primary) GoAlone() (epoch uint64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return 0, p.err
+	}
+	s := p.state
+	s.Epoch++
+	s.Standby = ""
+	if err := s.write(p.fs, p.dir); err != nil {
+		return 0, err
+	}
+	p.state = s
+	if p.link != nil {
+		p.link.cancel()
+	}
+	p.decide()
+	p.log.Warn("this server goes on without a standby", "epoch", s.Epoch)
+	return s.Epoch, nil
+}

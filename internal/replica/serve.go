@@ -1,0 +1,167 @@
+package replica
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"clouddragon/kvlog/wal"
+)
+
+// Handler answers what other servers ask of a primary, and `promote`. The caller has
+// checked that the request has full access.
+func (p *Primary) Handler() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("POST /replica/hello", func(w http.ResponseWriter, r *http.Request) { serve(w, r, p.hello) })
+	m.HandleFunc("POST /replica/join", func(w http.ResponseWriter, r *http.Request) {
+		serve(w, r, func(j joinRequest) (struct{}, error) { return struct{}{}, p.joinEpoch(j) })
+	})
+	m.HandleFunc("POST /replica/leave", func(w http.ResponseWriter, r *http.Request) {
+		serve(w, r, func(l leaveRequest) (struct{}, error) { return struct{}{}, p.leave(l.Name) })
+	})
+	m.HandleFunc("POST /replica/fence", func(w http.ResponseWriter, r *http.Request) {
+		serve(w, r, func(f fenceRequest) (struct{}, error) { return struct{}{}, p.Fence(f.Epoch, f.URL) })
+	})
+	m.HandleFunc("POST /replica/promote", func(w http.ResponseWriter, r *http.Request) {
+		epoch, err := p.GoAlone()
+		answer(w, promoted{epoch}, err)
+	})
+	m.HandleFunc("GET /replica/status", func(w http.ResponseWriter, r *http.Request) { answer(w, p.Status(), nil) })
+	return m
+}
+
+// promoted is the answer to a promotion.
+type promoted struct {
+	Epoch uint64 `json:"epoch"`
+}
+
+// refused is the refusal of a request, with its status.
+type refused struct {
+	status int
+	line   string
+}
+
+func (r *refused) Error() string { return r.line }
+
+// serve reads a message and answers it.
+func serve[Q, A any](w http.ResponseWriter, r *http.Request, fn func(Q) (A, error)) {
+	var q Q
+	p, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAnswer))
+	if err == nil {
+		err = json.Unmarshal(p, &q)
+	}
+	if err != nil {
+		answer(w, nil, &refused{http.StatusBadRequest, "the body is not the message that this path takes: " + err.Error()})
+		return
+	}
+	a, err := fn(q)
+	answer(w, a, err)
+}
+
+// answer sends a value as JSON, or an error as a line of text.
+func answer(w http.ResponseWriter, a any, err error) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	if err == nil {
+		p, err := json.Marshal(a)
+		if err == nil {
+			h.Set("Content-Type", "application/json")
+			_, _ = w.Write(append(p, '\n')) // a client that is gone needs no answer
+			return
+		}
+	}
+	status := http.StatusInternalServerError
+	r := (*refused)(nil)
+	e := (*epochError)(nil)
+	switch {
+	case errors.As(err, &r):
+		status = r.status
+	case errors.As(err, &e):
+		status = http.StatusConflict
+		h.Set(epochHeader, strconv.FormatUint(e.Epoch, 10))
+		if e.Primary != "" {
+			h.Set("Location", e.Primary)
+		}
+	case errors.Is(err, ErrClosed):
+		status = http.StatusServiceUnavailable
+	case errors.Is(err, ErrOver):
+		status = http.StatusMisdirectedRequest
+	case errors.Is(err, wal.ErrNoPosition):
+		status = http.StatusGone
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintln(w, err)
+}
+
+// hello says where the log of a standby agrees with this one.
+func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
+	p.mu.Lock()
+	source, epoch, err := p.source, p.state.Epoch, p.err
+	p.mu.Unlock()
+	if err != nil {
+		return helloAnswer{}, err
+	}
+	if source == nil {
+		return helloAnswer{}, &refused{http.StatusServiceUnavailable, "the server has not started yet"}
+	}
+	log := source.Log()
+	if id := log.ID(); h.ID != hex.EncodeToString(id[:]) {
+		return helloAnswer{}, &refused{http.StatusConflict, fmt.Sprintf("the data directory of the standby has ID %s, that of the primary %x: a standby begins with an empty directory, or one that was the primary's", h.ID, id)}
+	}
+	for _, at := range h.Ends {
+		r, err := log.NewReader(at)
+		if err == nil {
+			r.Close()
+			return helloAnswer{Epoch: epoch, At: at, Size: log.SegmentSizeAt(at)}, nil
+		}
+		if !errors.Is(err, wal.ErrNoPosition) {
+			return helloAnswer{}, err
+		}
+	}
+	return helloAnswer{}, fmt.Errorf("the standby has fallen behind what the primary keeps of its log, or has what the primary does not: it needs a new copy: %w", wal.ErrNoPosition)
+}
+
+// joinEpoch lets a standby join.
+func (p *Primary) joinEpoch(j joinRequest) error {
+	if epoch := p.epoch(); j.Epoch > epoch {
+		return p.Fence(j.Epoch, "")
+	}
+	switch {
+	case j.Name == "" || j.Secret == "" || j.URL == "":
+		return &refused{http.StatusBadRequest, "a standby needs a name, an address and a secret"}
+	}
+	p.mu.Lock()
+	ready := p.source != nil
+	p.mu.Unlock()
+	if !ready {
+		return &refused{http.StatusServiceUnavailable, "the server has not started yet"}
+	}
+	return p.join(j)
+}
+
+// leave lets a standby go: from now on writes are answered without it.
+func (p *Primary) leave(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state.Standby != name {
+		return nil
+	}
+	s := p.state
+	s.Standby = ""
+	if err := s.write(p.fs, p.dir); err != nil {
+		return err
+	}
+	p.state = s
+	if p.link != nil {
+		p.link.caught, p.link.near = false, false
+		p.link.cancel()
+	}
+	p.decide()
+	p.log.Info("the standby leaves: answers do not wait for it any more", "standby", name)
+	return nil
+}

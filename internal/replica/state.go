@@ -1,0 +1,162 @@
+package replica
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"clouddragon/db"
+	"clouddragon/internal/disk"
+	"clouddragon/internal/format"
+)
+
+// StateFile is the name of the file in the data directory that says what the server
+// is. A server that never had a standby, nor was one, has none.
+const StateFile = "REPLICA"
+
+// stateVersion is the version of the file's format, never changed in place.
+const stateVersion = 1
+
+// State is what a server durably knows of its role.
+type State struct {
+	Version int
+	// Epoch is the newest that the server knows. It never goes back.
+	Epoch uint64
+	// Primary is whether the server is the primary of the epoch.
+	Primary bool
+	// Before is the address of the primary in whose place the server was promoted.
+	Before string `json:",omitempty"`
+	// Raise is whether versions, tokens and the ends of locks have still to be raised
+	// since the server was promoted.
+	Raise bool `json:",omitempty"`
+	// Now is the address of the primary, as far as it is known, of a server that is not.
+	Now string `json:",omitempty"`
+	// Standby names the standby without which a primary answers no write; empty: none.
+	Standby string `json:",omitempty"`
+	// InSync is whether a standby has every write that was answered.
+	InSync bool `json:",omitempty"`
+}
+
+// ReadState reads the state of a data directory. Without a file it is that of a
+// primary in its first epoch.
+func ReadState(fsys disk.FS, dir string) (State, error) {
+	name := path.Join(dir, StateFile)
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{Version: stateVersion, Epoch: 1, Primary: true}, nil
+	}
+	if err != nil {
+		return State{}, err
+	}
+	defer f.Close() // it was only read
+	size, err := f.Size()
+	if err != nil {
+		return State{}, err
+	}
+	p := make([]byte, min(size, 64<<10))
+	if _, err := f.ReadAt(p, 0); err != nil {
+		return State{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	text, sum, _ := strings.Cut(string(p), "\n")
+	if sum != checksum(text)+"\n" {
+		return State{}, &disk.Damage{File: StateFile, What: "the checksum does not fit", Lost: "which server is the primary"}
+	}
+	s := State{}
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return State{}, &disk.Damage{File: StateFile, What: err.Error(), Lost: "which server is the primary"}
+	}
+	if s.Version != stateVersion {
+		return State{}, fmt.Errorf("%s has format version %d, this program reads version %d", name, s.Version, stateVersion)
+	}
+	return s, nil
+}
+
+// write makes the state durable: a line of JSON, and one with its CRC-32C in hex. The
+// file is replaced as a whole.
+func (s State) write(fsys disk.FS, dir string) error {
+	s.Version = stateVersion
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	p := []byte(string(text) + "\n" + checksum(string(text)) + "\n")
+	name := path.Join(dir, StateFile)
+	if err := fsys.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(name + ".new")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if err := fsys.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+func checksum(text string) string {
+	return fmt.Sprintf("%08x", crc32.Checksum([]byte(text), format.Castagnoli))
+}
+
+// promoted returns the state of a standby that becomes the primary in the place of that
+// one.
+func (s State) promoted(dir, before string, force bool) (State, error) {
+	if _, err := os.Stat(filepath.Join(dir, "CHECKPOINT")); err != nil {
+		return s, &refused{http.StatusConflict, "the standby has no whole copy of the primary's data yet: there is nothing that it could serve"}
+	}
+	if !s.InSync && !force {
+		return s, &refused{http.StatusConflict, "this standby may lack writes that were acknowledged: the primary did not wait for it; promote it with force to give those up"}
+	}
+	s.Epoch++
+	s.Primary, s.Raise, s.Before, s.Now, s.Standby, s.InSync = true, true, before, "", "", false
+	return s, nil
+}
+
+// PromoteStopped promotes the standby of a data directory that no server has.
+func PromoteStopped(fsys disk.FS, dir string, force bool) (epoch uint64, err error) {
+	s, err := ReadState(fsys, dir)
+	if err != nil {
+		return 0, err
+	}
+	if s.Primary {
+		return 0, fmt.Errorf("%s is not a standby's: its server is the primary of epoch %d", dir, s.Epoch)
+	}
+	if s, err = s.promoted(dir, s.Now, force); err != nil {
+		return 0, err
+	}
+	return s.Epoch, s.write(fsys, dir)
+}
+
+// TakeOver does what a server that was promoted has to do before it serves: the next
+// versions and tokens are above all that the old primary can have used, and locks are
+// held on with a grace, for clocks that differ. state is the one on disk.
+func TakeOver(fsys disk.FS, o db.Options, state *State, grace time.Duration) error {
+	if !state.Raise {
+		return nil
+	}
+	if err := db.TakeOver(o, grace); err != nil {
+		return fmt.Errorf("take over: %w", err)
+	}
+	next := *state
+	next.Raise = false
+	if err := next.write(fsys, o.Dir); err != nil {
+		return err
+	}
+	*state = next
+	return nil
+}

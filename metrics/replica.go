@@ -1,0 +1,29 @@
+package metrics
+
+// Replica is what the server is among those that hold the same data.
+type Replica struct {
+	Role    string // "primary", "standby" or "replaced"
+	Epoch   uint64
+	Standby bool    // a primary has one, or the server is one
+	InSync  bool    // the standby has every write that was answered
+	Live    bool    // the other server was heard of just now
+	Batches uint64  // that the standby lacks
+	Seconds float64 // since the standby had all
+}
+
+var replicaSeries = []series[Replica]{
+	gauge("replica_primary", "1 if the server is the primary, or the only server, else 0.",
+		func(r Replica) float64 { return one(r.Role == "primary") }),
+	gauge("replica_standby", "1 if there is a standby, or the server is one, else 0.",
+		func(r Replica) float64 { return one(r.Standby) }),
+	gauge("replica_epoch", "The epoch, which counts the promotions.",
+		func(r Replica) float64 { return float64(r.Epoch) }),
+	gauge("replica_in_sync", "1 if the standby has every write that was answered, else 0.",
+		func(r Replica) float64 { return one(r.InSync) }),
+	gauge("replica_live", "1 if the other server was heard of just now, else 0.",
+		func(r Replica) float64 { return one(r.Live) }),
+	gauge("replica_lag_batches", "Batches of the log that the standby lacks.",
+		func(r Replica) float64 { return float64(r.Batches) }),
+	gauge("replica_lag_seconds", "How long ago the standby had all, in seconds; 0 while it has.",
+		func(r Replica) float64 { return r.Seconds }),
+}
