@@ -30,9 +30,9 @@ const mutexShards = 64
 // mutexOptions are the dependencies of the mutexes.
 type mutexOptions struct {
 	Clock Clock
-	// Token answers the next fencing token, for a mutex of that account. It is called with a shard locked, so
-	// it should rarely wait. Its error is the answer to the one who would have
-	// been granted the mutex, which goes to the next instead.
+	// Token returns the next fencing token, for a mutex of the account. It is called with a
+	// shard locked, so it should rarely wait. If it fails, the caller that would have been
+	// granted the mutex gets the error, and the next one is granted it.
 	Token func(acc string) (int64, error)
 	Limit *lease.Limit // of callers that wait
 	// Changed, if not nil, is called with a shard locked when the holders of a mutex have

@@ -10,13 +10,13 @@ import (
 	"clouddragon/internal/list"
 )
 
-// The payload of a slot that holds a rate is its theoretical arrival time, in
-// database time. A slot whose time has passed is a rate that is full again.
+// The payload of a rate's slot is its theoretical arrival time, in database time. When the
+// time has passed, the rate is full again.
 //
 //	0  i64 theoretical arrival time
 const rateSize = 8 // part of the file format, never changed
 
-// rateEnd is the commit.EndOf of rates: one that is full again needs no slot.
+// rateEnd is the commit.EndOf of rates: a rate that is full again needs no slot.
 func rateEnd(payload []byte) int64 { return int64(le.Uint64(payload)) }
 
 // rateThing is the rate that an operation is about.
@@ -31,10 +31,10 @@ func (o *rateThing) set(d *DB, k Key) {
 	o.id, o.rates = k, d.rates
 }
 
-// queue returns the queue of the rate, nil if no call waits.
+// queue returns the queue of the rate, or nil if no call waits.
 func (o *rateThing) queue() *rateQueue { return o.rates.queues[o.id] }
 
-// arrival returns the theoretical arrival time, now if the rate is full.
+// arrival returns the theoretical arrival time. If the rate is full, that is now.
 func (o *rateThing) arrival(tx *commit.Tx) int64 {
 	e := o.entry(tx)
 	if !e.Live() {
@@ -43,8 +43,7 @@ func (o *rateThing) arrival(tx *commit.Tx) int64 {
 	return max(int64(le.Uint64(e.Payload())), tx.Now())
 }
 
-// putArrival changes the theoretical arrival time. Without a backlog the rate needs
-// no slot.
+// putArrival changes the theoretical arrival time. Without a backlog it removes the slot.
 func (o *rateThing) putArrival(tx *commit.Tx, at int64) error {
 	e := o.entry(tx)
 	if at <= tx.Now() {
@@ -59,31 +58,30 @@ func (o *rateThing) putArrival(tx *commit.Tx, at int64) error {
 	return tx.Put(e, b)
 }
 
-// RateRequest asks for something that a rate has to allow.
+// RateRequest asks a rate to allow a call.
 type RateRequest struct {
 	Key Key
 	Rate
-	Cost int64         // it counts as so many, 1 to Burst
-	Wait time.Duration // how long it may take until it is allowed
+	Cost int64         // what the call counts as, 1 to Burst
+	Wait time.Duration // how long to wait until the call is allowed
 }
 
-// RateTake is the operation that counts something that a rate has to allow. With a
-// Wait its call queues behind those that wait already, and is answered once it is
-// allowed; RateLeave takes it out of the queue.
+// RateTake is the operation that counts a call if the rate allows it. With a Wait the call
+// queues and is answered when it is allowed. RateLeave takes it out of the queue.
 type RateTake struct {
 	RateRequest
 
-	// State is the answer, as it is after this call was counted.
+	// State is the answer: the state after this call was counted.
 	State RateState
 
 	thing    rateThing
 	draining func() bool
-	left     error // its caller has gone before it was decided
+	left     error // not nil: the caller left before the call was decided
 
-	in       *rateQueue // nil while it is in none
+	in       *rateQueue // the queue that it is in; nil: none
 	place    list.Item[RateTake]
 	call     *Call
-	adds     int64 // to the backlog
+	adds     int64 // what it adds to the backlog
 	deadline int64
 }
 
@@ -101,9 +99,9 @@ func (o *RateTake) prepare(d *DB) error {
 	return nil
 }
 
-// Decide counts, or queues. A *RateError says that it is not allowed now, or not
-// before the wait would be over. ErrWaiters and ErrStopping say that there is no
-// queueing.
+// Decide counts the call or queues it. It returns a *RateError if the rate does not allow
+// the call before the wait is over. It returns ErrWaiters or ErrStopping if the call cannot
+// queue.
 func (o *RateTake) Decide(tx *commit.Tx) error {
 	if o.left != nil {
 		return o.left
@@ -129,7 +127,7 @@ func (o *RateTake) Decide(tx *commit.Tx) error {
 	return commit.ErrWaiting
 }
 
-// take counts what is allowed.
+// take counts a call that is allowed.
 func (o *RateTake) take(tx *commit.Tx, at int64) error {
 	if err := o.thing.putArrival(tx, at+o.adds); err != nil {
 		return err
@@ -138,7 +136,7 @@ func (o *RateTake) take(tx *commit.Tx, at int64) error {
 	return nil
 }
 
-// state is what a caller is told. Nothing more is allowed at once while others wait.
+// state returns the state for the caller. While other calls wait, nothing is left.
 func (r *Rate) state(now, at int64, waiting bool) RateState {
 	s := RateState{Full: time.Duration(at - now)}
 	if !waiting {
@@ -151,11 +149,10 @@ func (o *RateTake) state(tx *commit.Tx, at int64) RateState {
 	return o.Rate.state(tx.Now(), at, o.thing.queue() != nil)
 }
 
-// RateLeave is the operation that takes a call out of its queue. Those behind it
-// move up.
+// RateLeave is the operation that takes a call out of its queue. Those behind it move up.
 type RateLeave struct {
 	Take *RateTake
-	Err  error // the answer to the call of Take
+	Err  error // the answer to Take's call
 }
 
 // Size is 0: leaving needs no room.
@@ -168,11 +165,11 @@ func (*RateLeave) account() string { return "" }
 
 func (o *RateLeave) prepare(*DB) error { return nil }
 
-// Decide leaves the queue. That the call was answered before is no error.
+// Decide leaves the queue. It is not an error if the call has been answered.
 func (o *RateLeave) Decide(tx *commit.Tx) error {
 	t := o.Take
 	if t.in == nil {
-		t.left = o.Err // in case it is still to be decided: it may lack room
+		t.left = o.Err // if it lacked room, it will be decided later
 		return nil
 	}
 	t.thing.rates.remove(t, t.in.at)
@@ -180,8 +177,8 @@ func (o *RateLeave) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// RateGiveBack is the operation that takes back what was counted for a call whose
-// caller has gone before it was told.
+// RateGiveBack is the operation that takes back what was counted for a caller that had
+// left.
 type RateGiveBack struct {
 	Take *RateTake
 
@@ -191,7 +188,7 @@ type RateGiveBack struct {
 // Size returns the most bytes that the operation adds to the log.
 func (o *RateGiveBack) Size() int { return commit.SlotChange }
 
-// Frees is true: a backlog that gets smaller needs no other slot.
+// Frees is true: a smaller backlog needs no new slot.
 func (o *RateGiveBack) Frees() bool { return true }
 
 func (*RateGiveBack) account() string { return "" }
@@ -201,7 +198,7 @@ func (o *RateGiveBack) prepare(d *DB) error {
 	return nil
 }
 
-// Decide takes it back.
+// Decide takes the cost back.
 func (o *RateGiveBack) Decide(tx *commit.Tx) error {
 	at := max(o.thing.arrival(tx)-o.Take.adds, tx.Now())
 	o.thing.rates.moved(o.thing.id, at)
@@ -238,8 +235,8 @@ func (o *RateRead) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// RateForget is the operation that makes a rate as if it was never used. Calls that
-// wait are allowed as far as the burst goes.
+// RateForget is the operation that forgets what was counted. Waiting calls are allowed up to
+// the burst.
 type RateForget struct {
 	Key Key
 
@@ -259,7 +256,7 @@ func (o *RateForget) prepare(d *DB) error {
 	return nil
 }
 
-// Decide forgets the rate. That it was never used is no error.
+// Decide forgets the rate. A rate that was never used is not an error.
 func (o *RateForget) Decide(tx *commit.Tx) error {
 	o.thing.rates.moved(o.Key, tx.Now())
 	return o.thing.putArrival(tx, tx.Now())
@@ -278,9 +275,9 @@ var rateCalls = sync.Pool{New: func() any {
 	return c
 }}
 
-// TakeRate counts something that a rate has to allow, and waits until it does. A
-// caller whose ctx ends leaves the queue, or gets back what was counted meanwhile. The
-// error is as RateTake.Decide says, or the context's.
+// TakeRate counts a call, and waits until the rate allows it. If ctx ends, the caller leaves
+// the queue, and what was counted meanwhile is taken back. The errors are those of
+// RateTake.Decide and the context's.
 func (d *DB) TakeRate(ctx context.Context, r RateRequest) (RateState, error) {
 	c := rateCalls.Get().(*rateCall)
 	c.take = RateTake{RateRequest: r}
@@ -301,7 +298,7 @@ func (d *DB) awaitRate(ctx context.Context, c *rateCall) error {
 		return c.call.Err
 	}
 	if cause := d.waits(ctx, c.take.Key.Acc, c.answered, moves); cause != nil {
-		// Its error changes nothing: a queue that is closed answers the call by itself.
+		// An error can be ignored: when the queue is closed, it answers the call.
 		_ = d.Do(&RateLeave{Take: &c.take, Err: cause})
 		<-c.answered
 	}
@@ -309,7 +306,7 @@ func (d *DB) awaitRate(ctx context.Context, c *rateCall) error {
 		return c.call.Err
 	}
 	if err := gone(ctx); err != nil {
-		// Without room in the log it stays counted.
+		// If the log has no room, the call stays counted.
 		_ = d.Do(&RateGiveBack{Take: &c.take})
 		return err
 	}
@@ -323,7 +320,7 @@ func (d *DB) ReadRate(k Key, r Rate) (RateState, error) {
 	return o.State, err
 }
 
-// ForgetRate makes a rate as if it was never used.
+// ForgetRate forgets what a rate has counted.
 func (d *DB) ForgetRate(k Key) error { return d.Do(&RateForget{Key: k}) }
 
 var _ commit.Part = (*rates)(nil)

@@ -11,27 +11,27 @@ import (
 	"clouddragon/internal/list"
 )
 
-// rates are the calls that wait until a rate allows them. It belongs to the writer,
-// but for waiting. Nothing of it is on disk: a call is counted when it is allowed, so a
-// restart, which ends the wait, has nothing to take back.
+// rates has the calls that wait until a rate allows them. The leader owns it, except for
+// waiting. It is in memory only: a call is counted when it is allowed, so a restart, which
+// ends all waits, has nothing to take back.
 type rates struct {
-	limit   *lease.Limit // of calls that wait
+	limit   *lease.Limit // on waiting calls
 	admit   func(acc string) error
-	queues  map[Key]*rateQueue // none of them is empty
+	queues  map[Key]*rateQueue // no queue is empty
 	heads   rateHeap           // the same queues
-	journal []rateChange       // what was changed since the first mark
-	count   int                // calls that wait
+	journal []rateChange       // changes since the first mark
+	count   int                // waiting calls
 	waiting atomic.Int64       // count after the last batch
 }
 
-// rateQueue is the queue of one rate, in the order in which the calls came. A call in
-// it is allowed when those before it have been.
+// rateQueue is the queue of one rate, in the order in which the calls came. A call is
+// allowed only after those before it.
 type rateQueue struct {
 	key    Key
 	takes  list.List[RateTake]
-	at     int64 // the theoretical arrival time, as the transaction has it
-	owes   int64 // what all that wait will add to it
-	others int   // how many of them differ from the first that came in what they ask for
+	at     int64 // the theoretical arrival time in the transaction
+	owes   int64 // what all waiting calls will add to it
+	others int   // how many of them ask for something else than the first call
 	asked  rateAsk
 	place  int // among the heads
 }
@@ -44,16 +44,16 @@ type rateAsk struct {
 
 func (o *RateTake) ask() rateAsk { return rateAsk{o.Rate, o.Cost} }
 
-// due is when the first of the queue is allowed.
+// due returns when the first call of the queue is allowed.
 func (q *rateQueue) due() int64 {
 	first := q.takes.First()
 	return q.at - max(0, first.most(first.Cost))
 }
 
-// until is how long it takes until o is allowed if it queues now. at is the
-// theoretical arrival time.
+// until returns the time until o is allowed if it queues now. at is the theoretical arrival
+// time.
 func (q *rateQueue) until(now, at int64, o *RateTake) time.Duration {
-	// Calls that ask for the same become due in order. Any other may have to wait for
+	// Calls that ask for the same become due in order. Otherwise a call may have to wait for
 	// one before it although its own time has come.
 	var turn int64
 	if q.others > 0 || q.asked != o.ask() {
@@ -67,12 +67,12 @@ func (q *rateQueue) until(now, at int64, o *RateTake) time.Duration {
 	return max(own, time.Duration(turn))
 }
 
-// rateChange is one change of a queue, with what is needed to undo it.
+// rateChange is a change of a queue that can be undone.
 type rateChange struct {
 	queue  *rateQueue
 	was    rateQueueState
-	waiter *RateTake // nil if only the time was changed
-	added  bool      // else it was removed
+	waiter *RateTake // nil: only the time was changed
+	added  bool      // false: it was removed
 }
 
 type rateQueueState struct {
@@ -83,7 +83,7 @@ type rateQueueState struct {
 
 func (q *rateQueue) state() rateQueueState { return rateQueueState{q.at, q.owes, q.others, q.asked} }
 
-// add puts a call, for which a place was taken from the limit, at the end of its queue.
+// add adds a call at the end of its queue. Its place in the limit has been taken.
 func (r *rates) add(o *RateTake, at int64) {
 	q := r.queues[o.Key]
 	if q == nil {
@@ -98,7 +98,7 @@ func (r *rates) add(o *RateTake, at int64) {
 	r.link(q, o)
 }
 
-// remove takes a call out of its queue, whose theoretical arrival time is at from now on.
+// remove takes a call out of its queue and sets the queue's theoretical arrival time to at.
 func (r *rates) remove(o *RateTake, at int64) {
 	q := o.in
 	r.journal = append(r.journal, rateChange{q, q.state(), o, false})
@@ -110,7 +110,7 @@ func (r *rates) remove(o *RateTake, at int64) {
 	r.limit.Give()
 }
 
-// moved says that the theoretical arrival time of a rate has changed.
+// moved notes that the theoretical arrival time of a rate has changed.
 func (r *rates) moved(k Key, at int64) {
 	if q := r.queues[k]; q != nil {
 		r.journal = append(r.journal, rateChange{queue: q, was: q.state()})
@@ -119,7 +119,7 @@ func (r *rates) moved(k Key, at int64) {
 	}
 }
 
-// link puts a call into its queue, at its place.
+// link inserts a call into its queue at its place.
 func (r *rates) link(q *rateQueue, o *RateTake) {
 	o.in = q
 	q.takes.PutBack(&o.place)
@@ -132,7 +132,7 @@ func (r *rates) link(q *rateQueue, o *RateTake) {
 	heap.Fix(&r.heads, q.place)
 }
 
-// unlink leaves the place of the call as it is, for link to undo it.
+// unlink removes a call from its queue. The call keeps its place, so that link can undo it.
 func (r *rates) unlink(q *rateQueue, o *RateTake) {
 	o.in = nil
 	q.takes.Remove(&o.place)
@@ -183,7 +183,7 @@ func (r *rates) Next() (at int64, ok bool) {
 	return r.heads[0].due(), true
 }
 
-// Expire counts the first call that is allowed by now, and answers it.
+// Expire counts and answers the first call that is allowed by now.
 func (r *rates) Expire(tx *commit.Tx) error {
 	q := r.heads[0]
 	o := q.takes.First()
@@ -197,15 +197,15 @@ func (r *rates) Expire(tx *commit.Tx) error {
 	if err != nil && !tx.Scarce() {
 		return err
 	}
-	if err != nil { // it would wait for ever, and hold up those behind it
+	if err != nil { // refuse it; otherwise it would wait forever and hold up those behind it
 		err = ErrFull
 	}
 	tx.Answer(o.call, err)
 	return nil
 }
 
-// TimeOut answers the calls whose wait is over, where a full disk does not let them be
-// counted.
+// TimeOut answers the calls whose wait is over. It is used when a full disk does not let them
+// be counted.
 func (r *rates) TimeOut(tx *commit.Tx) {
 	var over []*RateTake
 	for _, q := range r.heads {
@@ -236,7 +236,7 @@ func (r *rates) refuse(tx *commit.Tx, all []*RateTake, err error) {
 	}
 }
 
-// Committed shows how many calls wait now.
+// Committed publishes the number of waiting calls.
 func (r *rates) Committed() { r.waiting.Store(int64(r.count)) }
 
 // rateHeap has the queue whose first call is allowed earliest in front.

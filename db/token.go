@@ -6,8 +6,8 @@ import (
 	"clouddragon/db/commit"
 )
 
-// mutexToken returns the token of the next grant of a mutex of an account. The next block is asked
-// for when half of this one is used, so that no grant waits for the disk.
+// mutexToken returns the token of the next grant of a mutex of an account. When half of a
+// block of tokens is used, it asks for the next block, so that no grant waits for the disk.
 func (d *DB) mutexToken(acc string) (int64, error) {
 	if err := d.Admit(acc); err != nil {
 		return 0, err

@@ -18,7 +18,7 @@ func (t *Table) begin(now int64, k Key) *lock {
 		}
 		t.handle(now, d)
 		if h := d.holder; h != nil && h.Expires <= now {
-			// The hold is over and rests, and the rest is over as well.
+			// The hold has ended, and its rest has ended too.
 			if d := (due{at: h.Expires, lock: l, holder: h}); t.stillDue(d) {
 				i, _ := slices.BinarySearchFunc(all, d, inOrder)
 				all = slices.Insert(all, i, d)

@@ -32,19 +32,19 @@ type change struct {
 	at     int64
 }
 
-// journal is what was changed since the first mark, in order.
+// journal has the changes since the first mark, in order.
 type journal struct {
 	on      bool
 	changes []change
 }
 
-// A journal that has grown beyond this is not kept.
+// The memory of a larger journal is not kept.
 const maxKeptChanges = 1024
 
 // add notes a change. Callers ask first whether the journal is on, which saves making the change.
 func (j *journal) add(c change) { j.changes = append(j.changes, c) }
 
-// Mark is a state of the table to which Undo goes back.
+// Mark is a state of the table that Undo can go back to.
 type Mark struct {
 	changes int
 	stats   Stats
@@ -57,13 +57,13 @@ func (t *Table) Mark() Mark {
 	return Mark{len(t.journal.changes), t.stats}
 }
 
-// Undo takes back all that was done since the mark: holders, the queue and its order, what is due when, and the
-// counts. Waiters that queued since are in no queue, and those that were answered since are waiting again; neither
-// hears of it. Tokens and the events that were returned are the caller's. If another table that shares the limit on
-// waiters has taken the place of one that waits again, the limit is exceeded for that long.
+// Undo takes back everything since the mark: holders, the queue and its order, what is due, and the counts. Waiters
+// that queued since are in no queue, and those that were answered since are waiting again. It calls nobody back. The
+// caller has to take back tokens and events itself. If another table that shares the limit on waiters has taken the
+// place of a waiter that waits again, the limit is exceeded meanwhile.
 //
-// Marks that are older than m remain good; those that are newer do not. The order in which things are due that are due
-// at the same instant may be another than before.
+// Marks older than m stay valid, newer ones do not. Things that are due at the same instant may be due in another order
+// than before.
 func (t *Table) Undo(m Mark) {
 	c := t.journal.changes
 	for i := len(c) - 1; i >= m.changes; i-- {
@@ -74,7 +74,7 @@ func (t *Table) Undo(m Mark) {
 	t.stats = m.stats
 }
 
-// Forget makes all that was done final, and ends the journal. No mark is good after it.
+// Forget makes all changes final and ends the journal. Marks are not valid after it.
 func (t *Table) Forget() {
 	j := &t.journal
 	j.on = false
@@ -160,7 +160,7 @@ func (t *Table) addHolder(l *lock, h *holder) {
 	t.placeHolder(l, h)
 }
 
-// placeHolder makes h a holder of l at the place that it has been given.
+// placeHolder makes h a holder of l at the place in the list that it has.
 func (t *Table) placeHolder(l *lock, h *holder) {
 	h.lock = l
 	t.linkHolder(h)
@@ -206,7 +206,7 @@ func (t *Table) unlinkHolder(h *holder) {
 	t.schedule.remove(h.place)
 }
 
-// addClaim puts a claim, for which a place has been taken from the limit, at the end of the queue of l.
+// addClaim adds a claim at the end of the queue of l. Its place in the limit has been taken.
 func (t *Table) addClaim(l *lock, owner string, limit int32) *claim {
 	c := t.claimsSpare.get()
 	c.owner, c.limit, c.lock = owner, limit, l

@@ -2,7 +2,7 @@ package lease
 
 import "sync/atomic"
 
-// Limit bounds the claims that wait in all tables that share it. It is safe for concurrent use.
+// Limit limits the claims that wait in all tables that share it. It is safe for concurrent use.
 type Limit struct {
 	max     int64
 	waiting atomic.Int64
@@ -14,8 +14,7 @@ func NewLimit(max int) *Limit { return &Limit{max: int64(max)} }
 // Waiting returns how many claims wait now.
 func (l *Limit) Waiting() int { return int(l.waiting.Load()) }
 
-// Take takes a place for one more, which gives it back with Give. It reports false if
-// there is none.
+// Take takes a place for one more claim, to be given back with Give. It reports false if there is none.
 func (l *Limit) Take() bool {
 	for {
 		n := l.waiting.Load()
@@ -28,8 +27,8 @@ func (l *Limit) Take() bool {
 	}
 }
 
-// Retake takes back a place whose giving is undone. Another table may have taken it meanwhile, so the limit may be
-// exceeded for as long as the claim waits.
+// Retake undoes a Give. Another table may have taken the place meanwhile, so the limit may be exceeded for as long as
+// the claim waits.
 func (l *Limit) Retake() { l.waiting.Add(1) }
 
 // Give gives a place back.

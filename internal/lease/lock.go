@@ -4,27 +4,27 @@ import (
 	"clouddragon/internal/list"
 )
 
-// lock is a lock that has holders, or claims, or both; no other lock has an entry in the table.
+// lock is a lock that has holders, claims, or both. The table has no entries for other locks.
 type lock struct {
 	key     Key
-	holders list.List[holder] // the oldest first
+	holders list.List[holder] // oldest first
 	queue   list.List[claim]
 
-	limit   int32 // the least of the holders' limits
-	atLimit int   // how many holders have that limit; 0 if limit is not known
+	limit   int32 // the smallest of the holders' limits
+	atLimit int   // how many holders have that limit; 0: limit has to be computed again
 
 	anonymous int    // holders without an owner that do not rest
 	resting   int    // holders that rest
-	index     *index // nil while there are few holders
-	due       bool   // the first claim may fit, and Expire has to see to it
+	index     *index // nil if there are few holders
+	due       bool   // the first claim may fit, so Expire has to try to grant it
 	place     int    // in the schedule, if due
 }
 
-// state is what changes of a holder while it holds.
+// state is the part of a holder that changes while it holds the lock.
 type state struct {
 	Holder
-	callers int  // those that were answered with the grant and have not given it back
-	renewed bool // since it was granted
+	callers int  // callers that were answered with the grant and have not given it back
+	renewed bool // it was renewed since the grant
 }
 
 type holder struct {
@@ -34,13 +34,13 @@ type holder struct {
 	place int // in the schedule
 }
 
-// claim is one place in the queue, for one waiter, or for all those that gave the same owner.
+// claim is one place in the queue, for one waiter or for all waiters with the same owner.
 type claim struct {
 	owner   string
 	limit   int32
 	lock    *lock
 	in      list.Item[claim]
-	waiters list.List[Waiter] // in the order in which they came
+	waiters list.List[Waiter] // in order of arrival
 }
 
 // claimKey finds the claim of an owner.
@@ -49,7 +49,7 @@ type claimKey struct {
 	owner string
 }
 
-// index finds a holder among many.
+// index finds a holder among many by token or owner.
 type index struct {
 	byToken map[int64]*holder
 	byOwner map[string]*holder // those that do not rest
@@ -58,7 +58,7 @@ type index struct {
 // A lock with more holders than this has an index.
 const fewHolders = 8
 
-// counted updates what the lock knows of its holders for h, which is in the list now.
+// counted updates the counts of the lock for h, which has been added to the list.
 func (l *lock) counted(h *holder) {
 	switch {
 	case l.holders.Len() == 1 || l.atLimit > 0 && h.Limit < l.limit:
@@ -77,7 +77,7 @@ func (l *lock) counted(h *holder) {
 	l.tally(h, 1)
 }
 
-// tally counts h among those without an owner and those at rest.
+// tally adds h to the counts of anonymous and resting holders.
 func (l *lock) tally(h *holder, n int) {
 	switch {
 	case h.Resting:
@@ -87,7 +87,7 @@ func (l *lock) tally(h *holder, n int) {
 	}
 }
 
-// uncounted is the opposite of counted, for h which has left the list.
+// uncounted undoes counted for h, which has been removed from the list.
 func (l *lock) uncounted(h *holder) {
 	if h.Limit == l.limit && l.atLimit > 0 {
 		l.atLimit--
@@ -98,7 +98,7 @@ func (l *lock) uncounted(h *holder) {
 	l.tally(h, -1)
 }
 
-// set gives h another state, which may have made it rest or, if that is undone, hold again.
+// set changes the state of h. That may make it rest or, in an undo, hold again.
 func (l *lock) set(h *holder, s state) {
 	if s.Resting == h.Resting {
 		h.state = s
@@ -150,7 +150,7 @@ func (l *lock) byOwner(owner string) *holder {
 	return l.search(owner, false)
 }
 
-// search returns the oldest holder that has an owner, or has none if owner is "", and rests or not; else nil.
+// search returns the oldest holder that matches owner and resting, or nil. An owner of "" matches holders without one.
 func (l *lock) search(owner string, resting bool) *holder {
 	if resting && l.resting == 0 {
 		return nil
@@ -163,7 +163,7 @@ func (l *lock) search(owner string, resting bool) *holder {
 	return nil
 }
 
-// fits reports whether the rule allows one more holder that has a limit.
+// fits reports whether the rule allows one more holder with the given limit.
 func (l *lock) fits(limit int32) bool {
 	n := l.holders.Len()
 	if n == 0 {
@@ -198,8 +198,8 @@ func (l *lock) own(r *Request) *holder {
 	return h
 }
 
-// releases returns the hold that a release without force means, which may be at rest already. If there is none, it
-// returns the outcome of the release.
+// releases returns the hold that a release without force is for; it may rest already. If there is none, it returns the
+// outcome of the release.
 func (l *lock) releases(owner string, token int64) (*holder, Outcome) {
 	var h *holder
 	switch {
@@ -222,7 +222,7 @@ func (l *lock) releases(owner string, token int64) (*holder, Outcome) {
 	return h, Released
 }
 
-// oldest returns the oldest holder, or nil. It takes a nil lock, for one that has no entry.
+// oldest returns the oldest holder, or nil. l may be nil.
 func (l *lock) oldest() *Holder {
 	if l == nil || l.holders.First() == nil {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/list"
 )
 
-// Holder returns the holder that has a token at now and does not rest: the token renews and fences. It reports false if
-// there is none.
+// Holder returns the holder that has a token at now and does not rest. Only such a token renews and fences. It reports
+// false if there is none.
 func (t *Table) Holder(now int64, k Key, token int64) (Holder, bool) {
 	t.restored()
 	l := t.locks[k]
@@ -22,7 +22,7 @@ func (t *Table) Holder(now int64, k Key, token int64) (Holder, bool) {
 	return h.Holder, true
 }
 
-// Oldest returns the oldest of those that hold the lock at now, also at rest. It reports false if nobody does.
+// Oldest returns the oldest holder at now, also one at rest. It reports false if the lock is free.
 func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
 	t.restored()
 	if l := t.locks[k]; l != nil {
@@ -35,7 +35,7 @@ func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
 	return Holder{}, false
 }
 
-// Holders returns at most n of those that hold the lock at now, also at rest, the oldest first.
+// Holders returns at most n holders at now, also those at rest, oldest first.
 func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
 	t.restored()
 	if l := t.locks[k]; l != nil {
@@ -48,7 +48,7 @@ func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
 	return all
 }
 
-// Held calls fn for each lock that somebody holds at now, also at rest, with its oldest holder, in no order.
+// Held calls fn for each lock that is held at now, also at rest, with its oldest holder, in no particular order.
 func (t *Table) Held(now int64, fn func(Key, Holder)) {
 	t.restored()
 	for k := range t.locks {
@@ -79,8 +79,8 @@ func (t *Table) Waiters(k Key) int {
 // Stats returns the table's counts.
 func (t *Table) Stats() Stats { return t.stats }
 
-// Restore puts back a holder that outlived the process. A lock may have several, in any order. It is for a table that
-// has no marks, and token must go on above those of the holders.
+// Restore adds a holder that was read from disk during a start. A lock may have several, in any order. The table must
+// have no marks, and later tokens must be larger than those of the holders.
 func (t *Table) Restore(k Key, h Holder) {
 	l := t.locks[k]
 	if l == nil {

@@ -1,7 +1,7 @@
 package lease
 
-// due is something that happens at an instant: the end of a hold or of its rest, the end of a wait, or, with neither
-// holder nor waiter, that claims of a lock may be granted.
+// due is something that happens at an instant: the end of a hold or of its rest, or the end of a wait. With neither
+// holder nor waiter it is that claims of a lock may be granted.
 type due struct {
 	at     int64
 	lock   *lock
@@ -9,14 +9,14 @@ type due struct {
 	waiter *Waiter
 }
 
-// before orders by time. At the same instant waits end last, so that a waiter still gets what becomes free at its
-// deadline.
+// before orders by time. At the same instant waits end last, so that a waiter still gets a lock that becomes free at
+// its deadline.
 func (d due) before(e due) bool {
 	return d.at < e.at || d.at == e.at && d.waiter == nil && e.waiter != nil
 }
 
-// schedule is a binary heap, the earliest first. Whatever is in it knows its place, so that it is moved or removed
-// without a search.
+// schedule is a binary heap, earliest first. Each entry knows its place, so it can be moved or removed without a
+// search.
 type schedule []due
 
 // any reports whether something is due at now.
@@ -39,7 +39,7 @@ func (s *schedule) add(d due) {
 	s.sift(len(*s)-1, d)
 }
 
-// move gives the entry at place i another instant.
+// move changes the instant of the entry at place i.
 func (s schedule) move(i int, at int64) {
 	d := s[i]
 	d.at = at

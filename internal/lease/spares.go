@@ -1,6 +1,6 @@
 package lease
 
-// spares keeps memory for the next Ts, so that one that comes and goes allocates nothing.
+// spares keeps freed Ts for reuse, so that short-lived ones allocate nothing.
 type spares[T any] []*T
 
 // A burst is not kept forever.

@@ -2,45 +2,45 @@ package lease
 
 // Table is a set of locks. It is not safe for concurrent use.
 //
-// A step first handles what is due in its lock. Call Expire until nothing is due before a step, so that the rest is
-// handled too; the step itself is right without.
+// A step first handles what is due in its own lock, so its result is right in any case. Call Expire until nothing is due
+// before a step, so that other locks are handled too.
 type Table struct {
-	// MaxGrants bounds how many claims one step takes out of the queues and grants; 0: it does not. What is left is due
-	// at once, and Expire grants it. It may change between steps.
+	// MaxGrants is how many claims one step may take out of the queues and grant; 0: any number. The rest is due at
+	// once, and Expire grants it. MaxGrants may change between steps.
 	MaxGrants int
 
 	token    func(k Key, fresh bool) (int64, error)
 	limit    *Limit
 	locks    map[Key]*lock
 	claims   map[claimKey]*claim // those with an owner
-	schedule schedule            // what ends when: every hold, every wait
+	schedule schedule            // the ends of all holds and waits
 	stats    Stats
 	journal  journal
-	unsorted []*lock // their holders were restored out of order
+	unsorted []*lock // locks whose holders were restored out of order
 
-	granted  int       // claims, in the present step
-	vacated  int       // holders that ended in it and whose place no other has taken
-	events   []Event   // of the present step
-	answered []*Waiter // in those events
+	granted  int       // claims granted in this step
+	vacated  int       // holders that ended in this step and whose place is not taken
+	events   []Event   // events of this step
+	answered []*Waiter // waiters in these events
 
 	locksSpare   spares[lock]
 	holdersSpare spares[holder]
 	claimsSpare  spares[claim]
 }
 
-// The lists of a step that had more events are not kept.
+// The lists of a step with more events are not kept.
 const maxKeptEvents = 256
 
-// New returns an empty table. The function token returns the token of the next grant of a lock; it is called once for
-// every grant, in their order. fresh says that no holder has ended in the same step whose place the new one takes. If it
-// fails, nothing is granted to that claim, and the next one is tried. Tables that share a limit share its places.
+// New returns an empty table. token returns the token of the next grant of a lock. It is called once for every grant, in
+// order. fresh means that the new holder does not take the place of one that has ended in the same step. If token fails,
+// the claim is refused and the next one is tried. Tables that share a limit share its places.
 func New(token func(k Key, fresh bool) (int64, error), limit *Limit) *Table {
 	return &Table{token: token, limit: limit, locks: map[Key]*lock{}, claims: map[claimKey]*claim{}}
 }
 
-// Acquire renews the hold that the caller has, by Token or else by Owner, or grants the lock if the rule allows it and
-// nobody waits. Otherwise it queues w, or refuses if Wait is 0. A caller that is Queued is answered by an event of a
-// later step with w, unless it leaves by Cancel.
+// Acquire renews the caller's hold, which it finds by Token or by Owner. If there is none, it grants the lock, provided
+// that the rule allows it and nobody waits. Otherwise it queues w, or refuses if Wait is 0. A caller that is Queued is
+// answered by an event of a later step, unless it leaves with Cancel.
 func (t *Table) Acquire(now int64, k Key, r Request, w *Waiter) Result {
 	l := t.begin(now, k)
 	if l != nil {
@@ -90,7 +90,7 @@ func (t *Table) renew(now int64, l *lock, h *holder, r *Request) Result {
 	return t.result(Renewed, &h.Holder)
 }
 
-// grantNow grants a lock to a caller that has not queued. There is no lock if l is nil.
+// grantNow grants a lock to a caller that has not queued. l is nil if the lock has no entry.
 func (t *Table) grantNow(now int64, l *lock, k Key, r *Request) Result {
 	token, err := t.token(k, t.vacated == 0)
 	if err != nil {
@@ -105,7 +105,7 @@ func (t *Table) grantNow(now int64, l *lock, k Key, r *Request) Result {
 	return t.result(Granted, &h.Holder)
 }
 
-// grant adds a holder to a lock, which is granted to so many callers. The event is the last one.
+// grant adds a holder to a lock for a number of callers, and appends the event.
 func (t *Table) grant(now int64, l *lock, owner string, token int64, limit int32, dur, least int64, callers int) *holder {
 	h := t.holdersSpare.get()
 	h.Owner, h.Token, h.Limit = owner, token, limit
@@ -121,9 +121,9 @@ func (t *Table) grant(now int64, l *lock, owner string, token int64, limit int32
 	return h
 }
 
-// Release ends a hold, or makes it rest until its least time is over, and grants what becomes free. An owner or a
-// token that is given must be the hold's; a hold that was taken with an owner needs one of the two. With force all
-// holds end at once, whosoever they are.
+// Release ends a hold, or makes it rest until its least time is over, and grants what becomes free. If an owner or a
+// token is given, it must be the hold's. A hold that was taken with an owner needs one of the two. With force all holds
+// end at once, whoever has them.
 func (t *Table) Release(now int64, k Key, owner string, token int64, force bool) Result {
 	l := t.begin(now, k)
 	if l == nil || l.holders.Len() == 0 {
@@ -158,9 +158,9 @@ func (t *Table) releaseAll(now int64, l *lock) Result {
 	return t.result(Released, &t.events[i].Holder)
 }
 
-// GiveBack says that one caller which was granted the hold with this token left before it was told. The hold ends,
-// without a rest, once all callers that the grant answered have said so. It is Kept if another of them has not, or if
-// it was renewed since: its owner asked again, and was told.
+// GiveBack reports that a caller of the grant with this token had left before it was answered. When all callers of the
+// grant have been given back, the hold ends without a rest. The outcome is Kept if another caller is left, or if the hold
+// was renewed since, because then its owner has asked again and was answered.
 func (t *Table) GiveBack(now int64, k Key, token int64) Result {
 	l := t.begin(now, k)
 	if l == nil || l.holders.Len() == 0 {
@@ -182,8 +182,8 @@ func (t *Table) GiveBack(now int64, k Key, token int64) Result {
 	return t.result(Released, &t.events[i].Holder)
 }
 
-// Cancel takes w out of its queue. It reports false if w was in none: it has been answered. It grants nothing: what
-// others may be granted since w has left is due at once, and Expire does it.
+// Cancel takes w out of its queue. It reports false if w is in none because it has been answered. It grants nothing
+// itself: if w held others up, they are due at once, and Expire grants them.
 func (t *Table) Cancel(now int64, w *Waiter) bool {
 	if w.claim == nil {
 		return false
@@ -192,7 +192,7 @@ func (t *Table) Cancel(now int64, w *Waiter) bool {
 	return true
 }
 
-// leave takes w out of its queue, and schedules the lock if that made room for the next claim.
+// leave takes w out of its queue. If the next claim may fit now, it schedules the lock.
 func (t *Table) leave(now int64, w *Waiter) {
 	c := w.claim
 	l := c.lock
@@ -219,9 +219,9 @@ func (t *Table) Next() (at int64, ok bool) {
 	return t.schedule[0].at, true
 }
 
-// Expire handles the first of what is due at now, in the order of the instants at which it was due, so that a hold
-// that ended before a waiter gave up is granted to that waiter however late the call is. A hold that it grants is
-// counted from now. The events are all that it changed, and there may be none. Call it until it reports false.
+// Expire handles the first thing that is due at now, in order of the instants. So a waiter whose deadline was after the
+// end of a hold is granted the lock, however late the call is. The time of a new hold counts from now. The events are
+// all changes; there may be none. Call it until it reports false.
 func (t *Table) Expire(now int64) (events []Event, ok bool) {
 	if !t.schedule.any(now) {
 		return nil, false
@@ -258,14 +258,14 @@ func (t *Table) handle(now int64, d due) {
 		first := l.queue.First() == c
 		t.removeClaim(c)
 		if !first {
-			return // it held nobody up
+			return // no claim was held up by it
 		}
 	}
 	t.grantWaiting(now, l)
 }
 
-// TimeOut takes all waiters whose time is over at now out of their queues, and calls refuse with each. It is for when
-// the end of a hold, which Expire does before them, has to be put off. Like Cancel it grants nothing.
+// TimeOut takes all waiters whose wait is over at now out of their queues, and calls refuse with each. Use it if the end
+// of a hold, which Expire would handle first, has to be put off. Like Cancel it grants nothing.
 func (t *Table) TimeOut(now int64, refuse func(k Key, w *Waiter)) {
 	for _, w := range t.schedule.waits(nil, 0, now) {
 		k := w.claim.lock.key
@@ -275,7 +275,7 @@ func (t *Table) TimeOut(now int64, refuse func(k Key, w *Waiter)) {
 	}
 }
 
-// Drain empties every queue, and calls refuse with each waiter that was in one.
+// Drain empties every queue and calls refuse with each waiter.
 func (t *Table) Drain(refuse func(k Key, w *Waiter)) {
 	for k, l := range t.locks {
 		if l.due {
@@ -308,7 +308,7 @@ func (t *Table) end(h *holder, why Why) int {
 	return len(t.events) - 1
 }
 
-// grantWaiting grants the lock to the first claims in its queue, as many as the rule and MaxGrants allow.
+// grantWaiting grants the lock to as many of the first claims in its queue as the rule and MaxGrants allow.
 func (t *Table) grantWaiting(now int64, l *lock) {
 	if l.due {
 		t.clearDue(l)
@@ -346,7 +346,7 @@ func (t *Table) refuse(o Outcome, l *lock) Result {
 	return t.result(o, l.oldest())
 }
 
-// result returns what a step did. The holder may be nil, for none.
+// result returns the result of a step. The holder may be nil.
 func (t *Table) result(o Outcome, h *Holder) (res Result) {
 	res.Outcome, res.Events = o, t.events
 	if h != nil {
@@ -355,10 +355,10 @@ func (t *Table) result(o Outcome, h *Holder) (res Result) {
 	return res
 }
 
-// event adds an event about a holder, which may be nil, to those of the step.
+// event appends an event about a holder, which may be nil.
 func (t *Table) event(kind EventKind, l *lock, h *Holder) *Event {
 	if n := len(t.events); n < cap(t.events) {
-		t.events = t.events[:n+1] // which is zero
+		t.events = t.events[:n+1] // clear has zeroed it
 	} else {
 		t.events = append(t.events, Event{})
 	}
@@ -370,7 +370,7 @@ func (t *Table) event(kind EventKind, l *lock, h *Holder) *Event {
 	return e
 }
 
-// clear forgets the events of the last step.
+// clear removes the events of the last step.
 func (t *Table) clear() {
 	t.restored()
 	if cap(t.events) > maxKeptEvents {
