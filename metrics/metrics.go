@@ -1,6 +1,6 @@
-// Package metrics is what the server tells Prometheus. It knows nothing of the
-// other packages: what happens is reported to it call by call (Request, Commit),
-// and what is can be read, as plain numbers, once at each scrape (Sources).
+// Package metrics has the server's Prometheus metrics. It does not know the other packages:
+// events are reported by calls (Request, Commit), and states are read as plain numbers at
+// each scrape (Sources).
 package metrics
 
 import (
@@ -36,8 +36,8 @@ type Metrics struct {
 	written    prometheus.Counter
 }
 
-// New returns the metrics of a server of that version. An API is known to
-// Request by its place in apis.
+// New returns the metrics of a server. Request takes the number of an API, which is its
+// index in apis.
 func New(version string, apis []string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -80,8 +80,8 @@ func New(version string, apis []string) *Metrics {
 	return m
 }
 
-// maxScrapes is how many scrapes are answered at a time; a further one is a 503.
-// Each takes some hundred KiB, and a thread if the disk is slow to tell its size.
+// maxScrapes is how many scrapes are answered at a time. Another one gets a 503. Each takes
+// some hundred KiB, and a thread while a slow disk reports its size.
 const maxScrapes = 8
 
 // Handler answers a scrape.
@@ -89,8 +89,8 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 }
 
-// methods and codes have places of their own; another method counts as other,
-// another code is looked up each time.
+// Common methods and codes have fixed places. Other methods count as "other", and other codes
+// are looked up each time.
 var (
 	methods = [...]string{"other", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 	codes   = [...]int{0, 200, 204, 304, 400, 401, 403, 404, 405, 408, 409, 412, 413, 499, 500, 503, 507}
@@ -103,8 +103,8 @@ func init() {
 	}
 }
 
-// cell holds the metrics of one API and method, each looked up by its labels
-// once, when it is first needed.
+// cell holds the metrics of one API and method. Each is looked up by its labels once, when
+// it is first needed.
 type cell struct {
 	duration atomic.Pointer[prometheus.Observer]
 	requests [len(codes)]atomic.Pointer[prometheus.Counter]
@@ -142,7 +142,7 @@ func (m *Metrics) Request(api int, method string, code int, d time.Duration) {
 	(*n).Inc()
 }
 
-// Commit counts a batch of so many operations and bytes that took sync to write
+// Commit counts a batch with its operations and bytes. sync is the time that it took to write
 // and sync.
 func (m *Metrics) Commit(operations, bytes int, sync time.Duration) {
 	m.commits.Inc()
@@ -151,9 +151,9 @@ func (m *Metrics) Commit(operations, bytes int, sync time.Duration) {
 	m.written.Add(float64(bytes))
 }
 
-// LockTimes adds the two histograms that locks have and returns, for an API,
-// what takes the time that a caller waited for its grant, and the time from the
-// end of one hold to the grant of the next in line. Call it once.
+// LockTimes adds the two histograms of locks. For an API it returns the functions that take
+// the time that a caller has waited for its grant, and the time from the end of a hold to
+// the grant of the next waiter. Call it once.
 func (m *Metrics) LockTimes() func(api string) (wait, handover func(time.Duration)) {
 	waits := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: namespace, Name: "lock_wait_seconds", Buckets: append(seconds[:len(seconds):len(seconds)], 30, 60, 300, 600),

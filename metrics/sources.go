@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Sources are read once at each scrape, and may be read by several scrapes at a
-// time. A nil one leaves its metrics out.
+// Sources are called once at each scrape. Several scrapes may call them at a time. If one is
+// nil, its metrics are left out.
 type Sources struct {
 	Storage func() Storage
 	Disk    func() (Disk, error) // an error leaves the metrics out of that scrape
@@ -17,12 +17,12 @@ type Sources struct {
 	Names   func() Names
 	Watch   func() Watch
 	Replica func() Replica
-	Dropped func() uint64 // lines of the server's own log that nobody read
+	Dropped func() uint64 // dropped lines of the server's log
 }
 
 // Storage is the state of the writer, the tables, the log and the checkpoints.
 type Storage struct {
-	Queue      int // operations not yet taken
+	Queue      int // operations that the writer has not taken yet
 	Slots      []Slots
 	TableBytes int64 // of the files
 	IndexBytes int64 // memory of the indexes
@@ -35,7 +35,7 @@ type Storage struct {
 	Checkpoints    uint64
 	CheckpointTook time.Duration // of the last
 	CheckpointAt   time.Time     // zero: none yet
-	BackupAt       time.Time     // the moment of the last backup that was sent whole; zero: none since the start
+	BackupAt       time.Time     // moment of the last complete backup; zero: none since the start
 	Stopped        bool
 	DiskFull       bool
 }
@@ -54,7 +54,7 @@ type Locks struct {
 	API                    string
 	Held, Holders, Waiters int
 
-	// Ever:
+	// Totals.
 	Granted, Refused, TimedOut, Expired, Forced, Lost uint64
 }
 
@@ -73,24 +73,24 @@ type KV struct {
 	Retries Retries
 }
 
-// Retries are the calls with an Idempotency-Key, ever.
+// Retries are the totals of calls with an Idempotency-Key.
 type Retries struct{ Kept, Replayed, Mismatched uint64 }
 
-// Names is the state of the index of names, which lists are made of.
+// Names is the state of the index of names, which lists are made from.
 type Names struct {
 	Runs        int // sorted files
-	Pending     int // names in memory that are in none of them yet
+	Pending     int // names in memory that are in no file yet
 	MemoryBytes int64
 	DiskBytes   int64
 	Rebuilding  bool
-	Rebuilt     uint64 // names, of the last rebuild
+	Rebuilt     uint64 // names that the last rebuild has added
 	Rebuilds    uint64
 }
 
-// Watch is the state of those who wait for changes.
+// Watch is the state of watchers and streams of events.
 type Watch struct {
 	Watchers, Limit, Streams int64
-	Lost                     uint64 // streams of events, ever
+	Lost                     uint64 // total of streams that fell behind
 }
 
 // Watch adds the metrics of the sources. Call it once.
@@ -108,7 +108,7 @@ func (m *Metrics) Watch(s Sources) {
 	add(m, s.Dropped, droppedSeries)
 }
 
-// add registers the series of a source that cannot fail, if there is one.
+// add registers the series of a source, if there is one.
 func add[T any](m *Metrics, read func() T, all []series[T]) {
 	if read != nil {
 		m.registry.MustRegister(&source[T]{func() (T, error) { return read(), nil }, all})
@@ -239,7 +239,7 @@ var droppedSeries = []series[uint64]{
 		func(n uint64) float64 { return float64(n) }),
 }
 
-// series is one metric of a source; each emits its values, with the values of its labels.
+// series is one metric of a source. each emits its values with their labels.
 type series[T any] struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
@@ -274,7 +274,7 @@ func perAPI(name, help string, kind prometheus.ValueType, value func(Locks) floa
 	}, "api")
 }
 
-// source is a collector that reads T once a scrape.
+// source is a collector that reads a T once at each scrape.
 type source[T any] struct {
 	read   func() (T, error)
 	series []series[T]

@@ -12,8 +12,8 @@ import (
 	"clouddragon/handlers"
 )
 
-// access is what a reload replaces while the server serves: the tokens and the
-// TLS certificate.
+// access is what a reload can replace while the server runs: the tokens and the TLS
+// certificate.
 type access struct {
 	tokens      handlers.Tokens
 	certificate atomic.Pointer[tls.Certificate]
@@ -54,8 +54,8 @@ func (a *access) tlsConfig() *tls.Config {
 // watch begins to reload at each signal, the first time that it is called.
 func (a *access) watch(env environment) { a.once.Do(func() { go a.reloads(env) }) }
 
-// reloads reloads at each signal, on a goroutine of its own, so that a file that hangs
-// when it is read does not delay a stop.
+// reloads reloads at each signal. It has its own goroutine, so a file that blocks a read
+// does not delay a stop.
 func (a *access) reloads(env environment) {
 	for range env.reload {
 		env.systemd.reloading()
@@ -71,10 +71,10 @@ func (a *access) reload(env environment) {
 	c, err := env.config()
 	if err == nil && old.hasToken() && !c.hasToken() {
 		// A file that is only half written looks like this too.
-		err = fmt.Errorf("no token is left, which would let everybody in: that needs a restart")
+		err = fmt.Errorf("no token is left, and without one everybody has access: that needs a restart")
 	}
 	if err != nil {
-		env.log.Error("not reloaded: the tokens and the certificate from before stay in force", "err", err)
+		env.log.Error("not reloaded: the old tokens and the old certificate stay in force", "err", err)
 		return
 	}
 	for _, w := range c.warnings {
@@ -82,7 +82,7 @@ func (a *access) reload(env environment) {
 	}
 	if (c.certificate == nil) != (old.certificate == nil) {
 		c.certificate, c.Cert, c.Key = old.certificate, old.Cert, old.Key
-		env.log.Warn("a change of tls from none to some or back needs a restart")
+		env.log.Warn("turning TLS on or off needs a restart")
 	}
 	if keys := old.fixed(c); len(keys) > 0 {
 		env.log.Warn("a change of these keys needs a restart", "keys", strings.Join(keys, " "))
@@ -123,7 +123,7 @@ func (old *Config) fixed(c Config) []string {
 	return names
 }
 
-// describe says until when a certificate is good.
+// describe returns until when a certificate is valid.
 func describe(c *tls.Certificate) string {
 	if c == nil || c.Leaf == nil {
 		return "none"

@@ -167,7 +167,7 @@ func TestReloadTakesTheCertificate(t *testing.T) {
 	}
 	p.configure(strings.Split(config, "tls:")[0])
 	p.reload()
-	if !strings.Contains(p.log, "tls from none to some or back needs a restart") {
+	if !strings.Contains(p.log, "turning TLS on or off needs a restart") {
 		t.Errorf("the log does not say that tls needs a restart:\n%s", p.log)
 	}
 	want(t, client(after), "POST", url, 200, "5\n")

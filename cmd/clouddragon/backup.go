@@ -115,16 +115,16 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// fetch is a backup on its way from a server.
+// fetch is a backup that is being received.
 type fetch struct {
 	ctx      context.Context
 	server   *client.Server
 	progress *progress
 
-	n, size int64 // bytes that came, and about how many there will be
+	n, size int64 // bytes received, and an estimate of all
 }
 
-// to writes the backup to w and checks it on the way.
+// to writes the backup to w and checks it meanwhile.
 func (b *fetch) to(w io.Writer) (*archive.Manifest, error) {
 	header, body, err := b.server.Stream(b.ctx, "/backup", "application/x-tar", backupIdle)
 	if err != nil {
@@ -136,20 +136,20 @@ func (b *fetch) to(w io.Writer) (*archive.Manifest, error) {
 	return m, errors.Join(err, body.Close())
 }
 
-// Write counts what came.
+// Write counts the bytes.
 func (b *fetch) Write(p []byte) (int, error) {
 	b.n += int64(len(p))
 	b.progress.report(b.n, b.size)
 	return len(p), nil
 }
 
-// toFile writes the backup to a file, which gets its name once it is on disk.
+// toFile writes the backup to a temporary file, which gets its name when it is on disk.
 func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {
 	dir, base := filepath.Split(name)
 	if dir == "" {
 		dir = "."
 	}
-	f, err := os.CreateTemp(dir, "."+base+".*.part") // for its owner alone
+	f, err := os.CreateTemp(dir, "."+base+".*.part") // mode 0600
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +168,7 @@ func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {
 	if err := os.Rename(f.Name(), name); err != nil {
 		return nil, err
 	}
-	// It has its name: it stays, whatever comes.
+	// The file has its name, so it stays even after a later error.
 	return m, errors.Join(f.Close(), syncDir(dir))
 }
 

@@ -15,7 +15,7 @@ import (
 	"clouddragon/internal/units"
 )
 
-// Config is what config.yml says.
+// Config is the configuration of config.yml.
 type Config struct {
 	Listen     string // host:port, or unix:/path
 	Data       string // the data directory
@@ -27,8 +27,8 @@ type Config struct {
 	Socket     Socket
 	Limits     Limits
 	Segment    int64 // bytes in a log segment
-	Garbage    int   // percent of the live data that the log may hold besides
-	Audit      bool  // a line in the server's own log for each grant, forced unlock and expiry
+	Garbage    int   // how much garbage the log may hold, in percent of the live data
+	Audit      bool  // log each grant, forced unlock and expiry
 	Backup     Backup
 	Front      Front
 	Replica    Replica
@@ -46,20 +46,20 @@ type Socket struct {
 	Group string // name or number of the group that owns it; empty: the server's
 }
 
-// Limits bound what one request may ask for.
+// Limits are the limits of config.yml.
 type Limits struct {
 	Value    int64         // bytes of a KV value
-	Dur      time.Duration // for how long a lock may be taken
+	Dur      time.Duration // how long a lock may be taken for
 	Wait     time.Duration // how long a request may wait for a lock
-	Waiters  int           // requests waiting for locks, all in all
+	Waiters  int           // requests that wait for locks, in total
 	Batch    int           // calls in a batch
-	Replay   time.Duration // for how long the answer to an Idempotency-Key is kept
-	Watchers int           // requests that watch, all in all
+	Replay   time.Duration // how long the answer to an Idempotency-Key is kept
+	Watchers int           // requests that watch, in total
 }
 
-// Backup bounds what a backup may take.
+// Backup has the limits of a backup.
 type Backup struct {
-	Time time.Duration // for how long it may be on its way
+	Time time.Duration // how long it may take
 	Hold int64         // bytes of log that may be kept for it
 }
 
@@ -70,13 +70,13 @@ type Replica struct {
 	Sync  bool   // its answers are to wait for this server's disk
 }
 
-// Front is the fast way in for plain requests.
+// Front configures the event loops for plain requests.
 type Front struct {
 	Enabled bool
-	Loops   int // event loops; 0: by the cores
+	Loops   int // number of event loops; 0: one for every two cores
 }
 
-// Defaults is the configuration that an empty file makes.
+// Defaults returns the configuration of an empty file.
 func Defaults() Config {
 	return Config{
 		Listen: "127.0.0.1:8081",
@@ -97,9 +97,8 @@ func Defaults() Config {
 // unless it is empty.
 const TokenVariable = "CLOUDDRAGON_TOKEN"
 
-// LoadConfig reads the configuration file, what the environment adds to it, and
-// the files with tokens and certificates that it names. An error names the
-// faulty line of the file.
+// LoadConfig reads the configuration file, the environment, and the files with tokens and
+// certificates that the configuration names. An error names the faulty line.
 func LoadConfig(file string, getenv func(string) string) (Config, error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
@@ -129,8 +128,8 @@ func LoadConfig(file string, getenv func(string) string) (Config, error) {
 	return c, nil
 }
 
-// ParseConfig reads a configuration, which came from the file name, without the
-// files that it names.
+// ParseConfig parses a configuration that was read from the file name. It does not read the
+// files that the configuration names.
 func ParseConfig(name string, data []byte, getenv func(string) string) (Config, error) {
 	c, _, err := parseConfig(name, data, getenv)
 	return c, err
@@ -154,7 +153,7 @@ func parseConfig(name string, data []byte, getenv func(string) string) (Config, 
 	return c, d, nil
 }
 
-// keysOf are the keys of config.yml, each with where its value goes and what it may be.
+// keysOf returns the keys of config.yml. Each has a reader that checks and stores its value.
 func keysOf(c *Config) keys {
 	const day = 24 * time.Hour
 	return keys{
@@ -204,8 +203,7 @@ func keysOf(c *Config) keys {
 	}
 }
 
-// check refuses combinations of values. The error shows one of the values in the file
-// that are part of it.
+// check refuses values that do not fit together. The error shows one of them in the file.
 func (c *Config) check(d *document) error {
 	err := c.distinct(func(i int) (*document, string) { return d, fmt.Sprintf("tokens[%d].token", i) })
 	if err != nil {
@@ -279,11 +277,11 @@ func local(listen string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// leastSegment returns the size in bytes below which no segment of the log is made on a
-// small disk. It holds the largest value, or a batch of that size, in the three quarters
-// that are for everybody on a full disk.
+// leastSegment returns the least size of a log segment on a small disk, in bytes. On a full
+// disk three quarters of a segment are for everybody. They have to hold the largest value,
+// or a batch of that size.
 func (c *Config) leastSegment() int64 {
-	const record = 128 // of each call, besides what is in its body
+	const record = 128 // bytes of a call besides its body
 	call := c.Limits.Value + int64(c.Limits.Batch)*record
 	return min(c.Segment, (call+call/2+64<<10)/4096*4096)
 }

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// home is the data directory as it was when the server opened it. It is nil on a
-// test's simulated disk.
+// home is the data directory as it was when the server opened it. It is nil on the
+// simulated disk of a test.
 type home struct {
 	path string
 	info os.FileInfo
@@ -20,13 +20,13 @@ func watchHome(fsys disk.FS, path string) *home {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil // the database will meet and report the fault
+		return nil // opening the database reports the fault
 	}
 	return &home{path, info}
 }
 
-// gone reports whether the directory was removed, and says so in the log. Otherwise
-// this could go unnoticed, since files that are open can still be written.
+// gone reports whether the directory was removed, and logs it. Otherwise this could go
+// unnoticed, because open files can still be written.
 func (h *home) gone(log *slog.Logger) bool {
 	if h == nil {
 		return false

@@ -14,9 +14,9 @@ import (
 	"clouddragon/internal/archive"
 )
 
-// removeOld removes the backups beside file but for the newest. Only a file that
-// begins as a backup does, and whose name differs from that of file in its digits
-// only, is one. It returns what it has removed.
+// removeOld removes all backups beside file except the newest, and returns their names. A
+// file counts as a backup if it begins like one and its name differs from that of file only
+// in its digits.
 func removeOld(file string, keep int) (removed []string, err error) {
 	type old struct {
 		name string
@@ -45,7 +45,7 @@ func removeOld(file string, keep int) (removed []string, err error) {
 			all = append(all, old{name, info})
 		}
 	}
-	// The newest first, and before all the one that was just made, whatever the clock says.
+	// Newest first. The backup that was just made comes first, whatever the clock says.
 	slices.SortFunc(all, func(a, b old) int {
 		if a.name == file || b.name == file {
 			return cmp.Compare(b2i(b.name == file), b2i(a.name == file))
@@ -71,7 +71,7 @@ func b2i(b bool) int {
 	return 0
 }
 
-// withoutDigits returns a name with one # in the place of each run of digits.
+// withoutDigits returns a name with each run of digits replaced by one #.
 func withoutDigits(name string) string {
 	var b strings.Builder
 	last := ' '
@@ -87,7 +87,7 @@ func withoutDigits(name string) string {
 	return b.String()
 }
 
-// isBackup reports whether a file begins as a backup does.
+// isBackup reports whether a file begins like a backup.
 func isBackup(name string) (is bool, err error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -6,28 +6,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The process's file descriptors are shared: a quarter, and at least leastFiles,
-// is for the files of the data directory and whatever else the process opens, and
-// the rest for connections. Of the files, those of log segments that are open
-// only to be read are as many as ownFiles leaves, and at most mostSegments.
+// The process's file descriptors are shared out: a quarter, and at least leastFiles, for
+// files, and the rest for connections. ownFiles of the files are for everything but log
+// segments that are open for reading. Those get the rest, at most mostSegments.
 const (
 	leastFiles = 40
-	// ownFiles is for the lock file, CHECKPOINT, the tables, the segments that are
-	// written to, the listener, stdin to stderr, the two pollers, and what is open for a
-	// moment: a directory that is synced, a file that is made, /proc for a scrape.
+	// ownFiles covers the lock file, CHECKPOINT, the tables, the segments being written, the
+	// listener, stdin to stderr, the two pollers, and files that are open briefly: a
+	// directory being synced, a file being made, /proc for a scrape.
 	ownFiles     = 29
 	mostSegments = 512
-	// leastDescriptors is how many there must be to start.
+	// leastDescriptors is the least limit with which the server starts.
 	leastDescriptors = 64
 )
 
 // descriptors are the shares of the process's descriptors.
 type descriptors struct {
-	connections int // that may be open at a time
-	segments    int // files of log segments that may be open to be read
+	connections int // how many may be open at a time
+	segments    int // how many log segments may be open for reading
 }
 
-// shareDescriptors reads the limit of the process. The error says what to set.
+// shareDescriptors reads the limit of the process and shares it out. The error says what to
+// set.
 func shareDescriptors() (descriptors, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {

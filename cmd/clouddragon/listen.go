@@ -29,8 +29,8 @@ func loadCertificate(cert, key string) (*tls.Certificate, error) {
 	return &c, nil
 }
 
-// passedSocket returns the socket that systemd listens at for the server; nil: none. An
-// error has an exit code.
+// passedSocket returns the socket that systemd passes to the server, or nil. With an error
+// it returns an exit code.
 func passedSocket(c Config) (l net.Listener, code int, err error) {
 	l, err = systemd.Listener(os.Getenv, os.Getpid())
 	if l == nil {
@@ -44,8 +44,8 @@ func passedSocket(c Config) (l net.Listener, code int, err error) {
 	return l, exitOK, nil
 }
 
-// listen binds host:port or unix:/path. The socket file that a dead server left is
-// replaced; one that somebody answers at is not.
+// listen binds host:port or unix:/path. It replaces the socket file of a dead server, but
+// not one where a server answers.
 func listen(address string, s Socket) (net.Listener, error) {
 	path, ok := strings.CutPrefix(address, "unix:")
 	if !ok {
@@ -65,14 +65,14 @@ func listen(address string, s Socket) (net.Listener, error) {
 	if info, err := os.Lstat(path); err != nil {
 		return nil, err
 	} else if info.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("%s is there and is no socket: remove it, or set listen to another path", path)
+		return nil, fmt.Errorf("%s exists and is not a socket: remove it, or set listen to another path", path)
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		return nil, errors.Join(fmt.Errorf("%s is in use: another server answers there", path), c.Close())
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%s is there, and whether a server uses it cannot be told: %w", path, err)
+		return nil, fmt.Errorf("%s exists, and it is not known whether a server uses it: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return nil, err
@@ -80,8 +80,8 @@ func listen(address string, s Socket) (net.Listener, error) {
 	return s.listen(path)
 }
 
-// listen makes a socket with the mode and the group that are asked for. Until then
-// only its owner may connect.
+// listen makes a socket and then sets its mode and its group. Until they are set only its
+// owner may connect.
 func (s Socket) listen(path string) (net.Listener, error) {
 	gid, err := s.group()
 	if err != nil {
@@ -120,7 +120,7 @@ func (s Socket) group() (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// network is that of an address: 0.0.0.0 means all of IPv4, and nothing else.
+// network returns the network of an address. 0.0.0.0 means IPv4 only.
 func network(address string) string {
 	host, _, _ := net.SplitHostPort(address)
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Is4() {
@@ -129,7 +129,7 @@ func network(address string) string {
 	return "tcp"
 }
 
-// bound is the address that a listener really has, as config.yml would say it.
+// bound returns the actual address of a listener, in the form of config.yml.
 func bound(l net.Listener) string {
 	if l.Addr().Network() == "unix" {
 		return "unix:" + l.Addr().String()

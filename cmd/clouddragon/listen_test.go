@@ -104,7 +104,7 @@ func TestAFileThatIsNoSocketIsNotReplaced(t *testing.T) {
 	}
 	if l, err := listen("unix:"+path, Defaults().Socket); err == nil {
 		t.Errorf("listens on %s", l.Addr())
-	} else if !strings.Contains(err.Error(), "is no socket") {
+	} else if !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("got %v", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {

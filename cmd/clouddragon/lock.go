@@ -55,7 +55,7 @@ exit codes: the command's own, 128+n if signal n ended it, or
   127  the command is not found
 `
 
-// connection are the flags of the commands that call a server.
+// connection has the flags of the commands that call a server.
 type connection struct {
 	server, tokenFile string
 }
@@ -91,7 +91,7 @@ func (c *connection) find() (server, token string, err error) {
 	return server, token, err
 }
 
-// durationFlag is a flag that is a duration as everywhere in the API.
+// durationFlag parses a flag that is a duration in the syntax of the API.
 func durationFlag(flags *flag.FlagSet, d *time.Duration, name string, zero bool) {
 	flags.Func(name, "", func(s string) error {
 		v, ok := units.ParseDuration(s)
@@ -162,5 +162,5 @@ func keepLock(args []string, stderr io.Writer) int {
 			return job.Keep(fd, args[1:], stderr)
 		}
 	}
-	return lockMisused(stderr, fmt.Errorf("%s is started by `clouddragon lock` alone", job.KeeperCommand))
+	return lockMisused(stderr, fmt.Errorf("only `clouddragon lock` starts %s", job.KeeperCommand))
 }

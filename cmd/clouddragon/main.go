@@ -19,10 +19,10 @@ import (
 	"clouddragon/internal/logqueue"
 )
 
-// Exit codes. The Go runtime itself ends with 2, so that is none of them.
+// Exit codes. 2 is not used, because the Go runtime exits with it.
 const (
 	exitOK     = 0
-	exitFailed = 1  // whatever has no code of its own
+	exitFailed = 1  // any other failure
 	exitUsage  = 64 // a bad flag or command
 	exitConfig = 78 // a bad configuration
 )
@@ -62,10 +62,10 @@ exit codes:
   78  a bad configuration
 `
 
-// flushTime is how long the end of the process waits for the reader of the log.
+// flushTime is how long the process waits at its end for the reader of the log.
 const flushTime = 500 * time.Millisecond
 
-// version is set when the program is linked.
+// version is set by the linker.
 var version string
 
 func main() {
@@ -120,7 +120,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "clouddragon %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	}
-	// A reader of stderr that is gone must not end the server.
+	// If the reader of stderr is gone, the server must go on.
 	signal.Ignore(syscall.SIGPIPE)
 	stop, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
@@ -130,7 +130,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
 		return exitConfig
 	}
-	// Not earlier, so that a signal ends a process that hangs on one of those files.
+	// Signals are caught only from here on. Before, a signal ends a process that hangs while
+	// it reads one of those files.
 	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	for _, w := range c.warnings {
@@ -153,8 +154,8 @@ func newFlags(name string) *flag.FlagSet {
 	return f
 }
 
-// parse reads flags. It is done, with an exit code, if help was asked for or
-// there is a fault.
+// parse parses flags. done is true if help was asked for or there is a fault; then the
+// command ends with the exit code.
 func parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.Writer) (code int, done bool) {
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -168,7 +169,7 @@ func parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.W
 	return exitOK, false
 }
 
-// versionText is the version that was linked in, or the one that the go command recorded.
+// versionText returns the version that the linker has set or the go command has recorded.
 func versionText() string {
 	if version != "" {
 		return version

@@ -92,8 +92,8 @@ func configure(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// hiddenToken is printed where a token stands. It has spaces, so that no server
-// takes it for one.
+// hiddenToken is printed in place of a token. It has spaces, so no server accepts it as a
+// token.
 const hiddenToken = "not shown: write the token here"
 
 // print writes the configuration as YAML, without its tokens.
@@ -135,7 +135,7 @@ func (c *Config) print(w io.Writer) error {
 	return err
 }
 
-// quotedList writes a list of texts.
+// quotedList returns a list of strings as YAML.
 func quotedList(all []string) string {
 	var b []string
 	for _, s := range all {
@@ -144,5 +144,5 @@ func quotedList(all []string) string {
 	return "[" + strings.Join(b, ", ") + "]"
 }
 
-// quoted writes a text in double quotes.
+// quoted returns a string in double quotes.
 func quoted(s string) string { return strconv.Quote(s) }

@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// progress is how far something long is. With a terminal it shows that, twice a
-// second, in one line.
+// progress is the progress of a long task. On a terminal it shows it in one line, twice a
+// second.
 type progress struct {
-	done, total atomic.Int64 // bytes; a total of 0 is not known
+	done, total atomic.Int64 // bytes; a total of 0 is unknown
 
 	// Used by the goroutine that reports.
-	terminal io.Writer // nil: nobody looks
+	terminal io.Writer // nil: there is no terminal
 	now      func() time.Time
 	began    time.Time
 	shown    time.Time
-	width    int // of the line that is on the terminal
+	width    int // of the line on the terminal
 }
 
-// lineEvery is how often the line is written anew.
+// lineEvery is how often the line is updated.
 const lineEvery = time.Second / 2
 
-// newProgress returns one that shows how far it is if stderr is a terminal.
+// newProgress returns a progress that is shown if stderr is a terminal.
 func newProgress(stderr io.Writer) *progress {
 	p := &progress{now: time.Now, began: time.Now()}
 	if isTerminal(os.Stderr) {
@@ -34,7 +34,7 @@ func newProgress(stderr io.Writer) *progress {
 	return p
 }
 
-// report takes what a store.Progress is told.
+// report is a store.Progress.
 func (p *progress) report(done, total int64) {
 	p.done.Store(done)
 	p.total.Store(total)
@@ -47,7 +47,7 @@ func (p *progress) report(done, total int64) {
 	}
 }
 
-// String says how far it is.
+// String returns the progress in words.
 func (p *progress) String() string {
 	done, total := p.done.Load(), p.total.Load()
 	if total == 0 {
@@ -56,19 +56,19 @@ func (p *progress) String() string {
 	return fmt.Sprintf("%d%% of %s", percent(done, total), inMiB(total))
 }
 
-// line says how far it is after so long.
+// line returns the line for the terminal after a time.
 func (p *progress) line(after time.Duration) string {
 	rate := float64(p.done.Load()) / max(after.Seconds(), 1e-3)
 	return fmt.Sprintf("%s, %s/s", p, inMiB(int64(rate)))
 }
 
-// write puts a line in the place of the one that is on the terminal.
+// write replaces the line on the terminal.
 func (p *progress) write(line string) {
 	fmt.Fprintf(p.terminal, "\r%s%s", line, strings.Repeat(" ", max(0, p.width-len(line))))
 	p.width = len(line)
 }
 
-// clear takes the line off the terminal, before something else is written to it.
+// clear removes the line before something else is written to the terminal.
 func (p *progress) clear() {
 	if p.width > 0 {
 		p.write("")
@@ -76,7 +76,7 @@ func (p *progress) clear() {
 	}
 }
 
-// percent is at most 100: the total may be an estimate.
+// percent returns at most 100, because the total may be an estimate.
 func percent(done, total int64) int { return min(100, int(float64(done)/float64(total)*100)) }
 
 func inMiB(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

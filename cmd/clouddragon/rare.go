@@ -7,26 +7,27 @@ import (
 	"time"
 )
 
-// How many lines a rare handler passes on, and how often.
+// A rare handler passes on this many lines in this time.
 const (
 	rareLines  = 10
 	rarePeriod = time.Minute
 )
 
-// rare passes on a few records a minute. It is for what strangers cause, such as
-// a plain request to a port that speaks TLS.
+// rare passes on a few records a minute. It is for records that strangers can cause, such
+// as a plain request to a port with TLS.
 type rare struct {
 	slog.Handler
 
 	mu      sync.Mutex // guards the fields below
-	began   time.Time  // of the period
-	passed  int        // in the period
-	leftOut int        // since the last record that was passed on
+	began   time.Time  // when the current period began
+	passed  int        // records passed on in it
+	leftOut int        // records left out since the last one that was passed on
 }
 
 func newRare(h slog.Handler) *rare { return &rare{Handler: h} }
 
-// Handle passes r on, with how many were left out before it, or leaves it out.
+// Handle passes r on, with the number of records that were left out before it, or leaves it
+// out.
 func (h *rare) Handle(ctx context.Context, r slog.Record) error {
 	h.mu.Lock()
 	if r.Time.Sub(h.began) >= rarePeriod {

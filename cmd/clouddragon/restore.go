@@ -61,7 +61,7 @@ func restore(args []string, stdout, stderr io.Writer) int {
 	}
 	file := flags.Arg(0)
 	o.Open = func() (io.ReadCloser, error) { return os.Open(file) }
-	if info, err := os.Stat(file); err == nil { // else opening it says why not
+	if info, err := os.Stat(file); err == nil { // on an error, opening the file reports it
 		o.Size = info.Size()
 	}
 	p := newProgress(stderr)

@@ -19,38 +19,38 @@ import (
 	"clouddragon/metrics"
 )
 
-// How long a stop may take: the requests on their way, then all of it.
+// How long a stop may take: active requests, and everything.
 const (
 	drainTime = 7 * time.Second
 	stopTime  = 9 * time.Second
-	// failTime is how long it may take where the disk failed, half of it for the
-	// requests on their way.
+	// failTime is how long a stop may take after a failure of the disk. Half of it is for
+	// active requests.
 	failTime = time.Second
-	// lingerTime is how long connections without a request stay open during a
-	// stop, so that a busy client's next request is still answered.
+	// lingerTime is how long connections without a request stay open during a stop, so that
+	// the next request of a busy client is still answered.
 	lingerTime = time.Second
-	// stopMargin is what closing the database may take beyond its time.
+	// stopMargin is how much longer closing the database may take than its time.
 	stopMargin = 250 * time.Millisecond
-	// tellEvery is how often a start that takes long says how far it is.
+	// tellEvery is how often a long start reports its progress.
 	tellEvery = 5 * time.Second
-	// extension is how long systemd then lets it go on without getting further.
+	// extension is how long systemd then waits for further progress.
 	extension = 5 * time.Minute
-	// secondSignal is how long after the first signal another one ends the
-	// process at once. A terminal, timeout(1) and a supervisor may each send the
-	// first one at the same time.
+	// secondSignal is the time after the first signal from which another one ends the
+	// process at once. The first may come several times, from a terminal, timeout(1) and a
+	// supervisor.
 	secondSignal = time.Second
 )
 
-// environment is what a server has of the process that it runs in.
+// environment is what the process provides to the server.
 type environment struct {
 	log     *slog.Logger
-	dropped func() uint64          // lines of the log that nobody read; nil: not known
+	dropped func() uint64          // counts dropped lines of the log; nil: unknown
 	stop    <-chan os.Signal       // SIGTERM, SIGINT
 	reload  <-chan os.Signal       // SIGHUP
-	config  func() (Config, error) // reads the configuration anew
-	socket  net.Listener           // systemd's; nil: listen is bound
-	ticks   <-chan time.Time       // when a start that takes long says how far it is; nil: every tellEvery
-	systemd *supervisor            // nil: there is none
+	config  func() (Config, error) // reads the configuration again
+	socket  net.Listener           // passed by systemd; nil: bind the key listen
+	ticks   <-chan time.Time       // when a long start reports its progress; nil: every tellEvery
+	systemd *supervisor            // nil: no systemd
 
 	// mirror prepares a data directory and returns what its batches go to; nil: nothing.
 	mirror func(db.Options) (db.Mirror, error)
@@ -149,7 +149,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 	})
 	s := &http.Server{
 		Handler: handler,
-		// The handlers prolong these where a body is long or a lock is waited for.
+		// The handlers extend these for long bodies and for calls that wait.
 		ReadHeaderTimeout:            10 * time.Second,
 		ReadTimeout:                  30 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
@@ -220,7 +220,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 	stopped := make(chan int, 1)
 	go func() {
 		close(draining)
-		if err := l.Close(); err != nil { // before anybody is told of the stop
+		if err := l.Close(); err != nil { // before any client learns of the stop
 			log.Warn("closing the listener", "err", err)
 		}
 		d.Drain()
@@ -234,7 +234,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 		case code := <-stopped:
 			return code, again
 		case <-end:
-			log.Warn("stopped though the disk or a client holds something up", "after", all)
+			log.Warn("stopped before everything ended, because the disk or a client is too slow", "after", all)
 			return code, false
 		case got := <-env.stop:
 			if time.Since(began) >= secondSignal {
@@ -247,8 +247,8 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 
 var errInterrupted = errors.New("interrupted")
 
-// open opens the database. A signal meanwhile is errInterrupted: recovery may
-// take long, and to stop in the midst of it is no worse than a crash.
+// open opens the database. If a signal comes meanwhile, it returns errInterrupted: recovery
+// may take long, and stopping in the middle of it does no more harm than a crash.
 func open(fsys disk.FS, c Config, m *metrics.Metrics, env environment) (*db.DB, error) {
 	type opened struct {
 		db  *db.DB
@@ -299,7 +299,7 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, env environment) (*db.DB, 
 	}
 }
 
-// observer tells the metrics what happens in the database.
+// observer passes what happens in the database to the metrics.
 type observer struct {
 	*metrics.Metrics
 	wait, handOver [2]func(time.Duration) // by db.LockKind
@@ -317,9 +317,9 @@ func (o *observer) Committed(b commit.Batch)                     { o.Commit(b.Ca
 func (o *observer) Waited(kind db.LockKind, d time.Duration)     { o.wait[kind](d) }
 func (o *observer) HandedOver(kind db.LockKind, d time.Duration) { o.handOver[kind](d) }
 
-// drain lets active requests end, once the listener is closed, for as long as
-// limit. Idle connections linger first: their clients may be about to send the
-// next request, whose answer tells them that the connection ends.
+// drain waits up to limit for active requests, after the listener is closed. Idle
+// connections stay open for a moment first: if a client sends its next request, the answer
+// tells it that the connection ends.
 func drain(s *http.Server, l *front.Listener, limit time.Duration, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -341,8 +341,8 @@ func drain(s *http.Server, l *front.Listener, limit time.Duration, log *slog.Log
 	<-loopsEnded
 }
 
-// closeDB closes the database and returns the exit code. It does not wait
-// beyond end: what was answered is in the log, and the next start replays it.
+// closeDB closes the database and returns the exit code. It does not wait beyond end:
+// everything that was answered is in the log, and the next start replays it.
 func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) int {
 	if home.gone(log) {
 		code = exitFailed

@@ -12,7 +12,7 @@ import (
 	"clouddragon/slots"
 )
 
-// apiNames are the names of the APIs, each at its number.
+// apiNames has the name of each API at its number.
 func apiNames() []string {
 	var names []string
 	for a := handlers.Other; a <= handlers.Metrics; a++ {
@@ -21,7 +21,7 @@ func apiNames() []string {
 	return names
 }
 
-// sources are what a scrape reads.
+// sources returns the sources of the metrics.
 func sources(dir string, d *db.DB, dropped func() uint64, status func() replica.Status) metrics.Sources {
 	return metrics.Sources{
 		Dropped: dropped,

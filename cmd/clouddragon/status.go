@@ -64,7 +64,7 @@ type lockStatus struct {
 	Queue     []waiter `json:"queue"` // the first waiters
 }
 
-// held is a holder, as GET lock tells it.
+// held is a holder as in the answer of GET lock.
 type held struct {
 	ID      string  `json:"id"`
 	Token   int64   `json:"token"`
@@ -72,13 +72,13 @@ type held struct {
 	Expires string  `json:"expires"`
 }
 
-// waiter is a waiter, as GET lock tells it.
+// waiter is a waiter as in the answer of GET lock.
 type waiter struct {
 	ID     string  `json:"id"`
 	Waited float64 `json:"waited"` // seconds
 }
 
-// status prints what the server does and returns the exit code.
+// status prints the health and the locks of a server and returns the exit code.
 func status(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("clouddragon status")
 	var to connection
@@ -165,7 +165,7 @@ func (o *overview) health(ctx context.Context, server *client.Server) error {
 	return nil
 }
 
-// accountsOf lists the accounts in which something is.
+// accountsOf lists the accounts that have something in them.
 func accountsOf(ctx context.Context, server *client.Server) ([]string, error) {
 	var accounts []string
 	err := server.Pages(ctx, "/db", nil, "text/plain", func(a client.Answer) error {
@@ -274,7 +274,7 @@ func (o *overview) print(w io.Writer) error {
 	return t.Flush()
 }
 
-// shown quotes a name that would not stay in its column.
+// shown quotes a name that would break the table.
 func shown(name string) string {
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(name)

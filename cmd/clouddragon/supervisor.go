@@ -12,11 +12,11 @@ import (
 	"clouddragon/internal/systemd"
 )
 
-// supervisor tells systemd how the server does. A nil one tells nobody.
+// supervisor tells systemd the state of the server. A nil supervisor does nothing.
 type supervisor struct {
 	notifier *systemd.Notifier
 	log      *slog.Logger
-	failed   atomic.Bool // the log says that systemd is not told
+	failed   atomic.Bool // a failure to tell systemd has been logged
 }
 
 func newSupervisor(log *slog.Logger) *supervisor {
@@ -29,11 +29,11 @@ func (s *supervisor) tell(assignments ...string) {
 		return
 	}
 	if err := s.notifier.Send(assignments...); err != nil && s.failed.CompareAndSwap(false, true) {
-		s.log.Warn("systemd cannot be told how the server does", "err", err)
+		s.log.Warn("cannot tell systemd the state of the server", "err", err)
 	}
 }
 
-// reloading says that a reload begins. It ends with READY=1.
+// reloading tells systemd that a reload begins. READY=1 ends it.
 func (s *supervisor) reloading() {
 	now, err := systemd.Reloading()
 	if err != nil {
@@ -42,8 +42,7 @@ func (s *supervisor) reloading() {
 	s.tell(now...)
 }
 
-// watchdog returns what ticks whenever systemd has to hear from the server; nil: it
-// need not.
+// watchdog returns a ticker for systemd's watchdog, or nil if there is none.
 func (s *supervisor) watchdog() <-chan time.Time {
 	if s == nil {
 		return nil
@@ -58,10 +57,9 @@ func (s *supervisor) watchdog() <-chan time.Time {
 	return time.Tick(max(every/2, time.Millisecond))
 }
 
-// guard tells systemd's watchdog at each tick that the server goes on, unless the
-// writer is stuck: it has something to do, and has neither begun nor ended a batch
-// since the last tick. A writer that waits for the disk is not stuck, since a new
-// process would wait for the same disk.
+// guard feeds systemd's watchdog at each tick unless the writer is stuck: it has calls to
+// handle, but has neither begun nor ended a batch since the last tick. A writer that waits
+// for the disk does not count as stuck, because a new process would wait for the same disk.
 func (s *supervisor) guard(ticks <-chan time.Time, pulse func() commit.Pulse, waitsForDisk func() bool) {
 	if ticks == nil {
 		return
@@ -79,8 +77,8 @@ func (s *supervisor) guard(ticks <-chan time.Time, pulse func() commit.Pulse, wa
 	}
 }
 
-// waitsForDisk reports whether a thread of the process waits for a disk: it is in the
-// state D, uninterruptible sleep.
+// waitsForDisk reports whether a thread of the process waits for a disk, which is state D,
+// uninterruptible sleep.
 func waitsForDisk() bool { return anyUninterruptible("/proc/self/task") }
 
 func anyUninterruptible(tasks string) bool {
@@ -93,7 +91,7 @@ func anyUninterruptible(tasks string) bool {
 		if err != nil {
 			continue // the thread has ended
 		}
-		// The state follows the name, which is in parentheses and may hold any.
+		// The state follows the name, which is in parentheses and may itself have parentheses.
 		if bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" D ")) {
 			return true
 		}

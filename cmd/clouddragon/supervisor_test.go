@@ -117,7 +117,7 @@ func TestServerGoesOnWithoutSystemd(t *testing.T) {
 		p.line("msg=reloaded")
 		want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a", 200, "1\n")
 		p.stop()
-		if n := strings.Count(p.log, "systemd cannot be told"); n != 1 {
+		if n := strings.Count(p.log, "cannot tell systemd"); n != 1 {
 			t.Errorf("%s: the log says it %d times, want once:\n%s", name, n, p.log)
 		}
 	}

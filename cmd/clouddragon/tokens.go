@@ -12,21 +12,21 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// Token is a token with less than full access.
+// Token is a token of the list tokens, which may have less than full access.
 type Token struct {
 	Token    string
 	Accounts []string // none: all
 	ReadOnly bool
 }
 
-// readTokensFile adds the tokens of tokens_file, whose key is in d.
+// readTokensFile adds the tokens of tokens_file. d is the document that names the file.
 func (c *Config) readTokensFile(d *document) error {
 	at := d.at["tokens_file"]
 	f, err := os.Open(c.TokensFile)
 	if err != nil {
 		return d.fault(at, "tokens_file: %v", err)
 	}
-	defer f.Close() // it is only read
+	defer f.Close() // opened for reading only
 	info, err := f.Stat()
 	if err != nil {
 		return d.fault(at, "tokens_file: %v", err)
@@ -54,7 +54,7 @@ func (c *Config) readTokensFile(d *document) error {
 	})
 }
 
-// distinct refuses a token that is listed twice. at says where a token stands.
+// distinct refuses a token that is listed twice. at returns the place of a token.
 func (c *Config) distinct(at func(i int) (*document, string)) error {
 	seen := map[string]string{c.Token: "the one with full access"}
 	for i, t := range c.Tokens {
@@ -104,7 +104,7 @@ func accountReader(to *[]string) reader {
 	}
 }
 
-// checkToken wants what can stand in an Authorization header.
+// checkToken refuses a token that an Authorization header cannot hold.
 func checkToken(s string) error {
 	for _, r := range s {
 		if r == utf8.RuneError || unicode.IsSpace(r) || unicode.IsControl(r) {
@@ -118,7 +118,7 @@ func checkListedToken(s string) error {
 	return errors.Join(notEmpty(s), checkToken(s))
 }
 
-// checkAccount accepts what a route accepts as :acc.
+// checkAccount accepts the names that routes accept as :acc.
 func checkAccount(s string) error {
 	switch {
 	case len(s) < 1 || len(s) > 64:

@@ -12,7 +12,7 @@ import (
 	"clouddragon/internal/units"
 )
 
-// text reads a string that check, if there is one, accepts.
+// text reads a string. If check is not nil, it has to accept the string.
 func text(to *string, check func(string) error) reader {
 	return func(d *document, path string, n ast.Node) error {
 		s, ok := n.(*ast.StringNode)
@@ -29,7 +29,7 @@ func text(to *string, check func(string) error) reader {
 	}
 }
 
-// name reads a string; a number counts as the text that it is written with.
+// name reads a string. A number is read as it is written.
 func name(to *string, check func(string) error) reader {
 	return func(d *document, path string, n ast.Node) error {
 		if i, ok := n.(*ast.IntegerNode); ok {
@@ -51,7 +51,7 @@ func boolean(to *bool) reader {
 	}
 }
 
-// scalar reads a text or a number with parse, whose error is about its value.
+// scalar reads a string or a number with parse.
 func scalar(want string, parse func(s string) error) reader {
 	return func(d *document, path string, n ast.Node) error {
 		switch n.(type) {
@@ -93,8 +93,8 @@ func size(to *int64, min, max, unit int64) reader {
 	})
 }
 
-// duration reads a time span from min to max, as the API does: a number of
-// seconds, or one number with one unit.
+// duration reads a duration from min to max in the syntax of the API: a number of seconds,
+// or one number with one unit.
 func duration(to *time.Duration, min, max time.Duration) reader {
 	return scalar("a duration", func(s string) error {
 		v, ok := units.ParseDuration(s)
@@ -106,7 +106,7 @@ func duration(to *time.Duration, min, max time.Duration) reader {
 	})
 }
 
-// within wants v, which is written s, from min to max.
+// within refuses v, written as s, if it is not in min to max.
 func within[T cmp.Ordered](v, min, max T, s string, format func(T) string) error {
 	if v < min || v > max {
 		return fmt.Errorf("%s is not in %s to %s", s, format(min), format(max))
@@ -119,7 +119,7 @@ func mode(to *fs.FileMode) reader {
 	return scalar("permissions", func(s string) error {
 		v, err := strconv.ParseUint(s, 8, 32)
 		if err != nil || v > 0o777 {
-			return fmt.Errorf("%q is no set of permissions: write octal digits (\"0600\", \"0660\")", s)
+			return fmt.Errorf("%q is not a file mode: write octal digits (\"0600\", \"0660\")", s)
 		}
 		*to = fs.FileMode(v)
 		return nil

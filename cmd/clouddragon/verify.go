@@ -64,14 +64,14 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	if r.Copy != nil {
-		fmt.Fprintf(stdout, "%s: one of the two copies in CHECKPOINT is not whole (%v): the other one is, and the next start writes both\n", *dir, r.Copy)
+		fmt.Fprintf(stdout, "%s: one of the two copies in CHECKPOINT is not whole (%v): the other is good, and the next start writes both\n", *dir, r.Copy)
 	}
 	if damaged > 0 {
 		fmt.Fprintf(stdout, "%s: damaged in %s\n", *dir, plural(uint64(damaged), "place"))
 		return exitFailed
 	}
 	if r.Torn != "" {
-		fmt.Fprintf(stdout, "%s: at the end of the log is a write that was never answered (%s): the next start cuts it off\n", *dir, r.Torn)
+		fmt.Fprintf(stdout, "%s: the log ends with a write that was never answered (%s): the next start cuts it off\n", *dir, r.Torn)
 	}
 	names := ", the index of names is good"
 	if r.Names == nil {

@@ -14,24 +14,24 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// document is a YAML file that is read strictly: every key is known and is there
-// once, and every value has its type.
+// document is a YAML file that is read strictly: every key must be known and given once,
+// and every value must have the right type.
 type document struct {
 	name   string
 	lines  []string
-	secret bool                    // no line of the file may be shown
-	at     map[string]*token.Token // where each key of the file has its value, by path ("limits.value")
+	secret bool                    // errors must not show a line of the file
+	at     map[string]*token.Token // the place of each key's value, by path ("limits.value")
 }
 
 // reader takes the value at a path of a document.
 type reader func(d *document, path string, n ast.Node) error
 
-// keys are the keys of a mapping and what reads the value of each.
+// keys has the keys of a mapping, each with the reader of its value.
 type keys map[string]reader
 
-// readYAML reads the one document in data, which came from the file name. An
-// empty document sets nothing. The error names the faulty line, and shows it
-// unless the file is secret or holds a token.
+// readYAML parses data, which was read from the file name and has one document. An empty
+// document sets nothing. The error names the faulty line, and shows it unless the file is
+// secret or holds a token.
 func readYAML(name string, data []byte, secret bool, read reader) (*document, error) {
 	src := strings.TrimPrefix(string(data), "\ufeff")
 	d := &document{name: name, lines: strings.Split(src, "\n"), secret: secret || holdsToken(src), at: map[string]*token.Token{}}
@@ -56,8 +56,8 @@ func readYAML(name string, data []byte, secret bool, read reader) (*document, er
 	return d, nil
 }
 
-// fault is the error for what is wrong at tok. Messages end up in logs, so it
-// shows the line only if the file is not secret and the line has a key.
+// fault returns an error for the place tok. Messages end up in logs, so it shows the line
+// only if the file is not secret and the line has a key.
 func (d *document) fault(tok *token.Token, format string, args ...any) error {
 	msg := fmt.Sprintf(format, args...)
 	if tok == nil || tok.Position == nil || tok.Position.Line < 1 || tok.Position.Line > len(d.lines) {
@@ -72,14 +72,14 @@ func (d *document) fault(tok *token.Token, format string, args ...any) error {
 }
 
 var (
-	// harmless are comment lines, the keys of a token when they hold none, and a
-	// key that holds the name of a file.
+	// harmless matches lines that look like a token but hold none: comments, keys without a
+	// value, and tokens_file.
 	harmless = regexp.MustCompile(`(?m)^[ \t]*#.*$|\btoken: (""|'')|\btokens: \[\]|\btokens_file\b`)
 	hasKey   = regexp.MustCompile(`[\pL\pN_-]["']?:(\s|$)`)
 	keyLike  = regexp.MustCompile(`([\pL\pN_-]+)["']?\s*[:=]`)
 )
 
-// holdsToken reports whether something in a file is named like a token.
+// holdsToken reports whether a file has a key that is named like a token.
 func holdsToken(src string) bool {
 	src = strings.ToLower(harmless.ReplaceAllString(src, ""))
 	if strings.Contains(src, "token") {
@@ -93,8 +93,8 @@ func holdsToken(src string) bool {
 	return false
 }
 
-// namedLikeToken reports whether a key may be a misspelt "token": at least four
-// of its letters are there.
+// namedLikeToken reports whether a key may be a misspelt "token": it has at least four of
+// the letters.
 func namedLikeToken(key string) bool {
 	n := 0
 	for _, letter := range "token" {
@@ -105,7 +105,7 @@ func namedLikeToken(key string) bool {
 	return n >= 4 && key != "socket"
 }
 
-// mapping reads each key of a mapping with its reader. An empty value is a mapping
+// mapping reads a mapping with the readers of its keys. An empty value counts as a mapping
 // without keys.
 func mapping(k keys) reader {
 	return func(d *document, path string, n ast.Node) error {
@@ -123,7 +123,7 @@ func mapping(k keys) reader {
 			read, ok := k[name]
 			if !ok {
 				known := strings.Join(slices.Sorted(maps.Keys(k)), ", ")
-				if strings.Contains(path, "[") { // of a list of tokens: the key may be one
+				if strings.Contains(path, "[") { // in a list of tokens: the key itself may be a token
 					return d.fault(key, "unknown key in %s: known here: %s", path, known)
 				}
 				d.secret = d.secret || namedLikeToken(name)
@@ -158,7 +158,7 @@ func list(item reader) reader {
 	}
 }
 
-// optional is a reader that takes an empty value as an empty list.
+// optional reads an empty value as an empty list.
 func optional(list reader) reader {
 	return func(d *document, path string, n ast.Node) error {
 		if n.Type() == ast.NullType {
@@ -168,7 +168,7 @@ func optional(list reader) reader {
 	}
 }
 
-// wrong is the fault of a value that is not of the type that its key has.
+// wrong returns the fault of a value that has the wrong type.
 func (d *document) wrong(path, want string, n ast.Node) error {
 	got := "this"
 	switch n.(type) {

@@ -12,8 +12,8 @@
 // command, ends it if the lock is lost, and gives the lock back. The front passes
 // signals on, stops when the command stops, and returns the exit code.
 //
-// A socket pair connects the two. The kernel closes it however a process ends, so
-// each notices the end of the other, also by KILL or by the out-of-memory killer,
+// A socket pair connects the two. The kernel closes it however a process ends. So each
+// notices when the other ends, even if it was killed by KILL or the out-of-memory killer,
 // and then ends the command:
 //
 //   - If the front ends, the keeper ends the command. The command and all that it
@@ -23,24 +23,24 @@
 //     may get TERM several times: the kernel sends it whenever a thread of the keeper
 //     ends and hands the command to the next one, and the front sends it to the group.
 //
-// Both are child subreapers, so that a process whose parent has ended stays below
-// the keeper or the front and can be found. PDEATHSIG alone would reach the command
-// but not its children. If both processes are killed at once, it is all there is.
+// Both are child subreapers. So a process whose parent has ended stays below the keeper or
+// the front and can be found. PDEATHSIG reaches the command, but not its children. If both
+// processes are killed at once, only PDEATHSIG is left.
 //
-// A keeper that is stopped or hangs does not renew. The front kills it shortly
-// before the lock's end, which is the second case again.
+// A keeper that is stopped or hangs does not renew the lock. The front kills it shortly
+// before the lock's end, and then ends the command as in the second case.
 //
 // # Process groups
 //
-// With a controlling terminal all three stay in the process group that the shell
-// made for the job. So the terminal's ^C and ^Z, and the shell's fg and bg reach the
-// command without our help, other members of a pipeline belong to the same job, and
-// nobody has to hand the terminal to anybody. The keeper catches the signals that would
-// end or stop it, so it renews while the job is stopped. Only SIGSTOP to the whole group stops it.
+// With a controlling terminal all three stay in the process group that the shell made for
+// the job. So ^C, ^Z, fg and bg reach the command without our help, a pipeline stays one
+// job, and no process has to pass the terminal on. The keeper catches the signals that would
+// end or stop it, so it renews the lock while the job is stopped. Only SIGSTOP to the whole
+// group stops it.
 //
-// A signal for the front alone has to be passed on, one for the whole group
-// must not be, or the command would get it twice. The keeper is the witness: if it
-// gets the same signal at about the same time, then the signal was for the group.
+// A signal for the front alone has to be passed on. One for the whole group must not be,
+// because the command would get it twice. The keeper is the witness: if it gets the same
+// signal at about the same time, the signal was for the group.
 //
 // Without a controlling terminal the command has a process group of its own, and so
 // has the keeper. Signals for the front are passed on to the command's whole group.
@@ -50,8 +50,7 @@
 //
 // # Ending the command
 //
-// Without a terminal the command's process group is ended. On a terminal that
-// group also has the front, the rest of a pipeline and perhaps the script that calls
-// us, which have not lost anything: all that descends from the keeper is ended
-// instead, but for what has moved to another session.
+// Without a terminal the command's process group is ended. On a terminal that group also
+// has the front, the rest of a pipeline and perhaps the script that calls us, which must go
+// on. So all descendants of the keeper are ended instead, except those in another session.
 package job

@@ -31,7 +31,7 @@ type front struct {
 	term    term
 	started bool           // the command may be running
 	last    syscall.Signal // passed on last
-	suspect bool           // the alarm rang, and no renewal was reported since
+	suspect bool           // the alarm rang, and no renewal has been reported since
 	group   group          // of the command
 }
 
@@ -76,16 +76,16 @@ func (f *front) begin(command []string) (err error) {
 	return send(f.socket, order{Spec: f.spec})
 }
 
-// startKeeper starts the second process. It begins with the signals blocked that
-// it catches later, but for those that the runtime unblocks: HUP, INT, QUIT and
-// TERM. What was blocked before goes into the spec.
+// startKeeper starts the second process. The signals that the process will catch are blocked
+// in it at first, except HUP, INT, QUIT and TERM, which the runtime unblocks. The spec says
+// which signals were blocked before.
 func startKeeper(fd int, command []string, block *unix.Sigset_t, spec *Spec) (pid int, err error) {
 	runtime.LockOSThread() // the new process inherits this thread's mask
 	defer runtime.UnlockOSThread()
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, &spec.Mask); err != nil {
 		return 0, err
 	}
-	// The keeper gets the socket by the number that it has here, so that files that the user gave us keep theirs.
+	// The socket keeps its number in the keeper, so that files that the user gave us keep theirs.
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	if err == nil {
 		argv := append([]string{os.Args[0], KeeperCommand, strconv.Itoa(fd)}, command...)
@@ -99,7 +99,7 @@ func startKeeper(fd int, command []string, block *unix.Sigset_t, spec *Spec) (pi
 	return pid, err
 }
 
-// run passes signals on until the keeper says how it ended.
+// run passes signals on until the keeper reports the outcome.
 func (f *front) run() Outcome {
 	for {
 		select {
@@ -129,12 +129,12 @@ func (f *front) reap() {
 	}
 }
 
-func (f *front) tell(o order) { _ = send(f.socket, o) } // the reports show that the keeper has ended
+func (f *front) tell(o order) { _ = send(f.socket, o) } // if the keeper has ended, the channel of reports shows it
 
 func (f *front) heard(r report) {
 	if r.End != 0 {
 		f.term.end, f.suspect = r.End, false
-		_ = f.alarm.Set(f.term.killAt()) // without it only a keeper that hangs goes unnoticed
+		_ = f.alarm.Set(f.term.killAt()) // without an alarm only a keeper that hangs goes unnoticed
 	}
 	if r.Granted {
 		f.started = true
@@ -149,7 +149,7 @@ func (f *front) heard(r report) {
 func (f *front) got(s syscall.Signal) {
 	switch {
 	case s == syscall.SIGPIPE, s == syscall.SIGTTIN, s == syscall.SIGTTOU:
-		// The command gets its own.
+		// The command gets this signal from the terminal.
 	case s == syscall.SIGTSTP && !f.started:
 		f.stopHere()
 	default:
@@ -164,7 +164,7 @@ func (f *front) got(s syscall.Signal) {
 func (f *front) stopHere() {
 	caught := defaultAction(syscall.SIGTSTP)
 	raise(syscall.SIGTSTP)
-	restore(syscall.SIGTSTP, caught) // continued
+	restore(syscall.SIGTSTP, caught) // the process has been continued
 }
 
 // die ends this process by a signal, so that the shell that started us stops its own work.
@@ -173,9 +173,9 @@ func (f *front) die(s syscall.Signal) {
 	raise(s)
 }
 
-// overdue kills a keeper that should have ended the command by now. The first
-// time it only sets the alarm again: reports that came while this process was
-// stopped are read first.
+// overdue kills a keeper that should have ended the command by now. At the first alarm it
+// only sets the alarm again, so that reports which came while this process was stopped are
+// read first.
 func (f *front) overdue() {
 	if f.suspect {
 		_ = syscall.Kill(f.keeper, syscall.SIGKILL) // alone does the rest
@@ -187,11 +187,11 @@ func (f *front) overdue() {
 
 // alone ends the command after the keeper was killed.
 func (f *front) alone() Outcome {
-	signal.Ignore(syscall.SIGTTOU) // in the background a terminal may forbid to write
+	signal.Ignore(syscall.SIGTTOU) // a terminal may stop background processes that write to it
 	children := make(chan child, 16)
 	go wait(children)
 	if !f.started && f.last != 0 {
-		// A signal for the group ended the keeper before it caught signals.
+		// A signal for the group has ended the keeper before it caught signals.
 		return Outcome{Code: 128 + int(f.last), Signal: f.last}
 	}
 	if !f.started {

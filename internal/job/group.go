@@ -13,11 +13,10 @@ import (
 )
 
 const (
-	// look is how often a group that is being ended is looked at, besides at each
-	// end of a child.
+	// look is how often a group that is being ended is checked, in addition to each end of a
+	// child.
 	look = 20 * time.Millisecond
-	// lastLook is how long after KILL the end is waited for: a process can be
-	// stuck in the kernel.
+	// lastLook is how long to wait after KILL, because a process can be stuck in the kernel.
 	lastLook = 2 * time.Second
 )
 
@@ -25,8 +24,8 @@ const (
 // descendants of this process in its session.
 type group struct{ id int }
 
-// signal sends a signal to all of them. One that has ended meanwhile, or that
-// another user runs, gets none.
+// signal sends a signal to all of them. Errors are ignored: a process may have ended, or may
+// belong to another user.
 func (g group) signal(s syscall.Signal) {
 	if g.id != 0 {
 		_ = syscall.Kill(-g.id, s) // as said
@@ -37,7 +36,7 @@ func (g group) signal(s syscall.Signal) {
 	}
 }
 
-// alive reports whether there is one that has not ended.
+// alive reports whether one of them has not ended.
 func (g group) alive() bool {
 	if g.id == 0 {
 		return len(descendants(os.Getpid())) > 0
@@ -45,8 +44,8 @@ func (g group) alive() bool {
 	return syscall.Kill(-g.id, 0) != syscall.ESRCH
 }
 
-// end sends TERM, and KILL at the given time if there is still one alive. It returns
-// when all have ended. It passes each child that ends to ended.
+// end sends TERM, and KILL at the given time if one is still alive. It returns when all have
+// ended. It passes each child that ends to ended.
 func (g group) end(killAt time.Duration, children <-chan child, ended func(child)) {
 	g.signal(syscall.SIGTERM)
 	g.signal(syscall.SIGCONT) // one that is stopped can handle TERM only then
@@ -55,7 +54,7 @@ func (g group) end(killAt time.Duration, children <-chan child, ended func(child
 	giveUp := max(killAt, boottime.Now()) + lastLook
 	for g.alive() && boottime.Now() < giveUp {
 		if boottime.Now() >= killAt {
-			g.signal(syscall.SIGKILL) // again and again: one may have forked meanwhile
+			g.signal(syscall.SIGKILL) // repeatedly, because one may have forked meanwhile
 		}
 		select {
 		case c, ok := <-children:
@@ -75,8 +74,8 @@ type child struct {
 	status syscall.WaitStatus
 }
 
-// wait passes on the changes of all children until there are none left. It owns
-// every wait of the process.
+// wait reports the changes of all children until there are none left. No other code may wait
+// for children.
 func wait(children chan<- child) {
 	defer close(children)
 	for {
@@ -120,8 +119,7 @@ func stopped(pid int) bool {
 	return ok && (p.state == 'T' || p.state == 't')
 }
 
-// descendants returns the processes below a process that have not ended and are
-// in our session.
+// descendants returns the living processes below a process that are in our session.
 func descendants(root int) []int {
 	dir, err := os.Open("/proc")
 	if err != nil {

@@ -62,7 +62,7 @@ type keeper struct {
 	held    bool
 	asking  bool          // a renewal is under way
 	renewAt time.Duration // when the next one is due
-	fault   error         // why the last renewal failed, or nil
+	fault   error         // the error of the last renewal, or nil
 
 	pid     int // of the command, or 0
 	mirror  bool
@@ -83,7 +83,7 @@ type renewal struct {
 func Keep(fd int, command []string, stderr io.Writer) int {
 	runtime.LockOSThread() // PDEATHSIG is sent when the thread that started the command ends
 	unix.CloseOnExec(fd)
-	// Not the program's name: killall would reach both processes, which looks like a signal for the group.
+	// Under the program's name, killall would reach both processes, which would look like a signal for the group.
 	_ = os.WriteFile("/proc/self/comm", []byte(KeeperCommand), 0) // ps shows "exe" otherwise
 	front, err := connection(fd)
 	if err != nil || len(command) == 0 {
@@ -126,16 +126,16 @@ func (k *keeper) begin(spec *Spec) error {
 	return err
 }
 
-// say prints one line on stderr. The command is not started after that.
+// say prints one line on stderr. After that the command is not started.
 func (k *keeper) say(format string, args ...any) {
-	signal.Ignore(syscall.SIGTTOU) // in the background a terminal may forbid to write
+	signal.Ignore(syscall.SIGTTOU) // a terminal may stop background processes that write to it
 	fmt.Fprintf(k.stderr, "clouddragon lock: "+format+"\n", args...)
 }
 
-// tell sends a report. The front may have ended, which the orders show.
+// tell sends a report. If the front has ended, the channel of orders shows it.
 func (k *keeper) tell(r report) { _ = send(k.front, r) }
 
-// done tells the front how it ended. A front that was stopped by us goes on.
+// done reports the outcome to the front. It continues a front that the keeper has stopped.
 func (k *keeper) done(o Outcome) {
 	if k.mirror {
 		k.toFront(syscall.SIGCONT)
@@ -197,7 +197,7 @@ func (k *keeper) granted(g grant) *Outcome {
 	return nil
 }
 
-// keepHeld renews the lock if it is time, ends the command if it is too late, and sets the alarm.
+// keepHeld renews the lock if it is due, ends the command if it is too late for that, and sets the alarm.
 func (k *keeper) keepHeld() *Outcome {
 	now := boottime.Now()
 	if now >= k.term.stopAt() {
@@ -241,7 +241,7 @@ func (k *keeper) renewed(r renewal) *Outcome {
 	return nil
 }
 
-// lost ends the command, since the lock has ended or will soon.
+// lost ends the command because the lock has ended or will soon.
 func (k *keeper) lost(err error) *Outcome {
 	k.stop()
 	if k.pid == 0 {
@@ -265,7 +265,7 @@ func (k *keeper) group() group {
 	return group{k.pid}
 }
 
-// ordered does what the front says. ok is false if it has ended.
+// ordered carries out an order. ok is false if the front has ended.
 func (k *keeper) ordered(m order, ok bool) *Outcome {
 	if !ok {
 		if k.pid == 0 {
@@ -296,7 +296,7 @@ func (k *keeper) ordered(m order, ok bool) *Outcome {
 	return nil
 }
 
-// interrupted is what a signal does while there is no command to pass it on to.
+// interrupted handles a signal while there is no command to pass it on to.
 func (k *keeper) interrupted(s syscall.Signal) *Outcome {
 	k.stop()
 	if !k.held {
@@ -311,13 +311,12 @@ func (k *keeper) interrupted(s syscall.Signal) *Outcome {
 
 func (k *keeper) startCommand() *Outcome {
 	if boottime.Now() >= k.term.stopAt() {
-		return nil // keepHeld says it
+		return nil // keepHeld reports it
 	}
 	env := withEnv(os.Environ(), "CLOUDDRAGON_LOCK", k.lock.Name)
 	env = withEnv(env, "CLOUDDRAGON_LOCK_TOKEN", strconv.FormatInt(k.token, 10))
 	sys := &syscall.SysProcAttr{Setpgid: !k.spec.Terminal, Pdeathsig: syscall.SIGTERM}
-	// The command begins with the signals blocked that the front began with: it
-	// inherits this thread's mask.
+	// The command inherits this thread's mask, so set the one that the front was started with.
 	err := unix.PthreadSigmask(unix.SIG_SETMASK, &k.spec.Mask, nil)
 	if err == nil {
 		k.pid, err = start(k.command, env, sys)
@@ -337,8 +336,8 @@ func (k *keeper) startCommand() *Outcome {
 	return nil
 }
 
-// changed handles the end or the stop of a child. Children other than the
-// command have lost their parent.
+// changed handles the end or the stop of a child. Children other than the command are
+// descendants that have lost their parent.
 func (k *keeper) changed(c child) *Outcome {
 	if c.pid != k.pid {
 		return nil
@@ -346,7 +345,7 @@ func (k *keeper) changed(c child) *Outcome {
 	if c.status.Stopped() {
 		k.mirror = true
 		k.toFront(syscall.SIGSTOP)
-		if !stopped(k.pid) { // it was continued just now, and so must the front be
+		if !stopped(k.pid) { // it has been continued meanwhile, so continue the front too
 			k.mirror = false
 			k.toFront(syscall.SIGCONT)
 		}

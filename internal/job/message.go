@@ -21,7 +21,7 @@ type Spec struct {
 	Mask          unix.Sigset_t // the signals that were blocked when the front was started
 }
 
-// strings are the fields of a spec that may hold any bytes, which JSON strings may not.
+// strings returns the fields of a spec that may hold any bytes. JSON strings may not.
 func (s *Spec) strings() []*string {
 	return []*string{&s.Server, &s.Token, &s.Lock.Account, &s.Lock.Name, &s.Lock.ID}
 }
@@ -66,21 +66,21 @@ type order struct {
 
 // report is what the keeper tells the front.
 type report struct {
-	End     time.Duration `json:",omitempty"` // the lock is held until then
+	End     time.Duration `json:",omitempty"` // the lock is held at least until then
 	Granted bool          `json:",omitempty"` // the lock is held, and the command can be started
 	Group   int           `json:",omitempty"` // the command runs; its process group, or 0 on a terminal
 	Started bool          `json:",omitempty"`
 	Done    *Outcome      `json:",omitempty"` // the last report
 }
 
-// Outcome is how it ended.
+// Outcome is the end of the job.
 type Outcome struct {
 	Code   int            // the exit code
 	Signal syscall.Signal // the signal that ended the command, or us while there was none; or 0
 }
 
-// sendLimit is how long a message may wait for room, which there is none of if
-// the other process is stopped for very long.
+// sendLimit is how long a message may wait for room in the socket. There is no room if the
+// other process has been stopped for very long.
 const sendLimit = 100 * time.Millisecond
 
 // pair returns two connected sockets that keep the bounds of messages. Both are closed on exec.
@@ -114,8 +114,7 @@ func send(to *os.File, message any) error {
 	return err
 }
 
-// receive passes on the messages that come, and closes the channel when the other
-// process has ended.
+// receive passes messages on, and closes the channel when the other process has ended.
 func receive[T any](from *os.File, messages chan<- T) {
 	defer close(messages)
 	b := make([]byte, 64<<10)

@@ -21,11 +21,11 @@ var forwarded = []syscall.Signal{
 // jobControl are the signals that stop and continue a job.
 var jobControl = []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT}
 
-// caught are the signals that we catch: those above, without those that we were
-// started with as ignored. They stay ignored here and in the command.
+// caught returns the signals that we catch: those above, except those that were ignored when
+// we were started. These stay ignored, here and in the command.
 func caught() []os.Signal {
 	ignored := ignoredSignals()
-	// What is written to a pipe that nobody reads must not end us before the command.
+	// A write to a broken pipe must not end us before the command.
 	all := []os.Signal{syscall.SIGPIPE}
 	for _, s := range append(append([]syscall.Signal{}, forwarded...), jobControl...) {
 		if ignored&(1<<(s-1)) == 0 {
@@ -35,15 +35,15 @@ func caught() []os.Signal {
 	return all
 }
 
-// catch passes on what is caught.
+// catch starts to catch signals and returns the channel that gets them.
 func catch() (<-chan os.Signal, []os.Signal) {
 	c, all := make(chan os.Signal, 64), caught()
 	signal.Notify(c, all...)
 	return c, all
 }
 
-// ignoredSignals returns the mask of the signals that this process ignores. The
-// runtime leaves these as they are: HUP, INT, and those of job control.
+// ignoredSignals returns the mask of the signals that this process ignores. The Go runtime
+// leaves HUP, INT and the signals of job control as they are.
 func ignoredSignals() uint64 {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -81,7 +81,8 @@ func hasTerminal() bool {
 	return unix.Close(fd) == nil
 }
 
-// adopt makes the processes below this one stay below it when their parents end.
+// adopt makes this process a child subreaper: descendants stay below it when their parents
+// end.
 func adopt() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }

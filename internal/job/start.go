@@ -25,8 +25,8 @@ type startError struct {
 
 func (e *startError) Error() string { return e.line }
 
-// start starts a command with our stdin, stdout, stderr and whatever other files
-// we were started with.
+// start starts a command with our stdin, stdout, stderr and all other files that we were
+// started with.
 func start(argv, env []string, sys *syscall.SysProcAttr) (pid int, err error) {
 	path, err := lookUp(argv[0], env)
 	if err != nil {
@@ -43,7 +43,7 @@ func start(argv, env []string, sys *syscall.SysProcAttr) (pid int, err error) {
 	return pid, nil
 }
 
-// cannotStart says why a command was not started.
+// cannotStart returns a startError for a command that was not started.
 func cannotStart(name string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT):

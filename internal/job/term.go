@@ -2,12 +2,12 @@ package job
 
 import "time"
 
-// term are the times of a lock, on the clock of package boottime. All follow
-// from when the lock ends at the earliest.
+// term has the times of a lock, on the clock of package boottime. All follow from the
+// earliest possible end of the lock.
 type term struct {
 	dur       time.Duration // what each renewal asks for
 	killAfter time.Duration // from TERM to KILL
-	end       time.Duration // the lock is held until here at least
+	end       time.Duration // the lock is held at least until then
 }
 
 // newTerm limits killAfter to a third of dur.
@@ -15,7 +15,7 @@ func newTerm(dur, killAfter time.Duration) term {
 	return term{dur: dur, killAfter: min(killAfter, dur/3)}
 }
 
-// margin is how long before the lock's end the command is gone.
+// margin is how long before the lock's end the command must have ended.
 func (t *term) margin() time.Duration { return min(t.dur/10, 3*time.Second) }
 
 // renewAt is when the lock is renewed: a third of its time after it was granted.

@@ -8,8 +8,8 @@ import (
 // sameSignal is how far apart two processes of a group may see the same signal.
 const sameSignal = 100 * time.Millisecond
 
-// witness tells the signals that the front alone got from those for the whole
-// process group, which this process got too. The zero value is ready.
+// witness separates signals for the front alone from signals for the whole process group,
+// which this process gets too. The zero value is ready to use.
 type witness struct {
 	seen    map[syscall.Signal]time.Time // when this process got it
 	pending []passedOn                   // what the front got and this process has not seen yet
