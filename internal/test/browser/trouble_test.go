@@ -74,7 +74,7 @@ func TestPageSaysThatTheServerIsGoneAndRecovers(t *testing.T) {
 	p.wait(row("#locks", "nightly"))
 	p.wait(text("#events-note") + `.startsWith("of shop")`)
 	s.stop()
-	p.wait(text("#trouble") + `.startsWith("The server does not answer since ")`)
+	p.wait(text("#trouble") + `.startsWith("The server has not answered since ")`)
 	p.wait(text("#health") + ` === "not reachable" && document.title === "✕ Cloud Dragon"`)
 	p.wait(text("#log") + `.includes("The server shuts down.")`)
 	s.start()
