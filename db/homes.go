@@ -155,7 +155,7 @@ func (d *DB) admitOp(op commit.Op) error {
 	switch {
 	case acc == "":
 		return nil
-	case op.Size() == 0:
+	case op.Size() == 0 && op.Frees(): // a read
 		return h.readable(acc)
 	}
 	return h.admit(acc)

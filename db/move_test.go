@@ -1,101 +1,14 @@
 package db_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
+	"runtime"
 	"testing"
 	"time"
 
 	"clouddragon/db"
 )
-
-// ops are operations of clients on the account acc, one of each kind.
-func clientOps() map[string]db.Operation {
-	any := db.Conditions{Check: db.AnyVersion}
-	rate := db.Rate{Limit: 10, Per: time.Hour, Burst: 10}
-	ops := map[string]db.Operation{
-		"sequence":     &db.SequenceAdd{Key: key("s"), N: 1},
-		"reset":        &db.NumberReset{Key: key("s")},
-		"counter":      &db.CounterAdd{Key: key("c"), Add: 1, Min: -1 << 60, Max: 1 << 60},
-		"set":          &db.ValueSet{Key: key("v"), Data: []byte("v"), Conditions: any},
-		"delete":       &db.ValueDelete{Key: key("v"), Conditions: any},
-		"ttl":          &db.ValueTTL{Key: key("v"), TTL: time.Hour, Conditions: any},
-		"lock":         lock("l", "other", time.Hour),
-		"unlock":       &db.LockRelease{UnlockRequest: db.UnlockRequest{Key: key("l"), Force: true}},
-		"rate":         &db.RateTake{RateRequest: db.RateRequest{Key: key("r"), Rate: rate, Cost: 1}},
-		"forget":       &db.RateForget{Key: key("r")},
-		"batch":        &db.Batch{Ops: []db.Operation{&db.NumberRead{Key: key("s")}, &db.SequenceAdd{Key: key("s"), N: 1}}},
-		"atomic batch": &db.Batch{Atomic: true, Ops: []db.Operation{&db.ValueSet{Key: key("w"), Conditions: any}}},
-	}
-	ops["retry"] = &db.Retry{
-		Acc: "acc", Key: "k", Keep: time.Hour, Op: &db.SequenceAdd{Key: key("s"), N: 1},
-		Answer: func() ([]byte, error) { return nil, nil },
-	}
-	return ops
-}
-
-// wantAway checks that nothing of the account can be done, with an error of that type.
-func wantAway[E error](t *testing.T, d *db.DB) {
-	t.Helper()
-	var want E
-	check := func(what string, err error) {
-		t.Helper()
-		if !errors.As(err, &want) {
-			t.Errorf("%s: %v, want %T", what, err, want)
-		}
-	}
-	for name, op := range clientOps() {
-		check(name, d.Do(op))
-	}
-	_, err := d.LockMutex(t.Context(), db.LockRequest{Key: key("m"), Dur: time.Hour})
-	check("mutex", err)
-	_, err = d.Lock(t.Context(), db.LockRequest{Key: key("l"), Dur: time.Hour, Wait: time.Hour})
-	check("a wait", err)
-	check("admit", d.Admit("acc"))
-	// Other accounts go on.
-	if _, err := d.AddSequence(db.Key{Acc: "other", ID: "s"}, 1); err != nil {
-		t.Error(err)
-	}
-}
-
-// wantReads checks that nothing of the account can be read.
-func wantUnreadable[E error](t *testing.T, d *db.DB) {
-	t.Helper()
-	var want E
-	ctx := t.Context()
-	reads := map[string]error{}
-	_, reads["sequence"] = d.Sequence(key("s"))
-	_, reads["counter"] = d.Counter(key("c"))
-	_, reads["value"] = d.Get(key("v"))
-	_, reads["head"] = d.Head(ctx, key("v"))
-	_, reads["lock"] = d.LockHolder(key("l"))
-	_, reads["rate"] = d.ReadRate(key("r"), db.Rate{Limit: 10, Per: time.Hour, Burst: 10})
-	_, reads["watch"] = d.WatchSequence(ctx, key("s"), db.Not{Value: 1}, time.Hour)
-	for _, kind := range []db.ListKind{db.ListValues, db.ListSequences, db.ListLocks, db.ListMutexes} {
-		_, reads[fmt.Sprint("list ", kind)] = d.List(ctx, db.ListRequest{Kind: kind, Acc: "acc", Limit: 10})
-	}
-	for name, err := range reads {
-		if !errors.As(err, &want) {
-			t.Errorf("%s: %v, want %T", name, err, want)
-		}
-	}
-}
-
-func fillAccount(w *world) (version, token int64) {
-	w.t.Helper()
-	next(w, "s")
-	do(w, &db.CounterAdd{Key: key("c"), Add: 7, Min: -1 << 60, Max: 1 << 60, TTL: time.Hour})
-	do(w, &db.RateTake{RateRequest: db.RateRequest{Key: key("r"), Rate: db.Rate{Limit: 10, Per: time.Hour, Burst: 10}, Cost: 4}})
-	version = set(w, "v", "value")
-	set(w, "gone", "x")
-	version = set(w, "gone", "x")
-	do(w, &db.ValueDelete{Key: key("gone"), Conditions: db.Conditions{Check: db.AnyVersion}})
-	token = do(w, lock("l", "me", time.Hour)).Holder.Token
-	return version, token
-}
 
 func TestFrozenAccountDoesNothing(t *testing.T) {
 	w := newWorld(t)
@@ -127,11 +40,24 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 			t.Fatal("they do not wait")
 		}
 	}
-	watched := make(chan error, 1)
+	watched, d := make(chan error, 1), w.d
 	go func() {
-		_, err := w.d.WatchSequence(ctx, key("s"), db.Not{Value: 1}, time.Hour)
+		_, err := d.WatchSequence(ctx, key("s"), db.Not{Value: 1}, time.Hour)
 		watched <- err
 	}()
+	for d.Stats().Watch.Watchers == 0 {
+		runtime.Gosched()
+	}
+	// Nobody takes these out of their queues.
+	answers := make(chan error, 2)
+	for _, op := range []db.Operation{
+		&db.LockTake{LockRequest: db.LockRequest{Key: key("l"), Dur: time.Hour, Wait: 100 * time.Hour}},
+		&db.RateTake{RateRequest: db.RateRequest{Key: key("r"), Rate: db.Rate{Limit: 10, Per: time.Hour, Burst: 10}, Cost: 10, Wait: 100 * time.Hour}},
+	} {
+		if err := w.d.Submit(&db.Call{Op: op, Done: func(c *db.Call) { answers <- c.Err }}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	start, err := w.d.Freeze("acc", "there")
 	if err != nil {
 		t.Fatal(err)
@@ -140,8 +66,20 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 		t.Errorf("it begins with %+v, want version %d and token %d at least", start, version, mutex)
 	}
 	for range 3 {
-		if err := <-waits; !errors.As(err, new(*db.MovingError)) {
-			t.Errorf("who waited was told %v", err)
+		select {
+		case err := <-waits:
+			if !errors.As(err, new(*db.MovingError)) {
+				t.Errorf("who waited was told %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("who waited is told nothing")
+		}
+	}
+	w.pass(2 * time.Hour)
+	for range 2 {
+		do(w, &db.SequenceAdd{Key: db.Key{Acc: "other", ID: "s"}, N: 1}) // has the writer look at what is over
+		if err := <-answers; !errors.As(err, new(*db.MovingError)) {
+			t.Errorf("what was due while it was frozen was told %v", err)
 		}
 	}
 	wantAway[*db.MovingError](t, w.d)
@@ -176,42 +114,16 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 	}
 }
 
-// copyAccount copies the account acc from one world to another.
-func copyAccount(t *testing.T, from, to *world, id, attempt string) {
-	t.Helper()
-	var sent []byte
-	n := uint64(0)
-	err := from.d.Export(t.Context(), "acc", id, func(r *db.MoveRecord) error {
-		sent = db.AppendMoveRecord(sent, r)
-		n++
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := db.NewMoveReader(bytes.NewReader(db.AppendMoveEnd(sent, n)), 1<<20)
-	for {
-		r, err := in.Next(true)
-		if err == io.EOF {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 2 { // whose answer was lost
-			if err := to.d.Import("acc", id, attempt, []*db.MoveRecord{r}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
 // TestMarksSurviveAPowerCut moves an account with a power cut of both servers behind each
 // step, and does each step twice.
 func TestMarksSurviveAPowerCut(t *testing.T) {
 	ctx := context.Background()
 	from, to := newWorld(t), newWorld(t)
 	version, token := fillAccount(from)
+	kept, err := from.d.Head(ctx, key("v"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	twice := func(step func() error) {
 		t.Helper()
 		for range 2 {
@@ -255,6 +167,9 @@ func TestMarksSurviveAPowerCut(t *testing.T) {
 	wantUnreadable[*db.AwayError](t, from.d)
 
 	wantValue(t, to.d, "v", "value")
+	if v, err := to.d.Head(ctx, key("v")); err != nil || v.Version != kept.Version {
+		t.Errorf("the value has version %d, want %d: %v", v.Version, kept.Version, err)
+	}
 	wantValue(t, to.d, "gone", "")
 	if h, err := to.d.LockHolder(key("l")); err != nil || h.Token != token || h.Owner != "me" || h.TTL > time.Hour {
 		t.Errorf("the lock is held by %+v, %v", h, err)
@@ -291,9 +206,9 @@ func TestMarksSurviveAPowerCut(t *testing.T) {
 // TestTokensOfTheTargetAreAboveTheSources has the source far ahead of the target, which
 // crashes at once.
 func TestTokensOfTheTargetAreAboveTheSources(t *testing.T) {
-	w := newWorld(t)
 	const version, token = 1 << 40, 1 << 50
-	for range 2 {
+	for _, atOnce := range []bool{false, true} {
+		w := newWorld(t)
 		if _, err := w.d.Arrive(t.Context(), "acc", "move", "from", version, token); err != nil {
 			t.Fatal(err)
 		}
@@ -313,8 +228,10 @@ func TestTokensOfTheTargetAreAboveTheSources(t *testing.T) {
 				t.Errorf("version %d is not above", got)
 			}
 		}
+		if !atOnce {
+			check()
+		}
 		w.powerCut()
-		check()
 		check()
 	}
 }
@@ -362,6 +279,30 @@ func TestSlowerAttemptIsRefused(t *testing.T) {
 	}
 	if got := next(w, "s"); got != 1 {
 		t.Errorf("the sequence is at %d", got)
+	}
+}
+
+// TestAccountThatIsThereIsNotReplaced refuses a move to a server that has something in
+// an account of that name, whatever it is.
+func TestAccountThatIsThereIsNotReplaced(t *testing.T) {
+	for name, op := range clientOps() {
+		switch name {
+		case "reset", "delete", "ttl", "unlock", "forget":
+			continue // which put nothing there
+		case "batch":
+			op.(*db.Batch).Answers = func(int, error) bool { return true }
+		}
+		w := newWorld(t)
+		do(w, op)
+		for range 2 {
+			if _, err := w.d.Arrive(t.Context(), "acc", "move", "from", 5, 5); !errors.As(err, new(*db.ConflictError)) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := w.d.Admit("acc"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			w.powerCut()
+		}
 	}
 }
 

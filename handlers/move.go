@@ -42,6 +42,13 @@ func (p *params) account() string {
 	return acc
 }
 
+// needs refuses a call without a parameter.
+func (p *params) needs(name string) {
+	if p.text(name) == "" {
+		p.fail(badRequest("%s is missing", name))
+	}
+}
+
 // moveAnswer is what the calls about a move answer.
 type moveAnswer struct {
 	State   db.MoveState `json:"state"` // empty: the account does not move, and has not moved
@@ -71,12 +78,20 @@ func takeMoveStep(s *server, c *call) error {
 	p := &c.params
 	acc, id, peer, attempt := p.account(), p.text("id"), p.text("peer"), p.text("attempt")
 	version, token := p.number("version", 0, 0, math.MaxInt64), p.number("token", 0, 0, math.MaxInt64)
+	step := p.text("step")
+	switch step {
+	case "freeze", "arrive", "abandon":
+		p.needs("peer")
+	}
+	switch step {
+	case "arrive", "arrived", "depart", "open", "forget":
+		p.needs("id")
+	}
 	if p.bad != nil {
 		return p.bad
 	}
 	c.patience() // some steps look at everything that the server has
 	ctx := c.peer()
-	step := p.text("step")
 	var err error
 	switch step {
 	case "freeze":

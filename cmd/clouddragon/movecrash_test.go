@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -235,4 +236,79 @@ func (l *moveLoad) check(r *moveRig) {
 	if got, _ := strconv.ParseInt(strings.TrimSpace(body), 10, 64); status != 200 && l.kept > 0 || got < l.kept || got > l.kept+1 {
 		r.t.Errorf("account %s: the counter is at %q, and %d were added", l.acc, body, l.kept)
 	}
+}
+
+// eachStep is where a mover writes its steps; a test looks at the servers behind each.
+type eachStep func(line string)
+
+func (f eachStep) Write(p []byte) (int, error) {
+	f(string(p))
+	return len(p), nil
+}
+
+// TestOneServerAnswersBehindEachStep asks both servers and the map behind each step: the
+// target answers once the map says so, and the source never again.
+func TestOneServerAnswersBehindEachStep(t *testing.T) {
+	t.Parallel()
+	r := newMoveRig(t)
+	r.fill("shop")
+	type answers struct{ source, target, backend string }
+	steps := []struct {
+		line string
+		answers
+	}{
+		{"frozen on", answers{"503", "", "one"}},
+		{"arrives on", answers{"503", "503", "one"}},
+		{"things are copied", answers{"503", "503", "one"}},
+		{"all of it is on", answers{"503", "503", "one"}},
+		{"does not live on", answers{"421", "503", "one"}},
+		{"on two in", answers{"421", "503", "two"}},
+		{"lives on", answers{"421", "200", "two"}},
+		{"removed from", answers{"421", "200", "two"}},
+		{"reload HAProxy", answers{"421", "200", "two"}},
+	}
+	n := 0
+	err := r.mover("shop", eachStep(func(line string) {
+		if n == len(steps) || !strings.Contains(line, steps[n].line) {
+			t.Errorf("line %d is %q", n, line)
+			return
+		}
+		want := steps[n].answers
+		n++
+		var got answers
+		source, _, _ := r.call(r.from, "GET", "/db/shop/kv/k0", "")
+		got.source = strconv.Itoa(source)
+		if want.target != "" { // else it has no mark yet
+			target, _, _ := r.call(r.to, "GET", "/db/shop/kv/k0", "")
+			got.target = strconv.Itoa(target)
+		}
+		_, rest, _ := strings.Cut(r.mapped(), "\nshop ")
+		got.backend, _, _ = strings.Cut(rest, "\n")
+		if got != want {
+			t.Errorf("behind %q: %+v, want %+v", line, got, want)
+		}
+	})).run(t.Context(), r.file)
+	if err != nil || n != len(steps) {
+		t.Errorf("%d steps, %v", n, err)
+	}
+
+	// A backup of the source keeps the mark.
+	dir := t.TempDir()
+	file, data := filepath.Join(dir, "copy.tar"), filepath.Join(dir, "data")
+	for _, args := range [][]string{{"backup", "-server", r.from.base, "-o", file}, {"restore", "-data", data, file}} {
+		cmd := exec.Command(binary, args...)
+		cmd.Env = append(os.Environ(), "CLOUDDRAGON_TOKEN=secret")
+		if b, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, b)
+		}
+	}
+	copied := start(t, fmt.Sprintf("data: %s\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\naccounts: [shop, new]\n", data))
+	for target, want := range map[string]int{"/db/shop/sequence/s": 421, "/db/other/sequence/s": 421, "/db/new/sequence/s": 200} {
+		if got, body := ask(t, r.c, "POST", "http://"+copied.addr+target); got != want {
+			t.Errorf("a restored copy: %s: %d %q, want %d", target, got, body, want)
+		}
+	}
+	copied.stop()
+	r.from.stop()
+	r.to.stop()
 }
