@@ -127,6 +127,7 @@ func (c caller) append(ctx context.Context, epoch uint64, frames []byte) (end wa
 type (
 	// helloRequest asks where the logs of two servers agree.
 	helloRequest struct {
+		Name  string
 		ID    string    // of the data directory, in hex
 		Ends  []wal.Pos // of the last batches, newest first
 		Epoch uint64

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,12 @@ import (
 // open opens the database where it agrees with the primary's.
 func (s *Standby) open(ctx context.Context) error {
 	dir := s.o.Open.Dir
-	if _, err := os.Stat(filepath.Join(dir, "CHECKPOINT")); errors.Is(err, os.ErrNotExist) {
+	if !exists(filepath.Join(dir, "CHECKPOINT")) {
+		if exists(filepath.Join(dir, aside, "CHECKPOINT")) && !exists(filepath.Join(dir, fetched)) {
+			if err := s.moveAside(); err != nil { // the rest, after a crash
+				return err
+			}
+		}
 		if err := s.fetch(ctx); err != nil {
 			return err
 		}
@@ -70,24 +76,39 @@ func (s *Standby) hello(ctx context.Context) (h helloAnswer, err error) {
 	}
 	c, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	err = s.call.post(c, "/replica/hello", helloRequest{ID: hex.EncodeToString(id[:]), Ends: ends, Epoch: s.epoch()}, &h)
+	err = s.call.post(c, "/replica/hello", helloRequest{Name: s.o.Name, ID: hex.EncodeToString(id[:]), Ends: ends, Epoch: s.epoch()}, &h)
 	return h, err
 }
 
-// fetch makes the data directory from a backup of the primary.
+// What a standby has in its data directory besides the data.
+const (
+	aside   = "aside"   // data that could not be brought up to the primary's
+	fetched = "fetched" // a copy on its way; what it replaces is not there any more
+)
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// fetch makes the data directory from a backup of the primary. It can be repeated after a
+// crash.
 func (s *Standby) fetch(ctx context.Context) error {
 	dir := s.o.Open.Dir
 	began := time.Now()
+	if err := s.begin(); err != nil {
+		return err
+	}
 	s.o.Log.Info("fetching a copy of the primary's data", "from", s.o.Of)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	copied := filepath.Join(dir, "fetched.tar")
+	copied := filepath.Join(dir, fetched+".tar")
 	if err := s.download(ctx, copied); err != nil {
 		return errors.Join(fmt.Errorf("fetch a copy: %w", err), remove(copied))
 	}
 	// A restore wants an empty directory.
-	into := filepath.Join(dir, "fetched")
+	into := filepath.Join(dir, fetched)
 	if err := os.RemoveAll(into); err != nil {
 		return err
 	}
@@ -103,7 +124,11 @@ func (s *Standby) fetch(ctx context.Context) error {
 	for _, last := range []bool{false, true} {
 		for _, e := range entries {
 			if (e.Name() == "CHECKPOINT") == last && e.Name() != "LOCK" {
-				if err := os.Rename(filepath.Join(into, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+				to := filepath.Join(dir, e.Name())
+				if err := os.RemoveAll(to); err != nil { // of a copy before, after a crash
+					return err
+				}
+				if err := os.Rename(filepath.Join(into, e.Name()), to); err != nil {
 					return err
 				}
 			}
@@ -140,30 +165,54 @@ func remove(name string) error {
 	return nil
 }
 
+// begin notes that the standby begins again, without all that was answered.
+func (s *Standby) begin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.state.InSync {
+		return nil
+	}
+	next := s.state
+	next.InSync = false
+	return s.setState(next)
+}
+
 // putAside moves what the data directory holds out of the way of a new copy. What was put
-// aside before is removed.
+// aside before is removed. open does the rest of it after a crash.
 func (s *Standby) putAside() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
 	dir := s.o.Open.Dir
-	aside := filepath.Join(dir, "aside")
-	if err := os.RemoveAll(aside); err != nil {
+	for _, name := range []string{aside, fetched} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, aside), 0o700); err != nil {
 		return err
 	}
-	if err := os.Mkdir(aside, 0o700); err != nil {
-		return err
-	}
-	// CHECKPOINT goes first: without it no server starts here.
-	names := []string{"CHECKPOINT"}
+	return s.moveAside()
+}
+
+func (s *Standby) moveAside() error {
+	dir := s.o.Open.Dir
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
+	var names []string
 	for _, e := range entries {
-		if n := e.Name(); n != "CHECKPOINT" && n != "aside" && n != "LOCK" && n != StateFile && !strings.HasPrefix(n, "fetched") {
+		switch n := e.Name(); {
+		case n == "CHECKPOINT": // goes first: without it no server starts here
+			names = slices.Insert(names, 0, n)
+		case n == aside, n == "LOCK", n == "lost+found", strings.HasPrefix(n, StateFile), strings.HasPrefix(n, fetched):
+		default:
 			names = append(names, n)
 		}
 	}
 	for _, n := range names {
-		if err := os.Rename(filepath.Join(dir, n), filepath.Join(aside, n)); err != nil {
+		if err := os.Rename(filepath.Join(dir, n), filepath.Join(dir, aside, n)); err != nil {
 			return err
 		}
 		if err := (disk.OS{}).SyncDir(filepath.ToSlash(dir)); err != nil {

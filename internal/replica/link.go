@@ -1,9 +1,11 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"clouddragon/kvlog/wal"
@@ -12,12 +14,11 @@ import (
 // join replaces the link by one to a standby that ends at a position of the log.
 func (p *Primary) join(j joinRequest) error {
 	p.mu.Lock()
-	if p.err != nil {
-		p.mu.Unlock()
-		return p.err
-	}
-	old := p.link
+	err, old := p.mayJoin(j.Name), p.link
 	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	if old != nil {
 		old.cancel()
 		<-old.ended
@@ -28,9 +29,13 @@ func (p *Primary) join(j joinRequest) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err != nil || p.link != nil {
+	err = p.mayJoin(j.Name)
+	if err == nil && p.link != nil {
+		err = &refused{http.StatusConflict, "another standby has joined at the same time"}
+	}
+	if err != nil {
 		r.Close()
-		return errors.Join(p.err, errors.New("another standby has joined at the same time"))
+		return err
 	}
 	l := &link{p: p, name: j.Name, sync: j.Sync, call: newCaller(j.URL, j.Secret), ended: make(chan struct{}), direct: make(chan wal.Frame, 1), live: true, since: time.Now()}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
@@ -41,6 +46,19 @@ func (p *Primary) join(j joinRequest) error {
 	go l.noteTokens()
 	p.log.Info("a standby has joined", "standby", j.Name, "address", j.URL, "sync", j.Sync, "behind_batches", p.source.Log().Durable().Seq-j.At.Seq)
 	return nil
+}
+
+// mayJoin returns why a standby of that name cannot join. One that is in sync knows of
+// no other, and could still be promoted. It wants p.mu held.
+func (p *Primary) mayJoin(name string) error {
+	other := p.state.Standby
+	if other == "" && p.link != nil && p.link.live {
+		other = p.link.name
+	}
+	if p.err == nil && other != "" && other != name {
+		return &refused{http.StatusConflict, fmt.Sprintf("the primary has a standby, %s: stop that first, or let an operator promote the primary to go on without it", other)}
+	}
+	return p.err
 }
 
 // run sends the log until the link ends.
@@ -55,7 +73,7 @@ func (l *link) run(r *wal.Reader) {
 	for l.ctx.Err() == nil {
 		if time.Since(beat) >= beatEvery {
 			beat = time.Now()
-			l.note(l.beat())
+			l.note(cmp.Or(l.beat(), l.unsent))
 			if err := renew(&r, at, p); err != nil { // what is sent needs no segments any more
 				l.fail(err)
 				return
@@ -174,7 +192,7 @@ func (l *link) catch(at wal.Pos) {
 	if end == at {
 		l.since = time.Now()
 	}
-	if !l.live || !l.sync || l.caught || !l.noted {
+	if l.ctx.Err() != nil || !l.live || !l.sync || l.caught || !l.noted {
 		return
 	}
 	l.near = end.Seq <= at.Seq+nearBatches
@@ -211,6 +229,7 @@ func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	if err == nil {
 		err = l.check(end)
 	}
+	l.unsent = err
 	if err != nil {
 		l.note(err)
 		l.wait()
@@ -218,6 +237,9 @@ func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return end // whoever has ended the link knows what that is worth
+	}
 	l.live, l.why = true, nil
 	p.acked = end
 	l.catch(end)

@@ -65,7 +65,8 @@ type Primary struct {
 	state   State   // durable
 	err     error   // why nothing is answered any more: ErrOver, ErrClosed
 	link    *link   // to the standby; nil: none has joined
-	acked   wal.Pos // up to where the standby has the log; zero: not known since the start
+	acked   wal.Pos // up to where the standby has the log; zero: not known
+	from    wal.Pos // where the batch begins that is being written
 	whole   bool    // the standby has had the whole log since the start
 	writing bool    // between Begin and End or Cancel
 	stopped bool    // see Stop
@@ -84,6 +85,7 @@ type link struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 	direct chan wal.Frame // from the writer; it has room for one
+	unsent error          // why the last batches could not be sent; only run uses it
 
 	// Guarded by p.mu.
 	live   bool      // it has answered the last request
@@ -136,7 +138,7 @@ func (p *Primary) Close() {
 // Begin hands the batch to the standby if that has all before it.
 func (p *Primary) Begin(f wal.Frame) {
 	p.mu.Lock()
-	p.writing = true
+	p.writing, p.from = true, f.From
 	l := p.link
 	now := l != nil && l.live && l.caught && p.acked == f.From
 	p.mu.Unlock()
@@ -156,6 +158,9 @@ func (p *Primary) Cancel() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.writing = false
+	if p.acked.Seq > p.from.Seq {
+		p.acked = wal.Pos{}
+	}
 	if l := p.link; l != nil && l.caught {
 		l.cancel()
 	}
@@ -188,14 +193,16 @@ func (p *Primary) Stop() {
 // p.mu held.
 func (p *Primary) waitsFor(end wal.Pos) bool {
 	l := p.link
-	if p.acked.Seq == end.Seq && p.acked != end && l != nil {
-		// It has another batch in this one's place, and has to give that up.
-		l.why = fmt.Errorf("it has another batch %d than this server", end.Seq)
-		l.live, p.acked.Seq = false, 0
-		l.cancel()
+	if p.acked == end {
+		return false
 	}
 	if p.acked.Seq >= end.Seq {
-		return false
+		// It has another batch in this one's place, and has to give that up.
+		p.acked = wal.Pos{}
+		if l != nil {
+			l.live, l.why = false, fmt.Errorf("it has another batch %d than this server", end.Seq)
+			l.cancel()
+		}
 	}
 	return p.state.Standby != "" || l != nil && l.near && l.live
 }
@@ -318,6 +325,9 @@ func (p *Primary) Fence(epoch uint64, now string) error {
 
 // fence wants p.mu held.
 func (p *Primary) fence(epoch uint64, now string) error {
+	if epoch == p.state.Epoch && !p.state.Primary {
+		return nil // it was told already
+	}
 	if epoch <= p.state.Epoch {
 		return &refused{http.StatusConflict, fmt.Sprintf("epoch %d is not later than this server's, %d", epoch, p.state.Epoch)}
 	}

@@ -71,50 +71,79 @@ func (s *Standby) serveAppend(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// append appends what the primary of an epoch sends. It holds s.mu for a batch at a
+// time, and never while it waits for the primary.
 func (s *Standby) append(epoch uint64, body io.Reader) (end wal.Pos, err error) {
 	s.mu.Lock()
+	buf := s.buf
+	s.buf = nil
+	s.mu.Unlock()
+	for err == nil {
+		var f wal.Frame
+		if f, buf, err = readFrame(body, buf); err == nil {
+			err = s.appendOne(epoch, f)
+		} else if err != io.EOF {
+			err = &refused{http.StatusBadRequest, "the body is cut off: " + err.Error()}
+		}
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.takeEpoch(epoch, ""); err != nil {
+	s.buf = buf
+	if err == io.EOF {
+		err = s.follows(epoch)
+	}
+	if err != nil {
 		return end, err
 	}
-	if s.f == nil {
-		return end, &refused{http.StatusServiceUnavailable, "the standby is starting"}
+	return s.f.End(), nil
+}
+
+func (s *Standby) appendOne(epoch uint64, f wal.Frame) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.follows(epoch); err != nil {
+		return err
 	}
 	s.heard = time.Now()
-	for {
-		var f wal.Frame
-		if f, s.buf, err = readFrame(body, s.buf); err == io.EOF {
-			return s.f.End(), nil
-		}
-		if err != nil {
-			return end, &refused{http.StatusBadRequest, "the body is cut off: " + err.Error()}
-		}
-		if _, err := s.f.Append(f); err != nil {
-			if disk.IsFull(err) {
-				err = &refused{http.StatusInsufficientStorage, "the standby's disk is full: " + err.Error()}
-			}
-			return end, err
-		}
+	_, err := s.f.Append(f)
+	if disk.IsFull(err) {
+		err = &refused{http.StatusInsufficientStorage, "the standby's disk is full: " + err.Error()}
 	}
+	return err
+}
+
+// follows returns why nothing is taken from the primary of an epoch now. It wants s.mu
+// held.
+func (s *Standby) follows(epoch uint64) error {
+	if err := s.takeEpoch(epoch, ""); err != nil {
+		return err
+	}
+	if s.f == nil {
+		return &refused{http.StatusServiceUnavailable, "the standby is starting"}
+	}
+	if s.left {
+		return &refused{http.StatusServiceUnavailable, "the standby stops"}
+	}
+	return nil
 }
 
 // beat takes note that the primary lives, and of what it has answered.
 func (s *Standby) beat(b beatRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.takeEpoch(b.Epoch, ""); err != nil {
+	if err := s.follows(b.Epoch); err != nil {
 		return err
 	}
-	if s.f == nil {
-		return &refused{http.StatusServiceUnavailable, "the standby is starting"}
-	}
 	s.heard, s.lag = time.Now(), b.Answered
-	if s.f.End().Seq >= b.Answered.Seq {
+	whole := s.f.End().Seq >= b.Answered.Seq
+	if whole {
 		s.caught = s.heard
 	}
-	if b.InSync != s.state.InSync {
+	// Nothing is answered without it from now on, but it may lack what was before: it can
+	// have begun again with another copy.
+	if in := b.InSync && (whole || s.state.InSync); in != s.state.InSync {
 		next := s.state
-		next.InSync = b.InSync
+		next.InSync = in
 		if err := s.setState(next); err != nil {
 			return err
 		}

@@ -100,12 +100,12 @@ func answer(w http.ResponseWriter, a any, err error) {
 
 // hello says where the log of a standby agrees with this one.
 func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
-	p.mu.Lock()
-	source, epoch, err := p.source, p.state.Epoch, p.err
-	p.mu.Unlock()
-	if err != nil {
+	if err := p.learn(h.Epoch); err != nil {
 		return helloAnswer{}, err
 	}
+	p.mu.Lock()
+	source, epoch := p.source, p.state.Epoch
+	p.mu.Unlock()
 	if source == nil {
 		return helloAnswer{}, &refused{http.StatusServiceUnavailable, "the server has not started yet"}
 	}
@@ -113,6 +113,16 @@ func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
 	if id := log.ID(); h.ID != hex.EncodeToString(id[:]) {
 		return helloAnswer{}, &refused{http.StatusConflict, fmt.Sprintf("the data directory of the standby has ID %s, that of the primary %x: a standby begins with an empty directory, or one that was the primary's", h.ID, id)}
 	}
+	// It may cut what it has, so that no longer counts. What was answered is durable
+	// here, and is found below.
+	p.mu.Lock()
+	if l := p.link; l == nil || l.name == h.Name {
+		p.acked = wal.Pos{}
+		if l != nil {
+			l.cancel()
+		}
+	}
+	p.mu.Unlock()
 	for _, at := range h.Ends {
 		r, err := log.NewReader(at)
 		if err == nil {
@@ -126,10 +136,23 @@ func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
 	return helloAnswer{}, fmt.Errorf("the standby has fallen behind what the primary keeps of its log, or has what the primary does not: it needs a new copy: %w", wal.ErrNoPosition)
 }
 
+// learn takes note of an epoch that a standby knows. It returns why this server is not
+// the primary.
+func (p *Primary) learn(epoch uint64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch > p.state.Epoch {
+		if err := p.fence(epoch, ""); err != nil {
+			return err
+		}
+	}
+	return p.err
+}
+
 // joinEpoch lets a standby join.
 func (p *Primary) joinEpoch(j joinRequest) error {
-	if epoch := p.epoch(); j.Epoch > epoch {
-		return p.Fence(j.Epoch, "")
+	if err := p.learn(j.Epoch); err != nil {
+		return err
 	}
 	switch {
 	case j.Name == "" || j.Secret == "" || j.URL == "":
@@ -148,6 +171,10 @@ func (p *Primary) joinEpoch(j joinRequest) error {
 func (p *Primary) leave(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if l := p.link; l != nil && l.name == name {
+		l.caught, l.near = false, false
+		l.cancel()
+	}
 	if p.state.Standby != name {
 		return nil
 	}
@@ -157,10 +184,6 @@ func (p *Primary) leave(name string) error {
 		return err
 	}
 	p.state = s
-	if p.link != nil {
-		p.link.caught, p.link.near = false, false
-		p.link.cancel()
-	}
 	p.decide()
 	p.log.Info("the standby leaves: answers do not wait for it any more", "standby", name)
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,6 +55,7 @@ type Standby struct {
 	joined bool
 	why    error // why it has not joined
 	buf    []byte
+	left   bool          // it has told the primary to go on without it
 	again  chan struct{} // has a token if the log has to be compared with the primary's again
 	lag    wal.Pos       // what the primary said it had answered
 	caught time.Time     // when the standby had all of that
@@ -79,7 +81,9 @@ func NewStandby(o StandbyOptions) (*Standby, error) {
 
 // IsPrimary reports whether a server with that state, which is configured to be a
 // standby of an address, was promoted in its place.
-func (s State) IsPrimary(of string) bool { return s.Primary && (of == "" || s.Before == of) }
+func (s State) IsPrimary(of string) bool {
+	return s.Primary && (of == "" || s.Before == strings.TrimRight(of, "/"))
+}
 
 // Run follows the primary until ctx ends or the standby is promoted. It returns nil
 // then, with the database closed.
@@ -134,8 +138,11 @@ func (s *Standby) waitToJoin(ctx context.Context, timeout time.Duration) {
 // attach makes the log agree with the primary's and asks for what follows.
 func (s *Standby) attach(ctx context.Context) error {
 	s.mu.Lock()
-	f := s.f
+	f, left := s.f, s.left
 	s.mu.Unlock()
+	if left {
+		return errors.New("the standby stops")
+	}
 	if f == nil {
 		if err := s.open(ctx); err != nil {
 			return err
@@ -246,6 +253,7 @@ func (s *Standby) isPromoted() bool {
 // writes up to here, and later it must not be promoted for that.
 func (s *Standby) Leave(ctx context.Context) error {
 	s.mu.Lock()
+	s.left = true
 	next := s.state
 	next.InSync = false
 	err := error(nil)
@@ -325,8 +333,12 @@ func Fence(ctx context.Context, s State, token, url string, log *slog.Logger) {
 		err := c.post(one, "/replica/fence", fenceRequest{s.Epoch, url}, nil)
 		cancel()
 		refusal := (*statusError)(nil)
-		if err == nil || errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+		if err == nil {
 			log.Info("the server that was primary before knows that it was replaced", "server", s.Before)
+			return
+		}
+		if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+			log.Error("the server that was primary before does not give way: if it was promoted too, stop one of the two", "server", s.Before, "err", err)
 			return
 		}
 		if !told && ctx.Err() == nil {
