@@ -83,17 +83,32 @@ type standby struct {
 	*httptest.Server
 	primary atomic.Bool
 	asked   atomic.Int64 // for anything but its health
+	checked chan int     // gets one for each health check
+}
+
+// isDown waits until HAProxy has seen that it is not the primary. Until its first check
+// HAProxy takes a server for healthy.
+func (s *standby) isDown(t *testing.T) {
+	t.Helper()
+	for range 3 { // after two failures it is down, and the third check shows that both are noted
+		soon(t, "a health check of a standby", s.checked)
+	}
 }
 
 func newStandby(t *testing.T) *standby {
-	s := new(standby)
+	s := &standby{checked: make(chan int, 1000)}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.String() != "/healthz?role=primary":
 			s.asked.Add(1)
 			fmt.Fprintln(w, "standby")
+			return
 		case !s.primary.Load():
 			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		select {
+		case s.checked <- 1:
+		default:
 		}
 	}))
 	t.Cleanup(s.Close)
@@ -129,6 +144,8 @@ func TestHAProxySpreadsAccountsByMapAndHash(t *testing.T) {
 		fmt.Fprintf(&lines, "%s shard%d\n", escaped(name), i%2)
 	}
 	s := startShards(t, [4]string{a.addr, sa.addr(), b.addr, sb.addr()}, lines.String())
+	sa.isDown(t)
+	sb.isDown(t)
 	s.becomes(http.StatusOK, "GET", "/healthz")
 	for i, name := range names {
 		for n, path := range spellings(name) {
@@ -193,6 +210,8 @@ func TestHAProxyNeverMovesAnAccountToAnotherShard(t *testing.T) {
 	a, b := start(t, small(t, "listen: 127.0.0.1:0\n")), start(t, small(t, "listen: 127.0.0.1:0\n"))
 	sa, sb := newStandby(t), newStandby(t)
 	s := startShards(t, [4]string{a.addr, sa.addr(), b.addr, sb.addr()}, "shop shard0\nbilling shard1\n")
+	sa.isDown(t)
+	sb.isDown(t)
 	s.becomes(http.StatusOK, "GET", "/healthz")
 	want(t, s.c, "POST", s.base+"/db/shop/sequence/s", http.StatusOK, "1\n")
 	want(t, s.c, "POST", s.base+"/db/billing/sequence/s", http.StatusOK, "1\n")
