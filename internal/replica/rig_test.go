@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,6 +31,8 @@ type rig struct {
 	atP, atS *httptest.Server
 	dir      string // of the standby
 	sb       *Standby
+	// stopPrimary stops the primary, once.
+	stopPrimary func()
 	// onWay, if not nil, answers a request to the standby, or returns false.
 	onWay atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 }
@@ -73,15 +76,14 @@ func (r *rig) startPrimary() {
 	}
 	r.p.Serve(r.d)
 	p, d := r.p, r.d
-	r.t.Cleanup(func() { stopPrimary(r.t, p, d) })
-}
-
-func stopPrimary(t *testing.T, p *Primary, d *db.DB) {
-	p.Stop()
-	if err := d.Close(); err != nil && p.err == nil {
-		t.Error(err)
-	}
-	p.Close()
+	r.stopPrimary = sync.OnceFunc(func() {
+		p.Stop()
+		if err := d.Close(); err != nil && p.err == nil {
+			r.t.Error(err)
+		}
+		p.Close()
+	})
+	r.t.Cleanup(r.stopPrimary)
 }
 
 // newStandby makes the standby, which does not run.

@@ -65,6 +65,16 @@ func ReadState(fsys disk.FS, dir string) (State, error) {
 	if _, err := f.ReadAt(p, 0); err != nil {
 		return State{}, fmt.Errorf("read %s: %w", name, err)
 	}
+	s, err := decodeState(p)
+	if d := (*disk.Damage)(nil); err != nil && !errors.As(err, &d) {
+		return State{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	return s, err
+}
+
+// decodeState reads what encode has written. The error is a *disk.Damage if it is not
+// that.
+func decodeState(p []byte) (State, error) {
 	text, sum, _ := strings.Cut(string(p), "\n")
 	if sum != checksum(text)+"\n" {
 		return State{}, &disk.Damage{File: StateFile, What: "the checksum does not fit", Lost: "which server is the primary"}
@@ -74,20 +84,24 @@ func ReadState(fsys disk.FS, dir string) (State, error) {
 		return State{}, &disk.Damage{File: StateFile, What: err.Error(), Lost: "which server is the primary"}
 	}
 	if s.Version != stateVersion {
-		return State{}, fmt.Errorf("%s has format version %d, this program reads version %d", name, s.Version, stateVersion)
+		return State{}, fmt.Errorf("the format has version %d, this program reads version %d", s.Version, stateVersion)
 	}
 	return s, nil
 }
 
-// write makes the state durable: a line of JSON, and one with its CRC-32C in hex. The
-// file is replaced as a whole.
-func (s State) write(fsys disk.FS, dir string) error {
+// encode returns the bytes of the file: a line of JSON, and one with its CRC-32C in hex.
+func (s State) encode() ([]byte, error) {
 	s.Version = stateVersion
 	text, err := json.Marshal(s)
+	return []byte(string(text) + "\n" + checksum(string(text)) + "\n"), err
+}
+
+// write makes the state durable. The file is replaced as a whole.
+func (s State) write(fsys disk.FS, dir string) error {
+	p, err := s.encode()
 	if err != nil {
 		return err
 	}
-	p := []byte(string(text) + "\n" + checksum(string(text)) + "\n")
 	name := path.Join(dir, StateFile)
 	if err := fsys.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

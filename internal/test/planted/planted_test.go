@@ -28,7 +28,7 @@ const root = "../../.."
 // packages are those whose tests are run, what is used before what uses it.
 var packages = []string{
 	"internal/disk", "internal/hashindex", "internal/names", "internal/logqueue", "internal/systemd", "internal/lease", "internal/archive",
-	"slots", "kvlog/wal", "kvlog", "db/commit", "db/store", "db", "internal/front", "handlers", "internal/test/browser", "internal/client", "internal/job", "cmd/clouddragon", "internal/test/crashtest",
+	"slots", "kvlog/wal", "kvlog", "db/commit", "db/store", "db", "internal/front", "handlers", "internal/test/browser", "internal/client", "internal/job", "internal/replica", "cmd/clouddragon", "internal/test/crashtest",
 }
 
 // fewest is how many bugs there have to be.

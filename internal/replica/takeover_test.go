@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"clouddragon/db"
+	"clouddragon/internal/disk"
+)
+
+// take takes a lock of a database for an hour and returns its token.
+func take(t *testing.T, d *db.DB, id string) int64 {
+	t.Helper()
+	op := &db.LockTake{LockRequest: db.LockRequest{Key: db.Key{Acc: "1", ID: id}, Owner: "a", Dur: time.Hour}}
+	if err := d.Do(op); err != nil {
+		t.Fatal(err)
+	}
+	return op.Holder.Token
+}
+
+// takeOver promotes the standby of a rig, stops the primary, and opens the database as
+// the new primary does.
+func (r *rig) takeOver(stop func()) *db.DB {
+	r.t.Helper()
+	epoch, err := r.sb.Promote(false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	stop()
+	if s := r.state(); s.Epoch != epoch || !s.Primary || !s.Raise {
+		r.t.Errorf("promoted, and on disk is %+v", s)
+	}
+	o := r.o
+	o.Dir = r.dir
+	for range 2 { // it was killed before it noted that it has done so
+		state := r.state()
+		if err := db.TakeOver(o, time.Minute); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := TakeOver(disk.OS{}, o, &state, time.Minute); err != nil || state.Raise || r.state().Raise {
+			r.t.Fatalf("take over: %v, %+v", err, state)
+		}
+	}
+	d, err := db.Open(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			r.t.Error(err)
+		}
+	})
+	return d
+}
+
+// A new primary hands out tokens that are above all of the old one, which was itself a
+// new primary once. Only its CHECKPOINT says how far its tokens were raised then.
+func TestTokensAreAboveThoseOfEveryPrimaryBefore(t *testing.T) {
+	r := newRig(t)
+	r.mustAdd(3)
+	r.stopPrimary()
+	if err := db.TakeOver(r.o, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	r.startPrimary()
+	before := take(t, r.d, "before")
+	r.newStandby()
+	stop := r.run()
+	r.inSync()
+	last := before
+	for _, id := range []string{"x", "y"} {
+		last = max(last, take(t, r.d, id))
+	}
+	d := r.takeOver(stop)
+	if token := take(t, d, "after"); token <= last {
+		t.Errorf("the new primary hands out token %d, the old one was at %d", token, last)
+	}
+	var left time.Duration
+	op := &db.LockRead{Key: db.Key{Acc: "1", ID: "before"}}
+	if err := d.Do(op); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range op.Holders.Holders {
+		left = h.TTL
+	}
+	if left <= time.Hour {
+		t.Errorf("a lock of an hour is held for %v more, want a grace on top", left)
+	}
+}
+
+func TestPrimaryNotesOnDiskWhatItWaitsFor(t *testing.T) {
+	r := newRig(t)
+	r.newStandby()
+	r.run()
+	r.inSync()
+	state := func() State {
+		s, err := ReadState(disk.OS{}, r.o.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := state(); s.Standby != "b" || s.Epoch != 1 {
+		t.Errorf("in sync, and on disk is %+v", s)
+	}
+	if epoch, err := r.p.GoAlone(); epoch != 2 || err != nil {
+		t.Fatalf("go alone: epoch %d, %v", epoch, err)
+	}
+	if s := state(); s.Standby != "" || s.Epoch != 2 {
+		t.Errorf("the primary goes on alone, and on disk is %+v", s)
+	}
+}
+
+// What a primary has read from its log at a start may be a batch that was never
+// answered, and that its standby lacks.
+func TestRestartedPrimaryAnswersNothingBeforeItsStandbyHasAll(t *testing.T) {
+	r := newRig(t)
+	r.mustAdd(3)
+	r.newStandby()
+	stop := r.run()
+	r.inSync()
+	stop()
+	r.stopPrimary()
+	r.startPrimary()
+	for _, write := range []bool{false, true} {
+		err := (*StandbyError)(nil)
+		if got := r.p.Admit(write); !errors.As(got, &err) {
+			t.Errorf("write %v: admitted (%v) without the standby", write, got)
+		}
+	}
+	r.newStandby()
+	r.run()
+	r.inSync()
+	for _, write := range []bool{false, true} {
+		if err := r.p.Admit(write); err != nil {
+			t.Errorf("write %v: %v, with the standby", write, err)
+		}
+	}
+	r.mustAdd(3)
+}
+
+func TestStandbyThatMayLackWritesIsNotPromoted(t *testing.T) {
+	r := followed(t)
+	if _, err := r.sb.Promote(false); err == nil {
+		t.Error("promoted, though the primary never waited for it")
+	}
+	if _, err := PromoteStopped(disk.OS{}, r.dir, false); err == nil {
+		t.Error("promoted while it was stopped, though the primary never waited for it")
+	}
+	if epoch, err := r.sb.Promote(true); err != nil || epoch != 2 {
+		t.Errorf("by force: epoch %d, %v", epoch, err)
+	}
+}
