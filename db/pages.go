@@ -13,11 +13,11 @@ import (
 	"clouddragon/internal/names"
 )
 
-// tracker notes what commits touch in an account while a page is made.
+// tracker notes what commits touch in an account while a page is being made.
 type tracker struct {
 	kind uint8
 	acc  string
-	all  bool // notes in which accounts anything is touched instead
+	all  bool // note the accounts in which anything is touched, instead of ids
 
 	mu      sync.Mutex // guards touched
 	touched map[string]commit.Touched
@@ -31,7 +31,7 @@ func (t *tracker) has(id string) bool {
 	return ok
 }
 
-// take returns what was touched since the last take, and how it was last.
+// take returns the last change of each id that was touched since the last take.
 func (t *tracker) take() map[string]commit.Touched {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,7 +46,7 @@ func (t *tracker) note(by *commit.Touched) {
 	case t.all:
 		id = by.Acc
 	case by.Kind == kindLock && !by.Created && !by.Gone:
-		return // the writer says how it is held
+		return // a renewal: the holders are read from the writer anyway
 	case by.Kind != t.kind || by.Acc != t.acc || id == "" || id[0] == 0:
 		return
 	}
@@ -60,7 +60,7 @@ func (t *tracker) note(by *commit.Touched) {
 	t.touched[id] = last
 }
 
-// pages are the trackers of the pages that are being made.
+// pages has the trackers of the pages in the making.
 type pages struct {
 	n        atomic.Int64
 	mu       sync.Mutex // guards trackers
@@ -101,7 +101,7 @@ func (p *pages) publish(touched []commit.Touched) {
 	}
 }
 
-// publishNames tells the index of names what was made and what is gone.
+// publishNames tells the index of names which things were made and which are gone.
 func (d *DB) publishNames(at commit.Moment, touched []commit.Touched) {
 	s, all, added := d.store, !d.store.NamesComplete(), false
 	for i := range touched {
@@ -114,7 +114,7 @@ func (d *DB) publishNames(at commit.Moment, touched []commit.Touched) {
 			}
 		case t.Kind != kindLock:
 			s.RemoveName(t.Kind, t.Acc, t.ID)
-		default: // of which others may be holders
+		default: // a lock, which may have other holders
 			if _, held := d.locks.table.Oldest(at.Now, lease.Key{Acc: t.Acc, ID: t.ID}); !held {
 				s.RemoveName(t.Kind, t.Acc, t.ID)
 			}
