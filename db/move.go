@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 
 	"clouddragon/db/commit"
-	"clouddragon/kvlog"
-	"clouddragon/slots"
 )
 
 // The move of an account, step by step, as the command that moves it asks for it. Each may
@@ -35,6 +33,24 @@ func (m *moves) changed() <-chan struct{} { return *m.now.Load() }
 func (m *moves) tell() {
 	c := make(chan struct{})
 	close(*m.now.Swap(&c))
+}
+
+// ReloadMarks reads the marks anew. It is for a server whose log came from another one, once
+// it is to answer by itself.
+func (d *DB) ReloadMarks() error {
+	d.moves.mu.Lock()
+	defer d.moves.mu.Unlock()
+	marks, err := loadMarks(d.store.Values)
+	if err != nil {
+		return err
+	}
+	h := &homes{moves: marks}
+	if was := d.homes.Load(); was != nil {
+		h.own = was.own
+	}
+	d.homes.Store(h)
+	d.moves.tell()
+	return nil
 }
 
 // MoveChanged is closed once the mark of any account changes.
@@ -77,6 +93,9 @@ func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
 	data, err := encodeMarks(next.moves)
 	if err != nil {
 		return err
+	}
+	if most := d.store.SegmentSize() / 4; int64(len(data)) > most && d.moveOf(acc).State == "" {
+		return &ConflictError{fmt.Sprintf("the marks of accounts that have moved take %d bytes, and may take %d (a quarter of log.segment): no other account can move", len(data), most)}
 	}
 	if closes {
 		d.homes.Store(next)
@@ -316,84 +335,4 @@ func (d *DB) arriveFirst(ctx context.Context, acc string, next Move, version int
 		d.moves.tell()
 	}
 	return err
-}
-
-// Export calls send with everything of an account that is frozen in that move.
-func (d *DB) Export(ctx context.Context, acc, id string, send func(*MoveRecord) error) error {
-	frozen := func() error {
-		if m := d.moveOf(acc); m.State != Frozen || m.ID != id {
-			return &ConflictError{fmt.Sprintf("account %q is not frozen in this move", acc)}
-		}
-		return nil
-	}
-	if err := frozen(); err != nil {
-		return err
-	}
-	err := d.eachOf(ctx, acc, func(kind uint8, thing string) error {
-		switch kind {
-		case valueKind:
-			return d.exportValue(acc, thing, send)
-		case kindLock:
-			return d.exportLock(acc, thing, send)
-		}
-		k := slots.Key{Kind: kind, Acc: acc, ID: thing}
-		payload, ok := d.store.Tables.Get(k, k.Hash(), nil)
-		if !ok {
-			return nil // its time is over meanwhile
-		}
-		r := &MoveRecord{Kind: kind, ID: thing, Payload: payload}
-		if err := r.check(); err != nil {
-			return fmt.Errorf("%q: %w", thing, err)
-		}
-		if !r.shift(-d.store.Clock.Now()) {
-			return nil
-		}
-		return send(r)
-	})
-	if err != nil {
-		return err
-	}
-	return frozen()
-}
-
-func (d *DB) exportValue(acc, id string, send func(*MoveRecord) error) error {
-	val, ok, err := d.store.Values.Get(acc, id, d.store.Values.Hash(acc, id), math.MaxInt)
-	if err != nil {
-		return fmt.Errorf("value %q: %w", id, err)
-	}
-	if !ok {
-		return nil
-	}
-	r := valueRecord(id, &val)
-	if r.Expires != 0 {
-		if r.Expires -= d.store.Clock.Now(); r.Expires <= 0 {
-			return nil
-		}
-	}
-	return send(r)
-}
-
-func valueRecord(id string, val *kvlog.Value) *MoveRecord {
-	return &MoveRecord{
-		Kind: valueKind, ID: id, Payload: val.Data, Version: val.Version, Expires: val.Expires,
-		Type: string(val.Type), Encoding: string(val.Encoding),
-	}
-}
-
-func (d *DB) exportLock(acc, id string, send func(*MoveRecord) error) error {
-	op := &holders{key: Key{acc, id}}
-	if err := d.Do(op); err != nil {
-		return err
-	}
-	for i := range op.all {
-		r := &MoveRecord{Kind: kindLock, ID: id, Sub: uint64(op.all[i].Token), Payload: make([]byte, holdSize)}
-		encodeHold(r.Payload, &op.all[i])
-		if !r.shift(-op.now) {
-			continue
-		}
-		if err := send(r); err != nil {
-			return err
-		}
-	}
-	return nil
 }

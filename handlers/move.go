@@ -30,6 +30,9 @@ func init() {
 // maxMoveBatch is how many bytes one POST /movedata may have besides its largest value.
 const maxMoveBatch = 2 << 20
 
+// maxMoveName is the longest address of a server or name of a move, in bytes: they are kept.
+const maxMoveName = 256
+
 // account returns the parameter of that name.
 func (p *params) account() string {
 	acc := p.text("account")
@@ -76,7 +79,7 @@ func getMove(s *server, c *call) error {
 // POST /move?account=&step=
 func takeMoveStep(s *server, c *call) error {
 	p := &c.params
-	acc, id, peer, attempt := p.account(), p.text("id"), p.text("peer"), p.text("attempt")
+	acc, id, peer, attempt := p.account(), p.owner("id", maxMoveName), p.owner("peer", maxMoveName), p.owner("attempt", maxMoveName)
 	version, token := p.number("version", 0, 0, math.MaxInt64), p.number("token", 0, 0, math.MaxInt64)
 	step := p.text("step")
 	switch step {

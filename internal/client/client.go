@@ -168,7 +168,7 @@ func (s *Server) unanswered(err error) error {
 // refused returns the error of an answer that is not a success.
 func (s *Server) refused(response *http.Response, body string) error {
 	status := response.StatusCode
-	reason := map[int]Reason{400: BadRequest, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict}[status]
+	reason := map[int]Reason{400: BadRequest, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict, 413: BadRequest}[status]
 	line := strings.TrimSuffix(body, "\n")
 	// Cloud Dragon says what is wrong in one line of text.
 	ours := strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain") && line != "" && line == oneLine(line)

@@ -47,7 +47,7 @@ func TestReasons(t *testing.T) {
 		reason Reason
 	}{
 		{400, true, BadRequest}, {401, true, Denied}, {403, true, Denied}, {404, true, NotFound}, {409, true, Conflict},
-		{421, true, Unavailable}, {421, false, Foreign}, {500, true, Unavailable}, {503, true, Unavailable}, {507, true, Unavailable},
+		{413, true, BadRequest}, {413, false, Foreign}, {421, true, Unavailable}, {421, false, Foreign}, {500, true, Unavailable}, {503, true, Unavailable}, {507, true, Unavailable},
 		{400, false, Foreign}, {401, false, Denied}, {404, false, Foreign}, {409, false, Foreign}, {502, false, Unavailable}, {302, false, Foreign},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
