@@ -153,6 +153,9 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 	r.wants(r.from, 200, "3\n", "POST", acc+"/counter/ends?add=3&ttl=1000", "")
 	r.wants(r.from, 200, "*", "POST", acc+"/rate/r?limit=10&per=10000&cost=4", "")
 	value := strings.Repeat("v", 60000)
+	for i := range 40 { // more than is sent at once
+		r.wants(r.from, 200, "*", "PUT", fmt.Sprintf("%s/kv/large%d", acc, i), strings.Repeat(strconv.Itoa(i), 30000))
+	}
 	version := r.number(r.from, "PUT", acc+"/kv/empty")
 	_, h := r.wants(r.from, 200, "*", "PUT", acc+"/kv/"+odd+"?ttl=2000", value, "Content-Type: text/x-odd", "Content-Encoding: br")
 	large := strings.Trim(h.Get("ETag"), `"`)
@@ -201,6 +204,9 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 		}
 		r.within("the value's end", h.Get("Ttl"), 1900, 2000)
 		r.wants(r.to, 404, "*", "GET", acc+"/kv/gone", "")
+		for i := range 40 {
+			r.wants(r.to, 200, strings.Repeat(strconv.Itoa(i), 30000), "GET", fmt.Sprintf("%s/kv/large%d", acc, i), "")
+		}
 		b, _ := r.wants(r.to, 200, "*", "GET", fmt.Sprintf("%s/lock/l?token=%d", acc, lock), "")
 		if !strings.Contains(b, `"id":"me"`) {
 			t.Errorf("the lock is held by %s", b)
@@ -210,7 +216,8 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 		r.wants(r.to, 200, `{"serial":1}`, "GET", acc+"/tfstate/s", "")
 		r.wants(r.to, 423, `{"ID":"lock-1"}`, "LOCK", acc+"/tfstate/s", `{"ID":"lock-2"}`)
 		r.wants(r.to, 404, "*", "GET", acc+"/mlock/m", "")
-		r.wants(r.to, 200, "empty\n%FF%0A%2F%20%25\n", "GET", acc+"/kv", "")
+		r.wants(r.to, 200, "empty\n", "GET", acc+"/kv?limit=1", "")
+		r.wants(r.to, 200, "large9\n%FF%0A%2F%20%25\n", "GET", acc+"/kv?after=large8", "")
 
 		r.wants(r.from, 421, fmt.Sprintf("account \"a/b\" has moved to %s: ask that server\n", r.to.base), "GET", acc+"/kv/empty", "")
 		r.wants(r.from, 421, "*", "POST", acc+"/sequence/once", "", "Idempotency-Key: k1")

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -40,7 +41,8 @@ func startShards(t *testing.T, servers [4]string, lines string) *shards {
 		"bind :8080": 1, "/etc/haproxy/shards.map": 2, "10.0.0.1:8081": 1, "10.0.0.2:8081": 1, "10.0.0.3:8081": 1, "10.0.0.4:8081": 1,
 	}, "bind :8080", "bind "+addr, "/etc/haproxy/shards.map", s.mapFile(),
 		"10.0.0.1:8081", servers[0], "10.0.0.2:8081", servers[1], "10.0.0.3:8081", servers[2], "10.0.0.4:8081", servers[3],
-		"inter 1s", "inter 50ms") // so that the test need not wait
+		// So that the test need not wait, and a busy machine does not look like a dead one.
+		"inter 1s", "inter 50ms", "timeout connect 5s", "timeout connect 5s\n    timeout check 10s")
 	file := filepath.Join(s.files, "haproxy.cfg")
 	for name, text := range map[string]string{file: config, s.mapFile(): lines} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -236,6 +238,50 @@ func TestHAProxyNeverMovesAnAccountToAnotherShard(t *testing.T) {
 	if sa.asked.Load() == 0 || sb.asked.Load() != 0 {
 		t.Errorf("the new primary was asked %d times, the other shard's standby %d times", sa.asked.Load(), sb.asked.Load())
 	}
+	b.stop()
+}
+
+// TestHAProxyReadsWhatMoveWrites moves accounts with odd names, behind HAProxy.
+func TestHAProxyReadsWhatMoveWrites(t *testing.T) {
+	t.Parallel()
+	a, b := start(t, small(t, "listen: 127.0.0.1:0\n")), start(t, small(t, "listen: 127.0.0.1:0\n"))
+	sa, sb := newStandby(t), newStandby(t)
+	servers := [4]string{a.addr, sa.addr(), b.addr, sb.addr()}
+	names := []string{"shop", "a/b", "a b", "#", "100%", "\xff\x01\n", "é"}
+	lines := fmt.Sprintf("# backend shard0 http://%s\n# backend shard1 http://%s\n", a.addr, b.addr)
+	for _, name := range names[:3] { // the others live by their hash, wherever that is
+		lines += escaped(name) + " shard0\n"
+	}
+	before := startShards(t, servers, lines)
+	before.becomes(http.StatusOK, "GET", "/healthz")
+	for _, name := range names {
+		path := "/db/" + escaped(name) + "/sequence/s"
+		want(t, before.c, "POST", before.base+path, http.StatusOK, "1\n")
+		from, to := a.addr, b.addr
+		if code, _ := ask(t, before.c, "GET", "http://"+a.addr+path); code != http.StatusOK {
+			from, to = to, from
+		}
+		cmd := exec.Command(binary, "move", "-account", name, "-from", "http://"+from, "-to", "http://"+to, "-map", before.mapFile())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("moving %q: %v\n%s", name, err, out)
+		}
+		// Until it is reloaded it asks the one that does not have the account any more.
+		if code, body := ask(t, before.c, "POST", before.base+path); code != http.StatusMisdirectedRequest {
+			t.Errorf("before the reload, %q: %d %q", name, code, body)
+		}
+	}
+	changed, err := os.ReadFile(before.mapFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := startShards(t, servers, string(changed))
+	after.becomes(http.StatusOK, "GET", "/healthz")
+	for _, name := range names {
+		for n, path := range spellings(name) {
+			want(t, after.c, "POST", after.base+"/db/"+path+"/sequence/s", http.StatusOK, fmt.Sprintf("%d\n", n+2))
+		}
+	}
+	a.stop()
 	b.stop()
 }
 
