@@ -5,6 +5,7 @@ type Replica struct {
 	Role    string // "primary", "standby" or "replaced"
 	Epoch   uint64
 	Standby bool    // a primary has one, or the server is one
+	Sync    bool    // an answer waits for both disks
 	InSync  bool    // the standby has every write that was answered
 	Live    bool    // the other server was heard of just now
 	Batches uint64  // that the standby lacks
@@ -18,6 +19,8 @@ var replicaSeries = []series[Replica]{
 		func(r Replica) float64 { return one(r.Standby) }),
 	gauge("replica_epoch", "The epoch, which counts the promotions.",
 		func(r Replica) float64 { return float64(r.Epoch) }),
+	gauge("replica_sync", "1 if an answer waits for the disk of the standby too, else 0.",
+		func(r Replica) float64 { return one(r.Sync) }),
 	gauge("replica_in_sync", "1 if the standby has every write that was answered, else 0.",
 		func(r Replica) float64 { return one(r.InSync) }),
 	gauge("replica_live", "1 if the other server was heard of just now, else 0.",

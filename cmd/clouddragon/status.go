@@ -16,12 +16,13 @@ import (
 
 	"clouddragon/internal/client"
 	"clouddragon/internal/job"
+	"clouddragon/internal/replica"
 )
 
 const statusUsage = `usage: clouddragon status [flags]
 
-Prints whether the server is healthy, who holds which lock or mutex and until
-when, and who waits.
+Prints whether the server is healthy, what it is to its standby or its primary, who
+holds which lock or mutex and until when, and who waits.
 
 flags:
   -server ADDRESS    http://HOST:PORT, https://HOST:PORT or unix:/PATH
@@ -47,9 +48,12 @@ const statusLimit = 10 * time.Second
 
 // overview is what status prints as JSON.
 type overview struct {
-	Server string       `json:"server"`
-	Health string       `json:"health"` // "ok", or what is wrong
-	Locks  []lockStatus `json:"locks"`
+	Server string `json:"server"`
+	Health string `json:"health"` // "ok", or what is wrong
+	// Replica is what the server is among those that hold the same data; nil: the only
+	// one, or the token does not let one ask.
+	Replica *replica.Status `json:"replica,omitempty"`
+	Locks   []lockStatus    `json:"locks"`
 }
 
 // lockStatus is a lock or a mutex that is held.
@@ -130,6 +134,12 @@ func overviewOf(server *client.Server, account string) (*overview, error) {
 	if err := o.health(ctx, server); err != nil {
 		return nil, err
 	}
+	if err := o.role(ctx, server); err != nil {
+		return nil, err
+	}
+	if o.Replica != nil && o.Replica.Role != "primary" {
+		return o, nil // it answers for no lock
+	}
 	accounts := []string{account}
 	if account == "" {
 		var err error
@@ -163,6 +173,55 @@ func (o *overview) health(ctx context.Context, server *client.Server) error {
 		o.Health = "ok"
 	}
 	return nil
+}
+
+// role asks what the server is to others.
+func (o *overview) role(ctx context.Context, server *client.Server) error {
+	ctx, cancel := context.WithTimeout(ctx, statusLimit)
+	defer cancel()
+	answer, err := server.Call(ctx, "GET", "/replica/status", nil, "application/json")
+	if client.Failed(err, client.Denied) || client.Failed(err, client.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s := &replica.Status{}
+	if json.Unmarshal(answer.Body, s) != nil || s.Role == "" {
+		return &client.Error{Reason: client.Foreign, Line: fmt.Sprintf("the role of %s is malformed: is it a Cloud Dragon server?", server)}
+	}
+	if s.Role != "primary" || s.Epoch > 1 || s.Standby != "" {
+		o.Replica = s
+	}
+	return nil
+}
+
+// roleLine says in a line what a server is to others.
+func roleLine(s *replica.Status) string {
+	line := fmt.Sprintf("%s, epoch %d", s.Role, s.Epoch)
+	switch s.Role {
+	case "primary":
+		if s.Standby == "" {
+			return line + "; no standby"
+		}
+		line += "; the standby " + s.Standby
+	case "standby":
+		line += "; the primary is " + s.Primary + ", and this standby"
+	default:
+		return strings.TrimSuffix(line+"; the primary is "+s.Primary, "; the primary is ")
+	}
+	if s.InSync {
+		line += " is in sync"
+	} else {
+		line += " is not in sync"
+	}
+	if !s.Live {
+		line += ", and the link is down"
+	}
+	if s.Batches > 0 {
+		line += fmt.Sprintf(", %d batches and %s behind", s.Batches, inSeconds(s.Seconds))
+	}
+	return line
 }
 
 // accountsOf lists the accounts that have something in them.
@@ -250,7 +309,15 @@ func (o *overview) add(ctx context.Context, server *client.Server, account, api,
 
 // print writes a table.
 func (o *overview) print(w io.Writer) error {
-	fmt.Fprintf(w, "server  %s\nhealth  %s\n\n", o.Server, o.Health)
+	fmt.Fprintf(w, "server  %s\nhealth  %s\n", o.Server, o.Health)
+	if r := o.Replica; r != nil {
+		fmt.Fprintf(w, "role    %s\n", roleLine(r))
+		if r.Role != "primary" {
+			_, err := fmt.Fprintln(w, "\nthe primary knows what is held")
+			return err
+		}
+	}
+	fmt.Fprintln(w)
 	if len(o.Locks) == 0 {
 		_, err := fmt.Fprintln(w, "nothing is held")
 		return err

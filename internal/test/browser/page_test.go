@@ -21,6 +21,7 @@ func TestPageShowsALockItsWaiterAndItsEnd(t *testing.T) {
 	s := startServer(t, "")
 	p := open(t, newProfile(t), s.url("/"))
 	p.wait(text("#health") + ` === "healthy"`)
+	p.wait(text("#room") + `.includes("primary of epoch 1, no standby")`)
 	p.wait(text("#locks-note") + ` === "Nothing is held."`)
 	token := s.want("POST", "/db/shop/lock/nightly?id=host-1&dur=60", "")
 	nightly := row("#locks", "nightly")

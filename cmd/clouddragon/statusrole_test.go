@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"clouddragon/internal/replica"
+)
+
+func TestStatusTellsTheRole(t *testing.T) {
+	t.Setenv("CLOUDDRAGON_TOKEN", "")
+	p := start(t, small(t, "listen: 127.0.0.1:0\ntoken: full\ntokens: [{token: some, accounts: [a]}]\n"))
+	if code, got, complaint := runStatus("http://"+p.addr, "-account", "a"); code != 77 {
+		t.Fatalf("without a token: exit code %d, %s%s", code, got, complaint)
+	}
+	t.Setenv("CLOUDDRAGON_TOKEN", "full")
+	if code, got, complaint := runStatus("http://" + p.addr); code != 0 || strings.Contains(got, "role") {
+		t.Errorf("of a server that is alone: exit code %d, %s%s", code, got, complaint)
+	}
+	sb := start(t, small(t, "listen: 127.0.0.1:0\ntoken: full\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n"))
+	want(t, http.DefaultClient, "GET", "http://"+p.addr+"/healthz", 200, "ok\n")
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		code, got, complaint := runStatus("http://" + sb.addr)
+		if strings.Contains(got, "role    standby, epoch 1; the primary is http://"+p.addr+", and this standby is in sync\n\nthe primary knows what is held\n") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("of the standby: exit code %d, %s%s", code, got, complaint)
+		}
+	}
+	code, got, complaint := runStatus("http://" + p.addr)
+	if code != 0 || !strings.Contains(got, "role    primary, epoch 1; the standby ") || !strings.Contains(got, " is in sync\n\nnothing is held\n") {
+		t.Errorf("of the primary: exit code %d, %s%s", code, got, complaint)
+	}
+	code, got, _ = runStatus("http://"+p.addr, "-json")
+	var o overview
+	if err := json.Unmarshal([]byte(got), &o); err != nil || code != 0 || o.Replica == nil || !o.Replica.InSync {
+		t.Errorf("as JSON: exit code %d, %v: %s", code, err, got)
+	}
+	// A token for some accounts is not told of the role.
+	t.Setenv("CLOUDDRAGON_TOKEN", "some")
+	if code, got, complaint := runStatus("http://"+p.addr, "-account", "a"); code != 0 || strings.Contains(got, "role") {
+		t.Errorf("with a token for some accounts: exit code %d, %s%s", code, got, complaint)
+	}
+	sb.stop()
+	p.stop()
+}
+
+func TestRoleLine(t *testing.T) {
+	for want, s := range map[string]replica.Status{
+		"primary, epoch 2; no standby":                                                                     {Role: "primary", Epoch: 2},
+		"primary, epoch 1; the standby b is not in sync, and the link is down":                             {Role: "primary", Epoch: 1, Standby: "b"},
+		"primary, epoch 1; the standby b is not in sync, 12 batches and 3.5s behind":                       {Role: "primary", Epoch: 1, Standby: "b", Live: true, Batches: 12, Seconds: 3.5},
+		"standby, epoch 3; the primary is http://a, and this standby is in sync":                           {Role: "standby", Epoch: 3, Primary: "http://a", InSync: true, Live: true},
+		"standby, epoch 3; the primary is http://a, and this standby is not in sync, and the link is down": {Role: "standby", Epoch: 3, Primary: "http://a"},
+		"replaced, epoch 4; the primary is http://a":                                                       {Role: "replaced", Epoch: 4, Primary: "http://a"},
+		"replaced, epoch 4": {Role: "replaced", Epoch: 4},
+	} {
+		if got := roleLine(&s); got != want {
+			t.Errorf("%+v: %q, want %q", s, got, want)
+		}
+	}
+}
