@@ -90,6 +90,9 @@ func takeMoveStep(s *server, c *call) error {
 	case "arrive", "arrived", "depart", "open", "forget":
 		p.needs("id")
 	}
+	if strings.Contains(peer, "@") { // clients are told the address
+		p.fail(badRequest("peer must be an address without a user and a password"))
+	}
 	if p.bad != nil {
 		return p.bad
 	}

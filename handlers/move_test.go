@@ -102,6 +102,8 @@ func TestMoveTakesAFullTokenAndRefusesNonsense(t *testing.T) {
 		{400, "must be the name of an account", "GET", "/move?account=" + strings.Repeat("a", 65)},
 		{400, "step must be", "POST", "/move?account=shop&step=fly"},
 		{400, "peer is missing", "POST", "/move?account=shop&step=freeze"},
+		{400, "without a user", "POST", "/move?account=shop&step=freeze&peer=http://me:secret@there"},
+		{400, "peer has 300 bytes", "POST", "/move?account=shop&step=freeze&peer=" + strings.Repeat("p", 300)},
 		{400, "id is missing", "POST", "/move?account=shop&step=open"},
 		{400, "version must be", "POST", "/move?account=shop&step=arrive&id=x&peer=y&version=-1"},
 		{409, "was not copied to here", "POST", "/move?account=shop&step=open&id=x"},

@@ -108,6 +108,9 @@ func move(args []string, stdout, stderr io.Writer) int {
 		if err != nil {
 			return fail(exitUsage, err)
 		}
+		if strings.Contains(address, "@") {
+			return fail(exitUsage, errors.New("-from and -to: an address without a user and a password is wanted, since clients are told it; the token goes into a file"))
+		}
 		end.end.address = strings.TrimRight(address, "/")
 		if end.end.Server, err = client.New(address, token); err != nil {
 			return fail(exitUsage, err)
