@@ -142,6 +142,7 @@ func (s *server) refusalOf(a *ask, err error) result {
 		moving   *db.MovingError
 		standby  *replica.AwayError
 		waits    *replica.StandbyError
+		lease    *replica.LeaseError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -152,7 +153,7 @@ func (s *server) refusalOf(a *ask, err error) result {
 		status, line = http.StatusPreconditionFailed, a.notMatched(match)
 	case errors.As(err, &away), errors.As(err, &standby):
 		status = http.StatusMisdirectedRequest
-	case errors.As(err, &moving), errors.As(err, &waits):
+	case errors.As(err, &moving), errors.As(err, &waits), errors.As(err, &lease):
 		status = http.StatusServiceUnavailable
 	case errors.Is(err, db.ErrNotFound):
 		status, line = http.StatusNotFound, "there is no "+a.thing()
@@ -244,6 +245,9 @@ func (c *call) notStored() {
 func (s *server) send(c *call) {
 	if c.sent {
 		return
+	}
+	if err := s.tooLate(c); err != nil {
+		s.refuse(c, err)
 	}
 	c.sent = true
 	s.sayStopping(c)

@@ -24,7 +24,37 @@ func (s *server) admitted(c *call, e *endpoint) error {
 	if stale { // a standby is not watched
 		stale = c.params.text("not") == "" && c.params.text("wait") == ""
 	}
+	c.stale = stale
 	return s.admit(e.method != http.MethodGet, stale)
+}
+
+// tooLate returns why what a call says must not be said any more: the server was admitted
+// to it, and may have hung since and been replaced. Only a write that is done is sure
+// all the same, as a standby has it then or none could have replaced this server.
+func (s *server) tooLate(c *call) error {
+	if s.admit == nil || !c.saysData() {
+		return nil
+	}
+	write := c.method != http.MethodGet && c.method != http.MethodHead
+	inMemory := c.api == MLock || c.api == MUnlock
+	if write && c.status < http.StatusMultipleChoices && !inMemory {
+		return nil
+	}
+	return s.admit(write && inMemory, c.stale)
+}
+
+// saysData reports whether an answer says something about what is stored or held.
+func (c *call) saysData() bool {
+	switch c.api {
+	case Page, Healthz, OpenAPI, Metrics, Replica, Other:
+		return false
+	}
+	switch c.status {
+	case http.StatusNotFound, http.StatusConflict, http.StatusPreconditionFailed, http.StatusRequestedRangeNotSatisfiable,
+		http.StatusNotModified, http.StatusUnprocessableEntity, http.StatusLocked:
+		return true
+	}
+	return c.status < http.StatusMultipleChoices
 }
 
 // GET and POST /replica/

@@ -232,6 +232,7 @@ type call struct {
 
 	ask
 	inAccount  bool   // the path is below an account
+	stale      bool   // a read that a standby may answer
 	readOnly   bool   // the token is for reading only
 	cameAsJSON bool   // the body is a batch in JSON
 	fault      error  // what is wrong with the names in the path

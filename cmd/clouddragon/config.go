@@ -32,6 +32,7 @@ type Config struct {
 	Backup     Backup
 	Front      Front
 	Replica    Replica
+	Cluster    Cluster
 	Advertise  string   // the address under which other servers reach this one; empty: Listen
 	Accounts   []string // that live on this server; none: all
 
@@ -70,6 +71,13 @@ type Replica struct {
 	Sync  bool   // its answers are to wait for this server's disk
 }
 
+// Cluster says how the primary is elected.
+type Cluster struct {
+	Etcd  []string // addresses of etcd's members; none: an operator decides
+	Name  string   // of the server; PREFIX/NAME if several clusters share an etcd
+	Lease time.Duration
+}
+
 // Front configures the event loops for plain requests.
 type Front struct {
 	Enabled bool
@@ -90,6 +98,7 @@ func Defaults() Config {
 		Garbage: 100,
 		Backup:  Backup{Time: 6 * time.Hour, Hold: 4 << 30},
 		Front:   Front{Enabled: true},
+		Cluster: Cluster{Lease: 3 * time.Second},
 	}
 }
 
@@ -197,6 +206,11 @@ func keysOf(c *Config) keys {
 			"of":    text(&c.Replica.Of, checkServer),
 			"token": text(&c.Replica.Token, checkToken),
 			"sync":  boolean(&c.Replica.Sync),
+		}),
+		"cluster": mapping(keys{
+			"etcd":  optional(list(serverReader(&c.Cluster.Etcd))),
+			"name":  name(&c.Cluster.Name, nil),
+			"lease": duration(&c.Cluster.Lease, time.Second, time.Minute),
 		}),
 		"advertise": text(&c.Advertise, checkServer),
 		"accounts":  optional(list(accountReader(&c.Accounts))),

@@ -11,10 +11,11 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 
 	"clouddragon/db"
 	"clouddragon/handlers"
@@ -27,6 +28,18 @@ import (
 // lockGrace is how much longer locks are held on disk after a promotion, since the clocks
 // of two machines differ.
 const lockGrace = 5 * time.Second
+
+// serverReader appends one item of a list of addresses.
+func serverReader(to *[]string) reader {
+	return func(d *document, path string, n ast.Node) error {
+		var s string
+		if err := text(&s, func(s string) error { return errors.Join(notEmpty(s), checkServer(s)) })(d, path, n); err != nil {
+			return err
+		}
+		*to = append(*to, s)
+		return nil
+	}
+}
 
 // standbyLock is the lock file of a standby, which it has as long as it runs. The data
 // directory itself is closed now and then.
@@ -45,7 +58,15 @@ func checkServer(s string) error {
 
 // checkReplica refuses a standby that its primary could not reach.
 func (c *Config) checkReplica(d *document) error {
-	if c.Replica.Of == "" {
+	at := "replica.of"
+	if len(c.Cluster.Etcd) > 0 {
+		if at = "cluster.etcd"; c.Replica.Of != "" {
+			return d.fault(d.at["replica.of"], "replica.of and cluster.etcd are both set: with cluster.etcd the server finds the primary by itself")
+		}
+		if c.Cluster.Name == "" {
+			return d.fault(d.at[at], "cluster.etcd is set without cluster.name: give each server a name of its own")
+		}
+	} else if c.Replica.Of == "" {
 		if at := d.at["replica.sync"]; at != nil && c.Replica.Sync {
 			return d.fault(at, "replica.sync is set without replica.of: set replica.of to the address of the primary")
 		}
@@ -56,7 +77,7 @@ func (c *Config) checkReplica(d *document) error {
 	}
 	host, _, err := net.SplitHostPort(c.Listen)
 	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
-		return d.fault(d.at["replica.of"], "replica.of: the primary cannot reach this server at listen: %s: set advertise to its address, such as http://10.0.0.2:8081", c.Listen)
+		return d.fault(d.at[at], at+": the other server cannot reach this one at listen: %s: set advertise to its address, such as http://10.0.0.2:8081", c.Listen)
 	}
 	return nil
 }
@@ -133,12 +154,11 @@ func (k keptOpen) Close() error {
 func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int, again bool) {
 	log := env.log
 	of, err := shareDescriptors()
-	if err == nil && env.socket == nil {
-		env.socket, err = listen(c.Listen, c.Socket)
-	}
 	if err != nil {
-		env.systemd.tell(systemd.Status("cannot listen: %v", err))
-		log.Error("cannot listen", "err", err)
+		log.Error("cannot share the descriptors", "err", err)
+		return exitFailed, false
+	}
+	if !env.bind(c) {
 		return exitFailed, false
 	}
 	if err := env.socket.(deadliner).SetDeadline(time.Time{}); err != nil {
@@ -146,7 +166,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 		return exitFailed, false
 	}
 	own := c.address(bound(env.socket))
-	dir, err := filepath.Abs(c.Data)
+	name, err := c.serverName()
 	if err == nil {
 		err = fsys.MkdirAll(c.Data)
 	}
@@ -156,12 +176,11 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 			defer lock.Close() // the kernel gives it back in any case
 		}
 	}
-	host, err2 := os.Hostname()
 	var sb *replica.Standby
-	if err = errors.Join(err, err2); err == nil {
+	if err == nil {
 		sb, err = replica.NewStandby(replica.StandbyOptions{
 			FS: fsys, Of: strings.TrimRight(c.Replica.Of, "/"), Token: c.replicaToken(), Sync: c.Replica.Sync,
-			URL: own, Name: host + ":" + dir, Open: c.database(fsys, log, of.segments), Log: log,
+			URL: own, Name: name, Elected: env.elector != nil, Open: c.database(fsys, log, of.segments), Log: log,
 		})
 	}
 	if err != nil {
@@ -196,6 +215,8 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	select {
 	case <-sb.Promoted:
 		again = true
+	case <-env.elector.otherThan(ctx, c.Replica.Of):
+		again = true
 	case got := <-env.stop:
 		env.systemd.tell("STOPPING=1", systemd.Status("stopping"))
 		log.Info("stopping", "signal", got)
@@ -210,6 +231,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	case err := <-ended:
 		log.Error("cannot accept connections", "err", err)
 		code = exitFailed
+		ended <- err
 	}
 	cancel()
 	end, done := context.WithTimeout(context.Background(), drainTime/2)
@@ -217,6 +239,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	if err := s.Shutdown(end); err != nil {
 		log.Warn("closing connections", "err", errors.Join(err, s.Close()))
 	}
+	<-ended // it closes the listener last, which interrupts whoever accepts there
 	if wait {
 		if err := <-followed; err != nil {
 			log.Error("closing the data directory", "err", err)

@@ -51,6 +51,8 @@ type environment struct {
 	socket  net.Listener           // passed by systemd; nil: bind the key listen
 	ticks   <-chan time.Time       // when a long start reports its progress; nil: every tellEvery
 	systemd *supervisor            // nil: no systemd
+	elector *elector               // nil: an operator decides who is the primary
+	passed  bool                   // socket is systemd's, which cannot be bound again
 
 	// mirror prepares a data directory and returns what its batches go to; nil: nothing.
 	mirror func(db.Options) (db.Mirror, error)
@@ -62,6 +64,10 @@ type environment struct {
 // configured to be one.
 func serve(fsys disk.FS, c Config, env environment) int {
 	a := newAccess(c)
+	env.passed = env.socket != nil
+	if len(c.Cluster.Etcd) > 0 {
+		return serveCluster(fsys, c, env, a)
+	}
 	for {
 		state, err := replica.ReadState(fsys, c.Data)
 		if err != nil {
@@ -92,7 +98,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 			return nil, err
 		}
 		var err error
-		mirror, err = replica.NewPrimary(fsys, c.Data, log)
+		mirror, err = replica.NewPrimary(fsys, c.Data, env.elector.election(), log)
 		return mirror, err
 	}
 	m := metrics.New(versionText(), apiNames())
@@ -198,8 +204,8 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 		case <-over:
 			env.systemd.tell(systemd.Status("replaced by another server, which is the primary"))
 			d.Drain() // nobody gets a lock here any more
-			if again = c.Replica.Of != "" && env.socket == nil; again {
-				log.Info("going on as a standby", "of", c.Replica.Of)
+			if again = (c.Replica.Of != "" || env.elector != nil) && !env.passed; again {
+				log.Info("going on as a standby")
 				break
 			}
 			over, going = nil, true // it tells everybody where the primary is

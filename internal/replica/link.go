@@ -96,9 +96,7 @@ func (l *link) run(r *wal.Reader) {
 		}
 		ctx, cancel := context.WithDeadline(l.ctx, beat.Add(beatEvery))
 		p.mu.Lock()
-		if l.nudge = cancel; l.noted {
-			l.nudge = nil
-		}
+		l.nudge = cancel
 		p.mu.Unlock()
 		buf = buf[:0]
 		from := at
@@ -142,6 +140,12 @@ func (l *link) noteTokens() {
 		return
 	}
 	l.noted = true
+	l.wake()
+}
+
+// wake ends a wait for the next batch: what the standby has is looked at again. It wants
+// p.mu held.
+func (l *link) wake() {
 	if l.nudge != nil {
 		l.nudge()
 	}
@@ -192,7 +196,7 @@ func (l *link) catch(at wal.Pos) {
 	if end == at {
 		l.since = time.Now()
 	}
-	if l.ctx.Err() != nil || !l.live || !l.sync || l.caught || !l.noted {
+	if l.ctx.Err() != nil || !l.live || !l.sync || l.caught || !l.noted || p.e != nil && p.state.Standby != "" && p.state.Standby != l.name {
 		return
 	}
 	l.near = end.Seq <= at.Seq+nearBatches
@@ -279,8 +283,9 @@ func (l *link) note(err error) {
 		return
 	}
 	if later := (*epochError)(nil); errors.As(err, &later) {
-		if err := p.Fence(later.Epoch, later.Primary); err != nil {
-			p.log.Error("this server was replaced", "err", err)
+		l.cancel()
+		if err := p.Fence(later.Epoch, later.Primary); err != nil && !p.Replaced() {
+			p.log.Error("this server was replaced, and that cannot be noted", "err", err)
 		}
 		return
 	}

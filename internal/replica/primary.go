@@ -52,6 +52,7 @@ type Primary struct {
 	fs  disk.FS
 	dir string
 	log *slog.Logger
+	e   *Elector // nil: an operator decides who is the primary
 	// Over is closed once another server is the primary.
 	Over chan struct{}
 
@@ -70,6 +71,8 @@ type Primary struct {
 	whole   bool    // the standby has had the whole log since the start
 	writing bool    // between Begin and End or Cancel
 	stopped bool    // see Stop
+
+	added string // the standby that etcd says to have every write; of arbitrate
 
 	verdict atomic.Pointer[verdict] // nil: everything can be answered
 	buffer  []byte                  // the records of the frame on its way to the link's goroutine
@@ -98,13 +101,14 @@ type link struct {
 }
 
 // NewPrimary returns the primary of a data directory. Serve is called once its
-// database is open.
-func NewPrimary(fsys disk.FS, dir string, log *slog.Logger) (*Primary, error) {
+// database is open. With an Elector the server is the primary only as long as that says
+// so.
+func NewPrimary(fsys disk.FS, dir string, e *Elector, log *slog.Logger) (*Primary, error) {
 	s, err := ReadState(fsys, dir)
 	if err != nil {
 		return nil, err
 	}
-	p := &Primary{fs: fsys, dir: dir, log: log, state: s, Over: make(chan struct{})}
+	p := &Primary{fs: fsys, dir: dir, e: e, log: log, state: s, Over: make(chan struct{})}
 	p.changed.L = &p.mu
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	if !s.Primary {
@@ -120,6 +124,10 @@ func (p *Primary) Serve(s Source) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.source = s
+	if p.e != nil {
+		p.done.Add(1)
+		go p.arbitrate()
+	}
 }
 
 // Close ends what is on its way: a write that waits for the standby has an unknown
@@ -208,8 +216,13 @@ func (p *Primary) waitsFor(end wal.Pos) bool {
 }
 
 // Admit says why a call cannot be answered now; nil: it can. The error is an *AwayError
-// or a *StandbyError.
+// a *StandbyError or a *LeaseError.
 func (p *Primary) Admit(write bool) error {
+	if p.e != nil && p.verdict.Load().isNotAway() {
+		if err := p.e.Admit(); err != nil {
+			return err
+		}
+	}
 	v := p.verdict.Load()
 	if v == nil || !write && v.read == nil {
 		return nil
@@ -222,6 +235,12 @@ func (p *Primary) Admit(write bool) error {
 
 // verdict says why nothing can be answered now.
 type verdict struct{ write, read error }
+
+// isNotAway reports whether this server is the primary as far as its disk says.
+func (v *verdict) isNotAway() bool {
+	away := (*AwayError)(nil)
+	return v == nil || !errors.As(v.write, &away)
+}
 
 // decide works out the verdict after a change. It wants p.mu held.
 func (p *Primary) decide() {
@@ -356,6 +375,9 @@ func (p *Primary) GoAlone() (epoch uint64, err error) {
 	defer p.mu.Unlock()
 	if p.err != nil {
 		return 0, p.err
+	}
+	if p.e != nil {
+		return 0, errElected
 	}
 	s := p.state
 	s.Epoch++

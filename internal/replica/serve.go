@@ -31,6 +31,10 @@ func (p *Primary) Handler() http.Handler {
 		answer(w, promoted{epoch}, err)
 	})
 	m.HandleFunc("GET /replica/status", func(w http.ResponseWriter, r *http.Request) { answer(w, p.Status(), nil) })
+	// A server that takes this one for its standby has not heard of the epoch.
+	later := func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, &epochError{Epoch: p.epoch()}) }
+	m.HandleFunc("POST /replica/append", later)
+	m.HandleFunc("POST /replica/beat", later)
 	return m
 }
 
@@ -159,8 +163,14 @@ func (p *Primary) joinEpoch(j joinRequest) error {
 		return &refused{http.StatusBadRequest, "a standby needs a name, an address and a secret"}
 	}
 	p.mu.Lock()
-	ready := p.source != nil
+	ready, has := p.source != nil, p.state.Standby
+	if p.e != nil && (p.link == nil || !p.link.live) {
+		has = ""
+	}
 	p.mu.Unlock()
+	if has != "" && has != j.Name {
+		return &refused{http.StatusConflict, fmt.Sprintf("the standby of this server is %s: stop that one first, or promote this server to go on without it", has)}
+	}
 	if !ready {
 		return &refused{http.StatusServiceUnavailable, "the server has not started yet"}
 	}
@@ -176,6 +186,12 @@ func (p *Primary) leave(name string) error {
 		l.cancel()
 	}
 	if p.state.Standby != name {
+		return nil
+	}
+	if p.e != nil { // it is taken out in etcd first: see arbitrate
+		if p.link != nil {
+			p.link.cancel()
+		}
 		return nil
 	}
 	s := p.state

@@ -30,6 +30,8 @@ type StandbyOptions struct {
 	Sync  bool   // the primary is to wait for this standby
 	URL   string // the address of this server, for the primary
 	Name  string // of this server
+	// Elected is whether etcd decides who is the primary.
+	Elected bool
 
 	// Open says how to open the data directory; Dir is in it.
 	Open db.Options
@@ -94,6 +96,10 @@ func (s *Standby) Run(ctx context.Context) error {
 		s.joined = false
 	}()
 	for ctx.Err() == nil && !s.isPromoted() {
+		if s.o.Of == "" { // there is no primary yet
+			<-ctx.Done()
+			break
+		}
 		err := s.attach(ctx)
 		if d := (*disk.Damage)(nil); errors.As(err, &d) {
 			return errors.Join(err, s.close())
@@ -293,6 +299,9 @@ func (s *Standby) Promote(force bool) (epoch uint64, err error) {
 	defer s.mu.Unlock()
 	if s.isPromoted() {
 		return s.state.Epoch, nil
+	}
+	if s.o.Elected {
+		return 0, errElected
 	}
 	next, err := s.state.promoted(s.o.Open.Dir, s.o.Of, force)
 	if err != nil {

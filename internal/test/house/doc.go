@@ -31,7 +31,7 @@ var imports = []struct {
 	{"db/commit", []string{"internal/format", "internal/names", "kvlog", "kvlog/wal", "slots"}},
 	{"db/store", []string{"internal/archive", "internal/disk", "internal/format", "internal/names", "kvlog", "kvlog/wal", "slots", "db/commit"}},
 	{"db", []string{"internal/archive", "internal/disk", "internal/format", "internal/lease", "internal/list", "internal/names", "kvlog", "kvlog/wal", "slots", "db/commit", "db/store"}},
-	{"internal/replica", []string{"internal/disk", "internal/format", "kvlog/wal", "db/commit", "db/store", "db"}},
+	{"internal/replica", []string{"internal/boottime", "internal/disk", "internal/format", "kvlog/wal", "db/commit", "db/store", "db"}},
 	{"handlers", []string{"internal/front", "internal/units", "db", "internal/replica"}},
 	{"cmd/clouddragon", []string{
 		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/logqueue", "internal/systemd", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",

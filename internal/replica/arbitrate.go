@@ -1,0 +1,138 @@
+package replica
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"clouddragon/internal/disk"
+)
+
+// errElected refuses to promote by hand where etcd decides.
+var errElected = &refused{http.StatusConflict, "etcd decides who is the primary here: stop the primary, and a standby that has every write takes its place"}
+
+// arbitrateEvery is how often the primary compares what etcd says of its standby with
+// what is true.
+const arbitrateEvery = 50 * time.Millisecond
+
+// arbitrate says in etcd whether the standby has every acknowledged write:
+//
+//	the standby has caught up     from now on writes wait for it; then it is added in etcd
+//	it does not answer            it is taken out in etcd; then writes do not wait any more
+//	this server is elected anew   nobody but this server has every write, as etcd says
+//
+// One goroutine does all of it, so the order of the changes in etcd is that of the events.
+func (p *Primary) arbitrate() {
+	defer p.done.Done()
+	for p.ctx.Err() == nil {
+		select {
+		case <-time.After(arbitrateEvery):
+		case <-p.ctx.Done():
+			return
+		}
+		if err := p.arbitrateOnce(); err != nil && p.ctx.Err() == nil {
+			p.log.Warn("what etcd says of the standby could not be changed, and is tried again", "err", err)
+			select {
+			case <-time.After(p.e.o.Lease / 6):
+			case <-p.ctx.Done():
+			}
+		}
+	}
+}
+
+func (p *Primary) arbitrateOnce() error {
+	leader, mine, _ := p.e.Primary()
+	if !mine {
+		if leader.Name != "" && leader.Name != p.e.o.Name {
+			return p.replacedBy(leader)
+		}
+		return nil
+	}
+	p.mu.Lock()
+	if p.err != nil {
+		p.mu.Unlock()
+		return nil
+	}
+	if leader.Epoch > p.state.Epoch {
+		defer p.mu.Unlock()
+		return p.elected(leader.Epoch)
+	}
+	name, l := p.state.Standby, p.link
+	gone := l == nil || l.name != name || !l.live && time.Since(l.since) >= p.e.o.Lease/3
+	add := name != "" && l != nil && l.caught && l.live && p.added != name
+	remove := name != "" && gone
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(p.ctx, p.e.o.Lease)
+	defer cancel()
+	switch {
+	case add:
+		if err := p.e.Add(ctx, name); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.added = name
+		p.log.Info("etcd knows that the standby has every write: it can take over", "standby", name)
+	case remove:
+		if err := p.e.Remove(ctx, name); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.added = ""
+		p.log.Warn("the standby was taken out, and this server goes on without it", "standby", name)
+		return p.without()
+	}
+	return nil
+}
+
+// replacedBy ends this server's time as the primary.
+func (p *Primary) replacedBy(l Leader) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.state.Primary || l.Epoch <= p.state.Epoch {
+		return nil
+	}
+	return p.fence(l.Epoch, l.URL)
+}
+
+// elected notes that this server was elected once more. It wants p.mu held.
+func (p *Primary) elected(epoch uint64) error {
+	s := p.state
+	s.Epoch = epoch
+	if err := s.write(p.fs, p.dir); err != nil {
+		return err
+	}
+	p.state, p.added = s, ""
+	return p.without()
+}
+
+// without lets writes go on without the standby, which etcd does not name any more. It
+// wants p.mu held.
+func (p *Primary) without() error {
+	s := p.state
+	s.Standby = ""
+	if err := s.write(p.fs, p.dir); err != nil {
+		return err
+	}
+	p.state = s
+	if l := p.link; l != nil {
+		l.caught, l.near = false, false
+		l.wake()
+	}
+	p.decide()
+	return nil
+}
+
+// BecomePrimary notes on disk that this server was elected for an epoch. Versions, tokens
+// and locks are to be raised unless the server was the primary before it.
+func BecomePrimary(fsys disk.FS, dir string, epoch uint64) (State, error) {
+	s, err := ReadState(fsys, dir)
+	if err != nil {
+		return s, err
+	}
+	first := epoch == 1 // nobody was elected before
+	s.Raise = s.Raise || !s.Primary || s.Epoch+1 != epoch && !first
+	s.Epoch, s.Primary, s.Before, s.Now, s.Standby, s.InSync = epoch, true, "", "", "", false
+	return s, s.write(fsys, dir)
+}

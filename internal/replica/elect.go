@@ -1,0 +1,335 @@
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"clouddragon/internal/boottime"
+)
+
+// Who is the primary is decided in etcd, in two keys:
+//
+//	PREFIX/leader   the primary: its name, address and epoch. It goes with the primary's lease
+//	PREFIX/config   the epoch, and the names of the servers that have every acknowledged write
+//
+// A server becomes the primary by one transaction: there is no leader, the configuration is as it
+// was read, and the server is one of those that have every write. Then the epoch is the
+// next, and the new primary alone has every write. A standby is added once the primary
+// answers nothing without it, and a primary goes on without it once it was taken out.
+
+// Elector takes part in the election of the primary. Its methods may be called by any
+// goroutine.
+type Elector struct {
+	o    ElectorOptions
+	etcd *etcd
+	// Changed has a token whenever another server, this one or none became the primary.
+	Changed chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	known  bool       // etcd was read since the start
+	leader Leader     // as etcd has it; zero: there is none
+	mine   string     // the value of the key leader while this server is the primary
+	lease  int64
+	until  time.Duration // of the machine's clock: up to then the lease is good for sure
+	config clusterConfig
+	rev    *etcdKey // the configuration as it was read
+	why    error    // why etcd cannot be asked
+}
+
+// ElectorOptions say which server takes part in which election.
+type ElectorOptions struct {
+	Etcd   []string // addresses of etcd's members
+	Prefix string   // of the keys
+	Name   string   // of this server; two never have the same
+	URL    string   // its address
+	Lease  time.Duration
+	Log    *slog.Logger
+}
+
+// Leader is the primary as etcd has it.
+type Leader struct {
+	Name, URL string
+	Epoch     uint64
+	Nonce     string // of one election
+}
+
+type clusterConfig struct {
+	Epoch  uint64
+	InSync []string // names of the servers that have every acknowledged write
+}
+
+// NewElector returns an Elector; Run takes part.
+func NewElector(o ElectorOptions) *Elector {
+	return &Elector{o: o, etcd: newEtcd(o.Etcd, o.Lease/3), Changed: make(chan struct{}, 1)}
+}
+
+func (e *Elector) leaderKey() string { return e.o.Prefix + "/leader" }
+func (e *Elector) configKey() string { return e.o.Prefix + "/config" }
+
+// LeaseError says that nothing is answered because the server does not know whether it
+// is still the primary.
+type LeaseError struct{ Why error }
+
+func (e *LeaseError) Error() string {
+	if e.Why != nil {
+		return fmt.Sprintf("the server does not know whether it is still the primary, as etcd does not answer: try again (%v)", e.Why)
+	}
+	return "the server does not know whether it is still the primary: try again"
+}
+
+// Admit returns a *LeaseError unless this server is the primary for sure at this moment.
+func (e *Elector) Admit() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.mine != "" && boottime.Now() < e.until {
+		return nil
+	}
+	return &LeaseError{}
+}
+
+// Primary returns the primary as etcd had it last, and whether that is this server. known is
+// false until etcd was asked.
+func (e *Elector) Primary() (l Leader, mine, known bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leader, e.mine != "", e.known
+}
+
+// Run takes part in the election until ctx ends. Then it gives the lease back.
+func (e *Elector) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := e.step(ctx)
+		e.note(err)
+		pause := e.o.Lease / 12
+		if e.isMine() {
+			pause = e.o.Lease / 4
+		}
+		select {
+		case <-time.After(max(pause-time.Since(began), 10*time.Millisecond)):
+		case <-ctx.Done():
+		}
+	}
+	e.mu.Lock()
+	lease := e.lease
+	e.mine, e.lease = "", 0
+	e.mu.Unlock()
+	if lease != 0 {
+		last, cancel := context.WithTimeout(context.Background(), e.o.Lease)
+		defer cancel()
+		if err := e.etcd.revoke(last, lease); err != nil {
+			e.o.Log.Warn("the lease in etcd could not be given back; the next primary is elected once it has run out", "err", err)
+		}
+	}
+}
+
+func (e *Elector) isMine() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.mine != ""
+}
+
+func (e *Elector) note(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if (err == nil) != (e.why == nil) {
+		if err != nil {
+			e.o.Log.Warn("etcd does not answer", "err", err)
+		} else {
+			e.o.Log.Info("etcd answers again")
+		}
+	}
+	e.why = err
+}
+
+// step renews the lease of the primary, or looks who is the primary and becomes it if
+// there is none and this server may.
+func (e *Elector) step(ctx context.Context) error {
+	if e.isMine() {
+		err := e.renew(ctx)
+		if !errors.Is(err, errLeaseGone) {
+			return err
+		}
+		e.lost()
+	}
+	found, err := e.etcd.read(ctx, e.leaderKey(), e.configKey())
+	if err != nil {
+		return err
+	}
+	var l Leader
+	if found[0] != nil {
+		if err := json.Unmarshal(found[0].Value, &l); err != nil {
+			return fmt.Errorf("the key %s: %w", e.leaderKey(), err)
+		}
+	}
+	var c clusterConfig
+	if found[1] != nil {
+		if err := json.Unmarshal(found[1].Value, &c); err != nil {
+			return fmt.Errorf("the key %s: %w", e.configKey(), err)
+		}
+	}
+	e.mu.Lock()
+	e.config, e.rev = c, found[1]
+	e.mu.Unlock()
+	e.set(l)
+	// A leader of this name is this server before a restart, whose lease still runs.
+	if l.Name != "" && l.Name != e.o.Name || found[1] != nil && !slices.Contains(c.InSync, e.o.Name) {
+		return nil
+	}
+	return e.campaign(ctx, found[0], found[1], c)
+}
+
+// renew makes the lease last as long again, counted from before it was asked for.
+func (e *Elector) renew(ctx context.Context) error {
+	sent := boottime.Now()
+	e.mu.Lock()
+	lease, mine := e.lease, e.mine
+	e.mu.Unlock()
+	if err := e.etcd.keep(ctx, lease); err != nil {
+		return err
+	}
+	found, err := e.etcd.read(ctx, e.leaderKey())
+	if err != nil {
+		return err
+	}
+	if found[0] == nil || string(found[0].Value) != mine {
+		return errLeaseGone
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.until = sent + e.o.Lease
+	return nil
+}
+
+// lost says that the server is not the primary any more.
+func (e *Elector) lost() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mine, e.lease, e.until = "", 0, 0
+	e.o.Log.Warn("the lease in etcd has run out: nothing is answered until this server is elected again, or follows another")
+}
+
+// set notes who is the primary.
+func (e *Elector) set(l Leader) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	changed := !e.known || l != e.leader
+	e.known, e.leader = true, l
+	if changed {
+		select {
+		case e.Changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// campaign tries to become the primary.
+func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clusterConfig) error {
+	sent := boottime.Now()
+	lease, err := e.etcd.grant(ctx, e.o.Lease)
+	if err != nil {
+		return err
+	}
+	nonce := make([]byte, 8)
+	if _, err := rand.Read(nonce); err != nil {
+		return err
+	}
+	next := clusterConfig{Epoch: c.Epoch + 1, InSync: []string{e.o.Name}}
+	l := Leader{Name: e.o.Name, URL: e.o.URL, Epoch: next.Epoch, Nonce: hex.EncodeToString(nonce)}
+	value, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	won, err := e.etcd.change(ctx,
+		[]condition{{key: e.leaderKey(), was: leader}, {key: e.configKey(), was: config}},
+		[]put{{e.leaderKey(), string(value), lease}, {e.configKey(), string(text), 0}})
+	if err != nil || !won {
+		if err == nil {
+			err = e.etcd.revoke(ctx, lease)
+		}
+		return err // the next step sees who has won, this server too
+	}
+	e.mu.Lock()
+	e.mine, e.lease, e.until, e.config = string(value), lease, sent+e.o.Lease, next
+	e.rev = nil
+	e.mu.Unlock()
+	e.o.Log.Info("elected: this server is the primary", "epoch", next.Epoch)
+	e.set(l)
+	return nil
+}
+
+// Add says in etcd that a standby has every acknowledged write. It is called once the
+// primary answers nothing without it.
+func (e *Elector) Add(ctx context.Context, name string) error {
+	return e.reconfigure(ctx, func(in []string) []string {
+		if slices.Contains(in, name) {
+			return in
+		}
+		return append(in, name)
+	})
+}
+
+// Remove says in etcd that a standby may lack writes from now on.
+func (e *Elector) Remove(ctx context.Context, name string) error {
+	return e.reconfigure(ctx, func(in []string) []string {
+		return slices.DeleteFunc(in, func(s string) bool { return s == name })
+	})
+}
+
+// errNotLeader is returned if another server has become the primary.
+var errNotLeader = errors.New("this server is not the primary any more")
+
+// reconfigure changes who has every acknowledged write, as long as this server is the
+// primary.
+func (e *Elector) reconfigure(ctx context.Context, change func([]string) []string) error {
+	e.mu.Lock()
+	mine := e.mine
+	e.mu.Unlock()
+	if mine == "" {
+		return errNotLeader
+	}
+	found, err := e.etcd.read(ctx, e.configKey())
+	if err != nil {
+		return err
+	}
+	var c clusterConfig
+	if found[0] == nil || json.Unmarshal(found[0].Value, &c) != nil {
+		return fmt.Errorf("the key %s is not what this server has put there", e.configKey())
+	}
+	next := clusterConfig{Epoch: c.Epoch, InSync: change(slices.Clone(c.InSync))}
+	text, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	done, err := e.etcd.change(ctx,
+		[]condition{{key: e.leaderKey(), value: mine}, {key: e.configKey(), was: found[0]}},
+		[]put{{e.configKey(), string(text), 0}})
+	if err == nil && !done {
+		err = errNotLeader
+	}
+	if err == nil {
+		e.mu.Lock()
+		e.config = next
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// InSync returns the servers that have every acknowledged write, as far as is known.
+func (e *Elector) InSync() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.config.InSync)
+}

@@ -1,0 +1,304 @@
+package crashtest
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// etcds are the members of an etcd cluster.
+type etcds struct {
+	t     *testing.T
+	urls  []string
+	procs []*exec.Cmd
+}
+
+// newEtcds starts so many members that elect quickly, so that leases may be short.
+func newEtcds(t *testing.T, members int) *etcds {
+	t.Helper()
+	path, err := exec.LookPath("etcd")
+	if err != nil {
+		t.Skip("no etcd here: apt-get install etcd-server")
+	}
+	e := &etcds{t: t}
+	var peers, initial []string
+	for i := range members {
+		e.urls = append(e.urls, "http://"+freeAddress(t))
+		peers = append(peers, "http://"+freeAddress(t))
+		initial = append(initial, fmt.Sprintf("m%d=%s", i, peers[i]))
+	}
+	for i := range members {
+		cmd := exec.Command(path, "--name", fmt.Sprintf("m%d", i), "--data-dir", t.TempDir(),
+			"--listen-client-urls", e.urls[i], "--advertise-client-urls", e.urls[i],
+			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
+			"--initial-cluster", strings.Join(initial, ","), "--heartbeat-interval", "50", "--election-timeout", "500")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		e.procs = append(e.procs, cmd)
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill() // it may have ended
+			_ = cmd.Wait()         // by that signal
+		})
+	}
+	err = eventually("etcd serves", func() bool {
+		for _, u := range e.urls {
+			res, err := http.Get(u + "/health")
+			if err != nil {
+				return false
+			}
+			res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// freeAddress is an address that nobody listens on, and that is given to nobody else.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.77.0.3:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// signal sends a signal to all members.
+func (e *etcds) signal(s syscall.Signal) {
+	e.t.Helper()
+	for _, p := range e.procs {
+		if err := p.Process.Signal(s); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+// config is the configuration of a server of a cluster.
+func (e *etcds) config(name string) string {
+	return fmt.Sprintf("%s\ncluster: {etcd: [%s], name: %s, lease: 2s}", smallFiles, `"`+strings.Join(e.urls, `", "`)+`"`, name)
+}
+
+// elected waits until one of the servers is the primary and the other one in sync.
+func elected(t *testing.T, a, b *server) (primary, standby *server) {
+	t.Helper()
+	err := eventually("one of two is the primary, and the other one in sync", func() bool {
+		for _, x := range [][2]*server{{a, b}, {b, a}} {
+			s, err := statusOf(x[0].addr)
+			if err != nil || s.Role != "primary" || !s.InSync || !mayTakeOver(x[0]) {
+				continue
+			}
+			primary, standby = x[0], x[1]
+			return true
+		}
+		return false
+	})
+	if err != nil {
+		t.Fatalf("%v; one says:\n%s\nthe other:\n%s", err, a.output(), b.output())
+	}
+	return primary, standby
+}
+
+// mayTakeOver reports whether etcd knows by now that the standby of a server has every
+// write.
+func mayTakeOver(primary *server) bool {
+	primary.mu.Lock()
+	defer primary.mu.Unlock()
+	log := primary.log.String()
+	return strings.LastIndex(log, "it can take over") > max(strings.LastIndex(log, "a standby has joined"), strings.LastIndex(log, "elected: this server"))
+}
+
+// TestClusterElectsAPrimaryAndLosesNothing kills or hangs the primary under load, or cuts it off from
+// etcd by hanging that, and lets etcd elect another one. What clients are told is
+// checked after each failover.
+func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
+	begin(t)
+	t.Parallel()
+	e := newEtcds(t, 3)
+	dir := t.TempDir()
+	rng := rand.New(rand.NewPCG(*seed, 8))
+	ledger := newLedger()
+	ledger.prolonged = 5 * time.Second
+	l := &load{ledger: ledger, clients: 16, valueSize: 2 << 10, seed: *seed}
+	a := setup{binary: *binary, data: filepath.Join(dir, "a"), config: e.config("a")}
+	b := setup{binary: *binary, data: filepath.Join(dir, "b"), config: e.config("b")}
+	setups := map[*server]setup{}
+	sa := serve(t, a)
+	setups[sa] = a
+	sb := serve(t, b)
+	setups[sb] = b
+	rounds := atMost(*rounds, 3)
+	for round := range rounds {
+		primary, standby := elected(t, sa, sb)
+		if err := l.check(primary.addr); err != nil {
+			t.Fatalf("%v; the primary says:\n%s", err, primary.output())
+		}
+		full := ledger.round(1 + rng.IntN(400))
+		l.start(primary.addr, round)
+		select {
+		case <-full:
+		case <-time.After(patience):
+			t.Errorf("only %d writes were acknowledged in %v", ledger.acks, patience)
+		}
+		how := rng.IntN(3)
+		var began = time.Now()
+		switch how {
+		case 0:
+			primary.kill()
+		case 1:
+			if err := primary.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		case 2: // the standby takes over although the primary has only lost etcd: the lease runs out at both
+			e.signal(syscall.SIGSTOP)
+			noAnswerWithoutALease(t, primary)
+			e.signal(syscall.SIGCONT)
+		}
+		if how != 2 {
+			isPrimary(t, standby)
+			t.Logf("away for %v", time.Since(began).Round(time.Millisecond))
+		}
+		if how == 1 {
+			answersNothingOld(t, primary, standby)
+		}
+		l.stop()
+		if how == 2 {
+			primary, _ = elected(t, sa, sb)
+			standby = primary
+		}
+		if err := l.check(standby.addr); err != nil {
+			t.Fatalf("%v; the new primary says:\n%s", err, standby.output())
+		}
+		report(t, round, l, standby)
+		if err := primary.trouble(); err != nil {
+			t.Error(err)
+		}
+		if how == 0 {
+			back := serve(t, setups[primary])
+			setups[back] = setups[primary]
+			if sa == primary {
+				sa = back
+			} else {
+				sb = back
+			}
+		}
+	}
+	primary, standby := elected(t, sa, sb)
+	if err := standby.stop(); err != nil {
+		t.Error(err)
+	}
+	// It goes on without the standby, once etcd knows.
+	if err := eventually("the primary goes on alone", func() bool {
+		res, err := http.Post("http://"+primary.addr+"/db/alone/sequence/s", "", nil)
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusOK
+	}); err != nil {
+		t.Errorf("%v:\n%s", err, primary.output())
+	}
+	// The standby that was taken out is not elected, whatever is dead.
+	if err := primary.stop(); err != nil {
+		t.Error(err)
+	}
+	lonely := serve(t, setups[standby])
+	for range 20 {
+		if s, err := statusOf(lonely.addr); err == nil && s.Role != "standby" {
+			t.Errorf("a standby that may lack writes is %s", s.Role)
+		}
+		time.Sleep(100 * time.Millisecond) // nothing tells that it is never elected
+	}
+	again := serve(t, setups[primary])
+	elected(t, lonely, again)
+}
+
+// noAnswerWithoutALease waits until a server answers no read any more, since it cannot
+// renew its lease.
+func noAnswerWithoutALease(t *testing.T, s *server) {
+	t.Helper()
+	err := eventually("it answers nothing without a lease", func() bool {
+		res, err := http.Get("http://" + s.addr + "/db/load/sequence/nobody")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == http.StatusServiceUnavailable
+	})
+	if err != nil {
+		t.Errorf("%v:\n%s", err, s.output())
+	}
+}
+
+// answersNothingOld sends reads to a server that hangs, changes what they read on the new primary, and
+// lets the old one go on: it must not answer with what it has.
+func answersNothingOld(t *testing.T, old, new *server) {
+	t.Helper()
+	const path = "/db/stale/sequence/s"
+	ask := func(addr, method string) (int, string) {
+		r, err := http.NewRequest(method, "http://"+addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer res.Body.Close()
+		line, _ := bufio.NewReader(res.Body).ReadString('\n') // an empty one is compared, too
+		return res.StatusCode, line
+	}
+	if code, line := ask(new.addr, "POST"); code != http.StatusOK {
+		t.Fatalf("the new primary: %d %s", code, line)
+	}
+	conns := make([]net.Conn, 20)
+	for i := range conns {
+		c, err := net.Dial("tcp", old.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", path); err != nil {
+			t.Fatal(err)
+		}
+		conns[i] = c
+	}
+	if err := old.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range conns {
+		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			continue // it ends connections when it changes its role
+		}
+		if res.StatusCode != http.StatusServiceUnavailable && res.StatusCode != http.StatusMisdirectedRequest {
+			t.Errorf("a server that was replaced while it hung answers a read with %d", res.StatusCode)
+		}
+	}
+	err := eventually("the old primary follows the new one", func() bool {
+		s, err := statusOf(old.addr)
+		return err == nil && s.Role == "standby"
+	})
+	if err != nil {
+		t.Errorf("%v:\n%s", err, old.output())
+	}
+}
