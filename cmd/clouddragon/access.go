@@ -114,6 +114,7 @@ func (old *Config) fixed(c Config) []string {
 		{"front", old.Front, c.Front},
 		{"accounts", old.Accounts, c.Accounts},
 		{"replica", old.Replica, c.Replica},
+		{"cluster", old.Cluster, c.Cluster},
 		{"advertise", old.Advertise, c.Advertise},
 	} {
 		if !reflect.DeepEqual(k.was, k.now) {

@@ -98,6 +98,7 @@ func serveCluster(fsys disk.FS, c Config, env environment, a *access) int {
 	prefix, _ := c.clusterPrefix()
 	e := &elector{replica.NewElector(replica.ElectorOptions{
 		Etcd: c.Cluster.Etcd, Prefix: prefix, Name: name, URL: c.address(bound(env.socket)),
+		State: func() (replica.State, error) { return replica.ReadState(fsys, c.Data) },
 		Lease: c.Cluster.Lease, Log: log,
 	})}
 	env.elector = e

@@ -100,7 +100,7 @@ front: {enabled: true, loops: 0}
 func TestFaultyConfigShowsItsLine(t *testing.T) {
 	long := "unix:/" + strings.Repeat("s", 107)
 	for _, c := range []struct{ name, src, place, line, reason string }{
-		{"unknown key", "data: d\nlimit: {}\n", ":2:", "limit: {}", `unknown key "limit": known here: accounts, advertise, backup, data, front, limits, listen, log, replica, socket, tls, token, tokens, tokens_file`},
+		{"unknown key", "data: d\nlimit: {}\n", ":2:", "limit: {}", `unknown key "limit": known here: accounts, advertise, backup, cluster, data, front, limits, listen, log, replica, socket, tls, token, tokens, tokens_file`},
 		{"unknown key, flow", "limits: {value: 1MiB, burst: 3}\n", ":1:", "limits: {value: 1MiB, burst: 3}", `unknown key "limits.burst"`},
 		{"unknown key, token", "tokens:\n  - token: a\n    role: admin\n", ":3:", "", `unknown key in tokens[0]: known here: accounts, readonly, token`},
 		{"merge key", "<<: {data: d}\n", ":1:", "", `unknown key "<<"`},

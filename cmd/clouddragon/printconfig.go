@@ -130,6 +130,7 @@ func (c *Config) print(w io.Writer) error {
 		token = hiddenToken
 	}
 	line("replica:\n  of: %s\n  token: %s\n  sync: %t", quoted(c.Replica.Of), quoted(token), c.Replica.Sync)
+	line("cluster:\n  etcd: %s\n  name: %s\n  lease: %s", quotedList(c.Cluster.Etcd), quoted(c.Cluster.Name), units.FormatDuration(c.Cluster.Lease))
 	line("advertise: %s", quoted(c.Advertise))
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -42,6 +42,16 @@ func anyConfig(t *rapid.T) Config {
 		Audit:   rapid.Bool().Draw(t, "audit"),
 		Backup:  Backup{Time: time.Duration(long.Draw(t, "time")) + time.Second, Hold: rapid.Int64Range(1<<20, 1<<50).Draw(t, "hold")},
 		Front:   Front{Enabled: rapid.Bool().Draw(t, "enabled"), Loops: rapid.IntRange(0, 1024).Draw(t, "loops")},
+		Cluster: Cluster{Lease: time.Duration(rapid.Int64Range(int64(time.Second), int64(time.Minute)).Draw(t, "lease"))},
+	}
+	switch unix := strings.HasPrefix(c.Listen, "unix:"); rapid.IntRange(0, 2).Draw(t, "of several") {
+	case 1:
+		c.Replica, c.Advertise = Replica{Of: "http://10.0.0.1:80", Sync: rapid.Bool().Draw(t, "sync")}, "https://[::1]:81"
+	case 2:
+		c.Cluster.Etcd, c.Cluster.Name = []string{"http://a:2379", "https://b"}, texts.Filter(func(s string) bool { return s != "" }).Draw(t, "name")
+		if unix {
+			c.Advertise = "http://a:1"
+		}
 	}
 	if rapid.Bool().Draw(t, "tls") {
 		set := texts.Filter(func(s string) bool { return s != "" })

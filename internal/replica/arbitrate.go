@@ -131,8 +131,7 @@ func BecomePrimary(fsys disk.FS, dir string, epoch uint64) (State, error) {
 	if err != nil {
 		return s, err
 	}
-	first := epoch == 1 // nobody was elected before
-	s.Raise = s.Raise || !s.Primary || s.Epoch+1 != epoch && !first
+	s.Raise = s.Raise || !s.Primary || s.Epoch+1 != epoch
 	s.Epoch, s.Primary, s.Before, s.Now, s.Standby, s.InSync = epoch, true, "", "", "", false
 	return s, s.write(fsys, dir)
 }

@@ -51,6 +51,7 @@ type ElectorOptions struct {
 	Name   string   // of this server; two never have the same
 	URL    string   // its address
 	Lease  time.Duration
+	State  func() (State, error) // what the server durably knows of its role
 	Log    *slog.Logger
 }
 
@@ -233,6 +234,13 @@ func (e *Elector) set(l Leader) {
 
 // campaign tries to become the primary.
 func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clusterConfig) error {
+	s, err := e.o.State()
+	if err != nil {
+		return err
+	}
+	if config == nil && !s.Primary {
+		return nil // etcd knows nothing, and a standby may lack writes
+	}
 	sent := boottime.Now()
 	lease, err := e.etcd.grant(ctx, e.o.Lease)
 	if err != nil {
@@ -242,7 +250,7 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	if _, err := rand.Read(nonce); err != nil {
 		return err
 	}
-	next := clusterConfig{Epoch: c.Epoch + 1, InSync: []string{e.o.Name}}
+	next := clusterConfig{Epoch: max(c.Epoch, s.Epoch) + 1, InSync: []string{e.o.Name}}
 	l := Leader{Name: e.o.Name, URL: e.o.URL, Epoch: next.Epoch, Nonce: hex.EncodeToString(nonce)}
 	value, err := json.Marshal(l)
 	if err != nil {

@@ -72,7 +72,7 @@ func TestDamageOfTheStateIsRefused(t *testing.T) {
 	if _, err := ReadState(disk.OS{}, dir); !errors.As(err, &damage) || damage.File != StateFile {
 		t.Errorf("a damaged file: %v", err)
 	}
-	if p, err := NewPrimary(disk.OS{}, dir, quietly); err == nil {
+	if p, err := NewPrimary(disk.OS{}, dir, nil, quietly); err == nil {
 		p.Close()
 		t.Error("a server starts with a damaged state")
 	}

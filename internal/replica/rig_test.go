@@ -66,7 +66,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) startPrimary() {
 	r.t.Helper()
 	var err error
-	if r.p, err = NewPrimary(disk.OS{}, r.o.Dir, quietly); err != nil {
+	if r.p, err = NewPrimary(disk.OS{}, r.o.Dir, nil, quietly); err != nil {
 		r.t.Fatal(err)
 	}
 	o := r.o
@@ -186,7 +186,7 @@ func bare(t *testing.T, acked wal.Pos) *Primary {
 	if err := (State{Epoch: 3, Primary: true, Standby: "b"}).write(disk.OS{}, dir); err != nil {
 		t.Fatal(err)
 	}
-	p, err := NewPrimary(disk.OS{}, dir, quietly)
+	p, err := NewPrimary(disk.OS{}, dir, nil, quietly)
 	if err != nil {
 		t.Fatal(err)
 	}
