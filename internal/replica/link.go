@@ -52,8 +52,11 @@ func (p *Primary) join(j joinRequest) error {
 // no other, and could still be promoted. It wants p.mu held.
 func (p *Primary) mayJoin(name string) error {
 	other := p.state.Standby
-	if other == "" && p.link != nil && p.link.live {
+	switch live := p.link != nil && p.link.live; {
+	case other == "" && live:
 		other = p.link.name
+	case p.e != nil && !live:
+		other = "" // it is taken out in etcd before another one counts: see catch
 	}
 	if p.err == nil && other != "" && other != name {
 		return &refused{http.StatusConflict, fmt.Sprintf("the primary has a standby, %s: stop that first, or let an operator promote the primary to go on without it", other)}

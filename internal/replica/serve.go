@@ -163,14 +163,8 @@ func (p *Primary) joinEpoch(j joinRequest) error {
 		return &refused{http.StatusBadRequest, "a standby needs a name, an address and a secret"}
 	}
 	p.mu.Lock()
-	ready, has := p.source != nil, p.state.Standby
-	if p.e != nil && (p.link == nil || !p.link.live) {
-		has = ""
-	}
+	ready := p.source != nil
 	p.mu.Unlock()
-	if has != "" && has != j.Name {
-		return &refused{http.StatusConflict, fmt.Sprintf("the standby of this server is %s: stop that one first, or promote this server to go on without it", has)}
-	}
 	if !ready {
 		return &refused{http.StatusServiceUnavailable, "the server has not started yet"}
 	}

@@ -50,7 +50,7 @@ func newEtcds(t *testing.T, members int) *etcds {
 			_ = cmd.Wait()         // by that signal
 		})
 	}
-	err = eventually("etcd serves", func() bool {
+	err = within(2*patience, "etcd serves", func() bool {
 		for _, u := range e.urls {
 			res, err := http.Get(u + "/health")
 			if err != nil {
@@ -101,7 +101,7 @@ func elected(t *testing.T, a, b *server) (primary, standby *server) {
 	err := eventually("one of two is the primary, and the other one in sync", func() bool {
 		for _, x := range [][2]*server{{a, b}, {b, a}} {
 			s, err := statusOf(x[0].addr)
-			if err != nil || s.Role != "primary" || !s.InSync || !mayTakeOver(x[0]) {
+			if err != nil || s.Role != "primary" || !s.InSync || !mayTakeOver(x[0]) || !answers(x[0]) {
 				continue
 			}
 			primary, standby = x[0], x[1]

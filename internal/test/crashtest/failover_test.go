@@ -67,17 +67,19 @@ func promote(t *testing.T, data string, force bool) {
 // isPrimary waits until a server answers as the primary.
 func isPrimary(t *testing.T, s *server) {
 	t.Helper()
-	err := eventually("the server is the primary", func() bool {
-		res, err := http.Get("http://" + s.addr + "/healthz?role=primary")
-		if err != nil {
-			return false
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusOK
-	})
-	if err != nil {
+	if err := eventually("the server is the primary", func() bool { return answers(s) }); err != nil {
 		t.Fatalf("%v:\n%s", err, s.output())
 	}
+}
+
+// answers reports whether a server is the primary and may answer.
+func answers(s *server) bool {
+	res, err := http.Get("http://" + s.addr + "/healthz?role=primary")
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
 }
 
 // TestStandbyTakesOverAndLosesNothing kills, or stops and continues, the primary under
