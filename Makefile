@@ -52,6 +52,9 @@ crash: ## for long: power cuts, kills and failing disks, simulated and (as root)
 	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
 	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -front=false
 
+failover: ## kill or hang the primary ROUNDS (200) times under load and promote its standby, checking what clients were told
+	go test -count=1 -timeout 24h -v -run StandbyTakesOver ./internal/test/crashtest -args -rounds $(ROUNDS)
+
 planted: ## show that the tests catch bugs: plants one at a time, PLANT is a regexp of their names
 	go test -count=1 -timeout 24h -v -run Planted ./internal/test/planted -args -plant '$(PLANT)'
 
@@ -94,4 +97,4 @@ deb: dist ## bin/dist: Debian packages too (needs debhelper)
 packagetest: ## as root: install, upgrade, kill, downgrade and remove the packages in a fresh Debian tree
 	internal/packaging/test.sh
 
-.PHONY: help run build test race fuzz crash planted soak keys bench profile lint install dist deb packagetest
+.PHONY: help run build test race fuzz crash failover planted soak keys bench profile lint install dist deb packagetest

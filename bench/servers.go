@@ -20,6 +20,7 @@ type target struct {
 	args                 func(dir, addr string) []string
 	dir                  string // for its data
 	addr                 string
+	more                 string // lines of config.yml
 	*process
 }
 
@@ -96,7 +97,7 @@ func (t *target) launch(ctx context.Context) error {
 	if err := l.Close(); err != nil {
 		return err
 	}
-	config := fmt.Sprintf("listen: %s\ndata: %q\n", t.addr, filepath.Join(t.dir, "data"))
+	config := fmt.Sprintf("listen: %s\ndata: %q\n", t.addr, filepath.Join(t.dir, "data")) + t.more
 	if err := os.WriteFile(filepath.Join(t.dir, "config.yml"), []byte(config), 0o600); err != nil {
 		return err
 	}
