@@ -97,4 +97,7 @@ deb: dist ## bin/dist: Debian packages too (needs debhelper)
 packagetest: ## as root: install, upgrade, kill, downgrade and remove the packages in a fresh Debian tree
 	internal/packaging/test.sh
 
-.PHONY: help run build test race fuzz crash failover planted soak keys bench profile lint install dist deb packagetest
+systemdtest: ## as root: the package under a real systemd, in a fresh Debian tree (needs systemd-container)
+	internal/packaging/systemd.sh
+
+.PHONY: help run build test race fuzz crash failover planted soak keys bench profile lint install dist deb packagetest systemdtest

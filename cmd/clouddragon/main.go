@@ -17,6 +17,7 @@ import (
 	"clouddragon/internal/disk"
 	"clouddragon/internal/job"
 	"clouddragon/internal/logqueue"
+	"clouddragon/internal/systemd"
 )
 
 // Exit codes. 2 is not used, because the Go runtime exits with it.
@@ -125,26 +126,29 @@ func run(args []string, stdout, stderr io.Writer) int {
 	stop, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	config := func() (Config, error) { return LoadConfig(*file, os.Getenv) }
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	supervisor := newSupervisor(log)
 	c, err := config()
 	if err != nil {
+		supervisor.tell(systemd.Status("bad configuration: %v", err))
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
 		return exitConfig
 	}
 	// Signals are caught only from here on. Before, a signal ends a process that hangs while
 	// it reads one of those files.
 	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
-	log := slog.New(slog.NewTextHandler(stderr, nil))
 	for _, w := range c.warnings {
 		log.Warn(w)
 	}
 	socket, code, err := passedSocket(c)
 	if err != nil {
+		supervisor.tell(systemd.Status("cannot use the socket of systemd: %v", err))
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
 		return code
 	}
 	return serve(disk.OS{}, c, environment{
 		log: log, dropped: droppedOf(stderr), stop: stop, reload: reload, config: config,
-		socket: socket, systemd: newSupervisor(log),
+		socket: socket, systemd: supervisor,
 	})
 }
 

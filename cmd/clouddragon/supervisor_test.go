@@ -93,6 +93,9 @@ func TestSystemdIsToldWhyAStartFailed(t *testing.T) {
 	m.want("STATUS=reading the data directory")
 	m.want("STATUS=cannot open the data directory: *")
 	third.exit()
+	fourth := launch(t, "nonsense: 1\n", m.environment())
+	m.want("STATUS=bad configuration: *")
+	fourth.exit()
 }
 
 func readFile(t *testing.T, name string) string {

@@ -66,6 +66,7 @@ func New(address, token string) (*Server, error) {
 		Proxy: http.ProxyFromEnvironment,
 		// Calls are rare, and a connection that is kept may have died meanwhile.
 		DisableKeepAlives: true,
+		DialContext:       findLocalhost(new(net.Dialer).DialContext),
 	}
 	s := &Server{shown: address, token: token}
 	s.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -90,6 +91,27 @@ func New(address, token string) (*Server, error) {
 	s.shown = u.Redacted()
 	s.base = strings.TrimRight(u.String(), "/")
 	return s, nil
+}
+
+// dialer is net.Dialer's DialContext.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// findLocalhost dials loopback addresses where the name localhost is not known: minimal
+// systems have no /etc/hosts. RFC 6761 allows it, and curl does it too.
+func findLocalhost(dial dialer) dialer {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		host, port, splitErr := net.SplitHostPort(address)
+		if !errors.As(err, new(*net.DNSError)) || splitErr != nil || host != "localhost" {
+			return c, err
+		}
+		for _, loopback := range []string{"127.0.0.1", "::1"} {
+			if c, err = dial(ctx, network, net.JoinHostPort(loopback, port)); err == nil {
+				return c, nil
+			}
+		}
+		return nil, err
+	}
 }
 
 // String returns the server's address for messages.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -145,5 +146,31 @@ func TestIDs(t *testing.T) {
 			t.Fatalf("the id %q of %d bytes is given twice or too long", id, len(id))
 		}
 		seen[id] = true
+	}
+}
+
+// TestLocalhostNeedsNoNameService is on a machine that knows no names.
+func TestLocalhostNeedsNoNameService(t *testing.T) {
+	for _, listens := range []string{"127.0.0.1:81", "[::1]:81"} {
+		here, there := net.Pipe()
+		t.Cleanup(func() { _, _ = here.Close(), there.Close() })
+		dial := findLocalhost(func(_ context.Context, _, address string) (net.Conn, error) {
+			switch {
+			case address == listens:
+				return here, nil
+			case strings.ContainsAny(address, "lh"): // a name
+				return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no name service", Name: address}}
+			}
+			return nil, errors.New("connection refused")
+		})
+		if c, err := dial(t.Context(), "tcp", "localhost:81"); c != here || err != nil {
+			t.Errorf("localhost, where %s listens: %v, %v", listens, c, err)
+		}
+		if _, err := dial(t.Context(), "tcp", "elsewhere:81"); !errors.As(err, new(*net.DNSError)) {
+			t.Errorf("elsewhere: %v", err)
+		}
+		if _, err := dial(t.Context(), "tcp", "localhost:82"); err == nil || err.Error() != "connection refused" {
+			t.Errorf("localhost, where nobody listens: %v", err)
+		}
 	}
 }
