@@ -182,7 +182,7 @@ number
 step "a server that stands still is ended"
 drop_in WatchdogSec=2
 run systemctl restart clouddragon.service
-run kill -STOP "$(property MainPID)"
+run systemctl kill --signal=STOP clouddragon.service
 until_true eval '[ "$(property NRestarts)" = 1 ]'
 until_true call -f $server/healthz
 [[ $(log) == *"Failed with result 'watchdog'"* ]] || fail "it was not the watchdog"
