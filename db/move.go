@@ -290,17 +290,17 @@ func (d *DB) Open(acc, id string) error {
 	return d.setMark(acc, Move{State: Here, ID: id, Peer: m.Peer}, false, 0)
 }
 
-// Abandon gives up a move of an account to here from that server: what has come of it is
-// removed. The source has to live on before.
-func (d *DB) Abandon(ctx context.Context, acc, from string) error {
+// Abandon gives up a move of an account to here: what has come of it is removed. The source
+// has to have given that very move up before, so that it can never depart in it.
+func (d *DB) Abandon(ctx context.Context, acc, id string) error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
 	m := d.moveOf(acc)
 	switch {
 	case m.State != Arriving && m.State != Copied:
 		return nil
-	case m.Peer != from:
-		return &ConflictError{fmt.Sprintf("account %q is being moved to here from %s, not from %s", acc, m.Peer, from)}
+	case m.ID != id:
+		return &ConflictError{fmt.Sprintf("account %q is being moved to here in another move, from %s", acc, m.Peer)}
 	}
 	// Whoever still copies is refused from here on.
 	if err := d.setMark(acc, Move{State: Arriving, ID: m.ID, Peer: m.Peer, Attempt: rand.Text(), Before: m.Before}, true, 0); err != nil {

@@ -259,7 +259,7 @@ func TestSlowerAttemptIsRefused(t *testing.T) {
 			_, err := w.d.Arrive(t.Context(), "acc", "other", "elsewhere", 5, 5)
 			return err
 		}(),
-		"abandon": w.d.Abandon(t.Context(), "acc", "elsewhere"),
+		"abandon": w.d.Abandon(t.Context(), "acc", "other move"),
 		"open":    w.d.Open("acc", "move"),
 		"forget":  w.d.Forget(t.Context(), "acc", "move"),
 	} {
@@ -274,7 +274,7 @@ func TestSlowerAttemptIsRefused(t *testing.T) {
 	if err := w.d.Import("acc", "move", second.Attempt, r); !errors.As(err, new(*db.ConflictError)) {
 		t.Errorf("an import into an account that lives here: %v", err)
 	}
-	if err := w.d.Abandon(t.Context(), "acc", "from"); err != nil {
+	if err := w.d.Abandon(t.Context(), "acc", "move"); err != nil {
 		t.Error(err)
 	}
 	if got := next(w, "s"); got != 1 {
@@ -322,7 +322,7 @@ func TestGivingUpGoesBackToWhatWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.powerCut()
-	if err := w.d.Abandon(t.Context(), "acc", "b"); err != nil {
+	if err := w.d.Abandon(t.Context(), "acc", "back"); err != nil {
 		t.Fatal(err)
 	}
 	wantAway[*db.AwayError](t, w.d)

@@ -83,11 +83,11 @@ func takeMoveStep(s *server, c *call) error {
 	version, token := p.number("version", 0, 0, math.MaxInt64), p.number("token", 0, 0, math.MaxInt64)
 	step := p.text("step")
 	switch step {
-	case "freeze", "arrive", "abandon":
+	case "freeze", "arrive":
 		p.needs("peer")
 	}
 	switch step {
-	case "arrive", "arrived", "depart", "open", "forget":
+	case "arrive", "arrived", "depart", "open", "forget", "abandon":
 		p.needs("id")
 	}
 	if strings.Contains(peer, "@") { // clients are told the address
@@ -119,7 +119,7 @@ func takeMoveStep(s *server, c *call) error {
 	case "unfreeze":
 		err = s.db.Unfreeze(acc)
 	case "abandon":
-		err = s.db.Abandon(ctx, acc, peer)
+		err = s.db.Abandon(ctx, acc, id)
 	default:
 		return badRequest("step must be freeze, arrive, arrived, depart, open, forget, unfreeze or abandon, not %s", quote(step))
 	}

@@ -244,6 +244,10 @@ func (m *mover) finish(ctx context.Context, shards *shardMap, backend, id string
 
 // copy copies all that is in the account, unless that is done.
 func (m *mover) copy(ctx context.Context, mark moveMark) error {
+	// What is left of a move from there that was given up is in the way.
+	if err := m.abandon(ctx, mark.ID); err != nil {
+		return err
+	}
 	there, err := m.step(ctx, m.to, scanTime, "arrive", url.Values{
 		"id": {mark.ID}, "peer": {m.from.address},
 		"version": {strconv.FormatInt(mark.Version, 10)}, "token": {strconv.FormatInt(mark.Token, 10)},
@@ -309,6 +313,25 @@ func (m *mover) stream(ctx context.Context, id string, target url.Values) (n int
 	}
 }
 
+// abandon removes what has come to the target in a move that the source has given up, other
+// than the one of that id. Ids are used once: a move in which the source is not now it can
+// never be in again. So the target is asked first, and the source then.
+func (m *mover) abandon(ctx context.Context, id string) error {
+	there, err := m.ask(ctx, m.to, stepTime, "GET", url.Values{})
+	if err != nil || there.State != db.Arriving && there.State != db.Copied || there.ID == id || there.Peer != m.from.address {
+		return err
+	}
+	here, err := m.ask(ctx, m.from, stepTime, "GET", url.Values{})
+	if err != nil {
+		return err
+	}
+	if here.ID == there.ID || id != "" && here.ID != id {
+		return fmt.Errorf("account %s: another run of this command goes on: wait until it ends, and run this one again", m.account)
+	}
+	_, err = m.step(ctx, m.to, scanTime, "abandon", url.Values{"id": {there.ID}})
+	return err
+}
+
 // undo gives the move up. The source decides, so it comes first.
 func (m *mover) undo(ctx context.Context) error {
 	if _, err := m.step(ctx, m.from, stepTime, "unfreeze", url.Values{}); err != nil {
@@ -317,7 +340,7 @@ func (m *mover) undo(ctx context.Context) error {
 	if err := m.say("%s: lives on %s", m.account, m.from); err != nil {
 		return err
 	}
-	if _, err := m.step(ctx, m.to, scanTime, "abandon", url.Values{"peer": {m.from.address}}); err != nil {
+	if err := m.abandon(ctx, ""); err != nil {
 		return err
 	}
 	return m.say("%s: nothing of it is left on %s", m.account, m.to)

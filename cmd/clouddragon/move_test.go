@@ -28,10 +28,11 @@ type movedServer struct {
 	base, config string
 }
 
-func newMoveRig(t *testing.T) *moveRig {
+// newMoveRig starts both. to are more lines of the target's configuration.
+func newMoveRig(t *testing.T, to ...string) *moveRig {
 	t.Helper()
 	r := &moveRig{t: t, file: filepath.Join(t.TempDir(), "shards.map"), c: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
-	r.from, r.to = newMovedServer(t), newMovedServer(t)
+	r.from, r.to = newMovedServer(t, ""), newMovedServer(t, strings.Join(to, "\n"))
 	text := fmt.Sprintf("# the shards\n# backend one %s\n# backend two %s http://10.0.0.9:1\n\nother one\nshop one\na%%2Fb one\n", r.from.base, r.to.base)
 	if err := os.WriteFile(r.file, []byte(text), 0o640); err != nil {
 		t.Fatal(err)
@@ -39,10 +40,10 @@ func newMoveRig(t *testing.T) *moveRig {
 	return r
 }
 
-func newMovedServer(t *testing.T) *movedServer {
+func newMovedServer(t *testing.T, more string) *movedServer {
 	t.Helper()
 	addr := proxyAddr(t)
-	s := &movedServer{base: "http://" + addr, config: small(t, "listen: "+addr+"\ntoken: secret\n")}
+	s := &movedServer{base: "http://" + addr, config: small(t, "listen: "+addr+"\ntoken: secret\n"+more)}
 	s.process = start(t, s.config)
 	return s
 }

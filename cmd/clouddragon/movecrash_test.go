@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -309,6 +311,43 @@ func TestOneServerAnswersBehindEachStep(t *testing.T) {
 		}
 	}
 	copied.stop()
+	r.from.stop()
+	r.to.stop()
+}
+
+// TestMovesAndUndosAtOnce has several runs of the command, some of which give the move up,
+// work on one account.
+func TestMovesAndUndosAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newMoveRig(t, "accounts: [there]") // else it takes an account that is given up for its own
+	for n := range 6 {
+		acc := "acc" + strconv.Itoa(n)
+		r.fill(acc)
+		load := r.load(acc)
+		var all sync.WaitGroup
+		for i := range 5 {
+			m := r.mover(acc, io.Discard)
+			all.Go(func() {
+				// They refuse each other: what counts is what is there in the end.
+				if i < 3 {
+					_ = m.run(t.Context(), r.file)
+				} else {
+					_ = m.undo(t.Context())
+				}
+			})
+		}
+		all.Wait()
+		err := errCrash
+		var out bytes.Buffer
+		for try := 0; err != nil && try < 20; try++ {
+			err = r.mover(acc, &out).run(t.Context(), r.file)
+		}
+		if err != nil {
+			t.Fatalf("account %d: the move does not end: %v; it said\n%s", n, err, out.String())
+		}
+		load.stop()
+		r.moved(acc, load)
+	}
 	r.from.stop()
 	r.to.stop()
 }
