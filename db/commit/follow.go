@@ -91,6 +91,7 @@ func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
 		w.Fail(err)
 	}
 	if err != nil {
+		f.end = w.o.Log.Durable() // it can have gone on in the next segment
 		return wal.Pos{}, err
 	}
 	f.batches[0], f.batches[1] = f.batches[1], f.batches[0]

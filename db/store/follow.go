@@ -32,11 +32,8 @@ func (s *Store) Follow() *commit.Follower {
 func (s *Store) followLog() {
 	defer s.background.Done()
 	for s.wait(s.room.logWake) {
-		if s.Log.NextRoom() > 0 {
-			continue
-		}
 		// The batch that needs the segment tries again, and says why if it cannot.
-		if err := s.Log.PrepareNext(s.Log.SegmentSize()); err != nil && !disk.IsFull(err) {
+		if err := s.Log.PrepareAhead(); err != nil && !disk.IsFull(err) {
 			s.o.Log.Warn("the next segment of the log is not ready", "err", err)
 		}
 	}

@@ -118,12 +118,31 @@ func (b *Batch) Holds(f Frame) bool {
 	return b.count > 0 && b.count == f.Count && bytes.Equal(b.buf[batchHeader:], f.Records)
 }
 
+// PrepareAhead makes the next segment of a log that follows, as large as the active one,
+// if there is none. Any goroutine may call it.
+func (l *Log) PrepareAhead() error {
+	l.dir.Lock()
+	defer l.dir.Unlock()
+	l.mu.Lock()
+	next, size := l.next, l.active.size
+	l.mu.Unlock()
+	if next != nil {
+		return nil // the writer may be about to go on in it
+	}
+	return l.prepareNext(size)
+}
+
 // PrepareNext makes the next segment of a log that follows: of that size, which is the
-// one of the log that it follows. Nothing is reserved behind it. Any goroutine may
-// call it.
+// one of the log that it follows. Nothing is reserved behind it. Only the writer calls
+// it, because a next segment of another size is removed.
 func (l *Log) PrepareNext(size int64) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
+	return l.prepareNext(size)
+}
+
+// prepareNext wants l.dir held.
+func (l *Log) prepareNext(size int64) error {
 	if err := checkSize(size); err != nil {
 		return fmt.Errorf("%w: %w", errFrame, err)
 	}

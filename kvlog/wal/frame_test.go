@@ -1,0 +1,30 @@
+package wal
+
+import (
+	"testing"
+
+	"clouddragon/internal/test/memdisk"
+)
+
+// The next segment of a log that follows is as large as that of the other log. What
+// prepares segments in the background leaves it alone, because the writer may just go on in it.
+func TestSegmentAheadIsNotReplacedInTheBackground(t *testing.T) {
+	l, _ := newLog(t, testOptions(memdisk.New()))
+	larger := 2 * l.SegmentSize()
+	if err := l.PrepareNext(larger); err != nil {
+		t.Fatal(err)
+	}
+	next := l.ready()
+	if err := l.PrepareAhead(); err != nil {
+		t.Fatal(err)
+	}
+	if l.ready() != next || next.size != larger {
+		t.Errorf("the next segment was replaced by another one: %v", l.ready())
+	}
+	if err := l.PrepareNext(larger / 2); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.ready().size; got != larger/2 {
+		t.Errorf("the next segment has %d bytes, want %d", got, larger/2)
+	}
+}
