@@ -196,10 +196,11 @@ func (d *DB) Depart(acc, id string) error {
 
 // Forget removes what is left of an account that has moved in that move.
 func (d *DB) Forget(ctx context.Context, acc, id string) error {
-	if m := d.moveOf(acc); m.State != Moved || m.ID != id {
+	m := d.moveOf(acc)
+	if m.State != Moved || m.ID != id {
 		return &ConflictError{fmt.Sprintf("account %q has not moved from here in this move: nothing of it is removed", acc)}
 	}
-	return d.removeAll(ctx, acc)
+	return d.removeAll(ctx, acc, m)
 }
 
 // Arrive prepares the target of a move: from now on every version and token that is given
@@ -240,7 +241,7 @@ func (d *DB) Arrive(ctx context.Context, acc, id, from string, version, token in
 	if err := d.setMark(acc, next, true, version); err != nil {
 		return m, err
 	}
-	return next, d.removeAll(ctx, acc)
+	return next, d.removeAll(ctx, acc, next)
 }
 
 // raiseTokens makes every token from now on larger than above.
@@ -303,10 +304,11 @@ func (d *DB) Abandon(ctx context.Context, acc, id string) error {
 		return &ConflictError{fmt.Sprintf("account %q is being moved to here in another move, from %s", acc, m.Peer)}
 	}
 	// Whoever still copies is refused from here on.
-	if err := d.setMark(acc, Move{State: Arriving, ID: m.ID, Peer: m.Peer, Attempt: rand.Text(), Before: m.Before}, true, 0); err != nil {
+	m.State, m.Attempt = Arriving, rand.Text()
+	if err := d.setMark(acc, m, true, 0); err != nil {
 		return err
 	}
-	if err := d.removeAll(ctx, acc); err != nil {
+	if err := d.removeAll(ctx, acc, m); err != nil {
 		return err
 	}
 	return d.setMark(acc, m.before(), false, 0)

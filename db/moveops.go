@@ -154,6 +154,7 @@ func (o *moveIn) value(tx *commit.Tx) error {
 type moveOut struct {
 	kind uint8
 	key  Key
+	mark Move // with which it is removed
 
 	d      *DB
 	lookup lookup
@@ -182,13 +183,11 @@ func (o *moveOut) prepare(d *DB) error {
 	return nil
 }
 
-// Decide removes it. A *ConflictError says that this server answers for the account, or
-// may still have to.
+// Decide removes it. A *ConflictError says that the account has another mark by now: it may
+// have come back, and then this is a part of it.
 func (o *moveOut) Decide(tx *commit.Tx) error {
-	switch m := o.d.moveOf(o.key.Acc); m.State {
-	case Moved, Arriving, Copied:
-	default:
-		return &ConflictError{fmt.Sprintf("account %q lives here: nothing of it is removed", o.key.Acc)}
+	if m := o.d.moveOf(o.key.Acc); m.State != o.mark.State || m.ID != o.mark.ID || m.Attempt != o.mark.Attempt {
+		return &ConflictError{fmt.Sprintf("account %q moves again: nothing more of it is removed", o.key.Acc)}
 	}
 	switch o.kind {
 	case valueKind:
@@ -277,8 +276,9 @@ func (d *DB) eachOf(ctx context.Context, acc string, fn func(kind uint8, id stri
 	return nil
 }
 
-// removeAll removes everything of an account that does not live here.
-func (d *DB) removeAll(ctx context.Context, acc string) error {
+// removeAll removes everything of an account that does not live here, as long as it has
+// that mark.
+func (d *DB) removeAll(ctx context.Context, acc string, mark Move) error {
 	const atOnce = 256
 	var ops []Operation
 	flush := func() error {
@@ -287,7 +287,7 @@ func (d *DB) removeAll(ctx context.Context, acc string) error {
 		return err
 	}
 	err := d.eachOf(ctx, acc, func(kind uint8, id string) error {
-		ops = append(ops, &moveOut{kind: kind, key: Key{acc, id}})
+		ops = append(ops, &moveOut{kind: kind, key: Key{acc, id}, mark: mark})
 		if len(ops) < atOnce {
 			return nil
 		}

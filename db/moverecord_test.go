@@ -123,3 +123,46 @@ func TestMarksFormat(t *testing.T) {
 		}
 	}
 }
+
+// TestRemovalStopsWhereTheAccountComesBack has a removal of what an account has left behind
+// meet what comes back of it.
+func TestRemovalStopsWhereTheAccountComesBack(t *testing.T) {
+	d := mustOpen(t, small(t))
+	defer mustClose(t, d)
+	start, err := d.Freeze("acc", "there")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Depart("acc", start.ID); err != nil {
+		t.Fatal(err)
+	}
+	mark := d.MoveOf("acc")
+	back, err := d.Arrive(t.Context(), "acc", "back", "there", 9, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := moveRecords()
+	if err := d.Import("acc", "back", back.Attempt, records); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range records {
+		err := d.Do(&moveOut{kind: r.Kind, key: Key{"acc", r.ID}, mark: mark})
+		if conflict := (*ConflictError)(nil); !errors.As(err, &conflict) {
+			t.Errorf("kind %d is removed: %v", r.Kind, err)
+		}
+	}
+	again, err := d.Arrive(t.Context(), "acc", "back", "there", 9, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.Do(&moveOut{kind: kindSequence, key: Key{"acc", "s"}, mark: back})
+	if conflict := (*ConflictError)(nil); !errors.As(err, &conflict) {
+		t.Errorf("an older attempt removes: %v", err)
+	}
+	if err := errors.Join(d.Import("acc", "back", again.Attempt, records[:3]), d.Arrived("acc", "back", again.Attempt), d.Open("acc", "back")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Sequence(Key{"acc", "s"}); err != nil {
+		t.Error(err)
+	}
+}
