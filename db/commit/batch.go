@@ -8,9 +8,9 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// commit decides as many calls as fit into one batch, makes it durable and answers
-// them. It returns how many it took, and whether it did anything. Expired holds and
-// waits are handled first.
+// commit decides as many calls as fit into one batch, makes the batch durable and answers
+// the calls. Expired holds and waits are handled first. It returns how many calls it took,
+// and whether it did anything.
 func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 	tx := w.tx
 	tx.reset()
@@ -218,8 +218,8 @@ func (w *Writer) expire(reserve int) {
 	tx.expired = false
 }
 
-// expireOne lets a Part decide one thing that is over. It returns false if there is no
-// room for it. Where a full disk has none, it does as little as it can.
+// expireOne lets a Part decide one thing that has expired. It returns false if there is no
+// room for it. On a full disk the Part does as little as it can.
 func (w *Writer) expireOne(p Part, reserve int) bool {
 	tx := w.tx
 	try := func() (NoRoom, bool) {

@@ -7,11 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Everything that ends, on disk and in memory, ends in database time. It begins
-// as the wall time at which the directory is made, advances with the monotonic
-// clock while a process has the directory open, and with the wall clock in
-// between. It never goes back and never jumps while the database is open, so a
-// step of the wall clock ends nothing early and prolongs nothing.
+// All ends, on disk and in memory, are in database time. It begins as the wall time at
+// which the directory is made. While a process has the directory open it advances with the
+// monotonic clock, otherwise with the wall clock. It never goes back, and never jumps while
+// the database is open. So setting the wall clock neither ends nor prolongs anything.
 //
 // What is written is one moment in both times. It goes into CHECKPOINT, into
 // every durability mark, and into each batch that

@@ -16,11 +16,10 @@ type Op interface {
 	// Frees reports whether the operation only gives room back, as a delete does. On a
 	// full disk it may use the room that is held back.
 	Frees() bool
-	// Decide decides the operation against tx and stores the answer in the
-	// operation itself. It does no I/O but for reading values that are not in
-	// memory, and reads no clock: the time is tx's. After an error everything
-	// that Decide changed through tx is undone. ErrWaiting means that a later step
-	// answers the call.
+	// Decide decides the operation against tx and stores the answer in the operation. It
+	// does no I/O except reading values that are not in memory, and reads no clock: the
+	// time comes from tx. After an error everything that Decide has changed through tx is
+	// undone. ErrWaiting means that a later step answers the call.
 	Decide(tx *Tx) error
 }
 
@@ -28,8 +27,8 @@ type Op interface {
 // caller until it is submitted, then to the writer until Done is called.
 type Call struct {
 	Op Op
-	// Done is called once the operation is answered, by the leader. It must
-	// not block. The call may be used again from then on.
+	// The leader calls Done when the operation is answered. It must not block. From then
+	// on the call may be reused.
 	Done func(*Call)
 	// Err is the answer; nil if the operation was done.
 	Err error
@@ -67,8 +66,8 @@ var (
 	ErrUnknown = errors.New("the disk failed during this write: its outcome is unknown")
 )
 
-// NoRoom is the error of an operation for which there is no room yet. Nothing
-// changed; the call is submitted again once the room was made.
+// NoRoom is returned when there is no room for an operation yet. Nothing changed. The call
+// is submitted again when room was made.
 type NoRoom struct {
 	// Class is the slot table that has no free slot, or LogRoom.
 	Class int

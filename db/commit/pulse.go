@@ -14,7 +14,7 @@ func (p *pulse) appending(begins bool) {
 	p.onDisk.Store(begins)
 }
 
-// Pulse shows whether the writer goes on, to whoever compares it with an earlier one.
+// Pulse shows whether the writer makes progress: compare it with an earlier one.
 type Pulse struct {
 	Steps uint64 // grows with all that the writer does
 	Busy  bool   // calls wait, or somebody is the leader; false once the writer is closed

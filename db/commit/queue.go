@@ -51,7 +51,7 @@ func (q *queue) take(spare []*Call) (calls []*Call, closed bool) {
 	return calls, q.closed != nil
 }
 
-// remove takes those calls out of the queue whose operations may go.
+// remove takes the calls out of the queue whose operations match.
 func (q *queue) remove(may func(Op) bool) (removed []*Call) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -2,7 +2,7 @@ package commit
 
 import "clouddragon/slots"
 
-// Entry is what is known of a thing that lives in a slot: what the tables hold,
+// Entry is a thing that lives in a slot, as the transaction sees it: what the tables hold,
 // and what the transaction has decided about it.
 type Entry struct {
 	key   slots.Key
@@ -105,7 +105,7 @@ func (tx *Tx) leaveSlot(e *Entry) {
 	}
 }
 
-// Remove makes a thing not exist.
+// Remove deletes a thing.
 func (tx *Tx) Remove(e *Entry) {
 	tx.change(e)
 	if !e.dirty && e.had {
@@ -118,9 +118,8 @@ func (tx *Tx) Remove(e *Entry) {
 	tx.touch(Touched{Kind: e.key.Kind, Acc: e.key.Acc, ID: e.key.ID, Sub: e.key.Sub, Gone: true})
 }
 
-// Replace removes the thing from and puts another, which does not exist, into its
-// slot, so that no free slot is needed. The slot must be one for the new
-// payload's size: Replace panics where it is not.
+// Replace removes the thing from and puts a new thing into its slot, so that no free slot
+// is needed. It panics if the slot is not of the size class of the new payload.
 func (tx *Tx) Replace(from slots.Key, fromHash uint64, to slots.Key, toHash uint64, payload []byte) {
 	old := tx.Entry(from, fromHash)
 	if !old.live || !old.placed {

@@ -2,8 +2,8 @@ package commit
 
 import "sync/atomic"
 
-// TokenBlock is how many fencing tokens are made durable at once. A crash skips
-// what is left of a block.
+// TokenBlock is how many fencing tokens are made durable at once. A crash skips the rest of
+// a block.
 const TokenBlock = 1 << 20
 
 // Tokens hands out fencing tokens, for locks and mutexes alike. They only grow,

@@ -19,8 +19,8 @@ type Tx struct {
 
 	moment  Moment // at which the batch is decided
 	dated   bool   // the batch notes that moment in the log
-	expired bool   // what is decided now happens because time has passed
-	scarce  bool   // and a full disk has no room for more than that
+	expired bool   // a Part is deciding an expiry
+	scarce  bool   // a full disk has no room for more than that expiry
 	call    *Call
 
 	entries  []Entry // of slots that were looked at
@@ -38,7 +38,7 @@ type Tx struct {
 	tokenLimit int64  // a new limit of tokens, if not 0
 
 	answers []answer
-	touches bool // somebody wants to know what was touched
+	touches bool // Options.Publish is set, so touched is kept
 	touched []Touched
 
 	arena []byte // payloads
@@ -73,8 +73,8 @@ type Touched struct {
 	Expires int64 // in database time, ns; 0: never
 }
 
-// Part is state in memory that changes together with slots and values, such as
-// who waits for a lock. The leader calls its methods.
+// Part is state in memory that changes together with slots and values, such as the queue
+// of a lock. The leader calls its methods.
 type Part interface {
 	// Mark returns a savepoint, Undo takes back everything since one, and Forget
 	// says that nothing so far will be taken back.
@@ -147,8 +147,8 @@ func (tx *Tx) Now() int64 { return tx.moment.Now }
 // Wall returns the wall time of an instant of database time, in ns since 1970.
 func (tx *Tx) Wall(at int64) int64 { return tx.moment.Wall + at - tx.moment.Now }
 
-// Date makes the batch note in the log the moment at which it was decided. A batch
-// has to if it writes an end, or changes something because its time is over.
+// Date makes the batch write its moment to the log. Call it if the operation writes an end,
+// or changes something because its time is over.
 func (tx *Tx) Date() { tx.dated = true }
 
 // BeginSegment makes the batch the first one of the log's next segment, if there is one.

@@ -5,7 +5,7 @@ import (
 	"clouddragon/slots"
 )
 
-// ValueEntry is what is known of a key that may have a value: what the index
+// ValueEntry is a key that may have a value, as the transaction sees it: what the index
 // finds, and what the transaction has decided about it.
 type ValueEntry struct {
 	key   slots.Key
@@ -56,8 +56,8 @@ func (tx *Tx) changeValue(e *ValueEntry) {
 	tx.valueUndo = append(tx.valueUndo, valueUndo{e.index, e.valueState})
 }
 
-// Hidden is what the id of a value begins with that is not a client's: it is not
-// published, and no listing shows it. No id of a client holds a NUL.
+// Hidden is the prefix of the ids of the server's own values. They are not published and
+// not listed. Clients cannot use such ids, because theirs have no NUL.
 const Hidden = "\x00"
 
 // NewValue is a value to be stored.
@@ -109,9 +109,9 @@ func (tx *Tx) putValue(e *ValueEntry, v *NewValue, version uint64) {
 	e.after = len(tx.steps)
 }
 
-// RemoveValue takes a key's value away. With tombstone a record says so, so that
-// an index that is built anew brings back neither this value nor an older one;
-// origin is the segment whose older values it has to outlive, 0 for the current one.
+// RemoveValue removes a key's value. With tombstone it writes a tombstone, so that an index
+// that is rebuilt brings back neither this value nor an older one. origin is the segment
+// whose older values the tombstone has to outlive, 0 for the current one.
 func (tx *Tx) RemoveValue(e *ValueEntry, tombstone bool, origin uint64) {
 	tx.changeValue(e)
 	step := kvlog.Step{Hash: e.hash, At: -1, Old: e.found, After: e.after}

@@ -8,7 +8,7 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// runCheckpoints runs a checkpoint whenever enough was logged since the last.
+// runCheckpoints runs a checkpoint when enough was logged since the last one.
 func (s *Store) runCheckpoints() {
 	defer s.background.Done()
 	for s.wait(s.checkpointWake) {
@@ -30,14 +30,13 @@ func (s *Store) runCheckpoints() {
 	}
 }
 
-// Checkpoint makes the tables durable up to what is applied now, says so in
-// CHECKPOINT, and frees the segments that nothing needs any more. Commits go on
-// meanwhile. An error has stopped writes, unless the checkpoint is put off because the
-// disk is full.
+// Checkpoint makes the tables durable up to the last applied batch, writes CHECKPOINT, and
+// frees the segments that are no longer needed. Commits go on meanwhile. After an error
+// writes are stopped, unless the checkpoint is put off because the disk is full.
 func (s *Store) Checkpoint() error { return s.checkpoint(false, 0) }
 
-// checkpoint also saves the index where that is due: always if it is the last. The
-// last one knows that every token is below tokens.
+// checkpoint also saves the index if that is due, and always if last is true. The last
+// checkpoint gets tokens, a number above every token that was handed out.
 func (s *Store) checkpoint(last bool, tokens uint64) error {
 	s.checkpointing.Lock()
 	defer s.checkpointing.Unlock()
@@ -53,7 +52,7 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 		c.Tokens = tokens
 	}
 	var snapshot *kvlog.Snapshot
-	// On a disk that is all but full the next segment comes first.
+	// On an almost full disk the next segment comes first.
 	if s.snapshot.dueFor(c.Log, appended, s.o.Segment, last) && (last || !s.Log.NeedsPrepare() && s.mayCache()) {
 		snapshot = s.Values.Freeze(c.Log)
 	}
@@ -63,8 +62,8 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 	}
 	c.Number++
 	c.Moment = s.Clock.Read()
-	// Read the high-water marks before the sync: a slot that a mark skips has an image
-	// that is not in the log, and only this sync makes it durable.
+	// Read the high-water marks before the sync. A slot below a mark that no batch has written
+	// has the image of a free slot, which is not in the log: only this sync makes it durable.
 	c.Sizes, c.Used = s.Tables.Sizes(), s.Tables.Used()
 	err := s.Tables.Sync()
 	if err == nil {
@@ -76,7 +75,7 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 		s.checkpoints.segment.Store(c.Log.Segment)
 		err = s.Log.Free(c.Log.Segment, func(n uint64) bool { return slices.Contains(c.Segments, n) })
 	}
-	// A copy with this number may be on the disk.
+	// A copy with this number may be on the disk, so never use the number again.
 	s.last.Number = c.Number
 	if isPutOff(err) {
 		s.room.noteFull(err)
@@ -97,8 +96,8 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 	return nil
 }
 
-// needed returns the segments that a checkpoint at a place in the log needs:
-// the one it lies in, and those before it that hold values.
+// needed returns the segments that a checkpoint at a place in the log needs: the segment of
+// that place, and those before it that hold values.
 func needed(l *wal.Log, v *kvlog.Values, at wal.Pos) []uint64 {
 	held := v.Segments()
 	return slices.DeleteFunc(l.Segments(), func(n uint64) bool {

@@ -12,18 +12,18 @@ import (
 	"clouddragon/slots"
 )
 
-// The index of names holds at least the key of everything that exists; what does
-// not exist any more may be in it for a while. So whoever lists looks each key up.
-// It learns of keys from what commits touch, after that is applied. At a checkpoint
-// it is saved before CHECKPOINT is written: what the log holds behind CHECKPOINT is
-// told to it anew at a start, and all before is in what was saved.
+// The index of names has the key of every thing that exists. Keys of removed things may
+// stay in it for a while, so a list looks each key up. After a batch is applied, the index
+// learns what it has touched. At a checkpoint the index is saved before CHECKPOINT is
+// written. So a start finds everything before the checkpoint in the saved index, and tells
+// it what the log holds after the checkpoint.
 
 // nameIndex is the index of names and how it is kept.
 type nameIndex struct {
 	*names.Index
 	lost     error         // why it has to be rebuilt at the start; nil: it is good
-	ready    atomic.Bool   // it holds everything that exists
-	told     atomic.Uint64 // keys that the rebuild under way has told it
+	ready    atomic.Bool   // it has the key of every thing
+	told     atomic.Uint64 // keys that the current rebuild has added
 	wake     chan struct{}
 	rebuilds atomic.Uint64
 }
@@ -116,7 +116,7 @@ func (s *Store) RemoveName(kind uint8, acc, id string) {
 	}
 }
 
-// KeepNames has the index written to disk where it has grown.
+// KeepNames has the index written to disk if its part in memory is large.
 func (s *Store) KeepNames() {
 	if s.names.Full() {
 		wake(s.names.wake)
@@ -186,8 +186,8 @@ func (s *Store) open() bool {
 	}
 }
 
-// rebuildNames tells the index all keys anew, while commits go on. It returns false
-// if the store closes.
+// rebuildNames adds all keys to the index again, while commits go on. It returns false if
+// the store closes.
 func (s *Store) rebuildNames() bool {
 	n, began := s.names, time.Now()
 	why := n.lost

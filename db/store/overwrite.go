@@ -7,9 +7,9 @@ import (
 	"clouddragon/slots"
 )
 
-// Overwriting what is there needs room where a file system copies on write: XFS as
-// long as a copy of the data directory shares its blocks, btrfs below a snapshot, or
-// always in a directory where copy-on-write is not off. On a full disk
+// On a file system that copies on write, overwriting needs room: on XFS while a copy of the
+// data directory shares its blocks, on btrfs below a snapshot, or always if the directory
+// has copy-on-write. On a full disk
 //
 //	a batch of the log    is undone, and its calls are tried again with room that is
 //	                      made, or refused

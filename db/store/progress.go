@@ -9,9 +9,9 @@ import (
 	"clouddragon/slots"
 )
 
-// Progress is told how far something long is, in bytes. total is an estimate that
-// done never exceeds, and that done reaches at the end; 0: it is not known. It is
-// called often, by one goroutine at a time, and must not block.
+// Progress is called with the progress of a long task in bytes. total is an estimate; done
+// never exceeds it and reaches it at the end. 0: unknown. It is called often, by one
+// goroutine at a time, and must not block.
 type Progress func(done, total int64)
 
 // meter adds up what was read.

@@ -60,9 +60,8 @@ type Restored struct {
 	Version, Tokens uint64
 }
 
-// Restore makes a data directory of a backup. After an error nothing is left of it.
-// The error is archive.ErrCut or archive.ErrChanged where the backup is not as it
-// was written.
+// Restore makes a data directory from a backup. After an error it leaves nothing behind.
+// The error is archive.ErrCut or archive.ErrChanged if the backup is not as it was written.
 func Restore(ctx context.Context, o RestoreOptions) (_ Restored, err error) {
 	r := restore{o: o, ctx: ctx, work: filepath.Join(o.Dir, restoringName), meter: newMeter(o.Progress)}
 	r.meter.expect(3 * o.Size) // it is read twice, and then the copy

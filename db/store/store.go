@@ -96,7 +96,7 @@ type Store struct {
 	writer *commit.Writer
 	room   *room
 	names  *nameIndex
-	told   fullTold
+	told   fullTold // when the full disk was last logged; locks itself
 
 	growing sync.Mutex // held while a segment of the log is made ready
 
