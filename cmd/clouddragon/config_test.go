@@ -50,6 +50,9 @@ log:
 backup: {time: 2h, hold: 3GiB}
 front: {enabled: false, loops: 3}
 accounts: [shop, 7]
+replica: {of: "http://10.0.0.1:8081", token: other, sync: true}
+cluster: {etcd: [], name: "", lease: 5s}
+advertise: https://10.0.0.2
 `
 	want := Config{
 		Listen: "unix:/run/clouddragon.sock", Data: "/srv/dragon", Token: "full",
@@ -67,7 +70,10 @@ accounts: [shop, 7]
 		Backup:  Backup{Time: 2 * time.Hour, Hold: 3 << 30},
 		Front:   Front{Loops: 3},
 
-		Accounts: []string{"shop", "7"},
+		Accounts:  []string{"shop", "7"},
+		Replica:   Replica{Of: "http://10.0.0.1:8081", Token: "other", Sync: true},
+		Cluster:   Cluster{Lease: 5 * time.Second},
+		Advertise: "https://10.0.0.2",
 	}
 	got, err := ParseConfig("config.yml", []byte(src), noEnv)
 	if err != nil {
@@ -103,6 +109,13 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"unknown key", "data: d\nlimit: {}\n", ":2:", "limit: {}", `unknown key "limit": known here: accounts, advertise, backup, cluster, data, front, limits, listen, log, replica, socket, tls, token, tokens, tokens_file`},
 		{"unknown key, flow", "limits: {value: 1MiB, burst: 3}\n", ":1:", "limits: {value: 1MiB, burst: 3}", `unknown key "limits.burst"`},
 		{"unknown key, token", "tokens:\n  - token: a\n    role: admin\n", ":3:", "", `unknown key in tokens[0]: known here: accounts, readonly, token`},
+		{"no address of a primary", "replica:\n  of: 10.0.0.1:8081\n", ":2:", "of: 10.0.0.1:8081", "want http://HOST:PORT"},
+		{"sync with nobody", "data: d\nreplica:\n  sync: true\n", ":3:", "sync: true", "replica.sync is set without replica.of"},
+		{"a standby that nobody reaches", "listen: 0.0.0.0:1\ntoken: a\nreplica:\n  of: http://a:1\n", ":4:", "", "set advertise"},
+		{"a cluster without a name", "cluster:\n  etcd: [http://a:2379]\n", ":2:", "etcd: [http://a:2379]", "cluster.etcd is set without cluster.name"},
+		{"an empty member of etcd", "cluster:\n  etcd: [\"\"]\n", ":2:", "", "cluster.etcd[0]"},
+		{"a short lease", "cluster:\n  lease: 10ms\n", ":2:", "lease: 10ms", "1s to 1m"},
+		{"a primary and etcd", "replica: {of: \"http://a:1\"}\ncluster: {etcd: [\"http://b:2379\"], name: a}\n", ":1:", "", "both set"},
 		{"merge key", "<<: {data: d}\n", ":1:", "", `unknown key "<<"`},
 		{"complex key", "? data\n: d\n", ":1:", "", "unknown key"},
 		{"duplicate key", "data: a\nlisten: 127.0.0.1:1\n\"data\": b\n", ":3:", `"data": b`, "data is there twice, first on line 1"},

@@ -87,3 +87,25 @@ type looks func(tx *commit.Tx) error
 func (looks) Size() int                    { return 0 }
 func (looks) Frees() bool                  { return true }
 func (f looks) Decide(tx *commit.Tx) error { return f(tx) }
+
+// sly is an operation that adds more to the log than its Size.
+type sly struct{ large }
+
+func (*sly) Size() int { return 100 }
+
+// An operation that turns out to need more than it said does not make the batch larger
+// than the log has room for.
+func TestAnOperationThatNeedsMoreThanItSaidWaitsForRoom(t *testing.T) {
+	r := newRig(t, 64<<10, commit.Options{})
+	first, firstDone := call(&large{data: make([]byte, 40<<10)})
+	second, secondDone := call(&sly{large{data: make([]byte, 50<<10)}})
+	if err := r.Submit(first, second); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "an operation", firstDone)
+	soon(t, "one that needs more than it said", secondDone)
+	for _, err := range []error{first.Err, second.Err, r.Err()} {
+		wantDone(t, "two operations that do not fit into one batch", err)
+	}
+	r.close(t)
+}
