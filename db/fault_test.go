@@ -321,3 +321,31 @@ func TestDiskFailsUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d states", f.states)
 }
+
+// After a failed write or sync of a checkpoint nobody knows what the disk has.
+func TestFailedCheckpointStopsWrites(t *testing.T) {
+	for _, c := range []struct {
+		kind memdisk.Kind
+		file string
+	}{{memdisk.Write, "CHECKPOINT"}, {memdisk.Sync, "CHECKPOINT"}, {memdisk.SyncMap, "slots-64"}} {
+		fs := memdisk.New()
+		d := mustOpen(t, tiny(fs, newTestClock()))
+		_, err := d.AddSequence(Key{"a", "s"}, 1)
+		wantDone(t, "add", err)
+		fs.Fail(func(op memdisk.Op) error {
+			if op.Kind == c.kind && strings.HasSuffix(op.Name, c.file) {
+				return syscall.EIO
+			}
+			return nil
+		})
+		if err := d.store.Checkpoint(); err == nil {
+			t.Errorf("%v of %s fails, and the checkpoint says nothing of it", c.kind, c.file)
+		}
+		if _, err := d.AddSequence(Key{"a", "s"}, 1); !errors.Is(err, ErrStopped) {
+			t.Errorf("after a failed %v of %s: %v, want ErrStopped", c.kind, c.file, err)
+		}
+		if err := d.Close(); err == nil {
+			t.Error("a close after a failure says nothing of it")
+		}
+	}
+}
