@@ -41,6 +41,9 @@ func serverReader(to *[]string) reader {
 	}
 }
 
+// promoteDrain is how long requests on their way to a standby may take once it is promoted.
+const promoteDrain = 300 * time.Millisecond
+
 // standbyLock is the lock file of a standby, which it has as long as it runs. The data
 // directory itself is closed now and then.
 const standbyLock = "REPLICA.lock"
@@ -234,7 +237,11 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 		ended <- err
 	}
 	cancel()
-	end, done := context.WithTimeout(context.Background(), drainTime/2)
+	limit := drainTime / 2
+	if again { // who still sends may be a primary that hangs, and clients wait for the new one
+		limit = promoteDrain
+	}
+	end, done := context.WithTimeout(context.Background(), limit)
 	defer done()
 	if err := s.Shutdown(end); err != nil {
 		log.Warn("closing connections", "err", errors.Join(err, s.Close()))
