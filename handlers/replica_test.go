@@ -1,0 +1,77 @@
+package handlers
+
+import (
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"clouddragon/internal/replica"
+)
+
+// A server can hang between what it reads and what it says, and be replaced meanwhile.
+func TestAnswerIsAdmittedOnceMoreBeforeItIsSent(t *testing.T) {
+	var asked atomic.Int64 // of the request
+	var hung atomic.Bool
+	r := newRig(t, func(o *Options, _ *http.Server) {
+		o.Admit = func(bool, bool) error {
+			if asked.Add(1) > 1 && hung.Load() {
+				return &replica.LeaseError{}
+			}
+			return nil
+		}
+	})
+	r.want(200, "1\n", "POST", "/db/1/sequence/s")
+	r.stored(r.put("/db/1/kv/v", "value"))
+	r.want(200, "*", "POST", "/db/1/lock/l?id=a")
+	hung.Store(true)
+	for _, c := range []struct {
+		status       int
+		method, path string
+	}{
+		{503, "GET", "/db/1/sequence/s"},
+		{503, "GET", "/db/1/sequence/none"},
+		{503, "GET", "/db/1/kv/v"},
+		{503, "GET", "/db/1/kv/none"},
+		{503, "GET", "/db/1/lock/l"},
+		{503, "GET", "/db/1/sequence"},
+		{503, "POST", "/db/1/mlock/m?id=a"},
+		{503, "POST", "/db/1/lock/l?id=b"},      // a refusal is about what is held
+		{503, "PUT", "/db/1/kv/v?ver=99"},       // and about what is stored
+		{200, "POST", "/db/1/sequence/s"},       // is done, so no other server can have been elected without it
+		{400, "GET", "/db/1/sequence/s?typo=1"}, // says nothing of what is stored
+		{200, "GET", "/healthz"}, {200, "GET", "/"},
+	} {
+		asked.Store(0)
+		r.want(c.status, "*", c.method, c.path)
+	}
+}
+
+func TestStandbyIsSaidInTheAnswer(t *testing.T) {
+	r := newRig(t, func(o *Options, _ *http.Server) {
+		o.Role = func() Role { return Standby }
+		o.Admit = func(write, stale bool) error {
+			if stale && !write {
+				return nil
+			}
+			return &replica.AwayError{Primary: "http://10.0.0.1:8081", Follows: true}
+		}
+	})
+	for _, path := range []string{"/db/1/sequence/s", "/db/1/sequence/s?stale=false", "/db/1/sequence/s?stale=true&not=1", "/db/1/lock/l", "/db/1/sequence"} {
+		r.want(421, "*", "GET", path)
+	}
+	for _, path := range []string{"/db/1/sequence/s?stale=true", "/db/1/counter/s?stale=true", "/db/1/kv/s?stale=true"} {
+		r.want(404, "*", "GET", path)
+	}
+	res, err := http.Post("http://"+r.addr+"/db/1/sequence/s", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 421 || res.Header.Get("Location") != "http://10.0.0.1:8081" {
+		t.Errorf("a write to a standby: %d, Location %q", res.StatusCode, res.Header.Get("Location"))
+	}
+	if s := strings.TrimSpace((&replica.AwayError{}).Error()); !strings.HasSuffix(s, "ask the primary") {
+		t.Errorf("without an address: %q", s)
+	}
+}
