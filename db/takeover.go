@@ -1,10 +1,13 @@
 package db
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/db/store"
 	"clouddragon/slots"
 )
@@ -17,32 +20,87 @@ const takeOverRaise = 1 << 36
 
 // TakeOver prepares the data directory of a server that followed another one and takes
 // its place: versions and tokens are raised, and every lock that is held ends that much later.
-// It can be repeated.
-func TakeOver(o Options, grace time.Duration) (err error) {
+// It can be repeated. On a full disk with no room for them locks end when they did.
+func TakeOver(o Options, grace time.Duration) error {
 	o.defaults()
 	so := store.Options{FS: o.FS, Dir: o.Dir, Who: o.Who, Segment: o.Segment, LeastSegment: o.LeastSegment, Extent: o.Extent, Clock: o.Clock, Log: o.Log}
-	s, _, err := store.Open(so)
+	s, r, err := store.Open(so)
 	if err != nil {
 		return err
 	}
-	err = s.Tables.EachRef(kindLock, func(ref slots.Ref, k slots.Key, payload []byte) error {
-		image, hold := make([]byte, ref.Size()), append([]byte(nil), payload...)
-		for _, at := range []int{0, 16} { // its end, and the end of its rest
-			if end := int64(le.Uint64(hold[at:])); end > 0 {
-				le.PutUint64(hold[at:], uint64(min(end, math.MaxInt64-int64(grace))+int64(grace)))
-			}
-		}
-		s.Tables.Encode(image, ref, k, hold)
-		s.Tables.Apply([]slots.Image{{Ref: ref, Bytes: image}})
-		return s.Tables.Err()
-	})
-	// The start has written a checkpoint behind all that is in the log, so the tables alone
-	// say who holds what.
-	if err == nil {
-		err = s.Tables.Sync()
+	// A writer without parts: nothing ends before it is prolonged.
+	w := s.NewWriter(r, commit.Options{QuietAfter: o.QuietAfter})
+	s.Start()
+	w.Start()
+	err = prolong(s, w, grace)
+	if errors.Is(err, ErrFull) {
+		o.Log.Warn("the disk is full: locks are not held longer after the promotion", "err", err)
+		err = nil
 	}
-	if err = errors.Join(err, s.Abandon()); err != nil {
+	w.Close()
+	if err = errors.Join(err, s.Close(r.Tokens.Stop())); err != nil {
 		return err
 	}
 	return store.Raise(so, takeOverRaise)
+}
+
+// prolongAtOnce is how many holders one batch prolongs.
+const prolongAtOnce = 64
+
+// prolong makes every lock end so much later.
+func prolong(s *store.Store, w *commit.Writer, grace time.Duration) error {
+	var all []prolongHolds
+	err := s.Tables.Each(kindLock, func(k slots.Key, payload []byte) error {
+		if len(all) == 0 || len(all[len(all)-1].holds) == prolongAtOnce {
+			all = append(all, prolongHolds{grace: int64(grace)})
+		}
+		op := &all[len(all)-1]
+		op.holds = append(op.holds, heldSlot{k, bytes.Clone(payload)})
+		return nil
+	})
+	for i := range all {
+		if err == nil {
+			err = w.Do(&all[i])
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("hold locks longer: %w", err)
+	}
+	return err
+}
+
+// heldSlot is a holder of a lock as its slot has it.
+type heldSlot struct {
+	key     slots.Key
+	payload []byte
+}
+
+// prolongHolds is the operation that makes holders end later.
+type prolongHolds struct {
+	holds []heldSlot
+	grace int64 // ns
+}
+
+// Size returns the most bytes that the images of the slots take.
+func (p *prolongHolds) Size() int { return len(p.holds) * commit.SlotChange }
+
+// Frees is true although it frees nothing: a promotion may use what is held back.
+func (p *prolongHolds) Frees() bool { return true }
+
+// Decide adds the grace to the end of each hold, and to that of its rest.
+func (p *prolongHolds) Decide(tx *commit.Tx) error {
+	tx.Date()
+	for _, h := range p.holds {
+		b := tx.Bytes(len(h.payload))
+		copy(b, h.payload)
+		for _, at := range []int{0, 16} {
+			if end := int64(le.Uint64(b[at:])); end > 0 {
+				le.PutUint64(b[at:], uint64(min(end, math.MaxInt64-p.grace)+p.grace))
+			}
+		}
+		if err := tx.Put(tx.Entry(h.key, h.key.Hash()), b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
