@@ -232,7 +232,7 @@ func TestLockForwardsSignals(t *testing.T) {
 		}
 		// The child of the command gets the signal too.
 		s, _ := beginLock(t, "http://"+p.addr, name, "bash", "-c",
-			`trap 'echo parent; exit 3' `+name+`; bash -c 'trap "echo child; exit" `+name+`; echo begun; read x'; exit 4`)
+			`trap 'echo parent; exit 3' `+name+`; bash -c 'trap "echo child; exit" `+name+`; echo begun; until read -t 0.1 x; do :; done'; exit 4`)
 		s.send(sig)
 		s.says("child")
 		s.says("parent")

@@ -104,7 +104,7 @@ func TestLockOnATerminalPassesOnWhatTheGroupDoesNotGet(t *testing.T) {
 	}
 	m := newTerminal(t)
 	s := m.run("http://"+p.addr, program, "lock", "n", "bash", "-c",
-		`trap 'echo "<int>"' INT; trap 'echo "<usr1>"' USR1; trap 'echo "<term>"' TERM; echo begun; until read x; do :; done; echo "<$x>"; exit 3`)
+		`trap 'echo "<int>"' INT; trap 'echo "<usr1>"' USR1; trap 'echo "<term>"' TERM; echo begun; until read -t 0.1 x; do :; done; echo "<$x>"; exit 3`)
 	m.shows("begun")
 	m.types("\x03")
 	m.shows("<int>")
