@@ -247,6 +247,13 @@ func (s *server) send(c *call) {
 		return
 	}
 	if err := s.tooLate(c); err != nil {
+		// Nothing is left of what the headers say of a value.
+		h := c.w.Header()
+		connection := h["Connection"]
+		clear(h)
+		if connection != nil {
+			h["Connection"] = connection
+		}
 		s.refuse(c, err)
 	}
 	c.sent = true

@@ -43,7 +43,11 @@ func TestAnswerIsAdmittedOnceMoreBeforeItIsSent(t *testing.T) {
 		{200, "GET", "/healthz"}, {200, "GET", "/"},
 	} {
 		asked.Store(0)
-		r.want(c.status, "*", c.method, c.path)
+		body := "*"
+		if c.status == 503 {
+			body = (&replica.LeaseError{}).Error() + "\n"
+		}
+		r.want(c.status, body, c.method, c.path)
 	}
 }
 

@@ -49,7 +49,9 @@ func powerCuts(t *testing.T, fs fileSystem) {
 		}
 		waitFor(t, s, full)
 		if m := moments[round%len(moments)]; m.come != nil {
-			if err := m.come(s); err != nil {
+			if err := m.come(s); err != nil && raceEnabled && s.trouble() == nil && s.calls() > 0 {
+				t.Logf("round %d: %v: everything is slow, and the power is cut all the same", round, err)
+			} else if err != nil {
 				t.Fatalf("%v\n%s", err, s.output())
 			}
 		}
