@@ -25,7 +25,7 @@ func TestUnitStartsAgainAfterWhateverMayMendItself(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"Restart=always", "StartLimitIntervalSec=0", "ExecReload=/bin/kill -HUP $MAINPID", "Type=notify",
+		"Restart=always", "StartLimitIntervalSec=0", "ExecReload=/bin/sh -c 'kill -HUP \"$MAINPID\"'", "Type=notify",
 		fmt.Sprintf("RestartPreventExitStatus=%d %d", exitUsage, exitConfig),
 	} {
 		if !strings.Contains(string(b), "\n"+line+"\n") {
