@@ -188,6 +188,24 @@ func (p *process) stop() {
 	}
 }
 
+// eventually asks until nothing is wrong any more, if there is nothing to wait for.
+func eventually(t *testing.T, wrong func() string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); ; {
+		why := wrong()
+		if why == "" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("after %v: %s", patience, why)
+		}
+	}
+}
+
 // ask sends a request and returns the status and the body.
 func ask(t *testing.T, c *http.Client, method, url string) (int, string) {
 	t.Helper()

@@ -309,15 +309,12 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 func (p *process) waits(api string, n int) {
 	p.t.Helper()
 	text := fmt.Sprintf("clouddragon_lock_waiters{api=%q} %d\n", api, n)
-	for deadline := time.Now().Add(patience); ; {
-		_, body := ask(p.t, http.DefaultClient, "GET", "http://"+p.addr+"/metrics")
-		if strings.Contains(body, text) {
-			return
+	eventually(p.t, func() string {
+		if _, body := ask(p.t, http.DefaultClient, "GET", "http://"+p.addr+"/metrics"); strings.Contains(body, text) {
+			return ""
 		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("/metrics has no line %q after %v", text, patience)
-		}
-	}
+		return fmt.Sprintf("/metrics has no line %q", text)
+	})
 }
 
 func TestRecipePublishRefusesAStaleToken(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"clouddragon/internal/replica"
 )
@@ -36,15 +36,13 @@ func (p *process) replicaStatus() (s replica.Status) {
 // until waits until a server says of itself what is wanted.
 func (p *process) until(what string, ok func(replica.Status) bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	eventually(p.t, func() string {
 		s := p.replicaStatus()
 		if ok(s) {
-			return
+			return ""
 		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("not after %v: %s; it is %+v", patience, what, s)
-		}
-	}
+		return fmt.Sprintf("not yet: %s; it is %+v", what, s)
+	})
 }
 
 func inSync(s replica.Status) bool { return s.InSync && s.Live }
@@ -113,13 +111,13 @@ func TestStandbyAnswersStaleReadsOnly(t *testing.T) {
 	}
 	// What is written reaches it.
 	want(t, c, "POST", "http://"+p.addr+"/db/1/sequence/s", 200, "8\n")
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if _, body := ask(t, c, "GET", base+"/db/1/sequence/s?stale=true"); body == "8\n" {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("the standby still says %s", body)
+	eventually(t, func() string {
+		_, body := ask(t, c, "GET", base+"/db/1/sequence/s?stale=true")
+		if body == "8\n" {
+			return ""
 		}
-	}
+		return "the standby still says " + body
+	})
 	sb.stop()
 	p.stop()
 }
@@ -134,15 +132,13 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 	want(t, c, "POST", url, 200, "1\n")
 	sb.signal(syscall.SIGKILL)
 	sb.exit()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	eventually(t, func() string {
 		code, body := ask(t, c, "PUT", "http://"+p.addr+"/db/1/kv/probe?ver=99") // changes nothing
 		if code == 503 && strings.Contains(body, "standby") {
-			break
+			return ""
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("without the standby: %d %s", code, body)
-		}
-	}
+		return fmt.Sprintf("without the standby: %d %s", code, body)
+	})
 	want(t, c, "GET", url, 200, "1\n")
 	want(t, c, "GET", "http://"+p.addr+"/healthz?role=primary", 503, "this server is not the primary\n")
 

@@ -69,15 +69,13 @@ func replaceAll(t *testing.T, text string, times map[string]int, oldNew ...strin
 // becomes asks until a call has the status that is wanted: a check of HAProxy has to notice.
 func (s *shards) becomes(status int, method, path string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+	eventually(s.t, func() string {
 		got, body := ask(s.t, s.c, method, s.base+path)
 		if got == status {
-			return
+			return ""
 		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("%s %s: %d %q, want %d", method, path, got, body, status)
-		}
-	}
+		return fmt.Sprintf("%s %s: %d %q, want %d", method, path, got, body, status)
+	})
 }
 
 // standby is a server of which only the answers to a health check matter.

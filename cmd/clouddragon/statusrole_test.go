@@ -2,10 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"clouddragon/internal/replica"
 )
@@ -22,15 +22,13 @@ func TestStatusTellsTheRole(t *testing.T) {
 	}
 	sb := start(t, small(t, "listen: 127.0.0.1:0\ntoken: full\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n"))
 	want(t, http.DefaultClient, "GET", "http://"+p.addr+"/healthz", 200, "ok\n")
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	eventually(t, func() string {
 		code, got, complaint := runStatus("http://" + sb.addr)
 		if strings.Contains(got, "role    standby, epoch 1; the primary is http://"+p.addr+", and this standby is in sync\n\nthe primary knows what is held\n") {
-			break
+			return ""
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("of the standby: exit code %d, %s%s", code, got, complaint)
-		}
-	}
+		return fmt.Sprintf("of the standby: exit code %d, %s%s", code, got, complaint)
+	})
 	code, got, complaint := runStatus("http://" + p.addr)
 	if code != 0 || !strings.Contains(got, "role    primary, epoch 1; the standby ") || !strings.Contains(got, " is in sync\n\nnothing is held\n") {
 		t.Errorf("of the primary: exit code %d, %s%s", code, got, complaint)

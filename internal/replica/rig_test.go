@@ -136,8 +136,12 @@ func (r *rig) mustAdd(n int) {
 // until waits for something that has no channel.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("not after %v: %s", patience, what)
 		}
 	}

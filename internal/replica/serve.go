@@ -70,13 +70,21 @@ func serve[Q, A any](w http.ResponseWriter, r *http.Request, fn func(Q) (A, erro
 func answer(w http.ResponseWriter, a any, err error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	if err == nil {
-		p, err := json.Marshal(a)
-		if err == nil {
-			h.Set("Content-Type", "application/json")
-			_, _ = w.Write(append(p, '\n')) // a client that is gone needs no answer
-			return
+	// send ends the connection if the answer cannot be sent: the other server must not
+	// take a part of it for all.
+	send := func(p []byte) {
+		if _, err := w.Write(p); err != nil {
+			panic(http.ErrAbortHandler)
 		}
+	}
+	var p []byte
+	if err == nil {
+		p, err = json.Marshal(a)
+	}
+	if err == nil {
+		h.Set("Content-Type", "application/json")
+		send(append(p, '\n'))
+		return
 	}
 	status := http.StatusInternalServerError
 	r := (*refused)(nil)
@@ -99,7 +107,7 @@ func answer(w http.ResponseWriter, a any, err error) {
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	fmt.Fprintln(w, err)
+	send([]byte(err.Error() + "\n"))
 }
 
 // hello says where the log of a standby agrees with this one.
