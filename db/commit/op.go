@@ -58,12 +58,12 @@ var (
 	ErrDescriptors = errors.New("the server has no file descriptor left for this: nothing was done, try again later")
 	// ErrStopping is returned when the server shuts down; nothing changed.
 	ErrStopping = errors.New("the server is shutting down: try again shortly")
-	// ErrStopped is returned when writes are stopped because the disk failed
-	// earlier; nothing changed.
-	ErrStopped = errors.New("writes are stopped: the disk failed")
-	// ErrUnknown is returned when the disk failed during this very write: it is
-	// there after the next start, or not.
-	ErrUnknown = errors.New("the disk failed during this write: its outcome is unknown")
+	// ErrStopped is returned when writes are stopped because the disk failed earlier, or
+	// because another server is the primary; nothing changed.
+	ErrStopped = errors.New("writes are stopped: the disk failed, or another server took over")
+	// ErrUnknown is returned when the disk failed during this write, or another server
+	// took over: the write may be there later, or not.
+	ErrUnknown = errors.New("the disk failed or another server took over during this write: its outcome is unknown")
 )
 
 // NoRoom is returned when there is no room for an operation yet. Nothing changed. The call

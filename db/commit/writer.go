@@ -213,8 +213,8 @@ func (w *Writer) Wake() { w.queue.signal() }
 // watches Failed ends the process; the next start recovers.
 func (w *Writer) Fail(err error) {
 	w.failOnce.Do(func() {
-		err := fmt.Errorf("%w: %w", ErrStopped, err)
-		w.failure.Store(&err)
+		stopped := fmt.Errorf("%w: %w", ErrStopped, err)
+		w.failure.Store(&stopped)
 		w.queue.close(ErrStopped)
 		w.o.Logger.Error("writes are stopped", "err", err)
 		close(w.failed)
