@@ -297,7 +297,8 @@ func (r *snapshotReader) segments(b []byte, count int) error {
 			return fmt.Errorf("%w: segment %d has ordinal %d and %d expiries", ErrSnapshot, number, h.ordinal, ends)
 		}
 		for i := range ends {
-			h.expiries = append(h.expiries, expiry{int64(le.Uint64(b[16*i:])), int64(le.Uint64(b[16*i+8:]))})
+			at := int64(le.Uint64(b[16*i:]))
+			h.expiries = append(h.expiries, expiry{at: at, size: int64(le.Uint64(b[16*i+8:])), from: at})
 		}
 		b = b[16*ends:]
 		if h.seg == nil || number > r.from.Segment {

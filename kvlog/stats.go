@@ -44,6 +44,7 @@ type expiries []expiry // ascending
 type expiry struct {
 	at   int64 // in database time, ns
 	size int64 // bytes that expire by then, and after the expiry before it
+	from int64 // the first of them expires by then; a snapshot leaves it out and says at
 }
 
 const (
@@ -60,27 +61,29 @@ func (e expiries) find(at int64) (int, bool) {
 
 func (e *expiries) add(expires, size int64) {
 	at := roundUp(expires)
-	i, ok := e.find(at)
-	if ok {
+	i, _ := e.find(at)
+	if i < len(*e) && (*e)[i].from <= at {
 		(*e)[i].size += size
 		return
 	}
-	*e = slices.Insert(*e, i, expiry{at, size})
+	*e = slices.Insert(*e, i, expiry{at: at, size: size, from: at})
 	if len(*e) > maxExpiries {
 		e.merge()
 	}
 }
 
 // merge adds an expiry to the one after it. It takes the two that cover the shortest
-// time together, so that all of them come to cover about the same.
+// time together. None then covers more than a thirty-second of the whole time: they do
+// not overlap, so the spans of neighbours add up to at most twice the whole.
 func (e *expiries) merge() {
-	s, best := *e, 2
-	for i := 3; i < len(s); i++ {
-		if s[i].at-s[i-2].at < s[best].at-s[best-2].at {
+	s, best := *e, 1
+	for i := 2; i < len(s); i++ {
+		if s[i].at-s[i-1].from < s[best].at-s[best-1].from {
 			best = i
 		}
 	}
 	s[best].size += s[best-1].size
+	s[best].from = s[best-1].from
 	*e = slices.Delete(s, best-1, best)
 }
 

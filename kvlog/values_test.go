@@ -250,21 +250,34 @@ func TestEndsStayFewAndAddUp(t *testing.T) {
 	}
 }
 
-// However the values of a segment end, most of what is over is known soon.
+// However the values of a segment expire, that is known after a thirty-second of the
+// time that they span.
 func TestEndsAreKnownSoon(t *testing.T) {
 	const n = 20_000
 	for name, end := range map[string]func(i int64) int64{
 		"one after the other": func(i int64) int64 { return i * 1e9 },
 		"the last first":      func(i int64) int64 { return (n - i) * 1e9 },
 		"at random":           func(int64) int64 { return rand.Int64N(n * 1e9) },
+		"from both sides": func(i int64) int64 {
+			if i%2 == 0 {
+				return i * 1e9
+			}
+			return (n - i) * 1e9
+		},
+		"ever closer": func(i int64) int64 { return n * 1e9 / (i + 1) },
 	} {
 		var e expiries
+		var all []int64
 		for i := range int64(n) {
-			e.add(end(i), 1)
+			all = append(all, end(i))
+			e.add(all[i], 1)
 		}
-		for at := int64(n / 10); at <= n; at += n / 100 {
-			if got := e.expired(at * 1e9); got < at*95/100-n/10 {
-				t.Errorf("%s: after %d s %d are known to be over", name, at, got)
+		slices.Sort(all)
+		for at := int64(0); at <= n+n/32; at += n / 200 {
+			known := (at - n/32 - 1) * 1e9
+			want, _ := slices.BinarySearch(all, known)
+			if got := e.expired(at * 1e9); got < int64(want) {
+				t.Errorf("%s: after %d s %d are known to be over of %d that ended %d s before", name, at, got, want, n/32)
 			}
 		}
 	}
