@@ -26,7 +26,7 @@ type protocol struct {
 }
 
 // overHTTP sends calls that are written as "METHOD PATH", with headers on further lines,
-// and a body behind an empty line.
+// and a body after an empty line.
 func overHTTP(calls ...string) protocol {
 	p := protocol{calls: 1, answer: httpAnswer}
 	for _, call := range calls {

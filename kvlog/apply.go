@@ -2,17 +2,17 @@ package kvlog
 
 import "clouddragon/kvlog/wal"
 
-// Step is what a durable batch changed about one key.
+// Step is one change of a key by a durable batch.
 type Step struct {
 	Hash uint64 // of the key
 	// At is the offset of the key's new record within its batch, in bytes; -1 if
-	// the key has no value any more.
+	// the key no longer has a value.
 	At      int
 	Size    int   // bytes of the new record
 	Expires int64 // of the new record, as in Value
 	// Old is the record that the key had before, if OK. If After is not 0, that
 	// is the new record of an earlier step of the same batch, number After
-	// counted from 1, and Old says only how large it is and when it expires.
+	// counted from 1, and Old has only its size and expiry.
 	Old   Found
 	After int
 	// Tombstone is the size in bytes of the key's tombstone in the batch; 0: none.
@@ -21,14 +21,15 @@ type Step struct {
 	loc uint64 // of the new record
 }
 
-// Put fills in a value's body, of ValueSize bytes. acc and id have 1 to 255 bytes,
-// typ, the Content-Type, 0 to 255, encoding, the Content-Encoding, at most 64. expires is as in Value, sum is SumValue of data.
+// Put fills in a value's body, of ValueSize bytes. acc and id have 1 to 255 bytes; typ,
+// the Content-Type, at most 255; encoding, the Content-Encoding, at most 64. expires is
+// as in Value, sum is SumValue of data.
 func (v *Values) Put(p []byte, acc, id, typ, encoding string, version uint64, expires int64, data []byte, sum uint32) {
 	v.codec.putValue(p, acc, id, typ, encoding, version, expires, data, sum)
 }
 
-// Apply changes the index as a durable batch says, which begins at start. Only the
-// writer and recovery call it.
+// Apply applies the steps of a durable batch, which begins at start, to the index. Only
+// the writer and recovery call it.
 func (v *Values) Apply(start wal.Pos, steps []Step) {
 	var here *segmentStats
 	for i := range steps {
@@ -57,7 +58,7 @@ func (v *Values) Apply(start wal.Pos, steps []Step) {
 	}
 }
 
-// account updates the figures of the segments that a step concerns.
+// account updates the figures of the segments that a step affects.
 func (v *Values) account(here *segmentStats, s *Step, old uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -75,10 +76,10 @@ func (v *Values) account(here *segmentStats, s *Step, old uint64) {
 	}
 }
 
-// Replay changes the index as one record of the log says, which is a value or a
-// tombstone. All earlier ones that are not in the index must have been replayed
-// before. It returns the version of a value, 0 for a tombstone. It returns an error
-// if the record is damaged, or if the disk cannot read an older record of the key.
+// Replay applies one record of the log, a value or a tombstone, to the index. All earlier
+// records that are not yet in the index must have been replayed. It returns the version
+// of a value, 0 for a tombstone, and an error if the record is damaged or the disk cannot
+// read an older record of the key.
 func (v *Values) Replay(recs wal.Records, rec wal.Record) (version uint64, err error) {
 	start := wal.Pos{Segment: recs.Segment}
 	step := Step{At: -1}

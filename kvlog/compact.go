@@ -12,21 +12,21 @@ import (
 
 // Compaction empties a segment so that it can be freed:
 //
-//	Victim   picks the segment before the last checkpoint that is worth most
+//	Victim   picks the segment before the last checkpoint that frees most
 //	Survey   reads it from front to back and submits what is still needed:
 //	    a value that the index points to: the writer appends it again and moves the entry
 //	    one that has expired: the writer deletes the entry, and appends a tombstone if one is needed
 //	    a tombstone: the writer appends it again while an older value may be in the log
-//	Release  gives the segment up: the next checkpoint no longer names it
+//	Release  drops the segment: the next checkpoint no longer names it
 //
 // All that the writer appends are ordinary batches, so a crash at any point needs no
 // special treatment. The last record of a key decides about the key, and only the
 // writer adds records, so a record that is moved never follows a newer one.
 //
-// All older records of a tombstone's key stand in segments up to the one that the
-// tombstone was first written in, its origin. So a tombstone is dropped once none
-// of those is left but the one that is compacted. It is dropped too if its key has
-// a value, which overrides older records just as well.
+// All older records of a tombstone's key are in segments up to the one that the
+// tombstone was first written in, its origin. So a tombstone is dropped once the
+// segment being compacted is the only one of those that is left. It is also dropped if
+// its key has a value, which overrides older records just as well.
 
 // Victim is a segment that is worth compacting.
 type Victim struct {
@@ -35,9 +35,10 @@ type Victim struct {
 	Gain    int64 // bytes that its removal frees, an estimate
 }
 
-// Victim picks one of the segments before that one: the one with most to gain,
-// or the oldest if that is less than a quarter of it, since only then old tombstones
-// can go. ok is false if there is none. now is in database time.
+// Victim picks one of the segments before the given one: the one with most to gain, or
+// the oldest if that gain is less than a quarter of it, because old tombstones can only
+// be dropped once the oldest segments are gone. ok is false if there is none. now is in
+// database time.
 func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -62,9 +63,9 @@ func (v *Values) Victim(before uint64, now int64) (pick Victim, ok bool) {
 	return best, best.Segment != 0
 }
 
-// Spendable picks the segment before that one whose compaction gives most room to
-// new batches. What a segment has unused at its end is no gain, since the same values
-// leave as much in another. ok is false if there is none.
+// Spendable picks the segment before the given one whose compaction makes most room for
+// new batches. The unused end of a segment is no gain, because the same values leave as
+// much unused in another segment. ok is false if there is none.
 func (v *Values) Spendable(before uint64, now int64) (pick Victim, ok bool, err error) {
 	v.mu.RLock()
 	var all []Victim
@@ -89,9 +90,9 @@ func (v *Values) Spendable(before uint64, now int64) (pick Victim, ok bool, err 
 	return pick, ok, nil
 }
 
-// Active returns the segment that is written to, up to pos, as a victim. It can be
-// compacted once the log has gone on in the next one, which has room for so many bytes.
-// Its gain is how much more room there is afterwards than there is now.
+// Active returns the active segment, filled up to pos, as a victim. It can be compacted
+// once the log continues in the next segment, which has room for next bytes. Its gain is
+// by how much the compaction increases the room in the log.
 func (v *Values) Active(pos wal.Pos, next, now int64) Victim {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -103,7 +104,7 @@ func (v *Values) Active(pos wal.Pos, next, now int64) Victim {
 	return c
 }
 
-// oldest wants v.mu held.
+// oldest requires v.mu to be held.
 func (v *Values) oldest() uint64 {
 	oldest := uint64(math.MaxUint64)
 	for n := range v.byNumber {
@@ -112,7 +113,7 @@ func (v *Values) oldest() uint64 {
 	return oldest
 }
 
-// victim returns what a compaction of segment n would move and give back.
+// victim returns what a compaction of segment n would move and free.
 func (h *segmentStats) victim(n, oldest uint64, now int64) Victim {
 	c := Victim{Segment: n, Live: max(h.live-h.expiries.expired(now), 0)}
 	if n > oldest {
@@ -122,8 +123,8 @@ func (h *segmentStats) victim(n, oldest uint64, now int64) Victim {
 	return c
 }
 
-// Excess says by how many bytes the segments before that one exceed ratio times
-// what of the values is live. Segments that cannot be released do not count.
+// Excess returns by how many bytes the segments before the given one exceed ratio times
+// the live bytes. Segments that cannot be released do not count.
 func (v *Values) Excess(before uint64, ratio float64, now int64) int64 {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -155,10 +156,11 @@ type Move struct {
 	Found   Found  // of a tombstone: the result of looking up its key
 }
 
-// Survey reads a segment before the last checkpoint and submits what is still
-// needed of its values, in chunks of at most as many bytes as chunk returns before each,
-// or of one record that is larger. An error of submit ends it and is returned. A damaged
-// record is reported to damage and stays where it is: its segment will never be released.
+// Survey reads a segment before the last checkpoint and submits the records that are
+// still needed, in chunks. chunk is called before each and returns its largest size in
+// bytes; a single record may be larger. An error of submit ends the survey and is
+// returned. A damaged record is reported to damage and stays where it is: its segment is
+// never released.
 func (v *Values) Survey(number uint64, chunk func() int, submit func([]Move) error, damage func(error)) error {
 	v.mu.RLock()
 	h := v.byNumber[number]
@@ -192,8 +194,8 @@ type survey struct {
 	submit func([]Move) error
 	damage func(error)
 
-	moves []Move // the chunk that is being collected
-	limit int    // bytes of records that it may have
+	moves []Move // the current chunk
+	limit int    // the most bytes of records in it
 	size  int    // bytes of its records
 	buf   []byte // their bodies
 }
@@ -202,7 +204,7 @@ func (s *survey) records(recs wal.Records) error {
 	for rec := range recs.All() {
 		m, err := s.look(rec)
 		if disk.IsNoDescriptor(err) {
-			return err // nothing is bad
+			return err // not a damaged record
 		}
 		if err != nil {
 			s.damage(fmt.Errorf("%s at offset %d: %w", s.h.seg.Path(), rec.Offset, err))
@@ -290,8 +292,8 @@ func (s *survey) look(rec wal.Record) (Move, error) {
 	return m, nil
 }
 
-// Needed reports whether a tombstone with that origin is needed once the segment
-// gone is freed: whether another one is left that may hold an older value.
+// Needed reports whether a tombstone with that origin is still needed once the segment
+// gone is freed: whether another segment is left that may hold an older value.
 func (v *Values) Needed(origin, gone uint64) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
@@ -306,9 +308,9 @@ func (v *Values) Needed(origin, gone uint64) bool {
 // errHeld is returned when a segment is still needed after its compaction.
 var errHeld = errors.New("the segment is kept")
 
-// Release gives up a segment from which everything was moved: Segments no longer
-// names it. It does not rely on the figures, but searches the whole index for an
-// entry that points to the segment, and returns an error if there is one.
+// Release drops a segment from which everything was moved: Segments no longer names it.
+// It does not rely on the figures. It searches the whole index for an entry that points
+// to the segment, and returns an error if there is one.
 func (v *Values) Release(number uint64) error {
 	v.mu.RLock()
 	h := v.byNumber[number]

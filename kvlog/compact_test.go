@@ -9,7 +9,7 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
+func TestSurveySubmitsEveryLiveValueOfAnySize(t *testing.T) {
 	r := newValuesRig(t)
 	want := map[string]bool{}
 	for i, size := range []int{10, 3000, 3000, 10_000, 1, 4096, 20_000, 7} {
@@ -28,7 +28,7 @@ func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
 				continue
 			}
 			if !want[m.ID] {
-				t.Errorf("%q is handed over, or twice", m.ID)
+				t.Errorf("%q is submitted though it is not live, or twice", m.ID)
 			}
 			delete(want, m.ID)
 		}
@@ -37,13 +37,13 @@ func TestASurveyHandsOverEveryLiveValueOfAnySize(t *testing.T) {
 		}
 	}
 	if len(want) > 0 {
-		t.Errorf("not handed over: %v", want)
+		t.Errorf("not submitted: %v", want)
 	}
 }
 
-// While a segment that may hold an older value is left, its tombstone is handed over
+// While a segment that may hold an older value is left, the tombstone is submitted
 // with the segment in which it was first written, however often it is moved.
-func TestATombstoneIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
+func TestTombstoneIsSubmittedWhileAnOlderValueMayBeLeft(t *testing.T) {
 	r := newValuesRig(t)
 	r.set("a", "1", 0)
 	r.fill("first ")
@@ -60,7 +60,7 @@ func TestATombstoneIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 		return all
 	}
 	if got := origins(2); !slices.Equal(got, []uint64{2}) {
-		t.Fatalf("of segment 2 tombstones that are as old as %d are handed over, want one that is as old as 2", got)
+		t.Fatalf("segment 2: tombstones with origins %d are submitted, want one with origin 2", got)
 	}
 	at := r.end.Segment
 	var b wal.Batch
@@ -69,18 +69,18 @@ func TestATombstoneIsHandedOverWhileAnOlderValueMayBeLeft(t *testing.T) {
 	r.apply(&b, Step{Hash: r.v.Hash("acc", "a"), At: -1, Tombstone: wal.RecordSize(len(p))})
 	r.fill("third ")
 	if got := origins(at); !slices.Equal(got, []uint64{2}) {
-		t.Fatalf("of segment %d tombstones that are as old as %d are handed over, want one that is as old as 2", at, got)
+		t.Fatalf("segment %d: tombstones with origins %d are submitted, want one with origin 2", at, got)
 	}
 	for n := range at {
 		delete(r.v.byNumber, n)
 	}
 	if got := origins(at); len(got) > 0 {
-		t.Errorf("the tombstone is handed over though all older segments are gone")
+		t.Errorf("the tombstone is submitted though all older segments are gone")
 	}
 }
 
-// Keys are told apart on disk only. That two have the same bits of their hash in
-// the index is too rare to be met, so an entry of another key is made up.
+// Only the records on disk tell keys apart. Two keys with the same bits in the index are
+// too rare to find, so the test adds an entry for another key.
 func TestTheValueOfAnotherKeyIsNeverShown(t *testing.T) {
 	r := newValuesRig(t)
 	r.set("a", "1", 0)

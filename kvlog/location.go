@@ -9,9 +9,9 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// A location, as the index has it, is an ordinal and the offset of a record in units
+// A location, as the index stores it, is an ordinal and the offset of a record in units
 // of 8 bytes. A segment has an ordinal, a small number, while it holds values. If the
-// offsets in a segment need more than offsetBits, it has several ordinals in a row.
+// offsets in a segment need more than offsetBits, it has several consecutive ordinals.
 
 // statsOf returns the figures of a segment, which gets an ordinal if it has none
 // yet. v.mu must be held.
@@ -36,7 +36,7 @@ func (v *Values) statsOf(number uint64) *segmentStats {
 // used again.
 const leastRound = 1 << 16
 
-// free finds n free ordinals in a row among the first most of them.
+// free finds n consecutive free ordinals among the first most of them.
 func (v *Values) free(n, most int) (ordinal int, ok bool) {
 	run, begin := 0, v.last+1
 	if len(v.byOrdinal) == 0 {
@@ -84,7 +84,7 @@ func chooseBits(sizes []int64) int {
 	return offsetBits
 }
 
-// put assigns its ordinals to a segment. v.mu must be held.
+// put assigns ordinals to a segment. v.mu must be held.
 func (v *Values) put(h *segmentStats) {
 	n := v.span(h.seg.Size())
 	if more := h.ordinal + n - len(v.byOrdinal); more > 0 {
@@ -97,7 +97,7 @@ func (v *Values) put(h *segmentStats) {
 	v.byNumber[h.seg.Number()] = h
 }
 
-// drop is the opposite of put. v.mu must be held.
+// drop frees a segment's ordinals. v.mu must be held.
 func (v *Values) drop(h *segmentStats) {
 	n := v.span(h.seg.Size())
 	clear(v.byOrdinal[h.ordinal:][:n])

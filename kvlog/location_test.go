@@ -33,8 +33,8 @@ func TestLocationsReachEverySegment(t *testing.T) {
 	}
 }
 
-// A segment that is larger than an ordinal reaches is indexed as any other: found,
-// saved, loaded, compacted and released, whoever its neighbours are.
+// A segment that needs several ordinals is indexed like any other: its values are found,
+// saved, loaded and compacted, and it is released, whatever its neighbours are.
 func TestASegmentMayTakeSeveralOrdinals(t *testing.T) {
 	r := newValuesRig(t)
 	r.v.offsetBits = 10 // 8 KiB, an eighth of a segment
@@ -107,8 +107,8 @@ func (r *valuesRig) compact(number uint64) {
 	}
 }
 
-// Ordinals of segments that are gone are used again, so that the table of them
-// does not grow for as long as the server runs.
+// Ordinals of freed segments are used again, so that the table of ordinals does not
+// grow for as long as the server runs.
 func TestOrdinalsAreUsedAgain(t *testing.T) {
 	r := newValuesRig(t)
 	v := r.v

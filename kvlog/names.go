@@ -6,17 +6,17 @@ import (
 	"clouddragon/internal/hashindex"
 )
 
-// shardsAtOnce is how many shards of the index EachName reads at a time: the more, the
-// more its reads follow the order of the log, and the more memory it takes.
+// shardsAtOnce is how many shards of the index EachName reads at a time. More shards make
+// its reads more sequential and take more memory.
 const shardsAtOnce = 16
 
-// nameTries is how often EachName reads a shard of which records could not be read.
+// nameTries is how often EachName tries a shard in which some records cannot be read.
 const nameTries = 5
 
 // EachName calls fn with the account and the id of every value that the index points
-// to, also one that has expired, until fn returns false; ok is false then. It
-// reads the head of each record. A value that is stored or moved meanwhile may come
-// twice. unread is how many could not be read.
+// to, expired or not, until fn returns false; ok is false then. It reads the head of
+// each record. A value that is stored or moved meanwhile may be reported twice. unread
+// is how many records could not be read.
 func (v *Values) EachName(fn func(acc, id string) bool) (unread int, ok bool) {
 	first := firsts.Get().(*[firstRead]byte)
 	defer firsts.Put(first)
@@ -36,7 +36,7 @@ func (v *Values) EachName(fn func(acc, id string) bool) (unread int, ok bool) {
 			for _, loc := range locs {
 				r, err := v.read(loc, first[:])
 				if err != nil {
-					bad++ // its segment may just have been freed: then the index points elsewhere now
+					bad++ // its segment may just have been freed; then the index now points elsewhere
 					continue
 				}
 				if !fn(string(r.head.Acc), string(r.head.ID)) {
@@ -52,7 +52,8 @@ func (v *Values) EachName(fn func(acc, id string) bool) (unread int, ok bool) {
 	return unread, true
 }
 
-// NameOf returns the account and the id of a value's record that was checked.
+// NameOf returns the account and the id in the body of a value's record, which must have
+// been checked.
 func NameOf(body []byte) (acc, id string) {
 	if len(body) < valueHead {
 		return "", ""

@@ -56,7 +56,7 @@ func newValuesRig(t testing.TB) *valuesRig {
 	return r
 }
 
-// apply appends a batch and takes its steps over.
+// apply appends a batch and applies its steps.
 func (r *valuesRig) apply(b *wal.Batch, steps ...Step) {
 	r.t.Helper()
 	if b.Len() > r.l.Room(true) {
@@ -157,7 +157,7 @@ func (r *valuesRig) save(at wal.Pos) []byte {
 	return b
 }
 
-// fill sets new keys until the log goes on in the next segment.
+// fill sets new keys until the log continues in the next segment.
 func (r *valuesRig) fill(prefix string) {
 	r.t.Helper()
 	for i, s := 0, r.end.Segment; r.end.Segment == s; i++ {
@@ -165,7 +165,7 @@ func (r *valuesRig) fill(prefix string) {
 	}
 }
 
-// survey returns what must not go with a segment, in chunks of 4 KiB.
+// survey returns what must be kept of a segment, in chunks of 4 KiB.
 func (r *valuesRig) survey(segment uint64) (chunks [][]Move) {
 	r.t.Helper()
 	err := r.v.Survey(segment, func() int { return 4096 }, func(moves []Move) error {

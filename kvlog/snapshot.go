@@ -19,14 +19,14 @@ import (
 )
 
 // The index snapshot, the file "index", saves the index, so that a start reads only
-// what the log holds behind it. It begins with a head:
+// what the log holds after it. It begins with a head:
 //
 //	 0  magic     8  "cdindex\n"
 //	 8  version   4  1
 //	12  checksum  4  crc32c of the directory's ID and bytes 16 to length
 //	16  length    4  bytes of the head
-//	20  bits      4  of a location that are the place in a segment, in units of 8 bytes; those above are its ordinal.
-//	                 A segment with more places than that has the next ordinals too
+//	20  bits      4  of a location that are the offset in a segment, in units of 8 bytes; those above are the ordinal.
+//	                 A larger segment has the next ordinals too
 //	24  ID       16  of the data directory
 //	40  position    in the log up to which it is complete: u64 segment, u64 offset, u64 batch, u32 checksum
 //	68  shards    4
@@ -42,10 +42,10 @@ import (
 //	4  checksum  4  crc32c of the directory's ID, u64 batch, u32 shard, and the entries
 //	8  entries   8 each, as hashindex has them
 //
-// It is written one shard after the other while the writer goes on, so entries may
+// It is written one shard after the other while the writer continues, so entries may
 // be newer than the position. That does no harm: a start replays the log from the
-// position on, and the last record of a key decides. Entries that point behind the
-// position are dropped at loading, since the replay brings them back.
+// position on, and the last record of a key decides. Load drops entries that point past
+// the position, since the replay restores them.
 const (
 	// SnapshotName is the name of the file in the data directory.
 	SnapshotName = "index"
@@ -106,7 +106,7 @@ func (v *Values) Freeze(at wal.Pos) *Snapshot {
 }
 
 // Write replaces the older snapshot in dir by this one, durable when it returns, and
-// returns its size in bytes. After an error either of the two is there.
+// returns its size in bytes. After an error one of the two is there, either of them.
 func (s *Snapshot) Write(fsys disk.FS, dir string) (size int64, err error) {
 	name := path.Join(dir, SnapshotName)
 	tmp := name + ".tmp"
@@ -189,8 +189,7 @@ func (v *Values) clear() {
 	v.byOrdinal, v.byNumber, v.taken, v.last = nil, make(map[uint64]*segmentStats), 0, 0
 }
 
-// ErrSnapshot is returned when a snapshot is not as it was written, or cannot be
-// read.
+// ErrSnapshot is returned when a snapshot fails its checks or cannot be read.
 var ErrSnapshot = errors.New("the index snapshot is damaged")
 
 // snapshotReader reads a snapshot from front to back.
@@ -252,7 +251,7 @@ func (r *snapshotReader) head() (shards int, err error) {
 	length := int64(le.Uint32(b[16:]))
 	switch {
 	case string(b[:8]) != snapshotMagic:
-		return 0, fmt.Errorf("%w: no magic", ErrSnapshot)
+		return 0, fmt.Errorf("%w: it does not begin like an index snapshot", ErrSnapshot)
 	case le.Uint32(b[8:]) != snapshotVersion:
 		return 0, fmt.Errorf("%w: it has format version %d, this program reads version %d", ErrSnapshot, le.Uint32(b[8:]), snapshotVersion)
 	case string(b[24:40]) != string(id[:]):
@@ -277,8 +276,8 @@ func (r *snapshotReader) head() (shards int, err error) {
 	return shards, r.segments(b[snapshotHead:], int(le.Uint32(b[80:])))
 }
 
-// segments reads the segments of the head. It drops those that the log no longer
-// has and those behind the position.
+// segments reads the segments of the head. It skips those that the log no longer has
+// and those past the position.
 func (r *snapshotReader) segments(b []byte, count int) error {
 	le, v := binary.LittleEndian, r.v
 	for range count {
@@ -305,7 +304,7 @@ func (r *snapshotReader) segments(b []byte, count int) error {
 			continue
 		}
 		if v.byNumber[number] != nil || slices.ContainsFunc(v.byOrdinal[min(h.ordinal, len(v.byOrdinal)):min(h.ordinal+n, len(v.byOrdinal))], func(o *segmentStats) bool { return o != nil }) {
-			return fmt.Errorf("%w: segment %d, or its ordinal %d, is there twice", ErrSnapshot, number, h.ordinal)
+			return fmt.Errorf("%w: segment %d, or its ordinal %d, is listed twice", ErrSnapshot, number, h.ordinal)
 		}
 		v.put(h)
 	}
@@ -315,7 +314,7 @@ func (r *snapshotReader) segments(b []byte, count int) error {
 	return nil
 }
 
-// shard appends the entries of a shard that do not point behind the position.
+// shard appends the entries of a shard that do not point past the position.
 func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 	le, v := binary.LittleEndian, r.v
 	b, err := r.next(snapshotShard)
@@ -346,10 +345,10 @@ func (r *snapshotReader) shard(i int, entries []uint64) ([]uint64, error) {
 	return entries, nil
 }
 
-// continues returns why the log does not continue at the position of a snapshot; nil
-// if it does. It does not if one of the two was restored from an older copy. A log
-// whose segment at the position was freed continues with the next segment: what was
-// needed of the freed one was moved there.
+// continues returns an error if the log does not continue at the position of a snapshot,
+// as when one of the two was restored from an older copy. If the segment of the position
+// was freed, the log continues with the next segment, to which everything that was still
+// needed was moved.
 func (v *Values) continues(at wal.Pos) error {
 	durable := v.log.Checkpoint()
 	s := v.log.Segment(at.Segment)

@@ -12,15 +12,15 @@ import (
 // crash; see Values.Release. Values.mu guards them.
 type segmentStats struct {
 	seg        *wal.Segment
-	ordinal    int      // the first that it has; see location.go
+	ordinal    int      // its first ordinal; see location.go
 	live       int64    // bytes of records that the index points to
 	total      int64    // bytes of the records of all values and tombstones
 	tombstones int64    // bytes of tombstones' records
 	expiries   expiries // of the live bytes
-	damaged    bool     // it is never released, since compaction met a bad record
+	damaged    bool     // compaction found a bad record, so the segment is never released
 }
 
-// keep counts a record to which the index points now.
+// keep counts a record to which the index now points.
 func (h *segmentStats) keep(size, expires int64) {
 	h.live += size
 	h.total += size
@@ -38,13 +38,13 @@ func (h *segmentStats) drop(size, expires int64) {
 }
 
 // expiries is a coarse histogram of when live bytes expire. It has at most
-// maxExpiries entries, whatever times to live clients choose.
+// maxExpiries entries, whatever TTLs clients choose.
 type expiries []expiry // ascending
 
 type expiry struct {
 	at   int64 // in database time, ns
 	size int64 // bytes that expire by then, and after the expiry before it
-	from int64 // the first of them expires by then; a snapshot leaves it out and says at
+	from int64 // when the first of them expires; a snapshot does not store it, loading sets it to at
 }
 
 const (
@@ -52,7 +52,7 @@ const (
 	maxExpiries = 64
 )
 
-// roundUp returns the first multiple of expiryUnit behind expires.
+// roundUp returns the first multiple of expiryUnit after expires.
 func roundUp(expires int64) int64 { return (expires/expiryUnit + 1) * expiryUnit }
 
 func (e expiries) find(at int64) (int, bool) {
@@ -72,9 +72,9 @@ func (e *expiries) add(expires, size int64) {
 	}
 }
 
-// merge adds an expiry to the one after it. It takes the two that cover the shortest
-// time together. None then covers more than a thirty-second of the whole time: they do
-// not overlap, so the spans of neighbours add up to at most twice the whole.
+// merge merges the two neighbours that together cover the shortest time. No entry then
+// covers more than a thirty-second of the whole time: entries do not overlap, so the spans
+// of all pairs of neighbours add up to at most twice the whole.
 func (e *expiries) merge() {
 	s, best := *e, 1
 	for i := 2; i < len(s); i++ {

@@ -40,7 +40,7 @@ type Value struct {
 	Data     []byte // nil where only the head was read
 }
 
-// Expired reports whether the value's time is over at now.
+// Expired reports whether the value has expired at now.
 func (v *Value) Expired(now int64) bool { return v.Expires != 0 && v.Expires <= now }
 
 // is reports whether the value belongs to the key.
@@ -82,9 +82,8 @@ func (c codec) putValue(p []byte, acc, id, typ, encoding string, version uint64,
 // SumValue returns the checksum of a value's data, its CRC-32C.
 func SumValue(data []byte) uint32 { return crc32.Checksum(data, format.Castagnoli) }
 
-// head decodes the head of a value's body. p holds the body's start, as far as it
-// was read. end is where the data begins; if p is too short, it is an error and end
-// is how many bytes p must have.
+// head decodes the head of a value's body from p, a prefix of the body. end is where the
+// data begins. If p is too short, err is set and end is how many bytes p must have.
 func (c codec) head(p []byte) (v Value, end int, err error) {
 	if len(p) < valueHead {
 		return Value{}, valueHead, errValue

@@ -11,8 +11,8 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// The bytes below are the format: if one of these tests fails, data that was
-// written before cannot be read any more.
+// The bytes below are the format: if one of these tests fails, existing data can no
+// longer be read.
 
 func goldenValue() []byte {
 	p := make([]byte, ValueSize("ac", "id", "t/x", "", 5))
@@ -71,7 +71,7 @@ func TestGoldenIndexSnapshotHead(t *testing.T) {
 		00fa833000100000  3800000000000000`)
 }
 
-// Any bit that is damaged is seen, by the head or by the whole.
+// Any damaged bit is found, by the check of the head or of the whole record.
 func TestNoDamagedValueIsTakenForAnother(t *testing.T) {
 	c, good := newCodec(testID), goldenValue()
 	for _, bad := range []iter.Seq2[string, []byte]{golden.Flips(good), golden.Cuts(good)} {
@@ -92,7 +92,7 @@ func FuzzValue(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		c := newCodec(testID)
 		if _, need, err := c.head(p); err != nil && need > len(p)+4*math.MaxUint8+valueHead {
-			t.Errorf("a head of %d bytes wants %d", len(p), need)
+			t.Errorf("a head of %d bytes needs %d", len(p), need)
 		}
 		v, err := c.decodeValue(p)
 		if err != nil {

@@ -23,8 +23,8 @@ import (
 // segments that it points into. The index does not have the keys: a look-up reads
 // the records that may be the key's and compares.
 //
-// Apply, Load and Replay belong to one goroutine, the writer; any may call the rest.
-// location.go explains how the index says where a record stands.
+// Only one goroutine, the writer, may call Apply, Load and Replay; any may call the
+// rest. location.go explains how the index says where a record is.
 type Values struct {
 	log        *wal.Log
 	codec      codec
@@ -38,10 +38,10 @@ type Values struct {
 	byOrdinal []*segmentStats // by ordinal; nil: free
 	byNumber  map[uint64]*segmentStats
 	taken     int // ordinals in use
-	last      int // the ordinal assigned last: they are used in turn, so that an old location does not point into a new segment
+	last      int // the ordinal assigned last: ordinals are assigned in turn, so that an old location does not point into a new segment
 }
 
-// maxLocationBits is how many bits of an index entry are the location.
+// maxLocationBits is how many bits the location takes in an index entry.
 var maxLocationBits = bits.Len64(hashindex.MaxLocation)
 
 // ErrDamaged is returned when the value of a key cannot be read: its record fails
@@ -52,8 +52,8 @@ var ErrDamaged = errors.New("the stored value is damaged")
 // used fails its checksum. Otherwise the next try may succeed.
 func IsBad(err error) bool { return errors.Is(err, errValue) }
 
-// NewValues returns the values of a log that was opened; the index is empty until
-// Load and Replay fill it.
+// NewValues returns the values of an open log. The index is empty until Load and Replay
+// fill it.
 func NewValues(l *wal.Log) *Values {
 	return &Values{
 		log:        l,
@@ -64,9 +64,9 @@ func NewValues(l *wal.Log) *Values {
 	}
 }
 
-// Salvage accepts a batch whose checksum is bad only because the data of some of
-// its values is: whatever else it holds is good then, and each value is checked
-// again when it is read.
+// Salvage accepts a batch whose checksum is bad only because the data of some of its
+// values is damaged. Everything else in it is good then, and each value is checked again
+// when it is read.
 func (v *Values) Salvage(recs wal.Records) bool {
 	bad := false
 	for r := range recs.All() {
@@ -83,7 +83,7 @@ func (v *Values) Salvage(recs wal.Records) bool {
 }
 
 // Hash returns the hash of a key. It depends on the directory's ID, so that no
-// client can choose keys that collide, and it stays the same over restarts. acc and
+// client can choose keys that collide, and it is the same after a restart. acc and
 // id have at most 255 bytes.
 func (v *Values) Hash(acc, id string) uint64 { return hashKey(v.log.ID(), acc, id) }
 
@@ -99,10 +99,10 @@ func hashKey[T string | []byte](dir [16]byte, acc, id T) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// Found is what a look-up found of a key.
+// Found is the result of looking a key up.
 type Found struct {
-	OK      bool   // it has a record; that may have expired
-	Loc     uint64 // where, as the index has it
+	OK      bool   // the key has a record, which may have expired
+	Loc     uint64 // its location in the index
 	Version uint64
 	Expires int64 // as in Value
 	Size    int   // bytes of its record in the log
@@ -111,16 +111,16 @@ type Found struct {
 	count int       // of all of them
 }
 
-// Find looks a key up, reading the heads of the records that may be its own. A
-// record that cannot be read is ErrDamaged, unless another one is the key's; one
-// that no descriptor was left for is an error that disk.IsNoDescriptor recognises.
+// Find looks a key up. It reads the heads of the records that may be the key's. The error
+// is ErrDamaged if a record cannot be read and no other one is the key's, and one that
+// disk.IsNoDescriptor recognises if the process has no descriptor left for reading.
 func (v *Values) Find(acc, id string, hash uint64) (Found, error) {
 	_, f, err := v.look(acc, id, hash, false, 0)
 	return f, err
 }
 
 // StillValid reports whether an earlier Find result is current; hash is that of its
-// key. It reads nothing from disk, and may say no where only another key changed.
+// key. It reads nothing from disk. It may return false though only another key changed.
 func (v *Values) StillValid(f *Found, hash uint64) bool {
 	var room [8]uint64
 	now := v.index.Candidates(hash, room[:0])
@@ -138,27 +138,26 @@ func (v *Values) StillValid(f *Found, hash uint64) bool {
 	return true
 }
 
-// Points reports whether the index has that location for a key with that hash.
+// Points reports whether the index has this location for a key with this hash.
 func (v *Values) Points(hash, loc uint64) bool {
 	var room [8]uint64
 	return slices.Contains(v.index.Candidates(hash, room[:0]), loc)
 }
 
-// Get reads the value of a key and checks it. ok is false if it has none. The value
-// may have expired. A value of more than most bytes is returned without its Data,
-// which is not read; Length says how large it is. Errors are ErrDamaged.
+// Get reads the value of a key and checks it. ok is false if the key has none. The value
+// may have expired. A value of more than most bytes is returned without its Data, which
+// is not read; Length has its size. Errors are as for Find.
 func (v *Values) Get(acc, id string, hash uint64, most int) (val Value, ok bool, err error) {
 	v.reads.Add(1)
 	val, f, err := v.look(acc, id, hash, true, most)
 	return val, f.OK, err
 }
 
-// maxLooks is how often a look-up is tried that meets a segment being freed or a
-// record being moved.
+// maxLooks is how often a look-up is tried while it meets segments being freed or
+// records being moved.
 const maxLooks = 100
 
-// look finds a key's record. With data it returns the value, as Get does, else
-// only what stands in Found.
+// look finds a key's record. With data set it also returns the value, as Get does.
 func (v *Values) look(acc, id string, hash uint64, data bool, most int) (val Value, f Found, err error) {
 	first := firsts.Get().(*[firstRead]byte)
 	defer firsts.Put(first)
@@ -200,21 +199,21 @@ func (v *Values) look(acc, id string, hash uint64, data bool, most int) (val Val
 			return Value{}, f, err
 		}
 	}
-	return Value{}, f, fmt.Errorf("%w: it could not be read %d times", ErrDamaged, maxLooks)
+	return Value{}, f, fmt.Errorf("%w: %d attempts to read it failed", ErrDamaged, maxLooks)
 }
 
 // firstRead is how many bytes of a record are read at first. Most records are not
-// longer, and no head is: see MaxType and MaxEncoding of package db.
+// longer, and no head is; see MaxType and MaxEncoding of package db.
 const firstRead = 1 << 10
 
 var firsts = sync.Pool{New: func() any { return new([firstRead]byte) }}
 
-// reading is a value's record of which the head was read.
+// reading is a value's record whose head was read.
 type reading struct {
 	seg  *wal.Segment
 	off  int64  // of the body
 	body int    // its length in bytes
-	read []byte // what was read of the body
+	read []byte // the part of the body that was read
 	head Value  // aliases read
 }
 
@@ -252,8 +251,8 @@ func (v *Values) read(loc uint64, buf []byte) (reading, error) {
 	return r, nil
 }
 
-// value reads the rest and returns the whole, in memory of its own. Of a value of
-// more than most bytes it returns only what its head says.
+// value reads the rest and returns the whole value in newly allocated memory. For a value
+// of more than most bytes it returns only the head.
 func (r *reading) value(c codec, most int) (Value, error) {
 	if r.head.Length > most {
 		head := r.head
@@ -285,8 +284,8 @@ func (v *Values) place(loc uint64) (*wal.Segment, int64, error) {
 }
 
 // Check reads every value that the index points to, in the order of the log, and
-// reports those that cannot be read, or are not found by their key. read is told how
-// many bytes of values were read. It returns how many values there are.
+// reports those that cannot be read or are not found by their key. It calls read now and
+// then with the bytes read since the last call. It returns how many values there are.
 func (v *Values) Check(report func(*disk.Damage), read func(bytes int64)) int {
 	locs := make([]uint64, 0, v.index.Len())
 	var entries []uint64
@@ -315,7 +314,7 @@ func (v *Values) Check(report func(*disk.Damage), read func(bytes int64)) int {
 			lost = fmt.Sprintf("the value %q of account %q", r.head.ID, r.head.Acc)
 		}
 		if r.seg == nil {
-			report(&disk.Damage{File: "index", What: "it points to a segment that is not there: " + err.Error(), Lost: lost})
+			report(&disk.Damage{File: "index", What: "it points to a missing segment: " + err.Error(), Lost: lost})
 			continue
 		}
 		report(r.seg.Damage(r.off-wal.RecordHeader, err.Error(), lost))
@@ -323,5 +322,5 @@ func (v *Values) Check(report func(*disk.Damage), read func(bytes int64)) int {
 	return len(locs)
 }
 
-// Decode reads the body of a value's record, checked. Its slices alias the body.
+// Decode decodes and checks the body of a value's record. The result aliases body.
 func (v *Values) Decode(body []byte) (Value, error) { return v.codec.decodeValue(body) }

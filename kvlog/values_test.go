@@ -53,8 +53,8 @@ func TestASnapshotAndTheLogBehindItAreTheIndex(t *testing.T) {
 	}
 }
 
-// A snapshot with any byte damaged, or of any shorter length, is refused and the
-// log alone is read: never is anything taken from it.
+// A snapshot with any damaged byte, or cut to any length, is refused as a whole, and only
+// the log is read.
 func TestADamagedSnapshotIsRefused(t *testing.T) {
 	r := newValuesRig(t)
 	for i := range 30 {
@@ -69,7 +69,7 @@ func TestADamagedSnapshotIsRefused(t *testing.T) {
 		}
 		v, err := r.reopen(disk, r.end)
 		if !errors.Is(err, ErrSnapshot) {
-			t.Errorf("%s: the snapshot was taken, or is not said to be damaged: %v", what, err)
+			t.Errorf("%s: got %v, want ErrSnapshot", what, err)
 		}
 		if v.Stats(0).Keys != 30 {
 			t.Errorf("%s: %d keys, want 30", what, v.Stats(0).Keys)
@@ -106,7 +106,7 @@ func TestASnapshotThatTheLogDoesNotFollowIsRefused(t *testing.T) {
 		r.save(at)
 		v, err := r.reopen(r.disk.Clone(), r.end)
 		if err == nil || !strings.Contains(err.Error(), why) {
-			t.Errorf("refused since %v, want: %s", err, why)
+			t.Errorf("refused with %v, want: %s", err, why)
 		}
 		r.want(v, "a", "1")
 		r.want(v, "b", "2")
@@ -126,7 +126,7 @@ func TestASnapshotThatTheLogDoesNotFollowIsRefused(t *testing.T) {
 	}
 }
 
-// A segment that was released since the snapshot takes its entries along.
+// Entries of a segment that was released since the snapshot are dropped.
 func TestEntriesOfSegmentsThatAreGoneAreDropped(t *testing.T) {
 	r := newValuesRig(t)
 	for i := range 400 {
@@ -167,7 +167,7 @@ func TestEntriesOfSegmentsThatAreGoneAreDropped(t *testing.T) {
 	}
 }
 
-// Release goes by the index itself: whatever a survey missed keeps the segment.
+// Release searches the index itself: a value that a survey missed keeps the segment.
 func TestASegmentThatIsPointedToIsNotReleased(t *testing.T) {
 	r := newValuesRig(t)
 	r.set("a", "1", 0)
@@ -182,7 +182,7 @@ func TestASegmentThatIsPointedToIsNotReleased(t *testing.T) {
 	}
 }
 
-func TestVictimIsWhatGivesMostBackAndTheOldestIfThatIsLittle(t *testing.T) {
+func TestVictimFreesMostAndIsTheOldestIfThatIsLittle(t *testing.T) {
 	r := newValuesRig(t)
 	fill := func(prefix string, expires int64) {
 		for i, s := 0, r.end.Segment; r.end.Segment == s; i++ {
@@ -211,17 +211,17 @@ func TestVictimIsWhatGivesMostBackAndTheOldestIfThatIsLittle(t *testing.T) {
 	fill("d", 100e9) // from the midst of segment 4
 	at := r.end.Segment
 	if got := pick(at, 50e9); got != 2 {
-		t.Errorf("nothing is over yet: segment %d, want 2", got)
+		t.Errorf("nothing has expired yet: segment %d, want 2", got)
 	}
 	if got := pick(at, 1000e9); got != at-1 {
-		t.Errorf("most of segment %d is over: segment %d", at-1, got)
+		t.Errorf("most of segment %d has expired: segment %d", at-1, got)
 	}
 	if live := r.v.Stats(1000e9).Live; live >= r.v.Stats(0).Live-20_000 {
-		t.Errorf("%d bytes are live when much is over, %d before", live, r.v.Stats(0).Live)
+		t.Errorf("%d bytes are live after much has expired, %d before", live, r.v.Stats(0).Live)
 	}
 }
 
-func TestEndsStayFewAndAddUp(t *testing.T) {
+func TestExpiriesStayFewAndAddUp(t *testing.T) {
 	var e expiries
 	var all []int64
 	for range 5000 {
@@ -239,7 +239,7 @@ func TestEndsStayFewAndAddUp(t *testing.T) {
 	for i := 1; i < len(e); i++ {
 		n, _ := slices.BinarySearch(all, e[i].at)
 		if over := e.expired(e[i].at); over > int64(n)*10 {
-			t.Errorf("%d bytes are said to be over, %d are", over, n*10)
+			t.Errorf("%d bytes are counted as expired, %d have expired", over, n*10)
 		}
 	}
 	for _, x := range all {
@@ -250,9 +250,9 @@ func TestEndsStayFewAndAddUp(t *testing.T) {
 	}
 }
 
-// However the values of a segment expire, that is known after a thirty-second of the
-// time that they span.
-func TestEndsAreKnownSoon(t *testing.T) {
+// In whatever order the values of a segment expire, the histogram notices it within a
+// thirty-second of the time that they span.
+func TestExpiriesAreNoticedSoon(t *testing.T) {
 	const n = 20_000
 	for name, end := range map[string]func(i int64) int64{
 		"one after the other": func(i int64) int64 { return i * 1e9 },
@@ -277,14 +277,14 @@ func TestEndsAreKnownSoon(t *testing.T) {
 			known := (at - n/32 - 1) * 1e9
 			want, _ := slices.BinarySearch(all, known)
 			if got := e.expired(at * 1e9); got < int64(want) {
-				t.Errorf("%s: after %d s %d are known to be over of %d that ended %d s before", name, at, got, want, n/32)
+				t.Errorf("%s: after %d s %d are counted as expired, of %d that expired %d s before", name, at, got, want, n/32)
 			}
 		}
 	}
 	var e expiries
 	e.add(5e9, 1)
 	if e.expired(5e9) != 0 || e.expired(6e9) != 1 {
-		t.Error("the end of a single value is not known within a second")
+		t.Error("the expiry of a single value is not noticed within a second")
 	}
 }
 
@@ -318,7 +318,7 @@ func FuzzSnapshot(f *testing.F) {
 			t.Errorf("%v, but %d keys were taken", err, v.Stats(0).Keys)
 		}
 		if disk.OpenHandles() > 0 {
-			t.Error("the file is open still")
+			t.Error("the file is still open")
 		}
 	})
 }

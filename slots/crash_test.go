@@ -164,7 +164,7 @@ func TestRewritingHealsWhatAFailedSyncLost(t *testing.T) {
 	durable{next, nil, s.want}.check(t, again.Cut(again.Len()).Nothing(), s.keys)
 }
 
-// stored commits some keys, in fs with a checkpoint behind them.
+// stored commits some keys, in fs with a checkpoint after them.
 func stored(t *testing.T, fs *memdisk.FS, keys ...Key) (checkpoint, map[Key]Ref) {
 	t.Helper()
 	w := newWriter(recovered(t, fs, checkpoint{sizes: initial}, nil))

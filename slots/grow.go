@@ -29,7 +29,7 @@ func (t *Tables) Grow(class int) error {
 	}
 }
 
-// grow adds n extents behind the first have ones.
+// grow adds n extents after the first have ones.
 func (t *Tables) grow(tab *table, have, n int) error {
 	size := tab.fileSize(have)
 	err := tab.file.Allocate(size, int64(n)*tab.extent)

@@ -214,8 +214,8 @@ func TestASlotThatWasTakenInVainIsNoDamage(t *testing.T) {
 		checkpoint
 		log map[Ref][]byte
 	}{
-		"behind the checkpoint": {checkpoint{sizes: initial}, w.log},
-		"before it":             {checkpoint{w.Sizes(), w.Used()}, nil},
+		"after the checkpoint": {checkpoint{sizes: initial}, w.log},
+		"before it":            {checkpoint{w.Sizes(), w.Used()}, nil},
 	} {
 		again := open2(t, fs.Clone(), c.checkpoint, c.log)
 		if r, _ := again.Alloc(0); r != taken {

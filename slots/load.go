@@ -11,7 +11,7 @@ const readAtOnce = 4096
 
 // Load reads every slot below the high-water marks once, and builds the index
 // and the free lists. used are the checkpoint's high-water marks. replayed are the
-// last images of the slots in the log behind it: they override what the file holds,
+// last images of the slots in the log after it: they override what the file holds,
 // and raise the high-water marks. Load calls damage for every slot that fails its
 // checks, for a key that is there twice, and for a slot beyond the end of its file. It
 // changes nothing on disk.
@@ -130,7 +130,7 @@ func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 	return nil
 }
 
-// trim cuts the file off behind the extents that are known to be on disk whole:
+// trim cuts the file off after the extents that are known to be on disk whole:
 // those of the checkpoint, and those with a slot that is in the log, since a
 // growth is synced before one of its slots can be used.
 func (t *table) trim() error {

@@ -177,7 +177,7 @@ func checkSlot(kind uint8, acc, id, payload, size int) error {
 //
 //	offset size
 //	 0      4   checksum: crc32c over the directory's ID, the Ref (8 bytes), and
-//	            all of the image behind this field
+//	            all of the image after this field
 //	 4      1   kind, 1 to 127, and 128 more if there is a Sub; 0: the slot was
 //	            used and is free again
 //	 5      1   length of the account, 1 to 64 (free: 0)

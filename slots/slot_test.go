@@ -144,7 +144,7 @@ func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	}
 }
 
-// resum puts the right checksum into an image, so that a test gets behind it.
+// resum puts the right checksum into an image, so that a test gets past it.
 func resum(r Ref, image []byte) {
 	binary.LittleEndian.PutUint32(image, codec.sum(r, image))
 }
@@ -159,7 +159,7 @@ func TestAGoodChecksumOverBadContentsIsRefused(t *testing.T) {
 		"no id":                      func(b []byte) { b[6] = 0 },
 		"id beyond the slot":         func(b []byte) { b[6] = 55 },
 		"payload beyond the slot":    func(b []byte) { b[7] = 255 },
-		"bytes behind the contents":  func(b []byte) { b[63] = 1 },
+		"bytes after the contents":   func(b []byte) { b[63] = 1 },
 	} {
 		b := image(r, Key{Kind: 1, Acc: "a", ID: "i"}, "x")
 		spoil(b)

@@ -134,7 +134,7 @@ func InitialSize(extent int) int64 { return headerSize + int64(extent) }
 func BytesTo(class int, n uint64) int64 { return headerSize + int64(n)*int64(Classes[class]) }
 
 // ReadFile reads a part of a class's file that lies below its high-water mark, while
-// the writer goes on: a slot that is stored to meanwhile may be read torn.
+// the writer continues: a slot that is stored to meanwhile may be read torn.
 func (t *Tables) ReadFile(class int, p []byte, off int64) error {
 	n, err := t.tables[class].file.ReadAt(p, off)
 	if n == len(p) {

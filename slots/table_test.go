@@ -107,7 +107,7 @@ func TestATableFileThatIsNotAsItWasIsRefusedByName(t *testing.T) {
 		{"missing", nil, []string{"missing", "8192"}},
 		{"empty", func(b []byte) []byte { return nil }, []string{"0 bytes", "8192"}},
 		{"cut in the header", func(b []byte) []byte { return b[:100] }, []string{"100 bytes", "8192"}},
-		{"cut behind the header", func(b []byte) []byte { return b[:headerSize] }, []string{"4096 bytes", "8192"}},
+		{"cut after the header", func(b []byte) []byte { return b[:headerSize] }, []string{"4096 bytes", "8192"}},
 		{"cut by a byte", func(b []byte) []byte { return b[:len(b)-1] }, []string{"8191 bytes", "8192"}},
 		{"no table", func(b []byte) []byte { copy(b, "SQLite"); return b }, []string{"SQLite", "CDslots"}},
 		{"zeros", func(b []byte) []byte { clear(b); return b }, []string{"CDslots"}},

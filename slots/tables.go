@@ -119,7 +119,7 @@ func (t *Tables) Get(k Key, hash uint64, dst []byte) ([]byte, bool) {
 	return append(dst, payload...), ok
 }
 
-// find wants t.mu held.
+// find requires t.mu to be held.
 func (t *Tables) find(k Key, hash uint64) (Ref, []byte, bool) {
 	var room [8]uint64
 	for _, loc := range t.index.Candidates(hash, room[:0]) {
@@ -222,7 +222,7 @@ func (t *Tables) Retry() error {
 	return t.failed
 }
 
-// note keeps the first error of a store, and wants t.mu held.
+// note keeps the first error of a store, and requires t.mu to be held.
 func (t *Tables) note(tab *table, err error) {
 	if err != nil && t.failed == nil {
 		t.failed = fmt.Errorf("%w: %s: %v", ErrSync, tab.name, err)

@@ -26,7 +26,7 @@ type Reason uint8
 
 // The reasons for a failure.
 const (
-	Unavailable Reason = iota // no answer, or one that says that the server cannot do it now
+	Unavailable Reason = iota // no answer, or the server cannot do it now
 	Foreign                   // an answer that is not from Cloud Dragon
 	Unreachable               // there was no connection, so the request was never sent
 	BadRequest                // 400
@@ -39,21 +39,21 @@ const (
 type Error struct {
 	Reason Reason
 	Status int    // of the answer, 0 if there was none
-	Line   string // says what was wrong, in one line
+	Line   string // what was wrong, in one line
 }
 
 func (e *Error) Error() string { return e.Line }
 
-// Failed reports whether err is the failure of a call for this reason.
+// Failed reports whether err is an *Error with this reason.
 func Failed(err error, reason Reason) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Reason == reason
 }
 
-// Server is a server that can be called. Its methods may be used by several
-// goroutines at a time.
+// Server is a server that can be called. Several goroutines may call its methods at
+// the same time.
 type Server struct {
-	base  string // without a slash at its end
+	base  string // without a trailing slash
 	shown string // in messages
 	token string
 	http  *http.Client
@@ -64,7 +64,7 @@ type Server struct {
 func New(address, token string) (*Server, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
-		// Calls are rare, and a connection that is kept may have died meanwhile.
+		// Calls are rare, and a kept connection may be dead by the next one.
 		DisableKeepAlives: true,
 		DialContext:       findLocalhost(new(net.Dialer).DialContext),
 	}
@@ -96,8 +96,8 @@ func New(address, token string) (*Server, error) {
 // dialer is net.Dialer's DialContext.
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// findLocalhost dials loopback addresses where the name localhost is not known: minimal
-// systems have no /etc/hosts. RFC 6761 allows it, and curl does it too.
+// findLocalhost dials the loopback addresses if the name localhost cannot be resolved:
+// minimal systems have no /etc/hosts. RFC 6761 allows it, and curl does it too.
 func findLocalhost(dial dialer) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
@@ -129,7 +129,7 @@ func (s *Server) Call(ctx context.Context, method, path string, query url.Values
 	return s.Send(ctx, method, path, query, accept, nil)
 }
 
-// Send is Call with a body of bytes; nil: none.
+// Send is Call with a body; nil means none.
 func (s *Server) Send(ctx context.Context, method, path string, query url.Values, accept string, data []byte) (Answer, error) {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
@@ -166,7 +166,7 @@ func (s *Server) Send(ctx context.Context, method, path string, query url.Values
 	return Answer{}, s.refused(response, string(body))
 }
 
-// unanswered returns the error of a call that has no answer, or only a part of one.
+// unanswered returns the error of a call that got no answer, or only a part of one.
 func (s *Server) unanswered(err error) error {
 	reason := Unavailable
 	var op *net.OpError
@@ -187,12 +187,12 @@ func (s *Server) unanswered(err error) error {
 	return &Error{Reason: reason, Line: fmt.Sprintf("no answer from %s: %s", s, oneLine(line))}
 }
 
-// refused returns the error of an answer that is not a success.
+// refused returns the error for an answer outside 200 to 299.
 func (s *Server) refused(response *http.Response, body string) error {
 	status := response.StatusCode
 	reason := map[int]Reason{400: BadRequest, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict, 413: BadRequest}[status]
 	line := strings.TrimSuffix(body, "\n")
-	// Cloud Dragon says what is wrong in one line of text.
+	// A refusal by Cloud Dragon is one line of plain text.
 	ours := strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain") && line != "" && line == oneLine(line)
 	switch {
 	case ours && reason != Unavailable:
@@ -208,7 +208,7 @@ func (s *Server) refused(response *http.Response, body string) error {
 	return &Error{reason, status, fmt.Sprintf("%s answers %s: is it a Cloud Dragon server?", s, response.Status)}
 }
 
-// oneLine replaces control characters by spaces and cuts what is too long for a message.
+// oneLine replaces control characters with spaces and truncates long text.
 func oneLine(s string) string {
 	const most = 1000
 	if len(s) > most {
@@ -222,7 +222,7 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// Path returns an encoded path of these names.
+// Path returns the path that consists of these names, encoded.
 func Path(names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
@@ -232,10 +232,10 @@ func Path(names ...string) string {
 	return b.String()
 }
 
-// Pages calls a listing and the pages that follow, and passes each answer on.
+// Pages calls a listing and all pages that follow, and calls each with every answer.
 func (s *Server) Pages(ctx context.Context, path string, query url.Values, accept string, each func(Answer) error) error {
 	for {
-		one, cancel := context.WithTimeout(ctx, mostLimit)
+		one, cancel := context.WithTimeout(ctx, callTimeout)
 		answer, err := s.Call(one, "GET", path, query, accept)
 		cancel()
 		if err != nil {
@@ -252,7 +252,7 @@ func (s *Server) Pages(ctx context.Context, path string, query url.Values, accep
 	}
 }
 
-// nextPage returns the address in a header Link with rel="next".
+// nextPage returns the address in a Link header with rel="next".
 func nextPage(h http.Header) (*url.URL, bool) {
 	for _, link := range h.Values("Link") {
 		target, parameters, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">")

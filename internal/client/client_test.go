@@ -30,7 +30,7 @@ func TestAddresses(t *testing.T) {
 	}
 	for _, address := range []string{"", "unix:", "ftp://host", "http://", "http://host?x=1", "http://host/#x", "http://a b", ":"} {
 		if s, err := New(address, ""); err == nil {
-			t.Errorf("%q is taken for %s", address, s.base)
+			t.Errorf("%q is accepted as %s", address, s.base)
 		}
 	}
 	if s, err := New("http://user:secret@host", ""); err != nil || strings.Contains(s.String(), "secret") {
@@ -44,7 +44,7 @@ func TestAddresses(t *testing.T) {
 func TestReasons(t *testing.T) {
 	for _, c := range []struct {
 		status int
-		text   bool // an answer like ours
+		text   bool // an answer like Cloud Dragon's
 		reason Reason
 	}{
 		{400, true, BadRequest}, {401, true, Denied}, {403, true, Denied}, {404, true, NotFound}, {409, true, Conflict},
@@ -91,9 +91,8 @@ func TestUnixSocketAndToken(t *testing.T) {
 	}
 }
 
-// TestNoGoroutineStays: a call that is cut off, also one whose answer never comes,
-// leaves nothing behind.
-func TestNoGoroutineStays(t *testing.T) {
+// A call that is cancelled, even one that never gets an answer, leaves no goroutine behind.
+func TestCancelledCallLeavesNoGoroutine(t *testing.T) {
 	asked := make(chan struct{}, 10)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
@@ -113,7 +112,7 @@ func TestNoGoroutineStays(t *testing.T) {
 	<-asked
 	cancel()
 	if err := <-done; !Failed(err, Unavailable) {
-		t.Errorf("of a call that is cut off: %v", err)
+		t.Errorf("a cancelled call: %v, want Unavailable", err)
 	}
 	server.Close()
 	stacks := make([]byte, 1<<20)
@@ -123,7 +122,7 @@ func TestNoGoroutineStays(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("goroutines stay:\n%s", text)
+			t.Fatalf("goroutines are left:\n%s", text)
 		}
 	}
 }
@@ -149,7 +148,7 @@ func TestIDs(t *testing.T) {
 	}
 }
 
-// TestLocalhostNeedsNoNameService is on a machine that knows no names.
+// TestLocalhostNeedsNoNameService dials on a machine that resolves no names.
 func TestLocalhostNeedsNoNameService(t *testing.T) {
 	for _, listens := range []string{"127.0.0.1:81", "[::1]:81"} {
 		here, there := net.Pipe()

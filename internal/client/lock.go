@@ -18,25 +18,25 @@ import (
 )
 
 const (
-	// mostLimit is how long a call that does not wait may take at most.
-	mostLimit = 10 * time.Second
-	// giveBackLimit is how long giving a lock back may take, with all tries.
-	giveBackLimit = 3 * time.Second
-	// pause is how long a call that failed waits before it is tried again.
-	pause = 50 * time.Millisecond
+	// callTimeout is the longest time that a call may take without its wait.
+	callTimeout = 10 * time.Second
+	// unlockTimeout is how long an unlock may take, with all retries.
+	unlockTimeout = 3 * time.Second
+	// retryPause is the time between a failed call and its retry.
+	retryPause = 50 * time.Millisecond
 )
 
-// ErrLate is returned when a lock was granted, but its time was over before the
-// answer came.
-var ErrLate = errors.New("the lock was granted too late: its time was over when the answer came")
+// ErrLate is returned when a lock was granted but had expired before the answer
+// arrived.
+var ErrLate = errors.New("the lock was granted too late: it had expired when the answer arrived")
 
-// Lock is a lock on disk, and how a holder asks for it.
+// Lock is a lock on disk, and the parameters with which it is taken.
 type Lock struct {
 	Server  *Server `json:"-"`
 	Account string
 	Name    string
 	ID      string // of the holder
-	Unique  bool   // no other holder has this id
+	Unique  bool   // no other holder uses this ID
 	Dur     time.Duration
 	Wait    time.Duration
 	Least   time.Duration // 0: not sent
@@ -47,11 +47,11 @@ type Lock struct {
 // Grant is a lock that is held.
 type Grant struct {
 	Token int64
-	End   time.Duration // not before this time, on the clock of package boottime
+	End   time.Duration // the lock is held at least until then, on the clock of package boottime
 }
 
-// NewID returns an id that no other run has, whatever the host's name and the
-// process's id are.
+// NewID returns an id that no other run has, even one with the same host name and
+// process id.
 func NewID() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -63,17 +63,17 @@ func NewID() string {
 	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), hex.EncodeToString(b[:]))
 }
 
-// CallLimit is how long a call that does not wait may take: a sixth of what the lock lasts.
-func (l *Lock) CallLimit() time.Duration { return min(mostLimit, l.Dur/6) }
+// CallLimit is how long a call may take without its wait: at most a sixth of the lock's duration.
+func (l *Lock) CallLimit() time.Duration { return min(callTimeout, l.Dur/6) }
 
 func (l *Lock) path() string { return Path("db", l.Account, "lock", l.Name) }
 
-// Take asks for the lock and waits for it as long as Wait says. If it fails and
-// the lock may have been granted nevertheless, it is given back.
+// Take takes the lock and waits for it as long as Wait says. If it fails although the
+// lock may have been granted, it unlocks.
 func (l *Lock) Take(ctx context.Context) (Grant, error) {
 	g, err := l.take(ctx)
 	if l.Unique && (Failed(err, Unavailable) || errors.Is(err, ErrLate)) {
-		// Take has failed already, and the lock ends by itself if this fails too.
+		// Take has failed already, and the lock expires if this fails too.
 		_ = l.giveBack(context.WithoutCancel(ctx), url.Values{"id": {l.ID}})
 	}
 	return g, err
@@ -90,7 +90,7 @@ func (l *Lock) take(ctx context.Context) (Grant, error) {
 	if l.Shared {
 		query.Set("shared", "true")
 	}
-	start, most, met := boottime.Now(), l.Wait, false
+	start, most, unavailable := boottime.Now(), l.Wait, false
 	for {
 		left := max(0, start+l.Wait-boottime.Now())
 		wait := min(left, most)
@@ -104,7 +104,7 @@ func (l *Lock) take(ctx context.Context) (Grant, error) {
 		case err == nil && boottime.Now()-asked <= l.CallLimit():
 			return Grant{token, asked + l.Dur}, nil
 		case err == nil:
-			// The lock was granted somewhen since it was asked for.
+			// The call took long, so it is unknown when the lock was granted.
 			return l.confirm(ctx, token)
 		case ctx.Err() != nil:
 			return Grant{}, err
@@ -116,14 +116,14 @@ func (l *Lock) take(ctx context.Context) (Grant, error) {
 			most = limit
 			continue
 		case Failed(err, Conflict) && most < l.Wait && left > wait:
-			continue // over limits.wait: ask again
+			continue // the wait was cut to limits.wait: wait once more
 		case Failed(err, Unavailable):
-			met = true
-		case !Failed(err, Unreachable) || !met:
+			unavailable = true
+		case !Failed(err, Unreachable) || !unavailable:
 			return Grant{}, err
 		}
-		// The same id asks again, so that an answer that got lost does no harm.
-		if boottime.Now()-start+pause >= l.Wait+l.CallLimit() || !sleep(ctx, pause) {
+		// The retry has the same id, so a lost answer does no harm.
+		if boottime.Now()-start+retryPause >= l.Wait+l.CallLimit() || !sleep(ctx, retryPause) {
 			return Grant{}, err
 		}
 	}
@@ -138,7 +138,7 @@ func (l *Lock) confirm(ctx context.Context, token int64) (Grant, error) {
 			return Grant{token, end}, nil
 		case Failed(err, Conflict):
 			return Grant{}, ErrLate
-		case boottime.Now()-start+pause >= l.CallLimit() || !sleep(ctx, pause):
+		case boottime.Now()-start+retryPause >= l.CallLimit() || !sleep(ctx, retryPause):
 			return Grant{}, ErrLate
 		}
 	}
@@ -146,7 +146,7 @@ func (l *Lock) confirm(ctx context.Context, token int64) (Grant, error) {
 
 var waitTooLong = regexp.MustCompile(`^wait must be .* at most ([0-9.a-z]+), not `)
 
-// waitLimit returns the server's limits.wait, if err says that a wait is over it.
+// waitLimit returns the server's limits.wait, if err says that a wait exceeds it.
 func waitLimit(err error) (time.Duration, bool) {
 	m := waitTooLong.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -166,12 +166,12 @@ func (l *Lock) ask(ctx context.Context, query url.Values, limit time.Duration) (
 	}
 	token, err := strconv.ParseInt(strings.TrimSuffix(string(answer.Body), "\n"), 10, 64)
 	if err != nil || token < 1 {
-		return 0, &Error{Reason: Foreign, Line: fmt.Sprintf("the answer of %s is not a token: is it a Cloud Dragon server?", l.Server)}
+		return 0, &Error{Reason: Foreign, Line: fmt.Sprintf("the answer of %s is not a fencing token: is it a Cloud Dragon server?", l.Server)}
 	}
 	return token, nil
 }
 
-// Renew prolongs the lock once and returns its new end.
+// Renew extends the lock once and returns its new end.
 func (l *Lock) Renew(ctx context.Context, token int64) (end time.Duration, err error) {
 	asked := boottime.Now()
 	got, err := l.ask(ctx, url.Values{"token": {strconv.FormatInt(token, 10)}, "dur": {units.FormatDuration(l.Dur)}}, l.CallLimit())
@@ -187,26 +187,26 @@ func (l *Lock) GiveBack(ctx context.Context, token int64) error {
 }
 
 func (l *Lock) giveBack(ctx context.Context, query url.Values) error {
-	ctx, cancel := context.WithTimeout(ctx, giveBackLimit)
+	ctx, cancel := context.WithTimeout(ctx, unlockTimeout)
 	defer cancel()
 	for try := 0; ; try++ {
-		one, done := context.WithTimeout(ctx, min(l.CallLimit(), giveBackLimit/2))
+		one, done := context.WithTimeout(ctx, min(l.CallLimit(), unlockTimeout/2))
 		_, err := l.Server.Call(one, "DELETE", l.path(), query, "")
 		done()
 		switch {
 		case err == nil:
 			return nil
 		case Failed(err, Conflict) && try > 0:
-			return nil // the try before gave it back, and now somebody else has it
+			return nil // an earlier try unlocked it, and now another caller holds it
 		case !Failed(err, Unavailable) && !Failed(err, Unreachable):
 			return err
-		case !sleep(ctx, pause<<min(try, 4)):
+		case !sleep(ctx, retryPause<<min(try, 4)):
 			return err
 		}
 	}
 }
 
-// sleep waits, and reports whether ctx is still alive.
+// sleep waits for d, and returns false at once if ctx ends.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

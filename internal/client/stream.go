@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// Stream sends a GET and returns the header of the answer, and its body while it comes.
-// typ is the Content-Type that it must have. Both the request and every piece of the body fail
-// with an *Error, also where nothing comes for so long as idle.
+// Stream sends a GET and returns the answer's header, and its body to be read as it
+// arrives. typ is the Content-Type that the answer must have. The request and each read of
+// the body fail with an *Error, also if nothing arrives for the time idle.
 func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duration) (http.Header, io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b := &stream{server: s, idle: idle, cancel: cancel}
-	b.timer = time.AfterFunc(idle, func() { cancel(fmt.Errorf("nothing came for %s", idle)) })
+	b.timer = time.AfterFunc(idle, func() { cancel(fmt.Errorf("nothing arrived for %s", idle)) })
 	b.ctx = ctx
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path, nil)
 	if err != nil {
@@ -34,7 +34,7 @@ func (s *Server) Stream(ctx context.Context, path, typ string, idle time.Duratio
 	b.body = response.Body
 	switch {
 	case response.StatusCode != http.StatusOK:
-		line, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // what came of it is enough
+		line, _ := io.ReadAll(io.LimitReader(response.Body, 4096)) // a part of the line will do
 		return nil, nil, errors.Join(s.refused(response, string(line)), b.Close())
 	case response.Header.Get("Content-Type") != typ:
 		return nil, nil, errors.Join(&Error{Foreign, response.StatusCode, fmt.Sprintf("%s answers %q with %q, want %q: is it a Cloud Dragon server?",

@@ -6,16 +6,16 @@ import (
 	"fmt"
 )
 
-// Report is what Check read.
+// Report says what Check has read.
 type Report struct {
 	Runs int
-	Keys uint64 // entries of the runs; a key that was removed may have two
-	Seq  uint64 // what the last Save was given
+	Keys uint64 // entries of the runs; a removed key may have two
+	Seq  uint64 // seq of the last Save
 }
 
-// Check reads every block of the index in o.Dir and changes nothing. Without o.ID it takes
-// the index of any directory. The error wraps fs.ErrNotExist if no index was saved, and
-// ErrDamaged if Open or a page could find damage in it.
+// Check reads every block of the index in o.Dir and changes nothing. With a zero o.ID it
+// accepts the index of any data directory. The error wraps fs.ErrNotExist if no index was
+// saved, and ErrDamaged if the index has damage that Open or Page could find.
 func Check(o Options) (Report, error) {
 	m, err := readManifest(&o)
 	if err != nil {
@@ -46,7 +46,7 @@ func (r *run) check() error {
 	var last []byte
 	for c.ok {
 		if n > 0 && bytes.Compare(c.key, last) <= 0 {
-			return c.damaged(fmt.Errorf("the key %q is not behind %q", c.key, last))
+			return c.damaged(fmt.Errorf("the key %q is not after %q", c.key, last))
 		}
 		last = append(last[:0], c.key...)
 		n++

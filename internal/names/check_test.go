@@ -42,7 +42,7 @@ func TestCheckFindsKeysOutOfOrder(t *testing.T) {
 	for _, c := range []struct {
 		want string
 		keys []string
-	}{{"is not behind", []string{"b", "a"}}, {"is not behind", []string{"a", "a"}}, {"", []string{"a", "b"}}} {
+	}{{"is not after", []string{"b", "a"}}, {"is not after", []string{"a", "a"}}, {"", []string{"a", "b"}}} {
 		o := tiny(memdisk.New())
 		if err := errors.Join(o.FS.MkdirAll(o.Dir), o.FS.SyncDir(".")); err != nil {
 			t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// The bytes below are the format: if the test fails, an index that was written before is
-// not read any more but rebuilt.
+// The bytes below are the format. If the test fails, indexes that were written before can
+// no longer be read and are rebuilt.
 func TestFilesAreAlwaysTheseBytes(t *testing.T) {
 	o := tiny(memdisk.New())
 	o.ID, o.Block = golden.ID, 10

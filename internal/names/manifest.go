@@ -15,7 +15,7 @@ import (
 //	 0  magic     8  "cdnamesm"
 //	 8  version   4  1
 //	12  ID       16  of the data directory
-//	28  seq       8  what Save was given
+//	28  seq       8  as passed to Save
 //	36  count     4  of runs
 //	40  runs         the newest first, each: u64 number, u64 bytes of its file
 //	    checksum  4  crc32c of all before it
@@ -29,7 +29,7 @@ const (
 	manifestRun     = 16
 )
 
-// maxRuns is more runs than an index ever has.
+// maxRuns is more than the number of runs that an index ever has.
 const maxRuns = 1000
 
 type manifest struct {
@@ -38,7 +38,7 @@ type manifest struct {
 	runs []runRef
 }
 
-// readManifest reads the manifest. If o.ID is zero, it takes that of any directory.
+// readManifest reads the manifest. If o.ID is zero, it accepts that of any data directory.
 func readManifest(o *Options) (m manifest, err error) {
 	f, err := o.FS.Open(path.Join(o.Dir, manifestName))
 	if err != nil {
@@ -58,7 +58,7 @@ func readManifest(o *Options) (m manifest, err error) {
 	n := len(b) - 4
 	if n < manifestHead || string(b[:8]) != manifestMagic || le.Uint32(b[n:]) != crc32.Checksum(b[:n], format.Castagnoli) ||
 		le.Uint32(b[8:]) != manifestVersion || int(le.Uint32(b[36:]))*manifestRun != n-manifestHead {
-		return m, fmt.Errorf("%w: %s is not as it was written", ErrDamaged, manifestName)
+		return m, fmt.Errorf("%w: %s fails its checksum", ErrDamaged, manifestName)
 	}
 	m.id = [16]byte(b[12:28])
 	if o.ID != [16]byte{} && m.id != o.ID {

@@ -1,14 +1,13 @@
-// Package names keeps keys in bytewise order, so that they can be listed in pages:
-// sorted runs on disk, of which memory holds only where each block begins, and a
-// sorted table in memory of what came since the last run. It does not know what
-// the keys name.
+// Package names keeps keys in bytewise order, so that they can be listed in pages. The
+// keys are in sorted runs on disk, of which memory holds only where each block begins,
+// and in a sorted table in memory, which has the changes since the last run was
+// written. The package does not know what the keys name.
 //
-// It is a cache. Whoever uses it can tell the keys anew, so a fault of its files
-// costs a rebuild and nothing else: a page that meets one returns ErrDamaged, and
-// Reset empties the index. Nothing in it is ever a reason not to start.
+// The index is a cache. Its user can supply all keys again, so a damaged file costs
+// only a rebuild: Page returns ErrDamaged, and Reset empties the index. No damage here
+// keeps the server from starting.
 //
-// What changes the index and what reads it goes on while a run is written or runs
-// are merged.
+// The index can be changed and read while a run is written or runs are merged.
 package names
 
 import (
@@ -22,13 +21,13 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// ErrDamaged is returned when a run is not as it was written, or cannot be read.
+// ErrDamaged is returned when a file of the index fails its checks or cannot be read.
 var ErrDamaged = errors.New("the index of names is damaged")
 
 // Options say where an index is.
 type Options struct {
 	FS  disk.FS
-	Dir string   // holds the index and nothing else; made if missing
+	Dir string   // holds the index and nothing else; created if missing
 	ID  [16]byte // of the data directory
 	// Memory is how many keys the table in memory may have before Full says that it
 	// is time to save; 0: 65,536.
@@ -41,9 +40,9 @@ type Options struct {
 type Index struct {
 	o Options
 
-	saving   sync.Mutex // held while files change: one at a time; guards what follows
+	saving   sync.Mutex // held while files change; guards what follows
 	next     uint64     // number of the next run
-	seq      uint64     // what the manifest says
+	seq      uint64     // as in the manifest
 	complete bool       // the index holds all keys, so that a manifest may be written
 
 	mu     sync.RWMutex // guards what follows; held for a moment, never during I/O
@@ -52,8 +51,8 @@ type Index struct {
 	runs   []*run // the newest first
 }
 
-// Open opens the index. seq is what the last Save was given. An error says why the
-// index cannot be used as it is: it is empty then, and has to be told all keys.
+// Open opens the index. seq is that of the last Save. If the error is not nil, it says
+// why the saved index cannot be used: x is empty then, and all keys have to be added.
 func Open(o Options) (x *Index, seq uint64, err error) {
 	if o.Memory == 0 {
 		o.Memory = 1 << 16
@@ -96,7 +95,7 @@ func (x *Index) load() error {
 	return x.clean()
 }
 
-// clean deletes the files that the index does not know.
+// clean deletes the files that do not belong to the index.
 func (x *Index) clean() error {
 	known := map[string]bool{manifestName: true}
 	for _, r := range x.runs {
@@ -135,7 +134,7 @@ func (x *Index) Reset() error {
 	return x.reset()
 }
 
-// reset wants saving held.
+// reset requires saving to be held.
 func (x *Index) reset() error {
 	x.complete, x.seq = false, 0
 	x.mu.Lock()
@@ -144,7 +143,7 @@ func (x *Index) reset() error {
 	x.mu.Unlock()
 	err := x.remove(manifestName)
 	if err == nil {
-		err = x.o.FS.SyncDir(x.o.Dir) // before the runs that it names go
+		err = x.o.FS.SyncDir(x.o.Dir) // before the runs that it names are removed
 	}
 	for _, r := range old {
 		err = errors.Join(err, r.release())
@@ -152,7 +151,7 @@ func (x *Index) reset() error {
 	return errors.Join(err, x.clean())
 }
 
-// Complete says that the index was told all keys.
+// Complete marks the index as complete: all keys have been added.
 func (x *Index) Complete() {
 	x.saving.Lock()
 	defer x.saving.Unlock()
@@ -162,7 +161,7 @@ func (x *Index) Complete() {
 // Add adds a key, which may be there already. A key has at most maxKey bytes.
 func (x *Index) Add(key string) { x.put(key, false) }
 
-// Remove takes a key out, which need not be there.
+// Remove removes a key, which need not be there.
 func (x *Index) Remove(key string) { x.put(key, true) }
 
 func (x *Index) put(key string, gone bool) {
@@ -175,9 +174,8 @@ func (x *Index) put(key string, gone bool) {
 	x.mem.put(key, gone)
 }
 
-// RemoveIf takes a key out unless keep, which is called with the index locked,
-// says that it is there. Whoever makes a key exist first and adds it then never
-// loses it.
+// RemoveIf removes a key unless keep, which is called with the index locked, returns
+// true. So a caller that first makes a key exist and then adds it never loses it.
 func (x *Index) RemoveIf(key string, keep func() bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -186,15 +184,15 @@ func (x *Index) RemoveIf(key string, keep func() bool) {
 	}
 }
 
-// Full reports whether the table in memory is so large that Save is due.
+// Full reports whether the table in memory is large enough that Save is due.
 func (x *Index) Full() bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.mem.n >= x.o.Memory
 }
 
-// Page appends to dst the keys from one on, and before to, at most limit of them.
-// With to empty there is no end. If fewer than limit come, there are no more.
+// Page appends to dst at most limit keys, from the key from up to, but not including,
+// to. An empty to means no upper bound. If there are fewer than limit, these are all.
 func (x *Index) Page(dst []string, from, to string, limit int) ([]string, error) {
 	for limit > 0 {
 		n := len(dst)
@@ -210,8 +208,8 @@ func (x *Index) Page(dst []string, from, to string, limit int) ([]string, error)
 	return dst, nil
 }
 
-// piece is a part of a page: as far as what it took from the table in memory goes.
-// It returns where to go on, empty where there is no more.
+// piece appends a part of a page, as far as the entries go that it copied from the
+// table in memory. next is where the next piece begins, "" if there is none.
 func (x *Index) piece(dst *[]string, from, to string, limit int) (next string, err error) {
 	const most = 4096
 	take := min(limit, most)
@@ -270,11 +268,11 @@ func (x *Index) piece(dst *[]string, from, to string, limit int) (next string, e
 type Stats struct {
 	Runs   int
 	Memory int   // keys of the table in memory
-	Bytes  int64 // of memory, but for the table
+	Bytes  int64 // of memory, without the table
 	Disk   int64 // bytes on disk
 }
 
-// Stats returns the figures of now.
+// Stats returns the current figures.
 func (x *Index) Stats() Stats {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -286,7 +284,7 @@ func (x *Index) Stats() Stats {
 	return s
 }
 
-// Close closes the files. Nothing may be asked of the index afterwards.
+// Close closes the files. The index must not be used afterwards.
 func (x *Index) Close() error {
 	x.saving.Lock()
 	defer x.saving.Unlock()

@@ -14,12 +14,12 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// tiny are options with which runs and blocks are many.
+// tiny returns options that make many small runs and blocks.
 func tiny(fs *memdisk.FS) Options {
 	return Options{FS: fs, Dir: "names", ID: [16]byte{1, 2, 3}, Memory: 20, Block: 64}
 }
 
-// rig is an index beside a map that it has to equal.
+// rig is an index and a map that must have the same keys.
 type rig struct {
 	t     *testing.T
 	rnd   *rand.Rand
@@ -44,7 +44,7 @@ func (r *rig) key() string {
 	return strings.Repeat("x", r.rnd.IntN(4)) + fmt.Sprint(r.rnd.IntN(300))
 }
 
-// step does something.
+// step does something at random.
 func (r *rig) step() {
 	r.t.Helper()
 	switch n := r.rnd.IntN(100); {
@@ -65,7 +65,7 @@ func (r *rig) step() {
 	}
 }
 
-// saved is what a Save may have made durable, and once it is done has.
+// saved is what a Save may have made durable, and has once done is set.
 type saved struct {
 	seq  uint64
 	keys []string
@@ -126,7 +126,7 @@ func TestIndexIsASortedSet(t *testing.T) {
 			}
 		}
 		if s := r.x.Stats(); s.Runs > 12 || s.Runs == 0 {
-			t.Errorf("there are %d runs", s.Runs)
+			t.Errorf("it has %d runs, too many or too few", s.Runs)
 		}
 		r.save()
 		if err := r.x.Close(); err != nil {
@@ -167,7 +167,7 @@ func TestRemovedKeysTakeNoRoomInTheEnd(t *testing.T) {
 		}
 	}
 	if s := r.x.Stats(); s.Disk > 4096 {
-		t.Errorf("%d bytes on disk are left of nothing", s.Disk)
+		t.Errorf("an empty index has %d bytes on disk", s.Disk)
 	}
 	r.check()
 }
@@ -195,7 +195,7 @@ func TestCrashLosesNothingSaved(t *testing.T) {
 					t.Fatalf("cut at %d, with %s unsynced: save %d is lost: %v", cut.At(), what, must, err)
 				}
 				if got, err := list(x, 100); err != nil || len(got) > 0 {
-					t.Fatalf("cut at %d: an index that is lost has keys: %v, %v", cut.At(), got, err)
+					t.Fatalf("cut at %d: an index that could not be opened has keys: %v, %v", cut.At(), got, err)
 				}
 				continue
 			}
@@ -310,8 +310,8 @@ func TestFailedSaveKeepsAll(t *testing.T) {
 	}
 }
 
-// TestKeysThatStayAreOnOnePage lists while others come and go, and runs are
-// written and merged.
+// TestKeysThatStayAreOnOnePage lists keys while others come and go, and while runs
+// are written and merged.
 func TestKeysThatStayAreOnOnePage(t *testing.T) {
 	r := newRig(t, 9)
 	var stay []string

@@ -26,7 +26,7 @@ import (
 //
 //	varint bytes of the block, its checksum included
 //	varint length of a separator, and the separator: no key before the block is that
-//	large, and none in it is smaller
+//	large, and no key in it is smaller
 //
 // The footer:
 //
@@ -49,7 +49,7 @@ const (
 	blockSum   = 4
 )
 
-// maxKey is the longest key, in bytes: what fits an account, an id and two more.
+// maxKey is the longest key, in bytes: an account, an id and two more bytes.
 const maxKey = 64 + 255 + 2
 
 var le = binary.LittleEndian
@@ -69,11 +69,11 @@ type run struct {
 	sepEnds []uint32 // of each separator in seps
 	offsets []int64  // of each block, and of the end of the last
 
-	refs    atomic.Int32 // of the index and of who reads
-	dropped atomic.Bool  // the file goes with the last reference
+	refs    atomic.Int32 // held by the index and by readers
+	dropped atomic.Bool  // the last release removes the file
 }
 
-// runRef is what the manifest knows of a run.
+// runRef is a run's entry in the manifest.
 type runRef struct {
 	number uint64
 	size   int64
@@ -106,11 +106,11 @@ func (r *run) load() error {
 	index, length := int64(le.Uint64(b[44:])), int64(le.Uint64(b[52:]))
 	switch {
 	case string(b[:8]) != runMagic || le.Uint32(b[8:]) != runVersion:
-		return errors.New("it is no run of this version")
+		return errors.New("it is not a run of this format version")
 	case crc32.Checksum(b[:64], format.Castagnoli) != le.Uint32(b[64:]):
 		return errors.New("its footer fails its checksum")
 	case string(b[12:28]) != string(r.o.ID[:]) || le.Uint64(b[28:]) != r.number:
-		return errors.New("it belongs elsewhere")
+		return errors.New("it belongs to another directory or is another run")
 	case index < 0 || length < 0 || index+length != r.size-footerSize:
 		return errors.New("its index does not end where its footer begins")
 	}
@@ -177,7 +177,7 @@ func (r *run) release() error {
 	return err
 }
 
-// seek returns a source of the run's entries from a key on.
+// seek returns a source of the run's entries, starting with the first one not less than key.
 func (r *run) seek(key string) (*cursor, error) {
 	i := sort.Search(len(r.sepEnds), func(i int) bool { return string(r.sep(i)) > key })
 	c := &cursor{r: r, block: max(0, i-1) - 1}
@@ -200,7 +200,7 @@ type cursor struct {
 	key     []byte // of the current entry
 	gone    bool
 	ok      bool  // there is a current entry
-	current entry // made of it; its key is empty before it is asked for
+	current entry // that entry as returned by entry; its key is empty until then
 	buf     []byte
 }
 
@@ -289,8 +289,8 @@ type runWriter struct {
 	inBlock int // keys of the block
 }
 
-// blockKeys is how many keys a block has at most: a page decodes half a block of
-// each run for nothing.
+// blockKeys is the largest number of keys in a block. It is small because each page
+// decodes, on average, half a block of each run that it does not need.
 const blockKeys = 256
 
 func createRun(o *Options, number uint64) (*runWriter, error) {
@@ -305,7 +305,7 @@ func createRun(o *Options, number uint64) (*runWriter, error) {
 func (w *runWriter) add(e entry) error {
 	shared := 0
 	if len(w.block) == 0 {
-		// The shortest beginning of the key that is larger than the key before.
+		// The shortest prefix of the key that is larger than the key before.
 		n := commonPrefix(w.last, e.key)
 		w.sep = append(w.sep[:0], e.key[:min(n+1, len(e.key))]...)
 	} else {
@@ -382,10 +382,10 @@ func (w *runWriter) finish() (*run, error) {
 	return r, nil
 }
 
-// clip returns s without room at its end, in memory of its own.
+// clip returns a copy of s without spare capacity.
 func clip[T any](s []T) []T { return append(make([]T, 0, len(s)), s...) }
 
-// abandon gives the file up.
+// abandon closes and removes the unfinished file.
 func (w *runWriter) abandon() error {
 	return errors.Join(w.file.Close(), w.o.FS.Remove(path.Join(w.o.Dir, runName(w.number))))
 }

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Save makes the index durable as it is now. seq is kept for the next Open: the
-// caller's mark of what it has told the index so far, at least. With 0 the last one
-// stays. After an error the index is as before, and the next Save tries again.
+// Save makes the current index durable. It keeps seq for the next Open: a number of the
+// caller's that says which changes the index has at least. 0 keeps the last seq. After
+// an error the index is as before, and the next Save tries again.
 func (x *Index) Save(seq uint64) error {
 	x.saving.Lock()
 	defer x.saving.Unlock()
@@ -54,8 +54,8 @@ func (x *Index) writeMemory() (wrote bool, err error) {
 	return true, nil
 }
 
-// writeRun writes a run of what a source gives; nil if that is nothing. Where no
-// older run lies behind it, keys that are gone need not be kept.
+// writeRun writes the entries of a source to a run. It returns nil if there are none. The
+// oldest run needs no entries for removed keys.
 func (x *Index) writeRun(s source, oldest bool) (*run, error) {
 	w, err := createRun(&x.o, x.next)
 	if err != nil {
@@ -86,7 +86,7 @@ func (x *Index) writeRun(s source, oldest bool) (*run, error) {
 	return r, nil
 }
 
-// writeManifest names the runs of now.
+// writeManifest makes the manifest name the current runs.
 func (x *Index) writeManifest(seq uint64) error {
 	x.mu.RLock()
 	m := manifest{seq: seq}
@@ -104,8 +104,8 @@ func (x *Index) writeManifest(seq uint64) error {
 // mergeRuns is how many runs of about the same size are merged at a time.
 const mergeRuns = 4
 
-// Merge makes one run of the newest ones, if they are many for their size. It
-// returns whether it did, and there may be more to do.
+// Merge merges the newest runs into one, if there are many of similar size. It reports
+// whether it did; if so, there may be more to merge.
 func (x *Index) Merge() (did bool, err error) {
 	x.saving.Lock()
 	defer x.saving.Unlock()
@@ -144,15 +144,15 @@ func (x *Index) Merge() (did bool, err error) {
 		err = x.writeManifest(x.seq)
 	}
 	for _, r := range all[:n] {
-		// While the manifest on disk names them, a start needs the files.
+		// A start needs the files as long as the manifest on disk names them.
 		r.dropped.Store(err == nil)
 		err = errors.Join(err, r.release())
 	}
 	return true, err
 }
 
-// mergeable returns how many of the newest runs to merge: none, or at least
-// mergeRuns, with each run that is not much larger than all before it.
+// mergeable returns how many of the newest runs to merge: 0, or at least mergeRuns. A
+// run is included if it is not much larger than all newer ones together.
 func mergeable(runs []*run) int {
 	n, total := 0, int64(0)
 	for _, r := range runs {

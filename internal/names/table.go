@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// entry is a key, or that it is gone, which hides it in older runs.
+// entry is a key, or a mark that the key was removed, which hides it in older runs.
 type entry struct {
 	key  string
 	gone bool
@@ -31,7 +31,7 @@ func (t *table) chunk(key string) int {
 	return i
 }
 
-// put sets what is known of a key.
+// put records that a key is there, or that it is gone.
 func (t *table) put(key string, gone bool) {
 	if len(t.chunks) == 0 {
 		t.chunks, t.n = [][]entry{{{key, gone}}}, 1
@@ -46,7 +46,7 @@ func (t *table) put(key string, gone bool) {
 	}
 	t.n++
 	if len(c) == chunkSize {
-		// Keys that come in order fill the chunks that they leave behind.
+		// Keys that arrive in order fill the chunks that they leave behind.
 		half := chunkSize / 2
 		if at == chunkSize {
 			half = chunkSize - 1
@@ -79,8 +79,8 @@ func (t *table) drop(key string) {
 	}
 }
 
-// from returns copies of the entries from one key on, before another if that is not
-// empty, at most limit.
+// from returns copies of at most limit entries with keys from key up to, but not
+// including, to. An empty to means no upper bound.
 func (t *table) from(key, to string, limit int) []entry {
 	i := t.chunk(key)
 	if i == len(t.chunks) {
@@ -110,7 +110,7 @@ func (t *table) each(fn func(entry)) {
 
 // source gives entries in order.
 type source interface {
-	// entry is the current one, valid until advance; ok is false behind the last.
+	// entry is the current one, valid until advance; ok is false after the last.
 	entry() (e entry, ok bool)
 	advance() error
 	close()
@@ -134,8 +134,8 @@ func (s *slice) entry() (entry, bool) {
 func (s *slice) advance() error { s.at++; return nil }
 func (s *slice) close()         {}
 
-// merge is a source of what others have, of which those before hide what those
-// behind say of the same key.
+// merge is a source that merges others. If several have the same key, the entry of
+// the first of them counts.
 type merge struct {
 	sources []source
 	current int // the source of the current entry; -1: there is none
@@ -165,7 +165,7 @@ func (m *merge) entry() (entry, bool) {
 	return m.sources[m.current].entry()
 }
 
-// advance leaves the current key behind in all sources.
+// advance moves all sources past the current key.
 func (m *merge) advance() error {
 	e, _ := m.entry()
 	key := strings.Clone(e.key)

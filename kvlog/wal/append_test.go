@@ -34,7 +34,7 @@ func TestEachBatchIsOneWriteAndOneSync(t *testing.T) {
 	}
 }
 
-// At a roll the seal is durable before anything is written behind it.
+// At a roll the seal is durable before anything is written after it.
 func TestSealIsDurableBeforeTheNextSegmentIsWritten(t *testing.T) {
 	disk := memdisk.New()
 	l, _ := newLog(t, testOptions(disk))

@@ -28,13 +28,13 @@ type header struct {
 	seq, segment, offset     uint64
 }
 
-// end returns the position behind the batch.
+// end returns the position after the batch.
 func (h header) end() Pos {
 	return Pos{Segment: h.segment, Offset: int64(h.offset) + int64(h.length), Seq: h.seq, Sum: h.sum}
 }
 
-// stands reports whether the batch was written to this place.
-func (h header) stands(segment uint64, offset int64) bool {
+// is reports whether the batch was written to this place.
+func (h header) isAt(segment uint64, offset int64) bool {
 	return h.segment == segment && h.offset == uint64(offset)
 }
 
@@ -48,7 +48,7 @@ func (h header) stands(segment uint64, offset int64) bool {
 //	16  count     4  records, at least 1
 //	20  prev      4  sum of the batch before; 0 in the very first
 //	24  seq       8  1, 2, 3…, over all segments
-//	32  segment   8  number of the segment that it stands in
+//	32  segment   8  number of the segment that it is in
 //	40  offset    8  and where in it, in bytes
 //	48  records
 func (c codec) putHeader(p []byte, count uint32, pos Pos) uint32 {
@@ -73,7 +73,7 @@ func (c codec) sum(p []byte) uint32 {
 
 // header decodes a batch header from p, which has at least 48 bytes. ok is whether
 // the header's own checksum is good; the records may be bad all the same, and the
-// header may stand in the wrong place.
+// header may be in the wrong place.
 func (c codec) header(p []byte) (h header, ok bool) {
 	if string(p[:4]) != batchMagic {
 		return header{}, false

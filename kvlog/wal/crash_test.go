@@ -19,11 +19,11 @@ type (
 	acked   struct{ body string }  // and returned
 	aborted struct{}               // or wrote nothing
 	served  struct{ all []string } // a start is done, with these records
-	// checkpointed stands for a CHECKPOINT: a log that Create made counts from the first one on.
+	// checkpointed isAt for a CHECKPOINT: a log that Create made counts from the first one on.
 	checkpointed struct {
 		from     Pos
 		segments []uint64
-		all      []string // behind from
+		all      []string // after from
 	}
 )
 
@@ -60,7 +60,7 @@ type driver struct {
 	l    *Log
 	run  string // makes the records of a start its own
 	n    int
-	all  []string // behind the last checkpoint
+	all  []string // after the last checkpoint
 	ends []Pos    // of the batches that hold them
 }
 
@@ -151,7 +151,7 @@ func (d *driver) prepareWhile() error {
 
 // TestEveryCrashKeepsWhatWasAcknowledged cuts the power at each moment of a
 // log's life, and once more at moments of the start that follows and of the
-// appends behind it.
+// appends after it.
 func TestEveryCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	disk := memdisk.New()
 	d, err := history{}.recover(disk, "a")

@@ -19,7 +19,7 @@ type longLog struct {
 	o      Options
 	from   Pos
 	starts []Pos    // of each batch, seals included: batch n starts at starts[n-1]
-	end    Pos      // behind the last
+	end    Pos      // after the last
 	seal   int      // the first segment's, in starts
 	named  []uint64 // by CHECKPOINT
 	files  map[string][]byte
@@ -126,7 +126,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 		{"batch zeroed", func(x *longLog) { clear(x.batch(2)) }, seg1, startOf(2), "missing header, though a later batch, 4,", "batches 3 to "},
 		{"sector zeroed", func(x *longLog) { clear(x.files[seg1][pageSize+512:][:512]) }, seg1, startOf(1), "though a later batch, 4,", "batches 2 to "},
 		{"batch in the place of another", func(x *longLog) { x.replace(2, slices.Clone(x.batch(3))) }, seg1, startOf(2), "batch of another position", "batches 3 to "},
-		{"last of a segment, the seal behind it is good", func(x *longLog) { x.at(x.seal - 1)[60]++ }, seg1,
+		{"last of a segment, the seal after it is good", func(x *longLog) { x.at(x.seal - 1)[60]++ }, seg1,
 			func(x *longLog) int64 { return x.starts[x.seal-1].Offset }, "bad checksum", "batches "},
 		{"seal, batches follow in the next segment", func(x *longLog) { x.at(x.seal)[60]++ }, seg1, sealOf1, "of log/00000002.seg", "batches "},
 		{"seal zeroed", func(x *longLog) { clear(x.batch(x.seal)) }, seg1, sealOf1, "missing header", "batches "},
@@ -150,7 +150,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 			pos := x.starts[len(x.starts)-1]
 			pos.Seq += 5
 			x.replace(len(x.starts)-1, encode(testID, pos, "x"))
-		}, seg2, lastOf, "stands where batch", "batches "},
+		}, seg2, lastOf, "is where batch", "batches "},
 		{"record longer than its batch, checksum good", func(x *longLog) {
 			b := batchOf("record")
 			b.buf[batchHeader] = 200
@@ -209,7 +209,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 		{"a size that cannot be", func(x *longLog) {
 			putSegmentHeader(x.files[seg1], 1, MinSegment+1, testID)
 		}, seg1, at(0), "segment size of 8193 bytes", "every batch"},
-		{"CHECKPOINT points behind the segment", func(x *longLog) { x.from.Offset = MinSegment + 8 }, seg1, at(MinSegment + 8), "has 8192 bytes", "every batch"},
+		{"CHECKPOINT points after the segment", func(x *longLog) { x.from.Offset = MinSegment + 8 }, seg1, at(MinSegment + 8), "has 8192 bytes", "every batch"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			x := newLongLog(t)

@@ -10,7 +10,7 @@ import (
 )
 
 // open brings a log to where it can be appended to, and prints what it holds
-// behind the checkpoint.
+// after the checkpoint.
 func open(o wal.Options, checkpoint wal.Pos) (*wal.Log, error) {
 	l, err := wal.Open(o, checkpoint, []uint64{checkpoint.Segment})
 	if err != nil {

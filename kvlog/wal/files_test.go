@@ -126,7 +126,7 @@ func TestFewFilesAreOpen(t *testing.T) {
 }
 
 // Where the process has no descriptor left, what needs one is refused and changes
-// nothing, and what is open goes on working.
+// nothing, and what is open keeps working.
 func TestNoDescriptorIsARefusal(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
 		fs := memdisk.New()

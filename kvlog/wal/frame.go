@@ -11,17 +11,17 @@ import (
 
 // A log can be followed by another one that holds the same batches at the same
 // places, byte for byte. What a log appends goes to the follower as a Frame: the
-// records, and where they stand. The follower makes the headers and seals itself. Each
+// records, and where they are. The follower makes the headers and seals itself. Each
 // header has a checksum of the batch before, so both ends compare a single position to
 // know that they hold the same.
 
 // Frame is a batch on its way to a log that follows.
 type Frame struct {
 	From    Pos    // the end of the log before it
-	Segment uint64 // in which it stands: that of From, or the one behind it
+	Segment uint64 // in which it is: that of From, or the one after it
 	Size    int64  // of that segment, in bytes
 	Count   uint32 // records
-	Records []byte // as they stand in the log
+	Records []byte // as they are in the log
 }
 
 // errFrame is returned for a frame that no log of this version has made.
@@ -65,7 +65,7 @@ func (l *Log) SegmentSizeAt(p Pos) int64 {
 }
 
 // AppendFrame appends the batch to a log that follows and returns the position
-// behind it once it is durable. b takes the records. The error is ErrNoPosition if the log
+// after it once it is durable. b takes the records. The error is ErrNoPosition if the log
 // does not end where the frame begins, and nothing was written then; one that
 // disk.IsFull recognises if there is no room, which is not final; or as that of
 // Append. Only the writer calls it.
@@ -133,7 +133,7 @@ func (l *Log) PrepareAhead() error {
 }
 
 // PrepareNext makes the next segment of a log that follows: of that size, which is the
-// one of the log that it follows. Nothing is reserved behind it. Only the writer calls
+// one of the log that it follows. Nothing is reserved after it. Only the writer calls
 // it, because a next segment of another size is removed.
 func (l *Log) PrepareNext(size int64) error {
 	l.dir.Lock()
@@ -141,7 +141,7 @@ func (l *Log) PrepareNext(size int64) error {
 	return l.prepareNext(size)
 }
 
-// prepareNext wants l.dir held.
+// prepareNext requires l.dir to be held.
 func (l *Log) prepareNext(size int64) error {
 	if err := checkSize(size); err != nil {
 		return fmt.Errorf("%w: %w", errFrame, err)
@@ -180,7 +180,7 @@ func (l *Log) Ends(most int) ([]Pos, error) {
 			ends = ends[:most-1]
 		}
 		end := b.end()
-		if b.isSeal() { // the log goes on in the next segment
+		if b.isSeal() { // the log continues in the next segment
 			end.Segment, end.Offset = end.Segment+1, pageSize
 		}
 		ends = append(ends, end)
@@ -190,7 +190,7 @@ func (l *Log) Ends(most int) ([]Pos, error) {
 	return ends, err
 }
 
-// CutTo cuts a log that was opened, and not started, behind the end of a batch, as if
+// CutTo cuts a log that was opened, and not started, after the end of a batch, as if
 // what follows had never been written. size is the size in bytes that the segment
 // must have at least. The log must be opened again then. What is cut was written by a
 // server whose log went on differently, and no client has an answer for it.

@@ -112,7 +112,7 @@ func TestAWholeBatchThatCannotBeClearedIsAFailedDisk(t *testing.T) {
 	}
 }
 
-// The seal is a write as any other: the batch behind it is refused.
+// The seal is a write as any other: the batch after it is refused.
 func TestASealThatFindsTheDiskFullIsTriedAgain(t *testing.T) {
 	fs := memdisk.New()
 	l, from := newLog(t, testOptions(fs))

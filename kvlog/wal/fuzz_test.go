@@ -12,7 +12,7 @@ import (
 )
 
 // FuzzBatch reads anything as a batch, and once more with good checksums, so
-// that what is behind these is met too. What is accepted is what a Batch with
+// that what is after these is met too. What is accepted is what a Batch with
 // these records writes, but for the padding.
 func FuzzBatch(f *testing.F) {
 	pos := Pos{Segment: 1, Offset: pageSize, Seq: 7, Sum: 9}
@@ -46,7 +46,7 @@ func FuzzBatch(f *testing.F) {
 		for r := range b.records().All() {
 			copy(same.add(r.Type, len(r.Body)), r.Body)
 			if at := r.Offset - pos.Offset; !bytes.Equal(p[at+recordHeader:][:len(r.Body)], r.Body) {
-				t.Errorf("record %q does not stand at %d", r.Body, r.Offset)
+				t.Errorf("record %q is not at %d", r.Body, r.Offset)
 			}
 		}
 		if len(same.buf) != len(b.bytes) || b.records().Len() != same.Records() {

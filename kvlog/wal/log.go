@@ -31,7 +31,7 @@ var (
 	ErrClosed = errors.New("the log is closed")
 )
 
-// Pos is the end of a batch, where the next one begins. The zero Pos stands before
+// Pos is the end of a batch, where the next one begins. The zero Pos is before
 // every other.
 type Pos struct {
 	Segment uint64
@@ -95,7 +95,7 @@ type Log struct {
 	end  Pos   // where the next batch goes
 	err  error // why nothing can be appended: before Start, after a failed write, after Close
 	seal Batch
-	left int64 // up to where bytes of a batch that found no room stand behind end; 0: none
+	left int64 // up to where bytes of a batch that found no room are after end; 0: none
 
 	appended atomic.Uint64 // bytes
 	grown    atomic.Uint64 // see Grown
@@ -111,7 +111,7 @@ type Log struct {
 	bytes    int64      // that the segments take
 	failed   error      // err, for other goroutines
 	closed   bool
-	durable  Pos           // behind the last durable batch
+	durable  Pos           // after the last durable batch
 	progress chan struct{} // closed when one of the three above changes; nil if no reader waits
 	pins     map[*Pin]bool
 }
@@ -152,7 +152,7 @@ func Create(o Options) (Pos, error) {
 }
 
 // checkUnused returns an error unless a segment is what an interrupted Create can
-// have left: the first one, with nothing behind its header.
+// have left: the first one, with nothing after its header.
 func (o Options) checkUnused(number uint64) error {
 	used := fmt.Errorf("%s holds a log already, move it away to make a new one: %w", o.path(number), fs.ErrExist)
 	if number != 1 {
@@ -199,7 +199,7 @@ func (l *Log) ready() *Segment {
 }
 
 // Append writes the batch to the end of the log, in the next segment if it does not
-// fit into this one, and returns the position behind it once it is durable. The
+// fit into this one, and returns the position after it once it is durable. The
 // batch can then be reset and filled again. An empty batch writes nothing. ErrNoRoom
 // means that nothing was written and that Prepare is needed, ErrFull that the disk has
 // to have room first; any other error is final: ErrFailed, or ErrClosed. Only the

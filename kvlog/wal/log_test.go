@@ -205,7 +205,7 @@ func TestRecordSaysWhereItStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := string(file[want+recordHeader:][:3]); got != "two" {
-		t.Errorf("at that place stands %q, want %q", got, "two")
+		t.Errorf("at that place is %q, want %q", got, "two")
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is what a log must hold: the records behind its last checkpoint.
+// model is what a log must hold: the records after its last checkpoint.
 type model struct {
 	disk *memdisk.FS
 	o    Options
@@ -38,7 +38,7 @@ func (m *model) start(t *rapid.T, fs *memdisk.FS) {
 		t.Fatal(err)
 	}
 	if want := m.end(); tail.End != r.tail.End || r.tail.End.Seq < want.Seq || r.tail.Torn != "" {
-		t.Fatalf("starts at %+v torn %q, verify ends at %+v; want it behind batch %d", r.tail.End, r.tail.Torn, tail.End, want.Seq)
+		t.Fatalf("starts at %+v torn %q, verify ends at %+v; want it after batch %d", r.tail.End, r.tail.Torn, tail.End, want.Seq)
 	}
 	if !slices.Equal(r.got, m.all) {
 		t.Fatalf("recovered %q, want %q", r.got, m.all)

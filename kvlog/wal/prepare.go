@@ -20,7 +20,7 @@ func (l *Log) NeedsPrepare() bool {
 	return (l.next == nil || l.reserved == 0 || l.next.size <= l.reserved/2) && l.failed == nil
 }
 
-// Last reports whether the log has nowhere to go on behind the segment that is
+// Last reports whether the log has nowhere to go on after the segment that is
 // written to. Any goroutine may call it.
 func (l *Log) Last() bool {
 	l.mu.Lock()
@@ -29,7 +29,7 @@ func (l *Log) Last() bool {
 }
 
 // LastRoom returns the number of the active segment and how many bytes of batches fit
-// into it in all, if the log has nowhere to go on behind it; else 0. Any goroutine may
+// into it in all, if the log has nowhere to go on after it; else 0. Any goroutine may
 // call it.
 func (l *Log) LastRoom() (segment uint64, size int64) {
 	l.mu.Lock()
@@ -50,7 +50,7 @@ func (l *Log) NextRoom() int64 {
 	return next.room(pageSize)
 }
 
-// Left returns how many bytes of batches fit behind pos into its segment, 0 if that is
+// Left returns how many bytes of batches fit after pos into its segment, 0 if that is
 // gone. Any goroutine may call it.
 func (l *Log) Left(pos Pos) int64 {
 	s := l.Segment(pos.Segment)
@@ -75,7 +75,7 @@ func (l *Log) ahead() int64 {
 }
 
 // Prepare makes the next segment, if there is none ready or a small one, and
-// reserves the one behind it. It returns once the segment is durable. On a full disk it does what
+// reserves the one after it. It returns once the segment is durable. On a full disk it does what
 // it can and returns an error that disk.IsFull recognises: it can be called again.
 func (l *Log) Prepare() error {
 	l.dir.Lock()

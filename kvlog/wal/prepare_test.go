@@ -30,7 +30,7 @@ func TestPrepareMakesASmallerSegmentOnATinyDisk(t *testing.T) {
 			if st := l.Stats(); st.Segments != 2 || st.Bytes != full+tc.want {
 				t.Fatalf("%+v, want a second segment of %d bytes", st, tc.want)
 			}
-			// The log goes on in it, and finds it again.
+			// The log continues in it, and finds it again.
 			want := []string{strings.Repeat("a", l.Room(true)-batchHeader-recordHeader), strings.Repeat("b", int(tc.want)/2)}
 			for _, body := range want {
 				if _, err := l.Append(batchOf(body)); err != nil {
@@ -89,7 +89,7 @@ func TestPrepareOnAFullDiskLeavesNothingBehind(t *testing.T) {
 }
 
 // The log knows one segment ahead that the disk is full: with the next segment
-// ready only what frees goes on there, so that it is empty when the log gets to it.
+// ready only what frees continues there, so that it is empty when the log gets to it.
 func TestTheLastSegmentIsHeldBack(t *testing.T) {
 	mem := memdisk.New()
 	o := testOptions(mem)

@@ -53,7 +53,7 @@ func (b batch) records() Records {
 
 func (b batch) isSeal() bool { return b.bytes[batchHeader+4] == typeSeal }
 
-// fault is the reason why no good batch stands at a position.
+// fault is the reason why no good batch is at a position.
 type fault struct {
 	what string
 	// written means that this was written as it is: no write that was cut off can
@@ -113,12 +113,12 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 func (h header) checkPlace(pos Pos, left int64) *fault {
 	length := int64(h.length)
 	switch {
-	case !h.stands(pos.Segment, pos.Offset):
+	case !h.isAt(pos.Segment, pos.Offset):
 		return &fault{what: "batch of another position"}
 	case h.seq <= pos.Seq:
 		return &fault{what: "stale batch"}
 	case h.seq != pos.Seq+1:
-		return &fault{what: fmt.Sprintf("batch %d stands where batch %d belongs", h.seq, pos.Seq+1), written: true}
+		return &fault{what: fmt.Sprintf("batch %d is where batch %d belongs", h.seq, pos.Seq+1), written: true}
 	case h.prev != pos.Sum:
 		return &fault{what: fmt.Sprintf("follows a batch with checksum %08x, the one before it has %08x", h.prev, pos.Sum), written: true}
 	case length%8 != 0 || length < batchHeader+recordHeader || length > left:
@@ -127,7 +127,7 @@ func (h header) checkPlace(pos Pos, left int64) *fault {
 	return nil
 }
 
-// leftover is what a scan found behind the last good batch.
+// leftover is what a scan found after the last good batch.
 type leftover struct {
 	from, to    int64  // the range of all bytes that are not zero; both 0 if there are none
 	found       bool   // there are headers of later batches
@@ -169,7 +169,7 @@ func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, err
 				continue
 			}
 			h, ok := c.header(p[at:])
-			if !ok || !h.stands(s.number, here) || h.seq <= seq {
+			if !ok || !h.isAt(s.number, here) || h.seq <= seq {
 				continue
 			}
 			if !l.found {

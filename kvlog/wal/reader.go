@@ -8,7 +8,7 @@ import (
 )
 
 // ErrNoPosition is returned when the log cannot be read from a position: its
-// segment, or one behind it, was freed, or the log went another way from there.
+// segment, or one after it, was freed, or the log went another way from there.
 var ErrNoPosition = errors.New("the log does not continue at this position")
 
 // Pin keeps segments from being freed.
@@ -63,7 +63,7 @@ func (p *Pin) Keeps(segment uint64) bool {
 	return p.log.pins[p] && p.keeps(segment)
 }
 
-// keeps wants log.mu held.
+// keeps requires log.mu to be held.
 func (p *Pin) keeps(segment uint64) bool { return p.first <= segment && segment <= p.last }
 
 // pinned reports whether a Pin keeps a segment. mu must be held.
@@ -91,7 +91,7 @@ func (l *Log) publish(end Pos) {
 }
 
 // wakeReaders lets readers that wait look at durable, failed and closed again. It
-// wants mu held.
+// requires mu to be held.
 func (l *Log) wakeReaders() {
 	if l.progress != nil {
 		close(l.progress)
@@ -105,13 +105,13 @@ func (l *Log) wakeReaders() {
 type Reader struct {
 	log   *Log
 	pin   *Pin
-	pos   Pos // behind the last batch that was read, or behind a seal after it
-	ended Pos // behind the last batch that was returned
+	pos   Pos // after the last batch that was read, or after a seal after it
+	ended Pos // after the last batch that was returned
 	limit Pos // up to here the log is known to be durable
 	w     window
 }
 
-// NewReader returns a reader of the batches behind from, the end of a batch. It
+// NewReader returns a reader of the batches after from, the end of a batch. It
 // pins the segments that it has still to read, and wants to be closed. It returns
 // ErrNoPosition if the log does not continue at from, and what Append would return
 // if the log is not started, failed or closed.
@@ -156,7 +156,7 @@ func (r *Reader) checkStart() error {
 // Next returns the next batch, its number and its records, which are valid until
 // the following call. Where no further batch is durable yet it waits for one, or
 // returns the error of ctx; with a ctx that is done it never waits. It returns a
-// *disk.Damage for a batch that is bad now, ErrFailed behind the last durable
+// *disk.Damage for a batch that is bad now, ErrFailed after the last durable
 // batch of a log that failed, and ErrClosed once the log or the reader is closed.
 func (r *Reader) Next(ctx context.Context) (seq uint64, recs Records, err error) {
 	for {
@@ -165,7 +165,7 @@ func (r *Reader) Next(ctx context.Context) (seq uint64, recs Records, err error)
 		}
 		b, f, err := r.log.codec.batch(&r.w, r.pos)
 		if err == nil && f != nil {
-			err = r.w.s.Damage(r.pos.Offset, f.what, fmt.Sprintf("batch %d and all behind it", r.pos.Seq+1))
+			err = r.w.s.Damage(r.pos.Offset, f.what, fmt.Sprintf("batch %d and all after it", r.pos.Seq+1))
 		}
 		if err != nil {
 			return 0, Records{}, r.log.closedOr(err)
@@ -181,7 +181,7 @@ func (r *Reader) Next(ctx context.Context) (seq uint64, recs Records, err error)
 	}
 }
 
-// wait returns once the batch behind r.pos is durable.
+// wait returns once the batch after r.pos is durable.
 func (r *Reader) wait(ctx context.Context) error {
 	l := r.log
 	for {
@@ -212,8 +212,8 @@ func (r *Reader) wait(ctx context.Context) error {
 	}
 }
 
-// bound returns the offset up to which the window may read ahead: what stands
-// behind the durable end may change yet. 0 means to the end of the segment.
+// bound returns the offset up to which the window may read ahead: what is
+// after the durable end may change yet. 0 means to the end of the segment.
 func (r *Reader) bound() int64 {
 	if r.pos.Segment == r.limit.Segment {
 		return r.limit.Offset

@@ -49,7 +49,7 @@ func rest(t testing.TB, r *Reader) (bodies []string) {
 	}
 }
 
-// fillSegments appends batches until the log goes on in that segment.
+// fillSegments appends batches until the log continues in that segment.
 func fillSegments(t testing.TB, l *Log, segment uint64) (ends []Pos) {
 	t.Helper()
 	for l.Durable().Segment < segment {
@@ -98,7 +98,7 @@ func TestReaderSeesABatchOnceItIsDurableAndNotBefore(t *testing.T) {
 		body := fmt.Sprint(n, strings.Repeat("x", 300*(n%4)))
 		appendAll(t, l, body, "second")
 		if got := rest(t, r); !slices.Equal(got, []string{body, "second"}) {
-			t.Fatalf("behind batch %d it read %q", n, got)
+			t.Fatalf("after batch %d it read %q", n, got)
 		}
 		if r.Pos() != l.Durable() {
 			t.Fatalf("the reader is at %+v, the log at %+v", r.Pos(), l.Durable())
@@ -163,7 +163,7 @@ func TestReadersFollowTheWriter(t *testing.T) {
 // follower is a reader of a model's log. A restart ends it.
 type follower struct{ r *Reader }
 
-// follow reads on, after a restart from any batch behind the checkpoint, and
+// follow reads on, after a restart from any batch after the checkpoint, and
 // compares what it reads with the model.
 func (f *follower) follow(t *rapid.T, m *model) {
 	if f.r == nil || f.r.log != m.l {
@@ -188,7 +188,7 @@ func (f *follower) follow(t *rapid.T, m *model) {
 			t.Fatal(err)
 		}
 		for rec := range recs.All() {
-			if seq > m.from.Seq { // the model does not know what stands before
+			if seq > m.from.Seq { // the model does not know what is before
 				got = append(got, fmt.Sprintf("%d:%s", rec.Type, rec.Body))
 			}
 		}
@@ -339,7 +339,7 @@ func TestReaderIsRefusedWhereTheLogDoesNotContinue(t *testing.T) {
 	early.Offset -= 8
 	for name, pos := range map[string]Pos{
 		"a segment that was freed":        from,
-		"a gap behind the segment":        at(2),
+		"a gap after the segment":         at(2),
 		"a segment that is not there yet": {Segment: 100, Offset: pageSize, Seq: 1},
 		"another batch before it":         otherSum,
 		"another number":                  otherSeq,

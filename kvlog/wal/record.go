@@ -88,7 +88,7 @@ func (b *Batch) AddBytes(typ uint8, body []byte) {
 //	8  body, padded with zeros to a multiple of 8
 //
 // The last batch of a segment holds one record, the seal. Its body is the number of
-// the segment in which the log goes on (8 bytes), which is this one's plus one.
+// the segment in which the log continues (8 bytes), which is this one's plus one.
 // Append keeps room for it at the end of each segment.
 func (b *Batch) add(typ uint8, n int) []byte {
 	at := b.Len()
@@ -121,7 +121,7 @@ func RecordSize(n int) int { return recordHeader + padded(n) }
 
 func padded(n int) int { return (n + 7) &^ 7 }
 
-// Record is one record as it stands in the log.
+// Record is one record as it is in the log.
 type Record struct {
 	Type   uint8
 	Offset int64  // of the record, its 8-byte header included, in the segment
@@ -130,7 +130,7 @@ type Record struct {
 
 // Records are the records of one batch, already checked.
 type Records struct {
-	// Segment is the number of the segment that they stand in.
+	// Segment is the number of the segment that they are in.
 	Segment uint64
 
 	offset int64 // of bytes in the segment
@@ -161,7 +161,7 @@ func checkRecords(p []byte, count uint32) string {
 	found := uint32(0)
 	for at := 0; at < len(p); found++ {
 		if len(p)-at < recordHeader {
-			return fmt.Sprintf("%d bytes behind the last record", len(p)-at)
+			return fmt.Sprintf("%d bytes after the last record", len(p)-at)
 		}
 		n := int64(binary.LittleEndian.Uint32(p[at:]))
 		typ := p[at+4]

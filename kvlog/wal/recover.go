@@ -16,9 +16,9 @@ type Range struct {
 
 // Tail is what Replay found at the end of the log.
 type Tail struct {
-	End     Pos    // behind the last good batch
+	End     Pos    // after the last good batch
 	Last    Range  // the replayed batches of the last segment that holds any
-	Garbage Range  // what Repair clears behind End
+	Garbage Range  // what Repair clears after End
 	Torn    string // what Repair cuts there, such as "partial header"; "" if nothing
 
 	first Pos // where Last begins
@@ -66,7 +66,7 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	return l, nil
 }
 
-// openAll opens the named segments, the segment of from, and all segments behind
+// openAll opens the named segments, the segment of from, and all segments after
 // that. outdated are the earlier ones that are not named: they were to be freed.
 // After an error it returns what it has opened, for the caller to close.
 func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []uint64, err error) {
@@ -146,12 +146,12 @@ func (l *Log) replay(fn func(batch) error) (Tail, error) {
 	}
 }
 
-// successor returns the segment in which the log goes on behind a sealed one.
+// successor returns the segment in which the log continues after a sealed one.
 func (l *Log) successor(sealed uint64) (*Segment, error) {
 	s := l.find(sealed + 1)
 	if s == nil {
 		s = &Segment{number: sealed + 1, path: l.o.path(sealed + 1)}
-		s.bad = s.Damage(0, fmt.Sprintf("segment %d is missing, though segment %d says that the log goes on there", sealed+1, sealed), "every batch in it")
+		s.bad = s.Damage(0, fmt.Sprintf("segment %d is missing, though segment %d says that the log continues there", sealed+1, sealed), "every batch in it")
 	}
 	if s.bad != nil {
 		return nil, s.bad
@@ -165,7 +165,7 @@ func (l *Log) missing(number, later uint64) *disk.Damage {
 	return s.Damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
 }
 
-// classifyTail decides what it means that no good batch stands at t.End, in s, for
+// classifyTail decides what it means that no good batch is at t.End, in s, for
 // the reason f. A torn tail it notes in t; damage it returns.
 //
 //	f.written                       damage: no crash leaves this
@@ -199,7 +199,7 @@ func (l *Log) classifyTail(t *Tail, s *Segment, f *fault) error {
 			bad = later.bad
 		}
 	}
-	lost := fmt.Sprintf("batch %d and all behind it", end.Seq+1)
+	lost := fmt.Sprintf("batch %d and all after it", end.Seq+1)
 	if last.seq > end.Seq+1 {
 		lost = fmt.Sprintf("batches %d to %d", end.Seq+1, last.seq)
 	}
@@ -207,7 +207,7 @@ func (l *Log) classifyTail(t *Tail, s *Segment, f *fault) error {
 	case f.written:
 		return s.Damage(end.Offset, f.what, lost)
 	case proof:
-		what := fmt.Sprintf("%s, though a later batch, %d, stands at offset %d of %s", f.what, first.seq, first.offset, l.o.path(first.segment))
+		what := fmt.Sprintf("%s, though a later batch, %d, is at offset %d of %s", f.what, first.seq, first.offset, l.o.path(first.segment))
 		return s.Damage(end.Offset, what, lost)
 	case bad != nil:
 		return bad

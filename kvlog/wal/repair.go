@@ -116,7 +116,7 @@ func (l *Log) rewrite(t Tail) error {
 		// It is checked again: a disk that goes bad may return other bytes now.
 		b, f, err := l.codec.batch(&w, pos)
 		if err == nil && f != nil {
-			err = s.Damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all behind it", pos.Seq+1))
+			err = s.Damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all after it", pos.Seq+1))
 		}
 		if err != nil {
 			return err
@@ -135,7 +135,7 @@ func (l *Log) rewrite(t Tail) error {
 	return s.file.Sync()
 }
 
-// repairNext repairs the segment behind the last one, which holds no batch. It is
+// repairNext repairs the segment after the last one, which holds no batch. It is
 // removed if its header is bad. Otherwise it is cleared and kept, since a disk that
 // is full by now has no room for another; if it has no room for that either, the
 // segment is removed.

@@ -7,8 +7,8 @@ import (
 )
 
 // What the log holds back on a full disk. Ahead of the segment that is written
-// to, the active one, stand the next segment and the reserve, a file whose blocks
-// will become the segment behind that:
+// to, the active one, are the next segment and the reserve, a file whose blocks
+// will become the segment after that:
 //
 //	            active        next          reserve
 //	  room      anyone        anyone        —             the disk has room
@@ -31,7 +31,7 @@ const reserveName = "reserve"
 
 func (o Options) reservePath() string { return path.Join(o.Dir, reserveName) }
 
-// reserve makes the reserve of so many bytes if there is none. It wants dir held.
+// reserve makes the reserve of so many bytes if there is none. It requires dir to be held.
 func (l *Log) reserve(size int64) error {
 	l.mu.Lock()
 	reserved := l.reserved

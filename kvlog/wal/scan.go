@@ -43,13 +43,13 @@ func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) erro
 }
 
 // ScanSegment calls fn for each batch of a segment that was sealed. A bad batch
-// that salvage does not accept is reported to skip, and the scan goes on with the
+// that salvage does not accept is reported to skip, and the scan continues with the
 // next batch that has a good header. An error of fn ends the scan and is returned.
 func (l *Log) ScanSegment(s *Segment, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	return l.scanSegment(s, Pos{Segment: s.number, Offset: pageSize}, s.size, fn, salvage, skip)
 }
 
-// Follows reports whether a good batch stands at pos and continues the chain of
+// Follows reports whether a good batch is at pos and continues the chain of
 // the batch that pos names. It is false where there is no such segment.
 func (l *Log) Follows(pos Pos) (bool, error) {
 	s := l.Segment(pos.Segment)
@@ -63,7 +63,7 @@ func (l *Log) Follows(pos Pos) (bool, error) {
 // scanSegment calls fn for each batch of a segment from pos to end, or to the seal.
 // The segment before may have been freed, so the first batch of the segment is
 // believed about which batch it follows. Without skip a bad batch ends the scan.
-// With skip the damage is reported there, and the scan goes on with the next batch
+// With skip the damage is reported there, and the scan continues with the next batch
 // that has a good header.
 func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	w := window{s: s}

@@ -36,7 +36,7 @@ func imageSegment(data []byte) (*Segment, *image) {
 	return &Segment{number: 1, path: "image", file: &handle{file: f}, size: int64(len(data))}, f
 }
 
-// A later batch is found wherever it stands, also across the border of what is
+// A later batch is found wherever it is, also across the border of what is
 // read at a time.
 func TestScanFindsALaterBatchAnywhere(t *testing.T) {
 	c := newCodec(testID)

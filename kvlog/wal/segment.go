@@ -87,7 +87,7 @@ func (s *Segment) Header(size int64) ([]byte, error) {
 //	32  ID       16  of the data directory
 //	48  zeros, to 4096
 //
-// Batches follow, each right behind the one before, and zeros where none was
+// Batches follow, each after the one before, and zeros where none was
 // written yet. All of the page that is not zero lies in one sector, so after a
 // crash the header is there or it is not.
 func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
@@ -185,7 +185,7 @@ func (o Options) openSegment(number uint64) (*Segment, error) {
 		s.bad = s.Damage(0, bad, "every batch in it")
 	case length < size:
 		s.unmade = true
-		s.bad = s.Damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood behind its end")
+		s.bad = s.Damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood after its end")
 	default:
 		s.size = size
 	}
@@ -244,15 +244,15 @@ func (o Options) writeHeader(s *Segment) error {
 	return err
 }
 
-// room is the largest batch, in bytes, that fits behind offset with the seal
-// still behind it.
+// room is the largest batch, in bytes, that fits after offset with the seal
+// still after it.
 func (s *Segment) room(offset int64) int64 { return max(0, s.size-offset-sealSize) }
 
 // reserve is what of a segment is held back for deletes, in bytes.
 func (s *Segment) reserve() int64 { return s.size / 4 }
 
 // Used returns how many bytes of a sealed segment its batches take. Where it ends
-// is looked for, if it is not known yet: behind it there are zeros only.
+// is looked for, if it is not known yet: after it there are zeros only.
 func (s *Segment) Used() (int64, error) {
 	if n := s.used.Load(); n > 0 {
 		return n - pageSize, nil

@@ -57,6 +57,6 @@ func TestSegmentsGrowWithTheirDisk(t *testing.T) {
 	// What is live in it must fit into a later one.
 	fs.SetRoom(fs.Used())
 	if got, err := l.fit(); err != nil || got != 1<<20 {
-		t.Errorf("behind a segment of %d bytes one of %d would be made: %v", 1<<20, got, err)
+		t.Errorf("after a segment of %d bytes one of %d would be made: %v", 1<<20, got, err)
 	}
 }

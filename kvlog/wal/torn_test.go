@@ -61,7 +61,7 @@ func TestTornTailIsCut(t *testing.T) {
 			}
 		}},
 		{"missing header", "the first sector was not written, later ones were", func(x tail) { clear(x.last[:512]) }},
-		{"missing header", "only one byte far behind was written", func(x tail) {
+		{"missing header", "only one byte after was written", func(x tail) {
 			clear(x.last)
 			x.file[len(x.file)-1] = 1
 		}},
@@ -133,13 +133,13 @@ func TestTornTailIsCut(t *testing.T) {
 			if r.tail.Torn != tc.name || r.tail.End != x.before {
 				t.Errorf("cut at %+v because of %q, want %q at %+v", r.tail.End, r.tail.Torn, tc.name, x.before)
 			}
-			// Nothing of it is left, and the log goes on there.
+			// Nothing of it is left, and the log continues there.
 			file, err := disk.ReadFile(segmentOne)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if at := slices.IndexFunc(file[x.before.Offset:], func(b byte) bool { return b != 0 }); at >= 0 {
-				t.Errorf("%d bytes behind the end there is still garbage", at)
+				t.Errorf("%d bytes after the end there is still garbage", at)
 			}
 			appendAll(t, l, "new")
 			wantClean(t, o, from, 1)

@@ -37,7 +37,7 @@ type verifier struct {
 	named  []uint64
 	report func(*disk.Damage)
 
-	end    Pos  // behind the last good batch
+	end    Pos  // after the last good batch
 	sealed bool // that batch is a seal
 	passed bool // from was met or passed
 	ended  bool // the end of the log was found
@@ -74,7 +74,7 @@ func (v *verifier) verify() {
 	}
 }
 
-// walk checks the batches of a segment. Behind a bad one it goes on with the next
+// walk checks the batches of a segment. Behind a bad one it continues with the next
 // batch that has a good header.
 func (v *verifier) walk(s *Segment, follows bool) {
 	pos := Pos{Segment: s.number, Offset: pageSize, Seq: v.end.Seq, Sum: v.end.Sum}
@@ -85,7 +85,7 @@ func (v *verifier) walk(s *Segment, follows bool) {
 		if s.number == v.from.Segment && pos.Offset == v.from.Offset {
 			pos = v.from
 		} else if p, err := w.at(pos.Offset, batchHeader); err == nil {
-			if h, ok := v.codec.header(p); ok && h.stands(s.number, pos.Offset) && h.seq > v.end.Seq {
+			if h, ok := v.codec.header(p); ok && h.isAt(s.number, pos.Offset) && h.seq > v.end.Seq {
 				pos.Seq, pos.Sum = h.seq-1, h.prev
 			}
 		}
@@ -117,8 +117,8 @@ func (v *verifier) walk(s *Segment, follows bool) {
 	}
 }
 
-// resync handles a position at which no good batch stands: it reports the damage,
-// or notes the end of the log. next is where the walk goes on; ok is false if there
+// resync handles a position at which no good batch is: it reports the damage,
+// or notes the end of the log. next is where the walk continues; ok is false if there
 // is no such place in this segment.
 func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err error) {
 	later, err := v.codec.scan(s, pos.Offset, pos.Seq+1, true)

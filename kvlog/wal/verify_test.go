@@ -19,7 +19,7 @@ func TestVerifyReportsEveryDamage(t *testing.T) {
 	clear(x.batch(4))                    // side by side
 	x.at(x.seal)[60]++                   // a seal
 	x.files[seg2][20]++                  // a header
-	x.files[seg2][pageSize+100]++        // and the first batch behind it
+	x.files[seg2][pageSize+100]++        // and the first batch after it
 	clear(x.at(len(x.starts) - 1)[:100]) // a torn tail: no damage
 	x.store(t)
 	var got []string
@@ -91,7 +91,7 @@ func TestVerifyReadsWhatIsBeforeCheckpoint(t *testing.T) {
 			func(x *longLog) { clear(x.at(x.seal)) },
 			func(x *longLog) []string { return []string{fmt.Sprintf("%s %d", seg1, x.starts[x.seal].Offset)} },
 		},
-		"an earlier segment's seal, and there is nothing behind it": {
+		"an earlier segment's seal, and there is nothing after it": {
 			func(x *longLog) {
 				clear(x.at(x.seal))
 				clear(x.files[seg2][pageSize:])
