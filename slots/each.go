@@ -1,13 +1,12 @@
 package slots
 
-// Each calls fn for each key of a kind, until fn returns an error, which it
-// returns. The payload aliases the mapping. Only recovery calls it, after Load
-// and Rewrite.
+// Each calls fn for each key of a kind. An error of fn ends it and is returned. The
+// payload aliases the mapping. Only recovery calls it, after Load and Rewrite.
 func (t *Tables) Each(kind uint8, fn func(k Key, payload []byte) error) error {
 	return t.EachRef(kind, func(_ Ref, k Key, payload []byte) error { return fn(k, payload) })
 }
 
-// EachRef is Each for a caller that also wants to know the slot.
+// EachRef is Each for a caller that also needs the slot.
 func (t *Tables) EachRef(kind uint8, fn func(r Ref, k Key, payload []byte) error) error {
 	for class, tab := range t.tables {
 		for n := uint64(0); n < tab.used; n++ {
@@ -31,9 +30,9 @@ func (t *Tables) EachRef(kind uint8, fn func(r Ref, k Key, payload []byte) error
 // keysAtOnce is how many slots AppendKeys looks at.
 const keysAtOnce = 1024
 
-// AppendKeys appends to dst the keys of some slots of a class, from a number on. It
-// returns the number to go on with; more is false at the end. Any goroutine may
-// call it. A key that is put into another slot meanwhile may be missed.
+// AppendKeys appends to dst the keys of some slots of a class, starting with slot number
+// from. next is where to continue; more is false at the end. Any goroutine may call it. A
+// key that is moved to another slot meanwhile may be missed.
 func (t *Tables) AppendKeys(dst []Key, class int, from uint64) (_ []Key, next uint64, more bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

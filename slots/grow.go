@@ -7,10 +7,10 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// Grow makes room in a class: a sixteenth of its file, at least one extent. On
-// a full disk it tries less, and if there is no room for one extent it leaves
-// the file as it was and returns an error that disk.IsFull recognises. After any
-// other error nothing was published either; ErrSync is final.
+// Grow enlarges a class's table by a sixteenth, at least by one extent. On a full disk
+// it tries less, and if there is no room for one extent it leaves the file as it was
+// and returns an error that disk.IsFull recognises. After any other error the table has
+// not grown either; ErrSync is final.
 func (t *Tables) Grow(class int) error {
 	tab := t.tables[class]
 	tab.growing.Lock()
@@ -34,8 +34,8 @@ func (t *Tables) grow(tab *table, have, n int) error {
 	size := tab.fileSize(have)
 	err := tab.file.Allocate(size, int64(n)*tab.extent)
 	if err == nil {
-		// This sync writes the mapped pages of the file too, and a failure
-		// of theirs would be told here and not to a later msync.
+		// This sync also writes the mapped pages of the file. A failure to write one
+		// is reported here and not by a later msync.
 		if err := tab.file.Sync(); err != nil {
 			return t.fail(tab, err)
 		}

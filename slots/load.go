@@ -6,15 +6,15 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// readAtOnce is how many slots Load reads until it tells of them.
+// readAtOnce is how many slots Load reads between two calls of Options.Read.
 const readAtOnce = 4096
 
-// Load reads every slot below the high-water marks once, and builds the index
-// and the free lists. used are the checkpoint's high-water marks. replayed are the
-// last images of the slots in the log after it: they override what the file holds,
-// and raise the high-water marks. Load calls damage for every slot that fails its
-// checks, for a key that is there twice, and for a slot beyond the end of its file. It
-// changes nothing on disk.
+// Load reads every slot below the high-water marks once, and builds the index and the
+// free lists. used are the checkpoint's high-water marks. replayed has the last image of
+// each slot in the log after the checkpoint: these override what the file holds, and
+// raise the high-water marks. Load calls damage for every slot that fails its checks, for
+// every duplicate key, and for a slot beyond the end of its file. It changes nothing on
+// disk.
 func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(*disk.Damage)) {
 	l := loader{Tables: t, replayed: replayed, damage: damage}
 	marks := used
@@ -22,7 +22,7 @@ func (t *Tables) Load(used [4]uint64, replayed map[Ref][]byte, damage func(*disk
 		if mark := &marks[r.Class()]; t.Has(r) {
 			*mark = max(*mark, r.Number()+1)
 		} else {
-			l.report(r, "it is in the log, but lies beyond the end of the file")
+			l.report(r, "the log has this slot, but it lies beyond the end of the file")
 		}
 	}
 	for class, tab := range t.tables {
@@ -52,7 +52,7 @@ func (l *loader) report(r Ref, what string) {
 	l.damage(&disk.Damage{File: FileName(r.Class()), Offset: r.offset(), What: what})
 }
 
-// image returns what a slot holds once Rewrite is done.
+// image returns what a slot holds after Rewrite.
 func (l *loader) image(r Ref) (image []byte, logged bool) {
 	if image, logged = l.replayed[r]; logged {
 		return image, true
@@ -60,8 +60,8 @@ func (l *loader) image(r Ref) (image []byte, logged bool) {
 	return l.tables[r.Class()].slot(r.Number()), false
 }
 
-// load takes in one slot below the high-water mark. What the checkpoint does not count and
-// the log does not hold was never applied, and is free whatever it contains.
+// load loads one slot below the high-water mark. A slot that the checkpoint does not count
+// and the log does not have was never applied, so it is free, whatever it contains.
 func (l *loader) load(r Ref, counted bool) {
 	tab := l.tables[r.Class()]
 	image, logged := l.image(r)
@@ -81,7 +81,7 @@ func (l *loader) load(r Ref, counted bool) {
 	}
 	hash := s.hash()
 	if twin, ok := l.twin(&s, hash); ok {
-		l.report(r, fmt.Sprintf("its key (kind %d, account %q, id %q) is in the slot at offset %d of %s too",
+		l.report(r, fmt.Sprintf("its key (kind %d, account %q, id %q) is also in the slot at offset %d of %s",
 			s.Kind, s.Acc, s.ID, twin.offset(), FileName(twin.Class())))
 		return
 	}
@@ -89,7 +89,7 @@ func (l *loader) load(r Ref, counted bool) {
 	tab.live++
 }
 
-// twin finds another slot with the same key.
+// twin returns another slot with the same key.
 func (l *loader) twin(s *Slot, hash uint64) (Ref, bool) {
 	for _, loc := range l.index.Candidates(hash, nil) {
 		r := refAt(loc)
@@ -101,19 +101,19 @@ func (l *loader) twin(s *Slot, hash uint64) (Ref, bool) {
 	return 0, false
 }
 
-// Rewrite stores the images that Load was given, once Load has found no damage.
-// Sync makes them durable. Room that neither the checkpoint nor the log knows is
-// given up first: a growth that was cut off may have left holes there, and a
-// store into a hole of a mapped file on a full disk ends the process.
+// Rewrite stores the images that were passed to Load, if Load has found no damage. Sync
+// makes them durable. Before that it cuts off the end of the file that neither the
+// checkpoint nor the log knows: an interrupted growth may have left holes there, and a
+// store into a hole of a mapped file on a full disk kills the process.
 func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 	for _, tab := range t.tables {
 		if err := tab.trim(); err != nil {
-			return fmt.Errorf("give up unused room of %s: %w", tab.name, err)
+			return fmt.Errorf("cut off unused room of %s: %w", tab.name, err)
 		}
-		// A copy of the directory may share the blocks; a full disk may have no
-		// room to undo that.
+		// A copy of the directory may share the blocks, and a full disk may have no
+		// room for private ones.
 		if err := tab.file.Unshare(); err != nil && !disk.IsFull(err) {
-			return fmt.Errorf("make the blocks of %s its own: %w", tab.name, err)
+			return fmt.Errorf("unshare the blocks of %s: %w", tab.name, err)
 		}
 	}
 	for r, image := range replayed {
@@ -130,9 +130,9 @@ func (t *Tables) Rewrite(replayed map[Ref][]byte) error {
 	return nil
 }
 
-// trim cuts the file off after the extents that are known to be on disk whole:
-// those of the checkpoint, and those with a slot that is in the log, since a
-// growth is synced before one of its slots can be used.
+// trim cuts the file off after the extents that are known to be completely on disk: those
+// of the checkpoint, and those with a slot that is in the log, since a growth is synced
+// before any of its slots can be used.
 func (t *table) trim() error {
 	keep := max(t.known, int((t.used+t.perEach-1)/t.perEach))
 	rest := t.extents[keep:]

@@ -16,14 +16,14 @@ var Classes = [4]int{64, 128, 256, 512}
 
 // The parts of a slot, in bytes; part of the file format, never changed.
 const (
-	slotHead   = 8   // what comes before the payload
+	slotHead   = 8   // what precedes the payload
 	subSize    = 8   // of Key.Sub, where there is one
-	hasSub     = 128 // this bit of the kind says that there is one
+	hasSub     = 128 // the bit of the kind that is set if there is one
 	MaxAcc     = 64  // longest account name
 	MaxID      = 255 // longest id
 	MaxPayload = 255 // longest payload
 
-	freeKind = 0 // the kind of a slot that was used and is free again
+	freeKind = 0 // the kind of a used slot that is free again
 )
 
 // Ref names a slot: the index of its class in the top two bits, its number in
@@ -47,21 +47,21 @@ func (r Ref) Number() uint64 { return uint64(r) & (1<<numberBits - 1) }
 // offset returns where the slot starts in its file.
 func (r Ref) offset() int64 { return headerSize + int64(r.Number())*int64(r.Size()) }
 
-// Key names a thing: what kind it is (1 to 127, the caller's own numbers), the
-// account, the id in it, and, where a thing has several slots, which of them.
+// Key identifies the item in a slot: its kind (1 to 127, numbers of the caller's), its
+// account, its id and, if an item has several slots, which of them.
 type Key struct {
 	Kind    uint8
 	Acc, ID string
-	Sub     uint64 // 0: the thing has one slot
+	Sub     uint64 // 0: the item has one slot
 }
 
-// seed differs from process to process, so nobody outside can choose names that collide.
+// seed differs from process to process, so no client can choose names that collide.
 var seed = maphash.MakeSeed()
 
-// hashMask is what of a hash is used; a test makes keys collide with it.
+// hashMask selects the bits of a hash that are used; a test makes keys collide with it.
 var hashMask = ^uint64(0)
 
-// Hash returns the key's hash, which is good within this process only.
+// Hash returns the key's hash, which is valid only within this process.
 func (k Key) Hash() uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
@@ -75,9 +75,9 @@ func (k Key) Hash() uint64 {
 	return h.Sum64() & hashMask
 }
 
-// Slot is what a slot holds. Its slices alias the image.
+// Slot is the decoded content of a slot. Its slices alias the image.
 type Slot struct {
-	Free             bool // the slot was used and is free again; all else is empty
+	Free             bool // the slot was used and is free again; the other fields are empty
 	Kind             uint8
 	Acc, ID, Payload []byte
 	Sub              uint64
@@ -117,15 +117,15 @@ func sameKey(a, b []byte) bool {
 	}
 	x, end := split(a)
 	y, _ := split(b)
-	if a[7] == b[7] { // then both have everything in the same place
+	if a[7] == b[7] { // then both have everything at the same offsets
 		return bytes.Equal(a[slotHead+int(a[7]):end], b[slotHead+int(b[7]):end])
 	}
 	return x.Sub == y.Sub && bytes.Equal(x.ID, y.ID) && bytes.Equal(x.Acc, y.Acc)
 }
 
-// ClassFor returns the index of the smallest class that holds the key with a
-// payload of that many bytes. It returns false where none does, or where the key
-// is not one that a slot can hold.
+// ClassFor returns the index of the smallest class whose slots can hold the key with a
+// payload of that many bytes. It returns false if there is none, or if the key breaks a
+// slot's limits.
 func ClassFor(k Key, payload int) (class int, ok bool) {
 	if checkSlot(k.kind(), len(k.Acc), len(k.ID), payload, Classes[len(Classes)-1]) != nil {
 		return 0, false
@@ -137,7 +137,7 @@ func ClassFor(k Key, payload int) (class int, ok bool) {
 	return class, true
 }
 
-// kind returns the kind as a slot has it.
+// kind returns the kind as stored in a slot.
 func (k *Key) kind() uint8 {
 	if k.Sub != 0 {
 		return k.Kind | hasSub
@@ -145,7 +145,7 @@ func (k *Key) kind() uint8 {
 	return k.Kind
 }
 
-// subBytes returns how many bytes a slot of that kind has for Key.Sub.
+// subBytes returns how many bytes Key.Sub takes in a slot of that kind.
 func subBytes(kind uint8) int {
 	if kind&hasSub != 0 {
 		return subSize
@@ -153,8 +153,8 @@ func subBytes(kind uint8) int {
 	return 0
 }
 
-// checkSlot is the one check of a used slot's limits, where it is written and
-// where it is read.
+// checkSlot checks a used slot's limits. It is the only check, for writing and for
+// reading.
 func checkSlot(kind uint8, acc, id, payload, size int) error {
 	switch {
 	case kind&^hasSub == freeKind:
@@ -177,7 +177,7 @@ func checkSlot(kind uint8, acc, id, payload, size int) error {
 //
 //	offset size
 //	 0      4   checksum: crc32c over the directory's ID, the Ref (8 bytes), and
-//	            all of the image after this field
+//	            the rest of the image
 //	 4      1   kind, 1 to 127, and 128 more if there is a Sub; 0: the slot was
 //	            used and is free again
 //	 5      1   length of the account, 1 to 64 (free: 0)
@@ -185,14 +185,14 @@ func checkSlot(kind uint8, acc, id, payload, size int) error {
 //	 7      1   length of the payload, 0 to 255 (free: 0)
 //	 8          payload, Sub (8 bytes, if there is one), account, id, and zeros to the end
 //
-// The ID and the Ref are in the checksum but not in the image, so that a slot of
-// another directory or from another place never counts.
+// The ID and the Ref are in the checksum but not in the image, so a slot of another
+// directory or from another place fails its checksum.
 type Codec struct {
 	ID [16]byte // the data directory's
 }
 
-// Encode writes the image of a used slot to dst, which is r.Size() bytes long.
-// A key or payload that ClassFor would not put there is a fault of the caller's.
+// Encode writes the image of a used slot to dst, which is r.Size() bytes long. It panics
+// if the key and the payload do not fit the slot; see ClassFor.
 func (c Codec) Encode(dst []byte, r Ref, k Key, payload []byte) {
 	if err := checkSlot(k.kind(), len(k.Acc), len(k.ID), len(payload), r.Size()); err != nil {
 		panic("slots: encode: " + err.Error())
@@ -227,7 +227,7 @@ func (c Codec) Decode(r Ref, image []byte) (Slot, error) {
 	}
 	if got, want := binary.LittleEndian.Uint32(image), c.sum(r, image); got != want {
 		if isZero(image) {
-			return Slot{}, errors.New("the slot is all zeros, but it was used")
+			return Slot{}, errors.New("the slot is all zeros, though it was used")
 		}
 		return Slot{}, fmt.Errorf("the checksum is %08x, wanted %08x", got, want)
 	}
@@ -250,8 +250,8 @@ func (c Codec) Decode(r Ref, image []byte) (Slot, error) {
 	return s, nil
 }
 
-// split takes apart the image of a used slot that is known to be good. It
-// returns where the contents end, too.
+// split decodes the image of a used slot that is known to be good. It also returns where
+// the contents end.
 func split(image []byte) (Slot, int) {
 	payload := slotHead + int(image[7])
 	acc := payload + subBytes(image[4])
@@ -277,8 +277,8 @@ func (c Codec) sum(r Ref, image []byte) uint32 {
 	return crc32.Update(crc, format.Castagnoli, image[4:])
 }
 
-// extend is crc32.Update over v in little-endian order: bytes on the stack would
-// escape to the heap there.
+// extend is crc32.Update over v in little-endian order. A buffer on the stack would
+// escape to the heap if it was passed to crc32.Update.
 func extend(crc uint32, v uint64) uint32 {
 	crc = ^crc
 	for range 8 {
@@ -292,7 +292,7 @@ var zeros [headerSize]byte
 
 func isZero(p []byte) bool { return bytes.Equal(p, zeros[:len(p)]) }
 
-// A location in the index is a Ref whose class stands right above a shorter number.
+// A location in the index is a Ref with a shorter number: the class is right above its bits.
 const locationNumberBits = 38
 
 func location(r Ref) uint64 {

@@ -5,17 +5,17 @@ import (
 	"fmt"
 )
 
-// ErrSync is returned when a sync has failed, and by every Sync and Grow after
-// it: what was stored may be lost, though the kernel calls it clean.
+// ErrSync is returned when a sync has failed, and by every later Sync and Grow: what was
+// stored may be lost, though the kernel considers it clean.
 var ErrSync = errors.New("sync of a slot table failed, what was stored may be lost")
 
 // ErrNoRoom is returned by a Sync that did nothing because the disk has no room for a
-// page that was stored to.
+// modified page.
 var ErrNoRoom = errors.New("the disk has no room for a page of a slot table")
 
-// Sync makes every image applied so far durable. Extents without stores since
-// the last Sync cost nothing. The error is ErrNoRoom, after which it can be called
-// again, or ErrSync, which is final.
+// Sync makes every image applied so far durable. It skips extents without stores since
+// the last Sync. The error is ErrNoRoom, after which it can be called again, or ErrSync,
+// which is final.
 func (t *Tables) Sync() error {
 	t.syncing.Lock()
 	defer t.syncing.Unlock()
@@ -34,7 +34,7 @@ func (t *Tables) Sync() error {
 	}
 	for i, extents := range all {
 		for _, e := range extents {
-			// Cleared first: a store from here on belongs to the next Sync.
+			// Clear it first: a store from here on belongs to the next Sync.
 			if !e.dirty.Swap(false) {
 				continue
 			}
@@ -49,9 +49,9 @@ func (t *Tables) Sync() error {
 	return nil
 }
 
-// failure waits for a growth of the table that is on its way, and returns the
-// failed sync if there was one: had that of the growth met a page that could not
-// be written, then the sync of the page's extent after it said nothing.
+// failure waits for a growth of the table in progress, and returns the failed sync if
+// there was one. If the growth's sync failed to write a page, a later sync of that page's
+// extent does not report it.
 func (t *Tables) failure(tab *table) error {
 	tab.growing.Lock()
 	defer tab.growing.Unlock()
@@ -60,8 +60,8 @@ func (t *Tables) failure(tab *table) error {
 	return t.failed
 }
 
-// fail records a failed sync. Even one for want of room is no full disk that
-// could be tried again, so disk.IsFull does not recognise it.
+// fail records a failed sync. A sync that failed because the disk is full must not be
+// retried either, so disk.IsFull does not recognise the error.
 func (t *Tables) fail(tab *table, err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

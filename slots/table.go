@@ -50,12 +50,12 @@ type table struct {
 	live    uint64 // slots in use
 
 	// Owned by the writer.
-	next uint64   // high-water mark of what Alloc gave
-	free []uint64 // numbers below next that Alloc may give again
+	next uint64   // high-water mark of Alloc
+	free []uint64 // numbers below next that Alloc may return again
 
-	// kept are images for which the disk has no room: they go before what the file
-	// holds. A slice in it is never changed, as a look-up may have returned it.
-	// Guarded by Tables.mu; nil where there are none.
+	// kept has the images for which the disk has no room: they override what the file
+	// holds. A slice in it is never changed, because a look-up may have returned it.
+	// Guarded by Tables.mu; nil if there are none.
 	kept map[uint64][]byte
 
 	known int // extents that the checkpoint knows, for recovery
@@ -108,12 +108,12 @@ func (t *table) unkeep(n uint64) {
 func (t *table) storeMapped(n uint64, image []byte) error {
 	e := t.extents[n/t.perEach]
 	err := e.Store(int(n%t.perEach)*t.size, image)
-	// Behind the store: a Sync between the two would call the extent clean without it.
+	// After the store: a Sync between the two would mark the extent clean without it.
 	e.dirty.Store(true)
 	return err
 }
 
-// retry stores the images that are kept, as far as there is room by now.
+// retry stores the kept images for which there is room by now.
 func (t *table) retry() error {
 	for n, image := range t.kept {
 		if err := t.storeMapped(n, image); err != nil {
@@ -130,11 +130,11 @@ func FileName(class int) string { return "slots-" + strconv.Itoa(Classes[class])
 // InitialSize returns the size in bytes of each file that Create makes.
 func InitialSize(extent int) int64 { return headerSize + int64(extent) }
 
-// BytesTo returns how many bytes of a class's file its header and the first n slots take.
+// BytesTo returns how many bytes the header and the first n slots take in a class's file.
 func BytesTo(class int, n uint64) int64 { return headerSize + int64(n)*int64(Classes[class]) }
 
-// ReadFile reads a part of a class's file that lies below its high-water mark, while
-// the writer continues: a slot that is stored to meanwhile may be read torn.
+// ReadFile reads a part of a class's file below its high-water mark while the writer
+// continues. A slot that is stored to meanwhile may be read torn.
 func (t *Tables) ReadFile(class int, p []byte, off int64) error {
 	n, err := t.tables[class].file.ReadAt(p, off)
 	if n == len(p) {
@@ -168,7 +168,7 @@ func (c Codec) checkHeader(class int, page []byte) string {
 		return fmt.Sprintf("its header has the checksum %08x, wanted %08x: the header is damaged", got, want)
 	}
 	if size := binary.LittleEndian.Uint32(page[12:]); size != uint32(Classes[class]) {
-		return fmt.Sprintf("it has slots of %d bytes, wanted %d: it was put in another table's place", size, Classes[class])
+		return fmt.Sprintf("it has slots of %d bytes, wanted %d: it is the file of another table", size, Classes[class])
 	}
 	if id := page[16:32]; string(id) != string(c.ID[:]) {
 		return fmt.Sprintf("it belongs to the data directory with the ID %x, this one has %x", id, c.ID)
@@ -220,7 +220,7 @@ func openTable(o Options, class int, want int64) (_ *table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// What a growth that was cut off left beyond whole extents does not count.
+	// An interrupted growth may have left a partial extent, which is ignored.
 	extents := int((size - headerSize) / t.extent)
 	if least := max(want, headerSize); size < headerSize || t.fileSize(extents) < least {
 		return nil, t.damage(size, fmt.Sprintf("the file has %d bytes, wanted %d or more: it was cut short", size, least))
@@ -242,7 +242,7 @@ func (t *table) damage(offset int64, what string) *disk.Damage {
 	return &disk.Damage{File: path.Base(t.name), Offset: offset, What: what, Lost: "every slot from there on"}
 }
 
-// mapExtents maps n extents, from number first on: all or none.
+// mapExtents maps n extents, starting with number first: all or none.
 func (t *table) mapExtents(first, n int) ([]*extent, error) {
 	extents := make([]*extent, 0, n)
 	for i := first; i < first+n; i++ {
@@ -263,8 +263,7 @@ func unmap(extents []*extent) error {
 	return errors.Join(errs...)
 }
 
-// close unmaps and closes the file. A slot that is read afterwards is a panic,
-// never a fault of the memory.
+// close unmaps and closes the file. Reading a slot afterwards panics and does not fault.
 func (t *table) close() error {
 	extents := t.extents
 	t.extents = nil

@@ -19,7 +19,8 @@ type Options struct {
 	Dir    string   // the data directory
 	ID     [16]byte // the data directory's
 	Extent int      // bytes, a multiple of 4096; 0: DefaultExtent
-	// Read, if not nil, is told how many bytes of slots Load has read. It must not block.
+	// Read, if not nil, is called with the bytes of slots that Load has read since the last
+	// call. It must not block.
 	Read func(bytes int64)
 }
 
@@ -33,9 +34,9 @@ func (o *Options) check() error {
 	return nil
 }
 
-// Create makes the four table files, synced, with one extent of zeros each, in
-// the place of what an earlier Create may have left. They count only after a
-// SyncDir of the directory.
+// Create makes the four table files, synced, with one extent of zeros each. It replaces
+// what an earlier Create may have left. The files are durable only after a SyncDir of the
+// directory.
 func Create(o Options) error {
 	if err := o.check(); err != nil {
 		return err
@@ -48,9 +49,9 @@ func Create(o Options) error {
 	return nil
 }
 
-// Tables are the four slot tables of a data directory and the index of what is
-// in them. Lookup, Alloc, Release and Apply belong to one goroutine, the writer;
-// everything else may be called by any.
+// Tables are the four slot tables of a data directory and the index of their keys. Only
+// one goroutine, the writer, may call Lookup, Alloc, Release and Apply; any may call the
+// rest.
 type Tables struct {
 	Codec
 	index  *hashindex.Index     // locks itself
@@ -58,16 +59,16 @@ type Tables struct {
 	gaps   []Ref                // found by Load, for Rewrite: slots below the high-water mark that were never applied
 	read   func(int64)          // Options.Read
 
-	syncing sync.Mutex // held while the tables are synced: one at a time
+	syncing sync.Mutex // held while the tables are synced
 
-	mu     sync.RWMutex // guards the mapped slots and what is published of them: held for writing only while a durable batch is applied, or room that was made is published
-	failed error        // the first failed sync or store; there is no other after it
+	mu     sync.RWMutex // guards the mapped slots and the fields of tables that say so; held for writing only while a durable batch is applied or new extents are published
+	failed error        // the first failed sync or store
 }
 
-// Open opens and maps the table files. want is the least size of each in bytes,
-// as the last checkpoint gives it. A file that is missing, shorter, or has a bad
-// header is a *disk.Damage, which says what was found and what was wanted. Nothing may
-// be asked of the tables before Load, and nothing changed before Rewrite.
+// Open opens and maps the table files. want is the least size of each in bytes, from the
+// last checkpoint. If a file is missing or shorter, or has a bad header, the error is a
+// *disk.Damage that says what was found and what was wanted. The tables must not be read
+// before Load, nor changed before Rewrite.
 func Open(o Options, want [4]int64) (*Tables, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -86,23 +87,22 @@ func Open(o Options, want [4]int64) (*Tables, error) {
 	return t, nil
 }
 
-// Has reports whether r lies within its file.
+// Has reports whether the slot r lies within its file.
 func (t *Tables) Has(r Ref) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return r.Number() < t.tables[r.Class()].capacity()
 }
 
-// Lookup finds a key, whose hash is given. The payload aliases the mapping and
-// holds until the next Apply. Only the writer calls it.
+// Lookup finds a key by its hash. The payload aliases the mapping and is valid until the
+// next Apply. Only the writer calls it.
 func (t *Tables) Lookup(k Key, hash uint64) (r Ref, payload []byte, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.find(k, hash)
 }
 
-// KeyAt returns the key of what a slot holds, which must be in use. Only the writer
-// calls it.
+// KeyAt returns the key in a slot, which must be in use. Only the writer calls it.
 func (t *Tables) KeyAt(r Ref) Key {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -131,8 +131,8 @@ func (t *Tables) find(k Key, hash uint64) (Ref, []byte, bool) {
 	return 0, nil, false
 }
 
-// Alloc takes a free slot of a class. It returns false if there is none: Grow
-// makes room. Only the writer calls it.
+// Alloc allocates a slot of a class. It returns false if none is free; Grow makes room.
+// Only the writer calls it.
 func (t *Tables) Alloc(class int) (Ref, bool) {
 	tab := t.tables[class]
 	if last := len(tab.free) - 1; last >= 0 {
@@ -148,30 +148,29 @@ func (t *Tables) Alloc(class int) (Ref, bool) {
 	return r, true
 }
 
-// Release gives back a slot that Alloc gave and that was not applied. Only the
-// writer calls it.
+// Release frees a slot that was allocated but not applied. Only the writer calls it.
 func (t *Tables) Release(r Ref) {
 	tab := t.tables[r.Class()]
 	tab.free = append(tab.free, r.Number())
 }
 
-// Image is what a batch makes of one slot: what Encode or EncodeFree wrote.
+// Image is the new content of one slot, made by Encode or EncodeFree.
 type Image struct {
 	Ref   Ref
 	Bytes []byte
 }
 
-// Apply stores the images of a durable batch, in order, and makes them readable as
-// a whole. What becomes of the index and of the free slots follows from what each
-// slot held before. Only the writer calls it.
+// Apply stores the images of a durable batch, in order. Readers see all of them or none.
+// It updates the index and the free lists by comparing each image with what the slot held
+// before. Only the writer calls it.
 func (t *Tables) Apply(images []Image) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i := range images {
 		im := &images[i]
 		tab, n := t.tables[im.Ref.Class()], im.Ref.Number()
-		// Slots that Alloc gave and that were not applied, or not yet, lie below the
-		// mark from now on, and have to hold an image there: that of a free slot.
+		// Slots that were allocated and not applied, or not yet, are now below the mark
+		// and must hold an image: that of a free slot.
 		for ; tab.used < n; tab.used++ {
 			t.note(tab, t.storeFree(MakeRef(im.Ref.Class(), tab.used)))
 		}
@@ -185,7 +184,8 @@ func (t *Tables) Apply(images []Image) {
 	}
 }
 
-// reindex follows a slot from its old image, nil if it has none, to its new one.
+// reindex updates the index and the free list for a slot that changes from its old image,
+// nil if it has none, to a new one.
 func (t *Tables) reindex(r Ref, old, image []byte) {
 	was, is := old != nil && old[4] != freeKind, image[4] != freeKind
 	if was && is && sameKey(old, image) {
@@ -207,8 +207,8 @@ func (t *Tables) reindex(r Ref, old, image []byte) {
 	}
 }
 
-// Retry stores the images for which the disk had no room. The error is ErrNoRoom if
-// it still has none for one of them, which wraps why, or ErrSync.
+// Retry stores the images for which the disk had no room. The error is ErrNoRoom, with its
+// cause, if there is still no room for one of them, or ErrSync.
 func (t *Tables) Retry() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,15 +222,15 @@ func (t *Tables) Retry() error {
 	return t.failed
 }
 
-// note keeps the first error of a store, and requires t.mu to be held.
+// note records the first failed store. t.mu must be held.
 func (t *Tables) note(tab *table, err error) {
 	if err != nil && t.failed == nil {
 		t.failed = fmt.Errorf("%w: %s: %v", ErrSync, tab.name, err)
 	}
 }
 
-// Err returns why what was applied may be lost: nothing may be answered from the
-// tables then.
+// Err returns an error if what was applied may be lost. The tables must not be used for
+// answers then.
 func (t *Tables) Err() error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -254,8 +254,8 @@ func (t *Tables) Sizes() [4]int64 {
 	return sizes
 }
 
-// Used returns each table's high-water mark, for a checkpoint. It has to be read
-// before Sync: a slot that a mark skips has an image that is not in the log.
+// Used returns each table's high-water mark, for a checkpoint. It must be called before
+// Sync: slots that were skipped when a mark was raised have images that are not in the log.
 func (t *Tables) Used() [4]uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -273,8 +273,8 @@ func (t *Tables) Capacity(class int) uint64 {
 	return t.tables[class].capacity()
 }
 
-// Free returns how many slots of a class are free, not counting what Alloc gave
-// since the last Apply.
+// Free returns how many slots of a class are free, not counting those allocated since the
+// last Apply.
 func (t *Tables) Free(class int) uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -294,7 +294,7 @@ type ClassStats struct {
 	FileBytes int64
 }
 
-// Stats returns the figures of now.
+// Stats returns the current figures.
 func (t *Tables) Stats() Stats {
 	s := Stats{IndexBytes: t.index.Bytes()}
 	t.mu.RLock()
@@ -309,8 +309,8 @@ func (t *Tables) Stats() Stats {
 	return s
 }
 
-// Close unmaps and closes the files, synced or not. Nothing may be asked of the
-// tables afterwards.
+// Close unmaps and closes the files, synced or not. The tables must not be used
+// afterwards.
 func (t *Tables) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -141,7 +141,7 @@ func TestLockThatWasLostUnnoticedIs75(t *testing.T) {
 	force(t, p, "n")
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other", http.StatusOK, "2\n")
 	closeInput(t, in)
-	s.complains(75, "was lost meanwhile")
+	s.complains(75, "was lost before the unlock")
 	p.stop()
 }
 
@@ -158,7 +158,7 @@ func TestLockIsGivenBackDespiteFaults(t *testing.T) {
 
 	// One that has not come back within a few seconds ends by itself.
 	f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "give" && f.hang(r) })
-	runLock(t, f.url, "n", "sh", "-c", "exit 3").complains(3, "is not given back and ends by itself")
+	runLock(t, f.url, "n", "sh", "-c", "exit 3").complains(3, "it stays locked until it expires")
 	p.stop()
 }
 

@@ -31,7 +31,7 @@ type front struct {
 	term    term
 	started bool           // the command may be running
 	last    syscall.Signal // passed on last
-	suspect bool           // the alarm rang, and no renewal has been reported since
+	suspect bool           // the alarm fired, and no renewal has been reported since
 	group   group          // of the command
 }
 
@@ -85,7 +85,7 @@ func startKeeper(fd int, command []string, block *unix.Sigset_t, spec *Spec) (pi
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, &spec.Mask); err != nil {
 		return 0, err
 	}
-	// The socket keeps its number in the keeper, so that files that the user gave us keep theirs.
+	// The socket keeps its number in the keeper, so that files inherited from the user keep theirs.
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	if err == nil {
 		argv := append([]string{os.Args[0], KeeperCommand, strconv.Itoa(fd)}, command...)
@@ -134,7 +134,7 @@ func (f *front) tell(o order) { _ = send(f.socket, o) } // if the keeper has end
 func (f *front) heard(r report) {
 	if r.End != 0 {
 		f.term.end, f.suspect = r.End, false
-		_ = f.alarm.Set(f.term.killAt()) // without an alarm only a keeper that hangs goes unnoticed
+		_ = f.alarm.Set(f.term.killAt()) // without the alarm only a hanging keeper goes unnoticed
 	}
 	if r.Granted {
 		f.started = true
@@ -173,9 +173,9 @@ func (f *front) die(s syscall.Signal) {
 	raise(s)
 }
 
-// overdue kills a keeper that should have ended the command by now. At the first alarm it
-// only sets the alarm again, so that reports which came while this process was stopped are
-// read first.
+// overdue kills a keeper that should have ended the command by now. The first alarm only
+// sets another one, so that reports that arrived while this process was stopped are read
+// first.
 func (f *front) overdue() {
 	if f.suspect {
 		_ = syscall.Kill(f.keeper, syscall.SIGKILL) // alone does the rest
@@ -191,7 +191,7 @@ func (f *front) alone() Outcome {
 	children := make(chan child, 16)
 	go wait(children)
 	if !f.started && f.last != 0 {
-		// A signal for the group has ended the keeper before it caught signals.
+		// A signal for the group ended the keeper before it could catch signals.
 		return Outcome{Code: 128 + int(f.last), Signal: f.last}
 	}
 	if !f.started {

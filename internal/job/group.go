@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// look is how often a group that is being ended is checked, in addition to each end of a
-	// child.
-	look = 20 * time.Millisecond
-	// lastLook is how long to wait after KILL, because a process can be stuck in the kernel.
-	lastLook = 2 * time.Second
+	// pollInterval is how often a group that is being ended is checked, in addition to each
+	// time a child ends.
+	pollInterval = 20 * time.Millisecond
+	// killWait is how long to wait after KILL, because a process can be stuck in the kernel.
+	killWait = 2 * time.Second
 )
 
 // group are the processes to end: a process group, or, if id is 0, all
@@ -48,10 +48,10 @@ func (g group) alive() bool {
 // ended. It passes each child that ends to ended.
 func (g group) end(killAt time.Duration, children <-chan child, ended func(child)) {
 	g.signal(syscall.SIGTERM)
-	g.signal(syscall.SIGCONT) // one that is stopped can handle TERM only then
-	ticker := time.NewTicker(look)
+	g.signal(syscall.SIGCONT) // a stopped process cannot handle TERM
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
-	giveUp := max(killAt, boottime.Now()) + lastLook
+	giveUp := max(killAt, boottime.Now()) + killWait
 	for g.alive() && boottime.Now() < giveUp {
 		if boottime.Now() >= killAt {
 			g.signal(syscall.SIGKILL) // repeatedly, because one may have forked meanwhile
@@ -91,7 +91,7 @@ func wait(children chan<- child) {
 	}
 }
 
-// process is what /proc says about a process.
+// process is what /proc has about a process.
 type process struct {
 	parent, session int
 	state           byte // such as R, S, T for stopped, Z for ended
@@ -103,7 +103,7 @@ func stat(pid int) (process, bool) {
 	if err != nil {
 		return process{}, false
 	}
-	// The name is in parentheses and may hold anything, also parentheses.
+	// The name is in parentheses and may contain anything, even parentheses.
 	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
 	if len(fields) < 4 {
 		return process{}, false

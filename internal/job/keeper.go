@@ -22,7 +22,7 @@ import (
 const (
 	ExitUsage       = 64
 	ExitUnavailable = 69
-	ExitHeld        = 75 // also: granted too late, or lost
+	ExitHeld        = 75 // held by another, granted too late, or lost
 	ExitDenied      = 77
 )
 
@@ -55,14 +55,14 @@ type keeper struct {
 	grants   chan grant
 	renewals chan renewal
 
-	stop    context.CancelFunc // ends the calls that are under way
-	ctx     context.Context
-	term    term
-	token   int64
-	held    bool
-	asking  bool          // a renewal is under way
-	renewAt time.Duration // when the next one is due
-	fault   error         // the error of the last renewal, or nil
+	stop     context.CancelFunc // cancels the calls in progress
+	ctx      context.Context
+	term     term
+	token    int64
+	held     bool
+	renewing bool          // a renewal is in progress
+	renewAt  time.Duration // when the next one is due
+	fault    error         // the error of the last renewal, or nil
 
 	pid     int // of the command, or 0
 	mirror  bool
@@ -79,11 +79,11 @@ type renewal struct {
 	err error
 }
 
-// Keep is the keeper's life. fd is its end of the pair of sockets.
+// Keep runs the keeper. fd is its end of the socket pair.
 func Keep(fd int, command []string, stderr io.Writer) int {
 	runtime.LockOSThread() // PDEATHSIG is sent when the thread that started the command ends
 	unix.CloseOnExec(fd)
-	// Under the program's name, killall would reach both processes, which would look like a signal for the group.
+	// With the program's name, killall would reach both processes, which would pollInterval like a signal for the group.
 	_ = os.WriteFile("/proc/self/comm", []byte(KeeperCommand), 0) // ps shows "exe" otherwise
 	front, err := connection(fd)
 	if err != nil || len(command) == 0 {
@@ -109,7 +109,7 @@ func Keep(fd int, command []string, stderr io.Writer) int {
 	return 0
 }
 
-// begin prepares what the keeper needs.
+// begin sets up the keeper.
 func (k *keeper) begin(spec *Spec) error {
 	if err := adopt(); err != nil {
 		return fmt.Errorf("prctl: %w", err)
@@ -197,7 +197,7 @@ func (k *keeper) granted(g grant) *Outcome {
 	return nil
 }
 
-// keepHeld renews the lock if it is due, ends the command if it is too late for that, and sets the alarm.
+// keepHeld renews the lock if that is due, ends the command if it is too late to renew, and sets the alarm.
 func (k *keeper) keepHeld() *Outcome {
 	now := boottime.Now()
 	if now >= k.term.stopAt() {
@@ -206,15 +206,15 @@ func (k *keeper) keepHeld() *Outcome {
 		}
 		return k.lost(k.fault)
 	}
-	if !k.asking && now >= k.renewAt {
-		k.asking = true
+	if !k.renewing && now >= k.renewAt {
+		k.renewing = true
 		go func() {
 			end, err := k.lock.Renew(k.ctx, k.token)
 			k.renewals <- renewal{end, err}
 		}()
 	}
 	next := k.term.stopAt()
-	if !k.asking {
+	if !k.renewing {
 		next = min(next, k.renewAt)
 	}
 	if err := k.alarm.Set(next); err != nil {
@@ -224,7 +224,7 @@ func (k *keeper) keepHeld() *Outcome {
 }
 
 func (k *keeper) renewed(r renewal) *Outcome {
-	k.asking = false
+	k.renewing = false
 	switch {
 	case client.Failed(r.err, client.Conflict):
 		return k.lost(r.err)
@@ -234,14 +234,14 @@ func (k *keeper) renewed(r renewal) *Outcome {
 	default:
 		k.fault, k.term.end = nil, max(k.term.end, r.end)
 		k.renewAt = k.term.renewAt()
-		if !k.mirror { // one that is stopped does not read
+		if !k.mirror { // a stopped front does not read
 			k.tell(report{End: k.term.end})
 		}
 	}
 	return nil
 }
 
-// lost ends the command because the lock has ended or will soon.
+// lost ends the command because the lock has expired or is about to.
 func (k *keeper) lost(err error) *Outcome {
 	k.stop()
 	if k.pid == 0 {
@@ -345,7 +345,7 @@ func (k *keeper) changed(c child) *Outcome {
 	if c.status.Stopped() {
 		k.mirror = true
 		k.toFront(syscall.SIGSTOP)
-		if !stopped(k.pid) { // it has been continued meanwhile, so continue the front too
+		if !stopped(k.pid) { // it has already been continued, so continue the front too
 			k.mirror = false
 			k.toFront(syscall.SIGCONT)
 		}
@@ -357,7 +357,7 @@ func (k *keeper) changed(c child) *Outcome {
 		o.Code, o.Signal = 128+int(c.status.Signal()), c.status.Signal()
 	}
 	if boottime.Now() >= k.term.end {
-		k.say("the lock %q was lost while the command ran: its time was over", k.lock.Name)
+		k.say("the lock %q was lost while the command ran: it had expired", k.lock.Name)
 		return &Outcome{Code: ExitHeld}
 	}
 	if !k.giveBack() {
@@ -370,11 +370,11 @@ func (k *keeper) changed(c child) *Outcome {
 func (k *keeper) giveBack() bool {
 	err := k.lock.GiveBack(context.Background(), k.token)
 	if client.Failed(err, client.Conflict) {
-		k.say("the lock %q was lost meanwhile: %v", k.lock.Name, err)
+		k.say("the lock %q was lost before the unlock: %v", k.lock.Name, err)
 		return false
 	}
 	if err != nil {
-		k.say("the lock %q is not given back and ends by itself: %v", k.lock.Name, err)
+		k.say("could not unlock %q, it stays locked until it expires: %v", k.lock.Name, err)
 	}
 	return true
 }

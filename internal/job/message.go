@@ -83,7 +83,7 @@ type Outcome struct {
 // other process has been stopped for very long.
 const sendLimit = 100 * time.Millisecond
 
-// pair returns two connected sockets that keep the bounds of messages. Both are closed on exec.
+// pair returns two connected sockets that preserve message boundaries. Both are closed on exec.
 func pair() (ours *os.File, theirs int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -93,7 +93,7 @@ func pair() (ours *os.File, theirs int, err error) {
 	return ours, fds[1], err
 }
 
-// connection makes a file of a socket that does not block.
+// connection makes a socket non-blocking and returns it as a file.
 func connection(fd int) (*os.File, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("the socket: %w", err)

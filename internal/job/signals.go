@@ -87,7 +87,7 @@ func adopt() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }
 
-// action is the kernel's struct sigaction.
+// action is struct sigaction of the kernel.
 type action struct {
 	handler  uintptr
 	flags    uint64

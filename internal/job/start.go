@@ -25,8 +25,8 @@ type startError struct {
 
 func (e *startError) Error() string { return e.line }
 
-// start starts a command with our stdin, stdout, stderr and all other files that we were
-// started with.
+// start starts a command with our stdin, stdout, stderr and all other files that we have
+// inherited.
 func start(argv, env []string, sys *syscall.SysProcAttr) (pid int, err error) {
 	path, err := lookUp(argv[0], env)
 	if err != nil {

@@ -2,8 +2,8 @@ package job
 
 import "time"
 
-// term has the times of a lock, on the clock of package boottime. All follow from the
-// earliest possible end of the lock.
+// term computes the deadlines of a lock, on the clock of package boottime, from the
+// earliest time at which the lock can expire.
 type term struct {
 	dur       time.Duration // what each renewal asks for
 	killAfter time.Duration // from TERM to KILL
@@ -18,10 +18,10 @@ func newTerm(dur, killAfter time.Duration) term {
 // margin is how long before the lock's end the command must have ended.
 func (t *term) margin() time.Duration { return min(t.dur/10, 3*time.Second) }
 
-// renewAt is when the lock is renewed: a third of its time after it was granted.
+// renewAt is when the lock is renewed: after a third of its duration.
 func (t *term) renewAt() time.Duration { return t.end - t.dur + t.dur/3 }
 
-// retry is the time between a renewal that failed and the next.
+// retry is the time between a failed renewal and the next try.
 func (t *term) retry() time.Duration { return min(t.dur/24, time.Second) }
 
 // killAt is when the command gets KILL at the latest.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// sameSignal is how far apart two processes of a group may see the same signal.
+// sameSignal is how far apart in time two processes of a group may see the same signal.
 const sameSignal = 100 * time.Millisecond
 
 // witness separates signals for the front alone from signals for the whole process group,
@@ -37,10 +37,10 @@ func (w *witness) passed(s syscall.Signal) {
 	}
 }
 
-// due is when alone has to be called.
+// due fires when alone has to be called.
 func (w *witness) due() <-chan time.Time { return w.timer }
 
-// alone returns the signals that the front alone got.
+// alone returns the signals that only the front got.
 func (w *witness) alone() []syscall.Signal {
 	var alone []syscall.Signal
 	now := time.Now()

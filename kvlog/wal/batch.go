@@ -28,7 +28,7 @@ type header struct {
 	seq, segment, offset     uint64
 }
 
-// end returns the position after the batch.
+// end returns the position at the end of the batch.
 func (h header) end() Pos {
 	return Pos{Segment: h.segment, Offset: int64(h.offset) + int64(h.length), Seq: h.seq, Sum: h.sum}
 }
@@ -72,8 +72,8 @@ func (c codec) sum(p []byte) uint32 {
 }
 
 // header decodes a batch header from p, which has at least 48 bytes. ok is whether
-// the header's own checksum is good; the records may be bad all the same, and the
-// header may be in the wrong place.
+// the header's own checksum is good. The records may still be bad, and the header may
+// be in the wrong place.
 func (c codec) header(p []byte) (h header, ok bool) {
 	if string(p[:4]) != batchMagic {
 		return header{}, false

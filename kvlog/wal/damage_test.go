@@ -156,13 +156,13 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 			b.buf[batchHeader] = 200
 			newCodec(testID).putHeader(b.buf, 1, x.starts[len(x.starts)-1])
 			x.replace(len(x.starts)-1, b.buf)
-		}, seg2, lastOf, "good checksum, but record 1 has 200 bytes, but 8 are left", "batch "},
+		}, seg2, lastOf, "the checksum is good, but record 1 has 200 bytes, but 8 are left", "batch "},
 		{"record of the largest length, checksum good", func(x *longLog) {
 			b := batchOf("record")
 			copy(b.buf[batchHeader:], "\xff\xff\xff\xff")
 			newCodec(testID).putHeader(b.buf, 1, x.starts[len(x.starts)-1])
 			x.replace(len(x.starts)-1, b.buf)
-		}, seg2, lastOf, "good checksum, but record 1 has 4294967295 bytes", "batch "},
+		}, seg2, lastOf, "the checksum is good, but record 1 has 4294967295 bytes", "batch "},
 		{"fewer records than the header says", func(x *longLog) {
 			b := batchOf("record")
 			newCodec(testID).putHeader(b.buf, 2, x.starts[len(x.starts)-1])

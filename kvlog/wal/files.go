@@ -10,11 +10,11 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// defaultFiles is Options.Files where none is given.
+// defaultFiles is used if Options.Files is 0.
 const defaultFiles = 32
 
-// files keeps the number of open files small, whatever the number of segments. Files
-// that are written to are open; of the others, only those that were read lately.
+// files keeps the number of open files small, however many segments there are. Files
+// that are written to stay open; of the others, only those that were read recently.
 type files struct {
 	fs  disk.FS
 	max int // idle files that may be open
@@ -22,12 +22,12 @@ type files struct {
 	mu     sync.Mutex // guards what follows and handle.held
 	idle   []*handle  // open files that may be closed
 	hand   int        // the index in idle at which the search for one to close continues
-	failed error      // errors of those that were closed
+	failed error      // errors of closing idle files
 }
 
-// handle is the file of a segment, opened when it is needed. From the first write on
-// it stays open until settled is called: the kernel reports a failed write-back only
-// to descriptors that were open when it failed.
+// handle is the file of a segment, opened on demand. From the first write on it stays
+// open until settled is called, because the kernel reports a failed write-back only to
+// descriptors that were open when it failed.
 type handle struct {
 	files *files
 	path  string
@@ -41,7 +41,7 @@ type handle struct {
 
 func (f *files) handle(path string) *handle { return &handle{files: f, path: path} }
 
-// create makes the file of a new segment, which is going to be written.
+// create creates the file of a new segment, to be written to.
 func (f *files) create(path string) (*handle, error) {
 	file, err := f.fs.Create(path)
 	if err != nil {
@@ -50,7 +50,7 @@ func (f *files) create(path string) (*handle, error) {
 	return &handle{files: f, path: path, file: file, held: true}, nil
 }
 
-// add lets a handle be closed, and closes idle files beyond the limit.
+// add makes a handle idle, and closes idle files beyond the limit.
 func (f *files) add(h *handle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,7 +63,7 @@ func (f *files) add(h *handle) {
 		if f.hand >= len(f.idle) {
 			f.hand = 0
 		}
-		// Skip one that is in use; there are never many of these.
+		// Skip a file in use; there are never many.
 		h := f.idle[f.hand]
 		if h.used.Swap(false) || !h.mu.TryLock() {
 			f.hand++
@@ -76,7 +76,7 @@ func (f *files) add(h *handle) {
 	}
 }
 
-// keep stops a handle from being closed.
+// keep keeps a handle from being closed.
 func (f *files) keep(h *handle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -93,7 +93,7 @@ func (f *files) close() error {
 	return f.failed
 }
 
-// open opens the file if it is not, and returns with mu held for reading.
+// open opens the file unless it is open, and returns with mu held for reading.
 func (h *handle) open() error {
 	for {
 		h.mu.RLock()
@@ -149,7 +149,7 @@ func (h *handle) stay() {
 	}
 }
 
-// settled is called when all that was written is durable and nothing more will be.
+// settled is called when all writes are durable and no more will follow.
 func (h *handle) settled() {
 	h.files.mu.Lock()
 	held := h.held
@@ -159,7 +159,7 @@ func (h *handle) settled() {
 	}
 }
 
-// ready opens the file, to be written to later.
+// ready opens the file for later writes.
 func (h *handle) ready() error { return h.use(true, func(disk.File) error { return nil }) }
 
 func (h *handle) ReadAt(p []byte, off int64) (int, error) {

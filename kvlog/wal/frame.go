@@ -9,26 +9,25 @@ import (
 	"slices"
 )
 
-// A log can be followed by another one that holds the same batches at the same
-// places, byte for byte. What a log appends goes to the follower as a Frame: the
-// records, and where they are. The follower makes the headers and seals itself. Each
-// header has a checksum of the batch before, so both ends compare a single position to
-// know that they hold the same.
+// A log can be followed by another one, which has the same batches at the same places,
+// byte for byte. Each batch goes to the follower as a Frame: the records and their place.
+// The follower makes the headers and seals itself. Each header has a checksum of the batch
+// before it, so comparing a single position shows whether two logs are the same up to there.
 
-// Frame is a batch on its way to a log that follows.
+// Frame is a batch on its way to a following log.
 type Frame struct {
 	From    Pos    // the end of the log before it
-	Segment uint64 // in which it is: that of From, or the one after it
+	Segment uint64 // the batch's: that of From, or the one after it
 	Size    int64  // of that segment, in bytes
 	Count   uint32 // records
-	Records []byte // as they are in the log
+	Records []byte // in the log's format
 }
 
-// errFrame is returned for a frame that no log of this version has made.
+// errFrame is returned for a frame that no log of this version can have made.
 var errFrame = errors.New("not a batch of a log")
 
-// Frame returns the batch as Append will write it now. Its records are those of b and
-// change with it. Only the writer calls it.
+// Frame returns the batch as the next Append would write it. It shares the records with
+// b. Only the writer calls it.
 func (l *Log) Frame(b *Batch) Frame {
 	f := Frame{From: l.end, Segment: l.active.number, Size: l.active.size, Count: b.count}
 	if b.count == 0 {
@@ -45,7 +44,7 @@ func (l *Log) Frame(b *Batch) Frame {
 	return f
 }
 
-// NextFrame is as Next, for a log that follows.
+// NextFrame is like Next, but returns a Frame.
 func (r *Reader) NextFrame(ctx context.Context) (Frame, error) {
 	from := r.ended
 	_, recs, err := r.Next(ctx)
@@ -55,8 +54,8 @@ func (r *Reader) NextFrame(ctx context.Context) (Frame, error) {
 	return Frame{From: from, Segment: recs.Segment, Size: r.w.s.size, Count: uint32(recs.count), Records: recs.bytes}, nil
 }
 
-// SegmentSizeAt returns the size in bytes of the segment that a position lies in, 0 if
-// there is none. Any goroutine may call it.
+// SegmentSizeAt returns the size in bytes of the segment of a position, 0 if there is
+// none. Any goroutine may call it.
 func (l *Log) SegmentSizeAt(p Pos) int64 {
 	if s := l.Segment(p.Segment); s != nil {
 		return s.size
@@ -64,11 +63,11 @@ func (l *Log) SegmentSizeAt(p Pos) int64 {
 	return 0
 }
 
-// AppendFrame appends the batch to a log that follows and returns the position
-// after it once it is durable. b takes the records. The error is ErrNoPosition if the log
-// does not end where the frame begins, and nothing was written then; one that
-// disk.IsFull recognises if there is no room, which is not final; or as that of
-// Append. Only the writer calls it.
+// AppendFrame appends the batch to a following log and returns the position after it
+// once it is durable. b is filled with the records. The error is ErrNoPosition if the log
+// does not end where the frame begins; nothing was written then. If there is no room, it is
+// one that disk.IsFull recognises, and not final. Other errors are those of Append. Only
+// the writer calls it.
 func (l *Log) AppendFrame(b *Batch, f Frame) (Pos, error) {
 	if l.err != nil {
 		return Pos{}, l.err
@@ -118,8 +117,8 @@ func (b *Batch) Holds(f Frame) bool {
 	return b.count > 0 && b.count == f.Count && bytes.Equal(b.buf[batchHeader:], f.Records)
 }
 
-// PrepareAhead makes the next segment of a log that follows, as large as the active one,
-// if there is none. Any goroutine may call it.
+// PrepareAhead makes the next segment of a following log, as large as the active one, if
+// there is none. Any goroutine may call it.
 func (l *Log) PrepareAhead() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -127,14 +126,14 @@ func (l *Log) PrepareAhead() error {
 	next, size := l.next, l.active.size
 	l.mu.Unlock()
 	if next != nil {
-		return nil // the writer may be about to go on in it
+		return nil // the writer may be about to use it
 	}
 	return l.prepareNext(size)
 }
 
-// PrepareNext makes the next segment of a log that follows: of that size, which is the
-// one of the log that it follows. Nothing is reserved after it. Only the writer calls
-// it, because a next segment of another size is removed.
+// PrepareNext makes the next segment of a following log with the size that it has in the
+// log that is followed. It makes no reserve. Only the writer calls it, because it removes a
+// next segment of another size.
 func (l *Log) PrepareNext(size int64) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -169,9 +168,9 @@ func (l *Log) prepareNext(size int64) error {
 	return nil
 }
 
-// Ends returns the ends of the last batches of a log that was opened and not
-// started, newest first, at most so many. It reads the log from the position that Open
-// was given, which is the last one that it returns.
+// Ends returns the ends of the last batches, at most most, newest first, of a log that
+// was opened but not started. It reads from the position that was passed to Open, which
+// may be the last one that it returns.
 func (l *Log) Ends(most int) ([]Pos, error) {
 	ends := []Pos{l.from}
 	_, err := l.replay(func(b batch) error {
@@ -190,10 +189,10 @@ func (l *Log) Ends(most int) ([]Pos, error) {
 	return ends, err
 }
 
-// CutTo cuts a log that was opened, and not started, after the end of a batch, as if
-// what follows had never been written. size is the size in bytes that the segment
-// must have at least. The log must be opened again then. What is cut was written by a
-// server whose log went on differently, and no client has an answer for it.
+// CutTo cuts off everything after the end of a batch, as if it had never been written. The
+// log must have been opened but not started, and must be opened again afterwards. size is
+// the least size in bytes that the segment must have. What is cut off does not exist in the
+// log that is followed, and no client has got an answer for it.
 func (l *Log) CutTo(at Pos, size int64) error {
 	s := l.find(at.Segment)
 	if s == nil || s.bad != nil {
@@ -226,8 +225,8 @@ func (l *Log) CutTo(at Pos, size int64) error {
 	if size <= s.size {
 		return nil
 	}
-	// A copy of the segment was cut off. The file grows first, because it may be longer
-	// than its header says, and not shorter.
+	// A backup shortens the last segment. The file grows before its header is changed,
+	// because it may be longer than its header says, but not shorter.
 	if err := checkSize(size); err != nil {
 		return err
 	}
@@ -247,7 +246,7 @@ func (l *Log) CutTo(at Pos, size int64) error {
 // IsFrame reports whether an error says that a frame is not a batch of a log.
 func IsFrame(err error) bool { return errors.Is(err, errFrame) }
 
-// All iterates over the records. Their offsets are those within the frame.
+// All iterates over the records. Their offsets are relative to the frame.
 func (f Frame) All() iter.Seq[Record] {
 	if checkRecords(f.Records, f.Count) != "" {
 		return func(func(Record) bool) {}

@@ -6,30 +6,30 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// A segment has its blocks before a batch is written to it, and still the write can
-// find the disk full: a file system that copies on write takes new blocks where a
-// copy or a snapshot shares the old ones, and btrfs can do so anywhere.
+// A segment's blocks are allocated before a batch is written to it. Still the write can
+// find the disk full: a copy-on-write file system needs new blocks where a copy or a
+// snapshot shares the old ones, and btrfs can need them anywhere.
 //
-// Such a batch is refused, so it must not come back, and the next batch goes to the
-// same place. A write that found no room can have put the first bytes of the batch
-// there. They are overwritten with zeros, and the zeros are synced, before the
-// refusal. If the power is cut
+// Such a batch is refused, so it must not reappear, and the next batch goes to the same
+// place. The failed write may have stored the first bytes of the batch. They are
+// overwritten with zeros, and the zeros are synced, before the refusal. If the power is
+// cut
 //
 //	before the sync     the call has no answer yet: the batch may be there or not
 //	after it            nothing of the batch is there
 //
-// The zeros can find no room either. What was not written of the batch holds zeros,
-// so if the batch has anything else there, its checksum is wrong, with any part of
-// the rest on the disk: recovery calls it a torn tail. Then the batch is refused, and
-// the zeros are tried again before the next one. They cannot be left out for good: the
-// next batch may end with the same bytes as this one, and if the power is cut while
-// it is written, the old beginning and the new end make the refused batch whole.
+// The zeros can find no room either. The part of the batch that was not written reads as
+// zeros. If the batch has anything but zeros there, its checksum fails, whatever the disk
+// has of the rest, and recovery takes it for a torn tail. Then the batch is refused, and
+// the zeros are written before the next batch. They are needed: the next batch may end
+// with the same bytes as this one, and if the power is cut while it is written, the old
+// beginning and the new end would make up the refused batch.
 //
-// Only if all that is missing of the batch is zeros, so that it is whole, and the
-// zeros over it find no room, the outcome is unknown and the log has failed.
+// If the part that was not written is all zeros, the batch is complete. Only then, if the
+// zeros find no room, is the outcome unknown, and the log has failed.
 
-// takeBack takes back the first n bytes of a batch that found no room, and returns
-// ErrFull, or an error that is final.
+// takeBack erases the first n bytes of a batch that found no room, and returns ErrFull
+// or a final error.
 func (l *Log) takeBack(batch []byte, n int, full error) error {
 	if n > 0 {
 		l.left = l.end.Offset + int64(n)
@@ -44,7 +44,7 @@ func (l *Log) takeBack(batch []byte, n int, full error) error {
 	return l.full(full)
 }
 
-// clearLeft overwrites what takeBack could not.
+// clearLeft erases what takeBack could not.
 func (l *Log) clearLeft() error {
 	if l.left == 0 {
 		return nil

@@ -16,23 +16,23 @@ import (
 )
 
 var (
-	// ErrFailed is returned when a write or a sync of the log has failed, by that
-	// call and by every one after it: what the disk holds of the batch is unknown
-	// until the log is opened again.
+	// ErrFailed is returned when a write or a sync of the log has failed, by that call
+	// and every later one. What the disk has of the batch is unknown until the log is
+	// opened again.
 	ErrFailed = errors.New("the log's disk failed")
-	// ErrFull is returned when the disk had no room for the batch although the
-	// segment had, as where a copy shares its blocks: nothing of the batch is in the
-	// log, and the same call works once there is room.
+	// ErrFull is returned when the disk had no room for the batch although the segment
+	// had, for example because a copy shares its blocks. Nothing of the batch is in the
+	// log, and the same call works once the disk has room.
 	ErrFull = errors.New("the disk has no room for a batch of the log")
-	// ErrNoRoom is returned when a batch fits neither into the segment nor into
-	// the next one, or there is no next one: nothing was written. Call Prepare.
+	// ErrNoRoom is returned when a batch does not fit into the segment, and there is no
+	// next one or it does not fit there either. Nothing was written. Call Prepare.
 	ErrNoRoom = errors.New("no room in the log")
 	// ErrClosed is returned when the log was closed.
 	ErrClosed = errors.New("the log is closed")
 )
 
-// Pos is the end of a batch, where the next one begins. The zero Pos is before
-// every other.
+// Pos is the end of a batch, where the next one begins. The zero Pos comes before every
+// other.
 type Pos struct {
 	Segment uint64
 	Offset  int64  // in bytes
@@ -48,16 +48,17 @@ type Options struct {
 	// Segment is the size of a new segment in bytes: a multiple of 4096 from
 	// MinSegment to MaxSegment; 0 means DefaultSegment.
 	Segment int64
-	// Least is the least size of a new segment in bytes, which the largest batch must
-	// fit: on a disk that has no room for eight of Segment they are smaller. 0: none is.
+	// Least is the least size of a new segment in bytes; the largest batch must fit into
+	// it. Segments are made smaller than Segment if the disk has no room for eight of that
+	// size. 0: never.
 	Least int64
-	// Files is how many files of segments may be open for reading at a time, besides
-	// those that are written to; 0 means 32. While more reads than that are under
-	// way at once it may be exceeded.
+	// Files is how many segment files may be open for reading at a time, in addition to
+	// those that are written to; 0 means 32. It is exceeded while more files are being
+	// read at once.
 	Files int
-	Log   *slog.Logger // is told what Repair cuts; nil: nobody is
-	// Read, if not nil, is told how many bytes recovery and Verify have read, batch by
-	// batch. It must not block.
+	Log   *slog.Logger // gets a message if Repair cuts a torn tail; may be nil
+	// Read, if not nil, is called with the size of each batch that recovery or Verify has
+	// read. It must not block.
 	Read func(bytes int64)
 
 	files *files
@@ -88,14 +89,14 @@ type Log struct {
 	from  Pos // where Replay begins
 
 	// Used by recovery only.
-	recovered int      // the last step that is done
-	outdated  []uint64 // segments that an earlier Free left
+	recovered int      // the last step that was done
+	outdated  []uint64 // segments that an earlier Free was to remove
 
 	// Owned by the single writer.
 	end  Pos   // where the next batch goes
 	err  error // why nothing can be appended: before Start, after a failed write, after Close
 	seal Batch
-	left int64 // up to where bytes of a batch that found no room are after end; 0: none
+	left int64 // bytes of a batch that found no room lie from end to this offset; 0: none
 
 	appended atomic.Uint64 // bytes
 	grown    atomic.Uint64 // see Grown
@@ -107,8 +108,8 @@ type Log struct {
 	segments []*Segment // ascending by number
 	active   *Segment   // takes the next batch; changed only by the writer
 	next     *Segment   // ready to follow active, or nil
-	reserved int64      // bytes of one more segment that the disk has for sure, or 0; see reserve.go
-	bytes    int64      // that the segments take
+	reserved int64      // size in bytes of the reserve, or 0; see reserve.go
+	bytes    int64      // size of all segments
 	failed   error      // err, for other goroutines
 	closed   bool
 	durable  Pos           // after the last durable batch
@@ -116,10 +117,9 @@ type Log struct {
 	pins     map[*Pin]bool
 }
 
-// Create makes the directory and an empty log in it, durable when it returns. What
-// an interrupted Create left there is replaced. It returns the position of the first
-// batch, or an error that is fs.ErrExist if the directory holds a log that was ever
-// written to.
+// Create makes the directory and an empty log in it, durable when it returns. It
+// replaces what an interrupted Create left there. It returns the position of the first
+// batch, or an error that is fs.ErrExist if the directory has a log that was written to.
 func Create(o Options) (Pos, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -151,10 +151,10 @@ func Create(o Options) (Pos, error) {
 	return Pos{Segment: 1, Offset: pageSize}, nil
 }
 
-// checkUnused returns an error unless a segment is what an interrupted Create can
-// have left: the first one, with nothing after its header.
+// checkUnused returns an error unless an interrupted Create can have left this segment:
+// it is the first one, and nothing follows its header.
 func (o Options) checkUnused(number uint64) error {
-	used := fmt.Errorf("%s holds a log already, move it away to make a new one: %w", o.path(number), fs.ErrExist)
+	used := fmt.Errorf("%s is part of an existing log, move it away to make a new one: %w", o.path(number), fs.ErrExist)
 	if number != 1 {
 		return used
 	}
@@ -169,9 +169,9 @@ func (o Options) checkUnused(number uint64) error {
 	return errors.Join(err, s.file.Close())
 }
 
-// Room returns the bytes that the next batch may take, its header included: in
-// this segment or, if that is more, in the next one that is ready. all counts
-// what is held back on a full disk too; see reserve.go. Only the writer calls it.
+// Room returns how many bytes the next batch may take, including its header: in this
+// segment or, if that is more, in the next one if it is ready. With all set it includes
+// what is held back on a full disk; see reserve.go. Only the writer calls it.
 func (l *Log) Room(all bool) int {
 	l.mu.Lock()
 	next, reserved, alone := l.next, l.reserved, l.segments[0] == l.active
@@ -200,10 +200,9 @@ func (l *Log) ready() *Segment {
 
 // Append writes the batch to the end of the log, in the next segment if it does not
 // fit into this one, and returns the position after it once it is durable. The
-// batch can then be reset and filled again. An empty batch writes nothing. ErrNoRoom
-// means that nothing was written and that Prepare is needed, ErrFull that the disk has
-// to have room first; any other error is final: ErrFailed, or ErrClosed. Only the
-// single writer calls it.
+// batch can then be reset and filled again. An empty batch writes nothing. After
+// ErrNoRoom nothing was written, and Prepare is needed. After ErrFull the disk needs
+// room first. ErrFailed and ErrClosed are final. Only the single writer calls it.
 func (l *Log) Append(b *Batch) (Pos, error) {
 	if l.err != nil {
 		return Pos{}, l.err
@@ -254,7 +253,7 @@ func (l *Log) roll(n int64) error {
 }
 
 // write writes the batch to the end of the segment and syncs it. It never touches
-// bytes that were synced before. full.go tells what happens on a full disk.
+// bytes that were synced before. full.go explains what happens on a full disk.
 func (l *Log) write(b *Batch) error {
 	if err := l.clearLeft(); err != nil {
 		return err
@@ -278,8 +277,7 @@ func (l *Log) write(b *Batch) error {
 }
 
 // fail makes err final. After a failed sync the kernel may have dropped the pages and
-// marked them clean. A second sync would succeed without having written them, so
-// there is none.
+// marked them clean. A second sync would succeed without writing them, so it is not tried.
 func (l *Log) fail(err error) error {
 	l.err = fmt.Errorf("%w: batch %d at offset %d of %s: %w", ErrFailed, l.end.Seq+1, l.end.Offset, l.active.path, err)
 	l.mu.Lock()
@@ -289,8 +287,8 @@ func (l *Log) fail(err error) error {
 	return l.err
 }
 
-// Segments returns the numbers of all segments, ascending. It includes the one that
-// is ready to be the next. Any goroutine may call it.
+// Segments returns the numbers of all segments, ascending, including a next one that is
+// ready. Any goroutine may call it.
 func (l *Log) Segments() []uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -309,8 +307,8 @@ func (l *Log) Segment(number uint64) *Segment {
 	return l.find(number)
 }
 
-// SegmentSizes returns the sizes in bytes of all segments, and of one that Prepare
-// will make.
+// SegmentSizes returns the sizes in bytes of all segments and of the one that Prepare
+// makes next.
 func (l *Log) SegmentSizes() []int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -324,13 +322,13 @@ func (l *Log) SegmentSizes() []int64 {
 // ID returns the ID of the data directory that the log belongs to.
 func (l *Log) ID() [16]byte { return l.o.ID }
 
-// Checkpoint returns the position that Open was given: Replay begins there.
+// Checkpoint returns the position that was passed to Open: Replay begins there.
 func (l *Log) Checkpoint() Pos { return l.from }
 
 // Stats are figures of a log.
 type Stats struct {
 	Segments int
-	Bytes    int64  // of all segments, on disk, and of the reserve
+	Bytes    int64  // size on disk of all segments and the reserve
 	Appended uint64 // bytes appended since Start
 }
 
@@ -343,8 +341,8 @@ func (l *Log) Stats() Stats {
 	return s
 }
 
-// Close closes the segments' files and ends the readers. Whatever was appended is
-// durable already. The writer must have stopped. A second Close does nothing.
+// Close closes the segments' files and ends the readers. Everything that was appended is
+// already durable. The writer must have stopped. A second Close does nothing.
 func (l *Log) Close() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()

@@ -8,28 +8,28 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// leastSegment is the size in bytes below which a segment is not made smaller to
-// fit on a disk that is too small for two, unless all are that small.
+// leastSegment is the least size in bytes to which segments are shrunk to fit two of them
+// on a small disk. Options may ask for smaller ones.
 const leastSegment = 256 << 10
 
-// NeedsPrepare reports whether there is something for Prepare to do. Any
-// goroutine may call it, and Prepare.
+// NeedsPrepare reports whether Prepare has something to do. Any goroutine may call it
+// and Prepare.
 func (l *Log) NeedsPrepare() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return (l.next == nil || l.reserved == 0 || l.next.size <= l.reserved/2) && l.failed == nil
 }
 
-// Last reports whether the log has nowhere to go on after the segment that is
-// written to. Any goroutine may call it.
+// Last reports whether there is neither a segment after the active one nor a reserve.
+// Any goroutine may call it.
 func (l *Log) Last() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.next == nil && l.reserved == 0
 }
 
-// LastRoom returns the number of the active segment and how many bytes of batches fit
-// into it in all, if the log has nowhere to go on after it; else 0. Any goroutine may
+// LastRoom returns the number of the active segment and how many bytes of batches it can
+// hold in all, if there is no segment after it and no reserve; else 0. Any goroutine may
 // call it.
 func (l *Log) LastRoom() (segment uint64, size int64) {
 	l.mu.Lock()
@@ -40,7 +40,7 @@ func (l *Log) LastRoom() (segment uint64, size int64) {
 	return l.active.number, l.active.room(pageSize)
 }
 
-// NextRoom returns how many bytes of batches fit into the next segment, 0 if there is
+// NextRoom returns how many bytes of batches the next segment can hold, 0 if there is
 // none. Any goroutine may call it.
 func (l *Log) NextRoom() int64 {
 	next := l.ready()
@@ -50,8 +50,8 @@ func (l *Log) NextRoom() int64 {
 	return next.room(pageSize)
 }
 
-// Left returns how many bytes of batches fit after pos into its segment, 0 if that is
-// gone. Any goroutine may call it.
+// Left returns how many bytes of batches fit after pos in its segment, 0 if the segment
+// is gone. Any goroutine may call it.
 func (l *Log) Left(pos Pos) int64 {
 	s := l.Segment(pos.Segment)
 	if s == nil {
@@ -60,8 +60,8 @@ func (l *Log) Left(pos Pos) int64 {
 	return s.room(pos.Offset)
 }
 
-// Grown returns how often Prepare has given the log room since Start. Who found no room
-// tries again if it has changed. Any goroutine may call it.
+// Grown returns how often Prepare has made room in the log since Start. A caller that
+// found no room tries again when it has changed. Any goroutine may call it.
 func (l *Log) Grown() uint64 { return l.grown.Load() }
 
 // ahead returns the bytes of the next segment and of the reserve.
@@ -74,9 +74,9 @@ func (l *Log) ahead() int64 {
 	return l.reserved + l.next.size
 }
 
-// Prepare makes the next segment, if there is none ready or a small one, and
-// reserves the one after it. It returns once the segment is durable. On a full disk it does what
-// it can and returns an error that disk.IsFull recognises: it can be called again.
+// Prepare makes the next segment, if none is ready or only a small one, and the reserve.
+// It returns once the segment is durable. On a full disk it does what it can and returns
+// an error that disk.IsFull recognises; it can be called again.
 func (l *Log) Prepare() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -96,8 +96,8 @@ func (l *Log) Prepare() error {
 			l.grown.Add(1)
 		}
 	}()
-	// The reserve comes first, as it takes no time: with it callers need not wait
-	// for the segment.
+	// The reserve comes first because it is quick to make, and with it callers need not
+	// wait for the segment.
 	full := l.reserve(wanted)
 	if full != nil && !disk.IsFull(full) {
 		return full
@@ -138,11 +138,12 @@ func (l *Log) Prepare() error {
 	return l.reserve(wanted)
 }
 
-// fewest is how many segments a log has room for, if they can be made so small.
+// fewest is how many segments the disk should have room for: segments are shrunk for that,
+// as far as possible.
 const fewest = 8
 
-// fit returns the size in bytes of new segments for a disk that has room for so many
-// bytes of log besides what is free.
+// fit returns the size in bytes of new segments. used is how many bytes the log takes
+// now, in addition to what is free on the disk.
 func (o Options) fit(used int64) (int64, error) {
 	if o.Least == 0 || o.Least >= o.Segment {
 		return o.Segment, nil
@@ -157,15 +158,15 @@ func (o Options) fit(used int64) (int64, error) {
 	for size*fewest > room && size/2 >= o.Least {
 		size = size / 2 / pageSize * pageSize
 	}
-	// With two of a size one can always be compacted into the other.
+	// Of two segments of the same size, one can always be compacted into the other.
 	if two := room / 2 / pageSize * pageSize; size > two {
 		size = max(two, min(o.Least, leastSegment))
 	}
 	return size, nil
 }
 
-// fit returns the size in bytes of the next segment to be made. What is live in a
-// larger one must fit into it, where others have filled the disk meanwhile.
+// fit returns the size in bytes of the next segment. The live data of any larger segment
+// must fit into it, even if other programs have filled the disk meanwhile.
 func (l *Log) fit() (int64, error) {
 	l.mu.Lock()
 	used, largest := l.reserved, l.reserved
@@ -186,7 +187,7 @@ func (l *Log) SegmentSize() int64 {
 	return l.active.size
 }
 
-// removeNext removes the next segment, unless the writer has just gone on in it.
+// removeNext removes the next segment, unless the writer has just started to use it.
 func (l *Log) removeNext(next *Segment) error {
 	l.mu.Lock()
 	if l.next != next {
@@ -200,16 +201,16 @@ func (l *Log) removeNext(next *Segment) error {
 	return errors.Join(next.file.Close(), l.o.FS.Remove(next.path))
 }
 
-// alone reports whether there is no segment but the active one.
+// alone reports whether the active segment is the only one.
 func (l *Log) alone() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.segments) == 1
 }
 
-// createAnySize makes a segment of so many bytes. On a disk that has no room for a
-// second one of this size it makes one of half the size, and so on down to an eighth, but
-// not less than 256 KiB, and returns it with the error of the one before.
+// createAnySize makes a segment of size bytes. On a disk that has no room for a second
+// one of this size it tries half the size, and so on down to an eighth, but not less than
+// 256 KiB, and returns the segment together with the error of the previous try.
 func (o Options) createAnySize(number uint64, size int64, reserved, alone bool) (*Segment, error) {
 	least := size
 	if alone {
@@ -230,11 +231,10 @@ func (o Options) createAnySize(number uint64, size int64, reserved, alone bool) 
 	}
 }
 
-// Free removes the segments with a number less than before, but for those that
-// keep (nil: none) wants kept, those that a Pin keeps, and the one that is
-// written to. Their removal is durable when it returns, unless there was no
-// descriptor for that. Any goroutine may call it; a segment that no Pin keeps must
-// no longer be read.
+// Free removes the segments with a number less than before, except those for which keep
+// returns true (nil: none), those that a Pin keeps, and the active one. The removal is
+// durable when it returns, unless no descriptor was left for that. Any goroutine may call
+// it; a segment that no Pin keeps must no longer be read.
 func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	l.dir.Lock()
 	defer l.dir.Unlock()
@@ -257,7 +257,7 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 	for _, s := range doomed {
 		err := l.o.FS.Remove(s.path)
 		if disk.IsFull(err) {
-			break // btrfs can want room for that; the next Free tries again
+			break // btrfs can need room to remove a file; the next Free tries again
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -269,8 +269,8 @@ func (l *Log) Free(before uint64, keep func(segment uint64) bool) error {
 		l.mu.Unlock()
 		errs = append(errs, s.file.Close())
 	}
-	// Without a descriptor for it the removal is not durable: what is there again
-	// after a power cut, Open and Start remove.
+	// Without a descriptor the removal is not made durable. If a power cut brings the
+	// files back, Open and Start remove them.
 	if err := l.o.FS.SyncDir(l.o.Dir); !disk.IsNoDescriptor(err) {
 		errs = append(errs, err)
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 )
 
-// windowSize is how much of a file is read at a time, in bytes.
+// windowSize is how many bytes of a file are read at a time.
 const windowSize = 256 << 10
 
 // window reads a segment from front to back through a buffer of 256 KiB, or of the
@@ -15,7 +15,7 @@ type window struct {
 	s   *Segment
 	off int64
 	buf []byte
-	end int64 // it does not read ahead beyond this offset; 0: beyond the segment's end
+	end int64 // it does not read ahead beyond this offset; 0: the segment's end
 }
 
 // at returns the n bytes at off. They are valid until the next call.
@@ -41,7 +41,7 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 	return w.buf[off-w.off:][:n], nil
 }
 
-// batch is a batch that was checked and is good.
+// batch is a batch that has passed its checks.
 type batch struct {
 	header
 	bytes []byte // header included; valid until the window moves
@@ -53,17 +53,17 @@ func (b batch) records() Records {
 
 func (b batch) isSeal() bool { return b.bytes[batchHeader+4] == typeSeal }
 
-// fault is the reason why no good batch is at a position.
+// fault says why there is no good batch at a position.
 type fault struct {
 	what string
-	// written means that this was written as it is: no write that was cut off can
-	// have left it, so that it is damage even if nothing follows.
+	// written means that no interrupted write can have left this, so it is damage even if
+	// nothing follows.
 	written bool
 }
 
-// batch reads the batch that belongs at pos in the window's segment, and accepts
-// no other. f says why it is not there. err is an error of the disk, which proves
-// nothing about the batch.
+// batch reads the batch that belongs at pos in the window's segment, and accepts no
+// other. f says why it is not there, if it is not. err is an error of the disk, which
+// proves nothing about the batch.
 func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 	left := w.s.size - pos.Offset
 	if left < batchHeader {
@@ -94,7 +94,7 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 	case !good:
 		return batch{}, &fault{what: "bad checksum"}, nil
 	case wrong != "":
-		return batch{}, &fault{what: "good checksum, but " + wrong, written: true}, nil
+		return batch{}, &fault{what: "the checksum is good, but " + wrong, written: true}, nil
 	}
 	b = batch{header: h, bytes: p}
 	if !b.isSeal() && int64(h.length) > left-sealSize {
@@ -108,8 +108,8 @@ func (c codec) batch(w *window, pos Pos) (b batch, f *fault, err error) {
 	return b, nil, nil
 }
 
-// checkPlace returns why a batch does not belong at pos, from where the segment
-// has left bytes to its end; nil if it belongs there.
+// checkPlace returns why a batch does not belong at pos, nil if it does. left is how many
+// bytes the segment has from pos to its end.
 func (h header) checkPlace(pos Pos, left int64) *fault {
 	length := int64(h.length)
 	switch {
@@ -127,17 +127,17 @@ func (h header) checkPlace(pos Pos, left int64) *fault {
 	return nil
 }
 
-// leftover is what a scan found after the last good batch.
+// leftover says what a scan found after the last good batch.
 type leftover struct {
 	from, to    int64  // the range of all bytes that are not zero; both 0 if there are none
 	found       bool   // there are headers of later batches
-	first, last header // of those: the first in the file, and the one with the highest number
+	first, last header // the first of these in the file, and the one with the highest number
 }
 
 // scan searches a segment from offset from, a multiple of 8, to its end for bytes
 // that are not zero and for headers of batches later than seq. With one set it
-// stops at the first such header. It reads each byte once and accepts a header by
-// the header's own checksum, so no garbage can make it slow.
+// stops at the first such header. It reads each byte once and checks only the header's
+// own checksum, so no garbage can make it slow.
 func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, error) {
 	var l leftover
 	w := window{s: s}
@@ -149,7 +149,7 @@ func (c codec) scan(s *Segment, from int64, seq uint64, one bool) (leftover, err
 		}
 		step := n
 		if off+int64(n) < s.size {
-			step = n - batchHeader + 8 // a header across the border is whole in the next piece
+			step = n - batchHeader + 8 // a header across the boundary is complete in the next piece
 		}
 		for at := 0; at < step; at += 8 {
 			if at+pageSize <= step && allZero(p[at:at+pageSize]) {

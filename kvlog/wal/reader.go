@@ -7,8 +7,8 @@ import (
 	"math"
 )
 
-// ErrNoPosition is returned when the log cannot be read from a position: its
-// segment, or one after it, was freed, or the log went another way from there.
+// ErrNoPosition is returned when the log cannot be read from a position: its segment or a
+// later one was freed, or the log continues differently from there.
 var ErrNoPosition = errors.New("the log does not continue at this position")
 
 // Pin keeps segments from being freed.
@@ -17,11 +17,11 @@ type Pin struct {
 	first, last uint64 // guarded by log.mu; the segments that are kept
 }
 
-// Pin keeps the segments from that number on until Release: Free passes them
-// over. It returns ErrNoPosition if the log does not have the segment any more.
-// Any goroutine may call it; it may wait for a Free or a Prepare that is running.
+// Pin keeps the segments from that number on until Release: Free skips them. It
+// returns ErrNoPosition if the log no longer has the segment. Any goroutine may call it;
+// it may wait for a running Free or Prepare.
 func (l *Log) Pin(segment uint64) (*Pin, error) {
-	// Free decides what to remove, and removes it, with dir held.
+	// Free chooses and removes segments with dir held.
 	l.dir.Lock()
 	defer l.dir.Unlock()
 	l.mu.Lock()
@@ -45,11 +45,11 @@ func (p *Pin) Release() {
 	delete(p.log.pins, p)
 }
 
-// moveTo gives up the segments before that one.
+// moveTo releases the segments before that one.
 func (p *Pin) moveTo(segment uint64) { p.Narrow(segment, math.MaxUint64) }
 
-// Narrow gives up the segments before first and those after last. What was given
-// up before stays so.
+// Narrow releases the segments before first and those after last. Segments that were
+// released before stay released.
 func (p *Pin) Narrow(first, last uint64) {
 	p.log.mu.Lock()
 	defer p.log.mu.Unlock()
@@ -90,8 +90,8 @@ func (l *Log) publish(end Pos) {
 	l.wakeReaders()
 }
 
-// wakeReaders lets readers that wait look at durable, failed and closed again. It
-// requires mu to be held.
+// wakeReaders makes waiting readers look at durable, failed and closed again. mu must be
+// held.
 func (l *Log) wakeReaders() {
 	if l.progress != nil {
 		close(l.progress)
@@ -99,22 +99,22 @@ func (l *Log) wakeReaders() {
 	}
 }
 
-// Reader reads the batches of an open log in order and follows it as it grows.
-// It sees a batch once that is durable, and never before. One goroutine at a
-// time uses it; there may be many readers.
+// Reader reads the batches of an open log in order and follows it as it grows. It never
+// returns a batch before it is durable. One goroutine at a time may use a Reader; there
+// may be many readers.
 type Reader struct {
 	log   *Log
 	pin   *Pin
 	pos   Pos // after the last batch that was read, or after a seal after it
 	ended Pos // after the last batch that was returned
-	limit Pos // up to here the log is known to be durable
+	limit Pos // the log is known to be durable up to here
 	w     window
 }
 
-// NewReader returns a reader of the batches after from, the end of a batch. It
-// pins the segments that it has still to read, and wants to be closed. It returns
-// ErrNoPosition if the log does not continue at from, and what Append would return
-// if the log is not started, failed or closed.
+// NewReader returns a reader of the batches after from, the end of a batch. The reader
+// pins the segments that it has yet to read, and must be closed. The error is
+// ErrNoPosition if the log does not continue at from, and that of Append if the log is not
+// started, has failed or is closed.
 func (l *Log) NewReader(from Pos) (*Reader, error) {
 	pin, err := l.Pin(from.Segment)
 	if err != nil {
@@ -133,7 +133,7 @@ func (r *Reader) checkStart() error {
 	l := r.log
 	l.mu.Lock()
 	end, err := l.durable, l.failed
-	// Compaction can have freed segments between those that hold values.
+	// Compaction may have freed segments in between.
 	for n := r.pos.Segment; err == nil && n <= end.Segment; n++ {
 		if l.find(n) == nil {
 			err = fmt.Errorf("segment %d is not there: %w", n, ErrNoPosition)
@@ -153,11 +153,11 @@ func (r *Reader) checkStart() error {
 	return err
 }
 
-// Next returns the next batch, its number and its records, which are valid until
-// the following call. Where no further batch is durable yet it waits for one, or
-// returns the error of ctx; with a ctx that is done it never waits. It returns a
-// *disk.Damage for a batch that is bad now, ErrFailed after the last durable
-// batch of a log that failed, and ErrClosed once the log or the reader is closed.
+// Next returns the number and the records of the next batch. The records are valid until
+// the following call. If no further batch is durable yet, Next waits for one until ctx is
+// done and then returns the error of ctx; it never waits if ctx is already done. The error
+// is a *disk.Damage for a batch that has become bad, ErrFailed after the last durable batch
+// of a log that failed, and ErrClosed once the log or the reader is closed.
 func (r *Reader) Next(ctx context.Context) (seq uint64, recs Records, err error) {
 	for {
 		if err := r.wait(ctx); err != nil {
@@ -212,8 +212,8 @@ func (r *Reader) wait(ctx context.Context) error {
 	}
 }
 
-// bound returns the offset up to which the window may read ahead: what is
-// after the durable end may change yet. 0 means to the end of the segment.
+// bound returns the offset up to which the window may read ahead, because bytes past the
+// durable end may still change. 0 means to the end of the segment.
 func (r *Reader) bound() int64 {
 	if r.pos.Segment == r.limit.Segment {
 		return r.limit.Offset
@@ -221,14 +221,15 @@ func (r *Reader) bound() int64 {
 	return 0
 }
 
-// Pos returns the end of the last batch that Next returned, or where the reader
-// began: another reader can go on from there.
+// Pos returns the end of the last batch that Next returned, or the start of the reader.
+// Another reader can continue from there.
 func (r *Reader) Pos() Pos { return r.pos }
 
-// Close lets go of the segments. It may be called more than once.
+// Close releases the segments. It may be called more than once.
 func (r *Reader) Close() { r.pin.Release() }
 
-// closedOr returns ErrClosed if the log is closed, as its files are then, else err.
+// closedOr returns ErrClosed if the log is closed, because its files are closed then;
+// otherwise it returns err.
 func (l *Log) closedOr(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,15 +19,15 @@ const (
 )
 
 // ParseRecordHeader returns the type of a record and the bytes of its body. p has
-// at least RecordHeader bytes. A record header has no checksum of its own: do not
-// trust one that is not part of a checked batch.
+// at least RecordHeader bytes. A record header has no checksum: do not trust one that is
+// not part of a checked batch.
 func ParseRecordHeader(p []byte) (typ uint8, body int64) {
 	return p[4], int64(binary.LittleEndian.Uint32(p))
 }
 
-// A batch gives up a buffer larger than keepBuffer, in bytes, after keepBatches
-// batches in a row that needed less. It does not give it up at once, since making a
-// new one costs a large value as much time as its write.
+// A batch drops a buffer larger than keepBuffer, in bytes, after keepBatches batches in a
+// row that needed less. It keeps the buffer until then because allocating a new one takes
+// as much time as writing a large value.
 const (
 	keepBuffer  = 1 << 20
 	keepBatches = 64
@@ -54,20 +54,20 @@ func (b *Batch) Reset() {
 }
 
 // BeginSegment makes the batch the first one of the next segment, if there is one with
-// room for it. So the active segment can be compacted although it is not full.
+// room for it. After that the segment that was active can be compacted though it is not full.
 func (b *Batch) BeginSegment() { b.first = true }
 
-// Add adds a record of that type, 1 to 254, with a body of n bytes, 0 to
-// MaxSegment. It returns the body, all zeros, which is valid until the next Add. It
-// panics if either is out of range.
+// Add adds a record of that type, 1 to 254, with a body of n bytes, 0 to MaxSegment. It
+// returns the body, all zeros, which is valid until the next Add. It panics if the type or
+// the size is out of range.
 func (b *Batch) Add(typ uint8, n int) []byte {
 	body := b.AddDirty(typ, n)
 	clear(body)
 	return body
 }
 
-// AddDirty is like Add, but the body holds arbitrary bytes: the caller must fill
-// in all of it.
+// AddDirty is like Add, but the body has arbitrary contents: the caller must overwrite all
+// of it.
 func (b *Batch) AddDirty(typ uint8, n int) []byte {
 	if typ == 0 || typ == typeSeal || n < 0 || n > MaxSegment {
 		panic(fmt.Sprintf("wal: record of type %d with %d bytes; types are 1 to 254, sizes 0 to %d", typ, n, MaxSegment))
@@ -88,7 +88,7 @@ func (b *Batch) AddBytes(typ uint8, body []byte) {
 //	8  body, padded with zeros to a multiple of 8
 //
 // The last batch of a segment holds one record, the seal. Its body is the number of
-// the segment in which the log continues (8 bytes), which is this one's plus one.
+// the segment in which the log continues (8 bytes), always this one's plus one.
 // Append keeps room for it at the end of each segment.
 func (b *Batch) add(typ uint8, n int) []byte {
 	at := b.Len()
@@ -108,29 +108,29 @@ func (b *Batch) add(typ uint8, n int) []byte {
 	return b.buf[body : body+n : body+n]
 }
 
-// Len returns the bytes that the batch takes in the log, its header included. This
-// is also the offset within the batch at which the next record begins.
+// Len returns how many bytes the batch takes in the log, including its header. This is
+// also the offset in the batch at which the next record begins.
 func (b *Batch) Len() int { return max(len(b.buf), batchHeader) }
 
 // Records returns the number of records in the batch.
 func (b *Batch) Records() int { return int(b.count) }
 
-// RecordSize returns the bytes that a record with a body of n bytes takes in a
-// batch, its header and padding included.
+// RecordSize returns how many bytes a record with a body of n bytes takes in a batch,
+// including its header and padding.
 func RecordSize(n int) int { return recordHeader + padded(n) }
 
 func padded(n int) int { return (n + 7) &^ 7 }
 
-// Record is one record as it is in the log.
+// Record is one record of the log.
 type Record struct {
 	Type   uint8
-	Offset int64  // of the record, its 8-byte header included, in the segment
+	Offset int64  // of the record's header in the segment
 	Body   []byte // valid until the next batch is read
 }
 
-// Records are the records of one batch, already checked.
+// Records are the records of one batch that has passed its checks.
 type Records struct {
-	// Segment is the number of the segment that they are in.
+	// Segment is the number of their segment.
 	Segment uint64
 
 	offset int64 // of bytes in the segment

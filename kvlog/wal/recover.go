@@ -24,7 +24,7 @@ type Tail struct {
 	first Pos // where Last begins
 }
 
-// errNotStarted is returned when a log is written to before Start.
+// errNotStarted is returned by a write before Start.
 var errNotStarted = errors.New("wal: the log is not started")
 
 // The steps of recovery, for Log.recovered.
@@ -35,10 +35,10 @@ const (
 	started
 )
 
-// Open opens the log. from and segments come from the caller's checkpoint: the
-// position from which Replay reads, and the numbers of the segments that must be
-// there. It returns a *disk.Damage if one of these is missing, has a bad header or
-// is too short. It writes nothing, so the FS may be read-only.
+// Open opens the log. from and segments come from the caller's checkpoint: the position
+// from which Replay reads, and the numbers of the segments that must be there. The error
+// is a *disk.Damage if one of these is missing, has a bad header or is too short. Open
+// writes nothing, so the FS may be read-only.
 func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -66,9 +66,9 @@ func Open(o Options, from Pos, segments []uint64) (*Log, error) {
 	return l, nil
 }
 
-// openAll opens the named segments, the segment of from, and all segments after
-// that. outdated are the earlier ones that are not named: they were to be freed.
-// After an error it returns what it has opened, for the caller to close.
+// openAll opens the named segments, the segment of from, and all later ones. outdated are
+// the earlier ones that are not named: they were to be freed. After an error it returns
+// what it has opened, for the caller to close.
 func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []uint64, err error) {
 	found, err := o.list()
 	if err != nil {
@@ -93,11 +93,10 @@ func (o Options) openAll(from Pos, named []uint64) (all []*Segment, outdated []u
 	return all, outdated, nil
 }
 
-// Replay calls fn for each batch from the position that Open was given, in order,
-// and returns where the log ends. A torn batch at the end is not passed to fn; see
-// Tail. It returns a *disk.Damage if a batch that was durable once is bad now. An
-// error of fn ends it and is returned. It holds one batch in memory, or 256 KiB if
-// that is more.
+// Replay calls fn in order for each batch from the position that was passed to Open, and
+// returns where the log ends. A torn batch at the end is not passed to fn; see Tail. The
+// error is a *disk.Damage if a batch that was durable is now bad. An error of fn ends the
+// replay and is returned. Replay holds one batch in memory, or 256 KiB if that is more.
 func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 	return l.replay(func(b batch) error {
 		if b.isSeal() {
@@ -107,7 +106,7 @@ func (l *Log) Replay(fn func(seq uint64, recs Records) error) (Tail, error) {
 	})
 }
 
-// replay is Replay of all batches, seals too.
+// replay is Replay of all batches, including seals.
 func (l *Log) replay(fn func(batch) error) (Tail, error) {
 	pos := l.from
 	t := Tail{End: pos, first: pos}
@@ -159,18 +158,18 @@ func (l *Log) successor(sealed uint64) (*Segment, error) {
 	return s, nil
 }
 
-// missing returns the damage that a segment is not there, though a later one is.
+// missing returns the damage that a segment is missing, though a later one is there.
 func (l *Log) missing(number, later uint64) *disk.Damage {
 	s := Segment{path: l.o.path(number)}
 	return s.Damage(0, fmt.Sprintf("is missing, though segment %d is there", later), "every batch in it")
 }
 
-// classifyTail decides what it means that no good batch is at t.End, in s, for
-// the reason f. A torn tail it notes in t; damage it returns.
+// classifyTail decides what it means that there is no good batch at t.End, in s, for the
+// reason f. It records a torn tail in t and returns damage.
 //
 //	f.written                       damage: no crash leaves this
 //	a later batch has a header      damage: this batch was durable before that one
-//	a later segment is bad          damage: it was made in full, and is bad now
+//	a later segment is bad          damage: it was complete once, and is bad now
 //	bytes that are not zero follow  a torn tail
 //	only zeros follow               the end of the log
 func (l *Log) classifyTail(t *Tail, s *Segment, f *fault) error {
@@ -219,8 +218,8 @@ func (l *Log) classifyTail(t *Tail, s *Segment, f *fault) error {
 }
 
 // Start makes the log ready for Append at the end that Replay found, and removes
-// segments that an earlier Free left. The caller must have written its checkpoint
-// again before: the one that it read may be in the page cache only, and the one on
+// segments that an earlier Free was to remove. Before that the caller must write its
+// checkpoint again: the one that it has read may be only in the page cache, and the one on
 // disk may name segments that are removed here.
 func (l *Log) Start(t Tail) error {
 	if l.recovered != repaired {
@@ -229,7 +228,7 @@ func (l *Log) Start(t Tail) error {
 	if err := l.removeOutdated(); err != nil {
 		return err
 	}
-	// On a full disk the log starts without.
+	// On a full disk the log starts without one.
 	size, err := l.fit()
 	if err == nil {
 		err = l.o.makeReserve(size)
@@ -258,7 +257,7 @@ func (l *Log) Start(t Tail) error {
 	return nil
 }
 
-// removeOutdated removes the segments that an earlier Free left.
+// removeOutdated removes the segments that an earlier Free was to remove.
 func (l *Log) removeOutdated() error {
 	if len(l.outdated) == 0 {
 		return nil
@@ -266,7 +265,7 @@ func (l *Log) removeOutdated() error {
 	for _, n := range l.outdated {
 		err := l.o.FS.Remove(l.o.path(n))
 		if disk.IsFull(err) {
-			break // btrfs can want room for that; the next start tries again
+			break // btrfs can need room to remove a file; the next start tries again
 		}
 		if err != nil {
 			return err

@@ -8,17 +8,17 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// Repair makes durable what Replay found. It writes the replayed batches of the
-// last segment again, the same bytes to the same place: after a failed sync pages
-// can be read that are not on disk, and another sync would not write them. It
-// clears the torn tail, and repairs the next segment if a crash interrupted its
-// creation. A crash during Repair does not change what the next Replay finds.
+// Repair makes durable what Replay found. It writes the replayed batches of the last
+// segment again, the same bytes to the same place: after a failed sync the page cache can
+// hold pages that are not on disk, and another sync would not write them. It clears the
+// torn tail, and repairs the next segment if a crash interrupted its creation. A crash
+// during Repair does not change what the next Replay finds.
 //
-// A full disk may have no room for that where a copy shares the blocks. What was
-// written anew only to be sure that the disk has it is then read from the disk itself,
-// past the page cache, and the log starts if it is there. A torn tail that cannot be
-// cleared may stay if the disk has it as it was read: then no power cut makes it
-// whole. It is cleared before the next batch.
+// A full disk may have no room for these writes if a copy shares the blocks. Then the
+// replayed batches are read from the disk itself, bypassing the page cache, and the log
+// starts if they are there. A torn tail that cannot be cleared may stay if the disk has it
+// as it was read, because then no power cut can make it whole. It is cleared before the
+// next batch.
 func (l *Log) Repair(t Tail) error {
 	if l.recovered < replayed {
 		return errors.New("wal: Repair before Replay")
@@ -47,9 +47,9 @@ func (l *Log) Repair(t Tail) error {
 	return nil
 }
 
-// clearTail clears the torn tail, and the place of the next batch's header in any case:
-// zeros that can be read there may have failed to replace a batch on the disk that
-// found no room; see full.go.
+// clearTail clears the torn tail, and always the place of the next batch's header. That
+// may read as zeros only in the page cache, while the disk still has a batch that found no
+// room; see full.go.
 func (l *Log) clearTail(s *Segment, t Tail) error {
 	from, to := t.End.Offset, max(t.Garbage.To, min(t.End.Offset+batchHeader, s.size))
 	if from == to {
@@ -62,12 +62,13 @@ func (l *Log) clearTail(s *Segment, t Tail) error {
 	if !disk.IsFull(err) {
 		return err
 	}
-	// Some of it may have been cleared.
+	// A part of it may have been cleared.
 	l.left = to
 	return l.holds(s, from, to, err)
 }
 
-// holds returns full unless the disk has what can be read of [from, to) of a segment.
+// holds returns full unless the disk itself has what reads of [from, to) of a segment
+// return.
 func (l *Log) holds(s *Segment, from, to int64, full error) error {
 	p := make([]byte, to-from)
 	if _, err := s.file.ReadAt(p, from); err != nil {
@@ -75,13 +76,13 @@ func (l *Log) holds(s *Segment, from, to int64, full error) error {
 	}
 	held, err := s.file.Holds(p, from)
 	if err == nil && !held {
-		err = fmt.Errorf("%s: what can be read from offset %d to %d is not on the disk, and cannot be written there: %w", s.path, from, to, full)
+		err = fmt.Errorf("%s: the bytes from offset %d to %d are only in the page cache and cannot be written to disk: %w", s.path, from, to, full)
 	}
 	return err
 }
 
-// unshare makes the blocks that will be written the log's own, if a copy of the
-// directory shares them. A full disk may have no room for that; each write is told then.
+// unshare makes blocks that will be written private to the log, if a copy of the directory
+// shares them. On a full disk that may fail; then the writes report it.
 func (l *Log) unshare(t Tail) error {
 	for _, s := range l.segments {
 		if s.bad != nil || s.number < t.End.Segment && s.number != t.Last.Segment {
@@ -113,7 +114,7 @@ func (l *Log) rewrite(t Tail) error {
 	}
 	pos := t.first
 	for pos.Offset < t.Last.To {
-		// It is checked again: a disk that goes bad may return other bytes now.
+		// Check it again: a failing disk may return other bytes now.
 		b, f, err := l.codec.batch(&w, pos)
 		if err == nil && f != nil {
 			err = s.Damage(pos.Offset, f.what+", though it was good a moment ago", fmt.Sprintf("batch %d and all after it", pos.Seq+1))
@@ -135,10 +136,9 @@ func (l *Log) rewrite(t Tail) error {
 	return s.file.Sync()
 }
 
-// repairNext repairs the segment after the last one, which holds no batch. It is
-// removed if its header is bad. Otherwise it is cleared and kept, since a disk that
-// is full by now has no room for another; if it has no room for that either, the
-// segment is removed.
+// repairNext repairs the segment after the last one, which has no batches. It is removed
+// if its header is bad. Otherwise it is cleared and kept, because a disk that is full by
+// now has no room for another. If there is not even room to clear it, it is removed.
 func (l *Log) repairNext(number uint64) error {
 	s := l.find(number)
 	if s == nil {
@@ -157,7 +157,7 @@ func (l *Log) repairNext(number uint64) error {
 	}
 	err = zero(s, left.from, left.to)
 	if err == nil {
-		// The sync of its creation may have failed.
+		// The sync when it was created may have failed.
 		err = l.o.writeHeader(s)
 	}
 	if disk.IsFull(err) {

@@ -6,9 +6,9 @@ import (
 	"path"
 )
 
-// What the log holds back on a full disk. Ahead of the segment that is written
-// to, the active one, are the next segment and the reserve, a file whose blocks
-// will become the segment after that:
+// What the log holds back on a full disk. After the segment that is written to, the
+// active one, come the next segment and the reserve, a file whose blocks become the
+// segment after that:
 //
 //	            active        next          reserve
 //	  room      anyone        anyone        —             the disk has room
@@ -16,22 +16,21 @@ import (
 //	  full      but a quarter for frees     none          no room for a reserve
 //	  last      for frees     none          none          no room for a next segment
 //
-// Anyone is any batch; frees are batches that only give room back: deletes,
-// unlocks, and what compaction moves. On a full disk only they go on in the next
-// segment. So it is empty when the log gets to it, and has room for all that is
-// live in any older segment: compaction can always free one, whose blocks become
-// the next segment again. Making the reserve takes no time, since nothing is
-// written to it. So it is known one segment ahead whether the disk is full, and no
-// batch has to wait for the answer.
+// "Anyone" means any batch; "frees" are batches that only give room back: deletes,
+// unlocks, and what compaction moves. On a full disk only these may use the next segment.
+// So it is empty when the log gets to it, and has room for everything that is live in any
+// older segment: compaction can always free one, whose blocks become the next segment
+// again. Making the reserve is quick, because nothing is written to it. So the log knows
+// one segment ahead whether the disk is full, and no batch has to wait to find out.
 //
-// A log that has one segment only has nothing to compact: all but a quarter of it
-// is for anyone.
+// A log with a single segment has nothing to compact: anyone may use all but a quarter of
+// it.
 
 const reserveName = "reserve"
 
 func (o Options) reservePath() string { return path.Join(o.Dir, reserveName) }
 
-// reserve makes the reserve of so many bytes if there is none. It requires dir to be held.
+// reserve makes a reserve of size bytes if there is none. dir must be held.
 func (l *Log) reserve(size int64) error {
 	l.mu.Lock()
 	reserved := l.reserved
@@ -48,8 +47,8 @@ func (l *Log) reserve(size int64) error {
 	return nil
 }
 
-// makeReserve makes the file. After an error nothing is left of it. One that is
-// there already, perhaps in part, is taken over.
+// makeReserve makes the file. It uses one that is there already, perhaps in part. After
+// an error nothing is left of it.
 func (o Options) makeReserve(want int64) error {
 	name := o.reservePath()
 	f, err := o.FS.Create(name)
@@ -72,9 +71,8 @@ func (o Options) makeReserve(want int64) error {
 	return err
 }
 
-// GiveReserve gives the blocks of the reserve back to the disk, for writes that need
-// new blocks in files that are there. Prepare makes the reserve again. Any goroutine
-// may call it.
+// GiveReserve returns the blocks of the reserve to the disk, for writes that need new
+// blocks in existing files. Prepare makes the reserve again. Any goroutine may call it.
 func (l *Log) GiveReserve() error {
 	l.dir.Lock()
 	defer l.dir.Unlock()

@@ -6,16 +6,14 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// Salvage decides about a batch that fails its checksum although its header is
-// good and its records are well-formed. It returns whether the records can be used
-// nevertheless, because each of them carries a checksum of its own. A nil Salvage
-// accepts no such batch.
+// Salvage decides about a batch that fails its checksum although its header is good and
+// its records are well-formed. It returns true if the records can still be used because
+// each of them has its own checksum. A nil Salvage accepts no such batch.
 type Salvage func(Records) bool
 
-// ScanBefore calls fn for each batch that lies between two positions: from, which
-// is the zero Pos or the end of a batch, and the one that Open was given. Any batch
-// that is bad and that salvage does not accept is a *disk.Damage. An error of fn
-// ends the scan and is returned.
+// ScanBefore calls fn for each batch between from, which is the zero Pos or the end of a
+// batch, and the position that was passed to Open. The error is a *disk.Damage for a bad
+// batch that salvage does not accept. An error of fn ends the scan and is returned.
 func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) error {
 	l.mu.Lock()
 	segments := l.segments
@@ -42,15 +40,15 @@ func (l *Log) ScanBefore(from Pos, fn func(Records) error, salvage Salvage) erro
 	return nil
 }
 
-// ScanSegment calls fn for each batch of a segment that was sealed. A bad batch
+// ScanSegment calls fn for each batch of a sealed segment. A bad batch
 // that salvage does not accept is reported to skip, and the scan continues with the
 // next batch that has a good header. An error of fn ends the scan and is returned.
 func (l *Log) ScanSegment(s *Segment, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	return l.scanSegment(s, Pos{Segment: s.number, Offset: pageSize}, s.size, fn, salvage, skip)
 }
 
-// Follows reports whether a good batch is at pos and continues the chain of
-// the batch that pos names. It is false where there is no such segment.
+// Follows reports whether there is a good batch at pos that continues the chain of the
+// batch before it. It returns false if the segment is not there.
 func (l *Log) Follows(pos Pos) (bool, error) {
 	s := l.Segment(pos.Segment)
 	if s == nil || pos.Offset < pageSize || pos.Offset >= s.size || pos.Offset%8 != 0 {
@@ -61,10 +59,9 @@ func (l *Log) Follows(pos Pos) (bool, error) {
 }
 
 // scanSegment calls fn for each batch of a segment from pos to end, or to the seal.
-// The segment before may have been freed, so the first batch of the segment is
-// believed about which batch it follows. Without skip a bad batch ends the scan.
-// With skip the damage is reported there, and the scan continues with the next batch
-// that has a good header.
+// The segment before may have been freed, so the first batch of the segment may follow any
+// batch. Without skip a bad batch ends the scan. With skip the damage is reported to it,
+// and the scan continues with the next batch that has a good header.
 func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error, salvage Salvage, skip func(*disk.Damage)) error {
 	w := window{s: s}
 	for pos.Offset < end {
@@ -109,9 +106,9 @@ func (l *Log) scanSegment(s *Segment, pos Pos, end int64, fn func(Records) error
 	return nil
 }
 
-// unchecked reads the batch at pos without looking at the checksum of its
-// records. It returns false if the batch's header is bad, does not belong at pos,
-// or the records are not well-formed.
+// unchecked reads the batch at pos without checking the checksum of its records. It
+// returns false if the header is bad or does not belong at pos, or the records are
+// malformed.
 func (c codec) unchecked(w *window, pos Pos, b *batch) bool {
 	left := w.s.size - pos.Offset
 	if left < batchHeader {

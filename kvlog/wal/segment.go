@@ -37,11 +37,12 @@ type Segment struct {
 	number uint64
 	path   string
 	file   *handle      // nil: the segment is missing
-	size   int64        // bytes that may be used: what the header says, or all there is if that is bad
-	bad    *disk.Damage // says why the segment cannot be used, nil if it can
-	used   atomic.Int64 // where the sealed segment ends; 0: not known yet, see Used
-	// unmade is set where it is bad as a crash while it was made leaves it: too
-	// short, or without a header, which is there or not since it is one sector.
+	size   int64        // in bytes, as in the header, or of the file if the header is bad
+	bad    *disk.Damage // why the segment cannot be used, nil if it can
+	used   atomic.Int64 // where the batches of a sealed segment end; 0: not known yet, see Used
+	// unmade is set if a crash during the segment's creation can have left it like this:
+	// too short, or without a header. Half a header is damage, because a header lies in one
+	// sector.
 	unmade bool
 }
 
@@ -51,7 +52,7 @@ func (s *Segment) Number() uint64 { return s.number }
 // Path returns the name of the segment's file.
 func (s *Segment) Path() string { return s.path }
 
-// Size returns the bytes of the segment, its header page included. No record
+// Size returns the size of the segment in bytes, including its header page. No record
 // reaches beyond it.
 func (s *Segment) Size() int64 { return s.size }
 
@@ -59,12 +60,11 @@ func (s *Segment) Size() int64 { return s.size }
 // returns os.ErrClosed.
 func (s *Segment) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadAt(p, off) }
 
-// SizeFor returns the size of the smallest segment that has room for so many bytes, its
-// header page included.
+// SizeFor returns the size of the smallest segment that has room for n bytes, including
+// its header page.
 func SizeFor(n int64) int64 { return max(MinSegment, (n+pageSize-1)/pageSize*pageSize) }
 
-// Header returns the header page that a copy of the segment has which is cut off at a
-// size.
+// Header returns the header page for a copy of the segment that is truncated to size.
 func (s *Segment) Header(size int64) ([]byte, error) {
 	p := make([]byte, pageSize)
 	if _, err := s.ReadAt(p, 0); err != nil {
@@ -81,15 +81,14 @@ func (s *Segment) Header(size int64) ([]byte, error) {
 //
 //	 0  magic     8  "cdlogseg"
 //	 8  version   4  1
-//	12  checksum  4  of the whole page but for these 4 bytes
+//	12  checksum  4  of the whole page except these 4 bytes
 //	16  number    8  1, 2, 3…
 //	24  size      8  bytes of the file, this page included; a multiple of 4096
 //	32  ID       16  of the data directory
 //	48  zeros, to 4096
 //
-// Batches follow, each after the one before, and zeros where none was
-// written yet. All of the page that is not zero lies in one sector, so after a
-// crash the header is there or it is not.
+// Batches follow, each directly after the one before, then zeros. Everything in the page
+// that is not zero lies in one sector, so a crash leaves the whole header or none of it.
 func putSegmentHeader(p []byte, number uint64, size int64, id [16]byte) {
 	le := binary.LittleEndian
 	clear(p[:pageSize])
@@ -112,15 +111,15 @@ func parseSegmentHeader(p []byte, number uint64, id [16]byte) (size int64, bad s
 	le := binary.LittleEndian
 	switch {
 	case len(p) < pageSize:
-		return 0, fmt.Sprintf("header is cut off: %d bytes of %d", len(p), pageSize)
+		return 0, fmt.Sprintf("the header is cut off: %d bytes of %d", len(p), pageSize)
 	case string(p[:8]) != segmentMagic:
-		return 0, "header is not that of a log segment"
+		return 0, "the header is not that of a log segment"
 	case le.Uint32(p[8:]) != segmentVersion:
 		return 0, fmt.Sprintf("format version %d, this program reads version %d", le.Uint32(p[8:]), segmentVersion)
 	case le.Uint32(p[12:]) != segmentSum(p):
-		return 0, fmt.Sprintf("header has checksum %08x, its bytes have %08x", le.Uint32(p[12:]), segmentSum(p))
+		return 0, fmt.Sprintf("the header has checksum %08x, its bytes have %08x", le.Uint32(p[12:]), segmentSum(p))
 	case le.Uint64(p[16:]) != number:
-		return 0, fmt.Sprintf("header says that this is segment %d, its name says %d", le.Uint64(p[16:]), number)
+		return 0, fmt.Sprintf("the header says that this is segment %d, its name says %d", le.Uint64(p[16:]), number)
 	case string(p[32:48]) != string(id[:]):
 		return 0, fmt.Sprintf("belongs to the data directory with ID %x, this one has %x", p[32:48], id)
 	}
@@ -185,16 +184,16 @@ func (o Options) openSegment(number uint64) (*Segment, error) {
 		s.bad = s.Damage(0, bad, "every batch in it")
 	case length < size:
 		s.unmade = true
-		s.bad = s.Damage(length, fmt.Sprintf("file has %d bytes, its header says %d", length, size), "what stood after its end")
+		s.bad = s.Damage(length, fmt.Sprintf("the file has %d bytes, its header says %d", length, size), "everything past its end")
 	default:
 		s.size = size
 	}
 	return s, nil
 }
 
-// createSegment makes a segment of size bytes, durable when it returns: with
-// reserved out of the file under its name, which has the blocks. What a crash left
-// there else is removed. After an error nothing is left of it.
+// createSegment makes a segment of size bytes, durable when it returns. With reserved set
+// the file is already there under its name and has the blocks; otherwise a file that a
+// crash left there is removed. After an error nothing is left of it.
 func (o Options) createSegment(number uint64, size int64, reserved bool) (*Segment, error) {
 	s := &Segment{number: number, path: o.path(number), size: size}
 	if reserved {
@@ -244,15 +243,15 @@ func (o Options) writeHeader(s *Segment) error {
 	return err
 }
 
-// room is the largest batch, in bytes, that fits after offset with the seal
-// still after it.
+// room is the size in bytes of the largest batch that fits after offset and leaves room
+// for the seal.
 func (s *Segment) room(offset int64) int64 { return max(0, s.size-offset-sealSize) }
 
-// reserve is what of a segment is held back for deletes, in bytes.
+// reserve is how many bytes of a segment are held back for deletes.
 func (s *Segment) reserve() int64 { return s.size / 4 }
 
-// Used returns how many bytes of a sealed segment its batches take. Where it ends
-// is looked for, if it is not known yet: after it there are zeros only.
+// Used returns how many bytes of a sealed segment are used. If that is not known yet, it
+// searches for the end: only zeros follow it.
 func (s *Segment) Used() (int64, error) {
 	if n := s.used.Load(); n > 0 {
 		return n - pageSize, nil
@@ -262,7 +261,7 @@ func (s *Segment) Used() (int64, error) {
 	for end > pageSize {
 		p := buf[:min(int64(len(buf)), end-pageSize)]
 		if _, err := s.file.ReadAt(p, end-int64(len(p))); err != nil {
-			return 0, fmt.Errorf("%s: look for its end: %w", s.path, err)
+			return 0, fmt.Errorf("%s: find its end: %w", s.path, err)
 		}
 		if rest := len(bytes.TrimRight(p, "\x00")); rest > 0 {
 			end -= int64(len(p) - rest)
@@ -274,8 +273,8 @@ func (s *Segment) Used() (int64, error) {
 	return end - pageSize, nil
 }
 
-// Damage returns a damage at an offset in bytes of the segment. Its File is named
-// within the data directory, which the log's directory lies in.
+// Damage returns a damage at an offset in bytes of the segment. Its File is relative to
+// the data directory, which contains the log's directory.
 func (s *Segment) Damage(offset int64, what, lost string) *disk.Damage {
 	dir, name := path.Split(s.path)
 	return &disk.Damage{File: path.Join(path.Base(dir), name), Offset: offset, What: what, Lost: lost}

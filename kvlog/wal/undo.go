@@ -1,13 +1,13 @@
 package wal
 
-// Mark is how far a Batch was filled.
+// Mark is a state of a Batch to which Undo can return.
 type Mark struct {
 	length int
 	count  uint32
 	first  bool
 }
 
-// Mark returns how far the batch is filled, for Undo.
+// Mark returns the batch's current state, for Undo.
 func (b *Batch) Mark() Mark { return Mark{len(b.buf), b.count, b.first} }
 
 // Undo removes the records that were added since the mark.
@@ -27,8 +27,8 @@ func (b *Batch) At(end Pos) Records {
 // Start returns where the batch of the records begins. Seq and Sum are not set.
 func (r Records) Start() Pos { return Pos{Segment: r.Segment, Offset: r.offset - batchHeader} }
 
-// Body returns the body of the record that begins at a place counted from the
-// batch's start, as Len gave it before the record was added.
+// Body returns the body of the record that begins at an offset in the batch: the value
+// that Len had before the record was added.
 func (b *Batch) Body(at int) []byte {
 	_, n := ParseRecordHeader(b.buf[at:])
 	return b.buf[at+recordHeader:][:n:n]

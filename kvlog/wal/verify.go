@@ -8,18 +8,18 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// Verify reads every batch of every segment that the checkpoint names (from and
-// segments are as for Open) or that follows, and reports each damage. It writes
-// nothing. It returns where the log ends; a torn tail there is no damage, see
-// Tail.Torn. The error is one of the disk, where files could not be opened. It
-// holds one batch in memory, or 256 KiB if that is more.
+// Verify reads every batch of every segment that the checkpoint names or that follows
+// (from and segments are as for Open), and reports each damage. It writes nothing. It
+// returns where the log ends; a torn tail there is not damage, see Tail.Torn. The error
+// says that files could not be opened. Verify holds one batch in memory, or 256 KiB if that
+// is more.
 func Verify(o Options, from Pos, segments []uint64, report func(*disk.Damage)) (Tail, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return Tail{}, err
 	}
 	all, _, err := o.openAll(from, segments)
-	told := map[*disk.Damage]bool{} // a bad segment can be met twice: as itself, and as what follows another
+	told := map[*disk.Damage]bool{} // a bad segment can be found twice: on its own, and as the successor of another
 	v := verifier{Log: &Log{o: o, codec: newCodec(o.ID), from: from, segments: all}, named: segments, report: func(d *disk.Damage) {
 		if !told[d] {
 			told[d] = true
@@ -39,7 +39,7 @@ type verifier struct {
 
 	end    Pos  // after the last good batch
 	sealed bool // that batch is a seal
-	passed bool // from was met or passed
+	passed bool // the walk has reached or passed from
 	ended  bool // the end of the log was found
 	tail   Tail
 }
@@ -74,14 +74,14 @@ func (v *verifier) verify() {
 	}
 }
 
-// walk checks the batches of a segment. Behind a bad one it continues with the next
+// walk checks the batches of a segment. After a bad one it continues with the next
 // batch that has a good header.
 func (v *verifier) walk(s *Segment, follows bool) {
 	pos := Pos{Segment: s.number, Offset: pageSize, Seq: v.end.Seq, Sum: v.end.Sum}
 	w := window{s: s}
 	if !follows {
-		// The segment before it was freed or is bad: believe the first batch about
-		// which batch it follows.
+		// The segment before it was freed or is bad, so the first batch may follow any
+		// batch.
 		if s.number == v.from.Segment && pos.Offset == v.from.Offset {
 			pos = v.from
 		} else if p, err := w.at(pos.Offset, batchHeader); err == nil {
@@ -117,9 +117,9 @@ func (v *verifier) walk(s *Segment, follows bool) {
 	}
 }
 
-// resync handles a position at which no good batch is: it reports the damage,
-// or notes the end of the log. next is where the walk continues; ok is false if there
-// is no such place in this segment.
+// resync handles a position without a good batch: it reports the damage, or records the
+// end of the log. next is where the walk continues; ok is false if there is no such place
+// in this segment.
 func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err error) {
 	later, err := v.codec.scan(s, pos.Offset, pos.Seq+1, true)
 	if err != nil {
@@ -146,8 +146,8 @@ func (v *verifier) resync(s *Segment, pos Pos, f *fault) (next Pos, ok bool, err
 	return next, ok, nil
 }
 
-// checkFrom reports damage if the walk comes to from, or passes it, and the batch
-// that the checkpoint names does not end there.
+// checkFrom reports damage if the walk reaches or passes from, and the batch that the
+// checkpoint names does not end there.
 func (v *verifier) checkFrom(s *Segment, pos Pos) {
 	if v.passed || s.number != v.from.Segment || pos.Offset < v.from.Offset {
 		return
@@ -163,8 +163,8 @@ func (v *verifier) reportFrom(s *Segment, pos Pos) {
 		v.from.Seq, v.from.Sum, pos.Seq, pos.Sum, pos.Offset, pos.Segment), "every batch from there on"))
 }
 
-// reportAt reports an error: a damage as it is, any other as damage at pos, which
-// cannot be read.
+// reportAt reports an error: damage as it is, any other error as damage at pos, because
+// pos cannot be read.
 func (v *verifier) reportAt(s *Segment, pos Pos, err error) {
 	var damage *disk.Damage
 	switch {
