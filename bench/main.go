@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"regexp"
@@ -145,6 +146,11 @@ func (b *bench) measure(ctx context.Context, rows []*row) (round int, err error)
 					continue
 				}
 				figures, err := r.measure(ctx, b, t)
+				if t.name == before && errors.Is(err, errRefused) {
+					// The binary may be older than the route.
+					fmt.Fprintf(os.Stderr, "left out: %s, %v\n", t.name, err)
+					figures, err = slices.Repeat([]float64{math.NaN()}, len(r.figures)), nil
+				}
 				if err != nil {
 					return 0, fmt.Errorf("%s, %s, %d: %w", t.name, r.name, r.conns, cmp.Or(context.Cause(ctx), err))
 				}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -24,6 +25,8 @@ type protocol struct {
 	// answer returns the size of the answer that b begins with, 0 if it is not whole, or an error if it is a refusal.
 	answer func(b []byte) (size int, err error)
 }
+
+var errRefused = errors.New("a refusal")
 
 // overHTTP sends calls that are written as "METHOD PATH", with headers on further lines,
 // and a body after an empty line.
@@ -96,7 +99,7 @@ func httpAnswer(b []byte) (int, error) {
 		return 0, nil
 	}
 	if !bytes.HasPrefix(head, []byte("HTTP/1.1 2")) {
-		return 0, fmt.Errorf("a refusal: %q", b)
+		return 0, fmt.Errorf("%w: %q", errRefused, b)
 	}
 	size := len(head) + len(headEnd)
 	if bytes.HasPrefix(head, []byte("HTTP/1.1 204")) {
@@ -140,5 +143,5 @@ func respAnswer(b []byte) (int, error) {
 			return size + n + 2, nil
 		}
 	}
-	return 0, fmt.Errorf("a refusal: %q", line)
+	return 0, fmt.Errorf("%w: %q", errRefused, line)
 }
