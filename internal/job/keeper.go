@@ -83,7 +83,7 @@ type renewal struct {
 func Keep(fd int, command []string, stderr io.Writer) int {
 	runtime.LockOSThread() // PDEATHSIG is sent when the thread that started the command ends
 	unix.CloseOnExec(fd)
-	// With the program's name, killall would reach both processes, which would pollInterval like a signal for the group.
+	// With the program's name, killall would reach both processes, which would look like a signal for the group.
 	_ = os.WriteFile("/proc/self/comm", []byte(KeeperCommand), 0) // ps shows "exe" otherwise
 	front, err := connection(fd)
 	if err != nil || len(command) == 0 {
