@@ -247,7 +247,7 @@ func (s *server) send(c *call) {
 		return
 	}
 	if err := s.tooLate(c); err != nil {
-		// Nothing is left of what the headers say of a value.
+		// Remove the headers that describe a value.
 		h := c.w.Header()
 		connection := h["Connection"]
 		clear(h)

@@ -257,7 +257,7 @@ func (b *batch) check(i int) error {
 		return nil
 	}
 	if d := r.Value.Data; bytes.ContainsAny(d, "\r\n") || !utf8.Valid(d) {
-		return &refusal{http.StatusNotAcceptable, "the value has a line break or is not UTF-8, so it cannot be told as text: ask for JSON (Accept: application/json)"}
+		return &refusal{http.StatusNotAcceptable, "the value has a line break or is not UTF-8, so it cannot be sent as text: ask for JSON (Accept: application/json)"}
 	}
 	return nil
 }

@@ -124,7 +124,7 @@ func TestMalformedBatchDoesNothing(t *testing.T) {
 		{"[]", 400, "no calls"},
 		{"[{}]", 400, "index 0: want METHOD"},
 		{`[{"method":"POST","path":"counter/c"}`, 400, "ends too early"},
-		{`[{"method":"POST","path":"counter/c"}] x`, 400, "behind the JSON"},
+		{`[{"method":"POST","path":"counter/c"}] x`, 400, "more after the JSON"},
 		{`[{"method":"POST","path":"counter/c","n":1}]`, 400, `index 0: unknown field "n"`},
 		{`[{"method":"POST","method":"POST","path":"counter/c"}]`, 400, "index 0: method is given twice"},
 		{`[{"method":"POST","path":5}]`, 400, "index 0: path must be a string"},

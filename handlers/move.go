@@ -16,7 +16,7 @@ import (
 )
 
 // The calls with which clouddragon move moves an account from one server to another.
-// db/homes.go tells the marks and why their order is safe.
+// db/homes.go explains the marks and why their order is safe.
 
 func init() {
 	endpoints = append(endpoints,
@@ -33,7 +33,7 @@ const maxMoveBatch = 2 << 20
 // maxMoveName is the longest address of a server or name of a move, in bytes: they are kept.
 const maxMoveName = 256
 
-// account returns the parameter of that name.
+// account returns the parameter account.
 func (p *params) account() string {
 	acc := p.text("account")
 	switch {
@@ -52,7 +52,7 @@ func (p *params) needs(name string) {
 	}
 }
 
-// moveAnswer is what the calls about a move answer.
+// moveAnswer is the answer to the calls about a move.
 type moveAnswer struct {
 	State   db.MoveState `json:"state"` // empty: the account does not move, and has not moved
 	ID      string       `json:"id,omitempty"`
@@ -96,7 +96,7 @@ func takeMoveStep(s *server, c *call) error {
 	if p.bad != nil {
 		return p.bad
 	}
-	c.patience() // some steps look at everything that the server has
+	c.patience() // some steps read everything on the server
 	ctx := c.peer()
 	var err error
 	switch step {
@@ -130,7 +130,7 @@ func takeMoveStep(s *server, c *call) error {
 	return c.sayMove(s.db.MoveOf(acc), 0, 0)
 }
 
-// moveRefused says an error that has no status of its own as it is: it is for an operator.
+// moveRefused makes an error without a status of its own a 500 with its full text, because an operator reads it.
 func moveRefused(err error) error {
 	var conflict *db.ConflictError
 	var away *db.AwayError
@@ -178,7 +178,7 @@ func exportAccount(s *server, c *call) error {
 	panic(http.ErrAbortHandler)
 }
 
-// pieces sends an answer in pieces, each of which has its time.
+// pieces sends an answer in pieces, each with its own deadline.
 type pieces struct {
 	s *server
 	c *call
@@ -232,7 +232,7 @@ func importAccount(s *server, c *call) error {
 	return c.sayNumber(int64(len(recs)))
 }
 
-// endMoved ends a stream of events of an account that does not live here any more.
+// endMoved ends a stream of events of an account that no longer lives here.
 func (s *server) endMoved(c *call, err error) {
 	r := s.refusalOf(&c.ask, err)
 	data, err := json.Marshal(problem{r.line, r.status})

@@ -85,7 +85,7 @@ func (p *params) parseJSON(body []byte) error {
 	return closeJSON(d)
 }
 
-// openJSON reads the first token of a body. If it is not delim, the refusal is otherwise.
+// openJSON reads the first token of a body, which must be first; otherwise is the refusal if it is not.
 func openJSON(body []byte, first json.Delim, otherwise string) (*json.Decoder, error) {
 	if err := checkJSONText(body); err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func closeJSON(d *json.Decoder) error {
 		return badJSON(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return badRequest("there is something behind the JSON in the body")
+		return badRequest("the body has more after the JSON")
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func checkJSONText(body []byte) error {
 		return badRequest("the JSON in the body is not valid UTF-8")
 	}
 	if loneSurrogate(body) {
-		return badRequest("the JSON in the body has half of a surrogate pair, which is no character: send the bytes percent-encoded or in base64")
+		return badRequest("the JSON in the body has half of a surrogate pair, which is not a character: send the bytes percent-encoded or in base64")
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func (e *endpoint) paths(acc, id string) []string {
 }
 
 // name decodes and checks one segment of a path, which is not empty. It returns the name
-// also with an error.
+// even with an error.
 func name(what, segment string, escaped bool, limit int) (string, error) {
 	if escaped {
 		var err error

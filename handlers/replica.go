@@ -7,12 +7,12 @@ import (
 	"clouddragon/internal/replica"
 )
 
-// A server of several that hold the same data answers only while it may; see
-// Options.Admit. What these servers tell each other is not the business of this
-// package: it checks the token and passes it on.
+// With a standby, a server answers only while it is allowed to; see Options.Admit. This
+// package does not read the messages between the two servers: it checks the token and
+// passes them on.
 
-// admitted returns why a call is not answered by this server now. Every server says how
-// it is itself.
+// admitted returns an error if this server must not answer a call now. Every server
+// answers calls about itself.
 func (s *server) admitted(c *call, e *endpoint) error {
 	stale := slices.Contains(e.params, "stale") && c.params.flag("stale")
 	switch {
@@ -21,16 +21,16 @@ func (s *server) admitted(c *call, e *endpoint) error {
 	case s.admit == nil, c.api == Page, c.api == Healthz, c.api == OpenAPI, c.api == Metrics, c.api == Replica:
 		return nil
 	}
-	if stale { // a standby is not watched
+	if stale { // a standby cannot be watched
 		stale = c.params.text("not") == "" && c.params.text("wait") == ""
 	}
 	c.stale = stale
 	return s.admit(e.method != http.MethodGet, stale)
 }
 
-// tooLate returns why what a call says must not be said any more: the server was admitted
-// to it, and may have hung since and been replaced. Only a write that is done is sure
-// all the same, as a standby has it then or none could have replaced this server.
+// tooLate returns an error if a finished call must no longer be answered: since it was
+// admitted, the server may have hung and been replaced. Only a write that is done may always
+// be answered: either a standby has it, or none can have replaced this server.
 func (s *server) tooLate(c *call) error {
 	if s.admit == nil || !c.saysData() {
 		return nil
@@ -43,7 +43,7 @@ func (s *server) tooLate(c *call) error {
 	return s.admit(write && inMemory, c.stale)
 }
 
-// saysData reports whether an answer says something about what is stored or held.
+// saysData reports whether an answer reveals something about what is stored or held.
 func (c *call) saysData() bool {
 	switch c.api {
 	case Page, Healthz, OpenAPI, Metrics, Replica, Other:
@@ -70,7 +70,7 @@ func servePeers(s *server, c *call) error {
 	return nil
 }
 
-// awayFrom says in a header where the primary is.
+// awayFrom sets a header that names the primary.
 func awayFrom(h http.Header, err *replica.AwayError) {
 	if err.Primary != "" {
 		h["Location"] = []string{err.Primary}

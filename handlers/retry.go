@@ -11,8 +11,8 @@ import (
 	"clouddragon/db"
 )
 
-// idempotencyKey is the header that makes a write safe to send again after a lost answer:
-// it is done once.
+// idempotencyKey is the header with which a write is done only once, so it is safe to send
+// again after a lost answer.
 const idempotencyKey = "Idempotency-Key"
 
 // maxRetryKey is the longest key, in bytes.
@@ -103,7 +103,7 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 	case err == nil:
 		return c.replay(retry.Kept)
 	}
-	// say may have run for an operation that then found no room. Ignore what it said.
+	// say may have run for an operation that then found no room. Discard that answer.
 	clear(h)
 	maps.Copy(h, before)
 	c.status, c.ctype, c.body = 0, nil, nil

@@ -1,7 +1,7 @@
-// Package handlers speaks HTTP for the db package: which path and method is
-// which call, what its parameters may be, and how a result or a refusal reads.
+// Package handlers is the HTTP layer on top of package db. It maps paths and methods to
+// calls, checks their parameters, and writes results and refusals.
 //
-// Every request takes the same way: locate parses the path, checkOrigin refuses requests
+// Every request takes the same path: locate parses the path, checkOrigin refuses requests
 // from web pages of other sites, authorize checks the token, the table of endpoints finds
 // the call, params reads the query and the body, the call uses db, and send writes the
 // answer. A durable call has three steps, which steps.go explains: prepare, an operation
@@ -35,11 +35,11 @@ type Options struct {
 	// Role returns the server's current role, for GET /healthz?role=. nil: it is always a
 	// primary.
 	Role func() Role
-	// Admit, if not nil, says why a call is not answered by this server now: a write,
-	// or a read that may be stale or not. It must not block.
+	// Admit, if not nil, returns an error if this server must not answer a call now: a
+	// write, or a read that may or may not be stale. It must not block.
 	Admit func(write, stale bool) error
-	// Peers answers what other servers and operators ask below /replica/; nil: there is
-	// no such route.
+	// Peers answers requests of other servers and of operators below /replica/; nil: there
+	// is no such route.
 	Peers http.Handler
 	// Metrics answers GET /metrics; nil: there is no such route.
 	Metrics http.Handler
@@ -119,7 +119,7 @@ const (
 	lastKeyed  = TFState
 )
 
-// String returns the API's name as it stands in the path, or "other".
+// String returns the API's name as in the path, or "other".
 func (a API) String() string { return apiNames[a] }
 
 // endpoint is one line of the table: a method of an API, the parameters that it takes in
@@ -174,7 +174,7 @@ var endpoints = []endpoint{
 	{api: Replica, method: "POST", serve: servePeers, waits: true},
 }
 
-// server is what all requests share. It does not change after New.
+// server has what all requests share. It does not change after New.
 type server struct {
 	db       *db.DB
 	tokens   *Tokens
@@ -329,7 +329,7 @@ func (s *server) route(c *call) (*endpoint, error) {
 	switch c.api {
 	case Healthz:
 		err = c.params.readRole(c.r.URL.RawQuery)
-	case Replica: // whose messages are not for this package
+	case Replica: // its messages are not parsed here
 	default:
 		err = c.params.parse(c.r.URL.RawQuery)
 	}

@@ -8,11 +8,11 @@ import (
 	"clouddragon/db"
 )
 
-// Role is the part of a server among those that hold the same data.
+// Role is the role of a server in replication.
 type Role uint8
 
-// The roles. A server that has neither must not answer, such as a primary whose lease has
-// run out.
+// The roles. Neither means that the server must not answer, such as a primary whose lease
+// has expired.
 const (
 	Primary Role = iota // it may answer
 	Standby             // it follows a primary

@@ -86,7 +86,7 @@ func (s *server) prepare(c *call, e *endpoint) (db.Operation, error) {
 	return op, nil
 }
 
-// do takes the steps of a durable call for a request of its own.
+// do takes the steps of a durable call that is a single request.
 func (s *server) do(c *call, e *endpoint) error {
 	op, err := s.prepare(c, e)
 	if err != nil {

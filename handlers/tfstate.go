@@ -25,7 +25,8 @@ const (
 	tfVersions = 10
 	// maxLockInfo is the longest lock information, in bytes.
 	maxLockInfo = 64 << 10
-	// maxTFName is the longest id that stands in a value's id as it is, in bytes.
+	// maxTFName is the longest id, in bytes, that is part of a value's id unchanged; a longer
+	// one is hashed.
 	maxTFName = db.MaxID - 4
 )
 
@@ -112,10 +113,10 @@ type lockInfo struct {
 func parseLockInfo(b []byte) (lockInfo, error) {
 	var info lockInfo
 	if err := json.Unmarshal(b, &info); err != nil {
-		return info, badRequest("the body is no lock information: %s", err)
+		return info, badRequest("the body is not lock information: %s", err)
 	}
 	if info.ID == "" {
-		return info, badRequest("the body is no lock information: it has no ID")
+		return info, badRequest("the body is not lock information: it has no ID")
 	}
 	return info, nil
 }

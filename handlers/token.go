@@ -10,15 +10,15 @@ import (
 	"sync/atomic"
 )
 
-// Token gives access to whoever sends it.
+// Token gives access to every client that sends it.
 type Token struct {
 	Token    string
-	Accounts []string // the accounts it is good for; none: all
-	ReadOnly bool     // good for GET and HEAD only
+	Accounts []string // the accounts it is valid for; none: all
+	ReadOnly bool     // valid for GET and HEAD only
 }
 
-// grant is a Token with its hash. Comparing hashes reveals by its time neither how much of
-// a token was right nor how long the token is.
+// grant is a Token with its hash. The time that comparing hashes takes reveals neither how
+// much of a token was right nor how long the token is.
 type grant struct {
 	sum [sha256.Size]byte
 	Token
@@ -66,8 +66,8 @@ func (t *Tokens) Full(r *http.Request) bool {
 	return ok
 }
 
-// authorize checks the token. It runs before the route is looked up, so that without a
-// token nobody learns which routes there are.
+// authorize checks the token. It runs before the route is looked up, so that a client
+// without a token does not learn which routes exist.
 func (s *server) authorize(c *call) error {
 	grants := s.tokens.load()
 	if len(grants) == 0 || c.api == Page || c.api == Healthz || c.api == OpenAPI {
@@ -97,7 +97,7 @@ func (s *server) authorize(c *call) error {
 	case c.api == Backup && (len(g.Accounts) > 0 || g.ReadOnly):
 		return &refusal{http.StatusForbidden, "a backup holds everything: this token is bound to accounts, or for reading only"}
 	case c.api == Replica && (len(g.Accounts) > 0 || g.ReadOnly):
-		return &refusal{http.StatusForbidden, "that is about the whole server: this token is bound to accounts, or for reading only"}
+		return &refusal{http.StatusForbidden, "this call concerns the whole server: this token is bound to accounts, or for reading only"}
 	case g.ReadOnly && c.api == Batch:
 		c.readOnly = true // checked when its calls are known
 	case g.ReadOnly && c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:

@@ -54,7 +54,7 @@ func (s *server) watchParams(p *params, api API) (not db.Not, wait time.Duration
 		}
 	}
 	if !given && p.text("wait") != "" {
-		p.fail(badRequest("wait is for a call with not=, which says what you know already"))
+		p.fail(badRequest("wait needs not=, which says what you already know"))
 	}
 	return not, p.duration("wait", min(defaultWatch, s.limits.Wait), s.limits.Wait, true), given
 }
@@ -63,11 +63,11 @@ func (s *server) watchParams(p *params, api API) (not db.Not, wait time.Duration
 func alone(p *params) {
 	for _, name := range []string{"not", "wait"} {
 		if p.text(name) != "" {
-			p.fail(badRequest("%s is not for a batch, which does not wait", name))
+			p.fail(badRequest("%s is not allowed in a batch, which does not wait", name))
 		}
 	}
 	if slices.Contains(p.names, "stale") && p.text("stale") != "" {
-		p.fail(badRequest("stale is not for a batch, which only a primary takes"))
+		p.fail(badRequest("stale is not allowed in a batch, which only a primary answers"))
 	}
 }
 

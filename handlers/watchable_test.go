@@ -88,7 +88,7 @@ func TestWatchedGetAnswersOnceThereIsAChange(t *testing.T) {
 func TestWatchedGetRefuses(t *testing.T) {
 	r := newRigOn(t, db.Options{Watchers: 1}, nil)
 	for _, c := range [][2]string{
-		{"/db/1/kv/a?wait=3", "wait is for a call with not="},
+		{"/db/1/kv/a?wait=3", "wait needs not="},
 		{"/db/1/kv/a?not=x", "not must be none or a whole number"},
 		{"/db/1/kv/a?not=-1", "not must be none or a whole number"},
 		{"/db/1/kv/a?not=", "not is empty"},

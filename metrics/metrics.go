@@ -20,8 +20,8 @@ const namespace = "clouddragon"
 // seconds are the buckets of every duration here: 100 µs to 10 s.
 var seconds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
-// Metrics holds every metric of one server, in a registry of its own. Its
-// methods may be called by any goroutine.
+// Metrics holds every metric of one server, in its own registry. Any goroutine may call
+// its methods.
 type Metrics struct {
 	registry *prometheus.Registry
 

@@ -154,7 +154,7 @@ func TestRequestsAreCountedByTheirLabels(t *testing.T) {
 		m.Request(sequence, "POST", 200, 200*time.Microsecond)
 	}
 	m.Request(sequence, "POST", 409, 2*time.Second)
-	m.Request(lock, "GET", 418, 0) // a code without a place of its own
+	m.Request(lock, "GET", 418, 0) // a code without a fixed place
 	m.Request(lock, "GET", 418, 0)
 	m.Request(lock, "BREW", 405, 0)
 	m.Request(0, "GET", 9999, 0)
@@ -180,8 +180,8 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestDashboardAndAlertsNameWhatThereIs finds a metric that was renamed here but not there.
-func TestDashboardAndAlertsNameWhatThereIs(t *testing.T) {
+// TestDashboardAndAlertsNameExistingMetrics finds a metric that was renamed here but not there.
+func TestDashboardAndAlertsNameExistingMetrics(t *testing.T) {
 	text := scrape(t, everything())
 	for _, file := range []string{"dashboard.json", "alerts.yml"} {
 		b, err := os.ReadFile(file)
@@ -197,7 +197,7 @@ func TestDashboardAndAlertsNameWhatThereIs(t *testing.T) {
 		}
 		for _, name := range names {
 			if !strings.Contains(text, "\n"+name+" ") && !strings.Contains(text, "\n"+name+"{") {
-				t.Errorf("%s asks for %s, which there is not", file, name)
+				t.Errorf("%s asks for %s, which does not exist", file, name)
 			}
 		}
 	}

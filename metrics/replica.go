@@ -1,15 +1,15 @@
 package metrics
 
-// Replica is what the server is among those that hold the same data.
+// Replica is the state of replication as one of the two servers sees it.
 type Replica struct {
 	Role    string // "primary", "standby" or "replaced"
 	Epoch   uint64
 	Standby bool    // a primary has one, or the server is one
 	Sync    bool    // an answer waits for both disks
 	InSync  bool    // the standby has every write that was answered
-	Live    bool    // the other server was heard of just now
+	Live    bool    // the other server sent something recently
 	Batches uint64  // that the standby lacks
-	Seconds float64 // since the standby had all
+	Seconds float64 // since the standby last had everything
 }
 
 var replicaSeries = []series[Replica]{
@@ -17,16 +17,16 @@ var replicaSeries = []series[Replica]{
 		func(r Replica) float64 { return one(r.Role == "primary") }),
 	gauge("replica_standby", "1 if there is a standby, or the server is one, else 0.",
 		func(r Replica) float64 { return one(r.Standby) }),
-	gauge("replica_epoch", "The epoch, which counts the promotions.",
+	gauge("replica_epoch", "The epoch: the number of promotions so far.",
 		func(r Replica) float64 { return float64(r.Epoch) }),
-	gauge("replica_sync", "1 if an answer waits for the disk of the standby too, else 0.",
+	gauge("replica_sync", "1 if answers also wait for the disk of the standby, else 0.",
 		func(r Replica) float64 { return one(r.Sync) }),
 	gauge("replica_in_sync", "1 if the standby has every write that was answered, else 0.",
 		func(r Replica) float64 { return one(r.InSync) }),
-	gauge("replica_live", "1 if the other server was heard of just now, else 0.",
+	gauge("replica_live", "1 if the other server sent something recently, else 0.",
 		func(r Replica) float64 { return one(r.Live) }),
 	gauge("replica_lag_batches", "Batches of the log that the standby lacks.",
 		func(r Replica) float64 { return float64(r.Batches) }),
-	gauge("replica_lag_seconds", "How long ago the standby had all, in seconds; 0 while it has.",
+	gauge("replica_lag_seconds", "How long ago the standby last had everything, in seconds; 0 while it has everything.",
 		func(r Replica) float64 { return r.Seconds }),
 }

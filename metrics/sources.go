@@ -33,7 +33,7 @@ type Storage struct {
 	RecoveryTook   time.Duration // of the start
 	RecoveryBytes  int64         // of the log and the tables that the start read
 	Checkpoints    uint64
-	CheckpointTook time.Duration // of the last
+	CheckpointTook time.Duration // of the last one
 	CheckpointAt   time.Time     // zero: none yet
 	BackupAt       time.Time     // moment of the last complete backup; zero: none since the start
 	Stopped        bool
@@ -132,7 +132,7 @@ var storageSeries = []series[Storage]{
 		func(s Storage) float64 { return float64(s.Segments) }),
 	gauge("log_pending_bytes", "Bytes logged since the last checkpoint: what the next start has to replay.",
 		func(s Storage) float64 { return float64(s.Pending) }),
-	gauge("recovery_duration_seconds", "Time that the start took to read the data directory and to write anew what it recovered.",
+	gauge("recovery_duration_seconds", "Time that the start took to read the data directory and to write again what it recovered.",
 		func(s Storage) float64 { return s.RecoveryTook.Seconds() }),
 	gauge("recovery_read_bytes", "Bytes of the log and the tables that the start read.",
 		func(s Storage) float64 { return float64(s.RecoveryBytes) }),
@@ -142,7 +142,7 @@ var storageSeries = []series[Storage]{
 		func(s Storage) float64 { return s.CheckpointTook.Seconds() }),
 	gauge("last_checkpoint_timestamp_seconds", "When the last checkpoint ended, in seconds since 1970.",
 		func(s Storage) float64 { return unix(s.CheckpointAt) }),
-	gauge("last_backup_timestamp_seconds", "The moment that the last backup shows which was sent whole, in seconds since 1970; 0 if none was since the start.",
+	gauge("last_backup_timestamp_seconds", "The time of the state that the last complete backup holds, in seconds since 1970; 0 if there was none since the start.",
 		func(s Storage) float64 { return unix(s.BackupAt) }),
 	gauge("writes_stopped", "1 once the disk failed and writes are stopped, else 0.",
 		func(s Storage) float64 { return one(s.Stopped) }),
@@ -164,17 +164,17 @@ var lockSeries = []series[[]Locks]{
 		func(l Locks) float64 { return float64(l.Holders) }),
 	perAPI("lock_waiters", "Callers in the queues of locks.", prometheus.GaugeValue,
 		func(l Locks) float64 { return float64(l.Waiters) }),
-	perAPI("lock_expired_total", "Holds that ended by their time.", prometheus.CounterValue,
+	perAPI("lock_expired_total", "Holds that expired.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Expired) }),
 	perAPI("lock_granted_total", "Grants of locks.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Granted) }),
 	perAPI("lock_refused_total", "Calls that were refused at once because others hold the lock or wait for it.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Refused) }),
-	perAPI("lock_timed_out_total", "Calls whose wait was over before they got the lock.", prometheus.CounterValue,
+	perAPI("lock_timed_out_total", "Calls whose wait timed out before they got the lock.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.TimedOut) }),
 	perAPI("lock_forced_total", "Holds that were ended by force.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Forced) }),
-	perAPI("lock_lost_total", "Renewals and unlocks by callers that did not hold the lock any more.", prometheus.CounterValue,
+	perAPI("lock_lost_total", "Renewals and unlocks by callers that no longer held the lock.", prometheus.CounterValue,
 		func(l Locks) float64 { return float64(l.Lost) }),
 }
 
@@ -186,7 +186,7 @@ var rateSeries = []series[Rates]{
 var kvSeries = []series[KV]{
 	gauge("kv_keys", "Keys that have a value.",
 		func(k KV) float64 { return float64(k.Keys) }),
-	gauge("kv_live_bytes", "Bytes of the records in the log that hold a key's value of now.",
+	gauge("kv_live_bytes", "Bytes of the records in the log that hold the current value of a key.",
 		func(k KV) float64 { return float64(k.LiveBytes) }),
 	gauge("kv_log_bytes", "Bytes of all records of values in the log, live or not.",
 		func(k KV) float64 { return float64(k.LogBytes) }),
@@ -200,7 +200,7 @@ var kvSeries = []series[KV]{
 		func(k KV) float64 { return float64(k.Damaged) }),
 	counter("retries_kept_total", "Writes with an Idempotency-Key whose answer was kept.",
 		func(k KV) float64 { return float64(k.Retries.Kept) }),
-	counter("retries_replayed_total", "Writes that were answered with what was kept of an earlier call.",
+	counter("retries_replayed_total", "Writes that were answered with the kept answer to an earlier call.",
 		func(k KV) float64 { return float64(k.Retries.Replayed) }),
 	counter("retries_mismatched_total", "Writes refused because their Idempotency-Key was used for another request.",
 		func(k KV) float64 { return float64(k.Retries.Mismatched) }),
@@ -235,7 +235,7 @@ var watchSeries = []series[Watch]{
 }
 
 var droppedSeries = []series[uint64]{
-	counter("log_lines_dropped_total", "Lines of the server's own log that were dropped since nobody read them in time.",
+	counter("log_lines_dropped_total", "Lines of the server's own log that were dropped because nobody read them in time.",
 		func(n uint64) float64 { return float64(n) }),
 }
 

@@ -17,7 +17,7 @@ import (
 type access struct {
 	tokens      handlers.Tokens
 	certificate atomic.Pointer[tls.Certificate]
-	config      Config // in force; only the goroutine of reloads uses it after the start
+	config      Config // in force; after the start only the goroutine of reloads uses it
 	once        sync.Once
 }
 
@@ -51,7 +51,7 @@ func (a *access) tlsConfig() *tls.Config {
 	}
 }
 
-// watch begins to reload at each signal, the first time that it is called.
+// watch starts reloading at each signal. Further calls do nothing.
 func (a *access) watch(env environment) { a.once.Do(func() { go a.reloads(env) }) }
 
 // reloads reloads at each signal. It has its own goroutine, so a file that blocks a read
@@ -70,8 +70,8 @@ func (a *access) reload(env environment) {
 	old := &a.config
 	c, err := env.config()
 	if err == nil && old.hasToken() && !c.hasToken() {
-		// A file that is only half written looks like this too.
-		err = fmt.Errorf("no token is left, and without one everybody has access: that needs a restart")
+		// A half-written file looks like this too.
+		err = fmt.Errorf("the configuration has no token any more, which gives everybody access: that needs a restart")
 	}
 	if err != nil {
 		env.log.Error("not reloaded: the old tokens and the old certificate stay in force", "err", err)
@@ -97,7 +97,7 @@ func (a *access) reload(env environment) {
 	env.log.Info("reloaded", "tokens", n, "certificate", describe(c.certificate))
 }
 
-// fixed returns the keys that have changed in c and need a restart.
+// fixed returns the keys that differ in c and need a restart.
 func (old *Config) fixed(c Config) []string {
 	var names []string
 	for _, k := range []struct {
@@ -124,7 +124,7 @@ func (old *Config) fixed(c Config) []string {
 	return names
 }
 
-// describe returns until when a certificate is valid.
+// describe returns the serial number of a certificate and until when it is valid.
 func describe(c *tls.Certificate) string {
 	if c == nil || c.Leaf == nil {
 		return "none"

@@ -65,7 +65,7 @@ func TestReloadTakesTokens(t *testing.T) {
 		{"token: a3\nlimits: {value: 1d}\n", "", "config.yml:5: limits.value"},
 		{limits + "token: a3\n" + name, "- token: c 3\n", "tokens.yml:1: [0].token"},
 		{limits + "token: a3\n" + name, "", "config.yml:6: tokens_file: " + file + " lists no token"},
-		{limits, "", "no token is left"},
+		{limits, "", "has no token any more"},
 		{limits + "token: a3\ntls: {cert: /nowhere/c, key: /nowhere/k}\n", "", "open /nowhere/c"},
 	} {
 		list(c.tokens)

@@ -20,15 +20,15 @@ import (
 
 const backupUsage = `usage: clouddragon backup [flags] -o FILE
 
-Stores a copy of everything that a running server holds, as it is at one moment.
-The file gets its name once it is whole, checked and on disk.
+Stores a copy of everything that a running server holds, as of one moment.
+The file gets its name once it is complete, checked and on disk.
 
 flags:
-  -o FILE           the file, replaced if it is there; "-" for stdout
-  -keep N           delete all but the newest N backups whose name differs from
-                    FILE's in digits only, such as a date (default: delete none)
+  -o FILE           the file, replaced if it exists; "-" for stdout
+  -keep N           delete all but the newest N backups whose names differ from
+                    FILE only in digits, such as a date (default: delete none)
   -server ADDRESS   http://HOST:PORT, https://HOST:PORT or unix:/PATH
-  -token-file FILE  holds the token, which must be good for everything
+  -token-file FILE  holds the token, which needs full access
   -help             print this and exit
 
 environment:
@@ -36,14 +36,14 @@ environment:
   CLOUDDRAGON_TOKEN   the token, without -token-file
 
 exit codes:
-  0   the backup is whole
-  1   it is not as it was sent, or the file could not be written
+  0   the backup is complete
+  1   it was damaged on the way, or the file could not be written
   64  a bad flag
   69  no answer from the server, or only a part of one
   77  the token is refused
 `
 
-// backupIdle is how long the server may send nothing.
+// backupIdle is how long the server may pause while it sends.
 const backupIdle = time.Minute
 
 // backup stores a copy of a running server and returns the exit code.
@@ -121,10 +121,10 @@ type fetch struct {
 	server   *client.Server
 	progress *progress
 
-	n, size int64 // bytes received, and an estimate of all
+	n, size int64 // bytes received, and an estimate of the total
 }
 
-// to writes the backup to w and checks it meanwhile.
+// to writes the backup to w and checks it on the way.
 func (b *fetch) to(w io.Writer) (*archive.Manifest, error) {
 	header, body, err := b.server.Stream(b.ctx, "/backup", "application/x-tar", backupIdle)
 	if err != nil {
@@ -168,7 +168,7 @@ func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {
 	if err := os.Rename(f.Name(), name); err != nil {
 		return nil, err
 	}
-	// The file has its name, so it stays even after a later error.
+	// The file has its final name, so it stays even after a later error.
 	return m, errors.Join(f.Close(), syncDir(dir))
 }
 

@@ -70,13 +70,13 @@ func TestBackupIsRestored(t *testing.T) {
 		t.Errorf("a second time: exit %d, %s", code, errs)
 	}
 	out, errs, code = call(t, "", "restore", "-skip", "100", "-keep", "-data", data+"2", file)
-	if code != 0 || !strings.Contains(out, "1 sequence moved on by 100") || !strings.Contains(out, "as in the backup") {
+	if code != 0 || !strings.Contains(out, "1 sequence advanced by 100") || !strings.Contains(out, "as in the backup") {
 		t.Errorf("exit %d, %s%s", code, out, errs)
 	}
 	for i, want := range []string{"42\n", "142\n"} {
 		p := start(t, "data: "+data+strings.Repeat("2", i)+"\nlisten: 127.0.0.1:0\n")
 		if _, got := ask(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a"); got != want {
-			t.Errorf("the sequence goes on with %q, want %q", got, want)
+			t.Errorf("the sequence continues with %q, want %q", got, want)
 		}
 		p.stop()
 	}

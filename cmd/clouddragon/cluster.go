@@ -13,7 +13,7 @@ import (
 	"clouddragon/internal/systemd"
 )
 
-// elector is the server's part in the election of the primary. nil: there is none.
+// elector is the server's part in the election of the primary. nil: there is no election.
 type elector struct{ *replica.Elector }
 
 func (e *elector) election() *replica.Elector {
@@ -23,8 +23,8 @@ func (e *elector) election() *replica.Elector {
 	return e.Elector
 }
 
-// otherThan is closed once this server is the primary, or one at another address. It is
-// nil, and never closed, without an election.
+// otherThan returns a channel that is closed once the primary is this server or one at
+// another address. Without an election it is nil.
 func (e *elector) otherThan(ctx context.Context, primary string) <-chan struct{} {
 	if e == nil {
 		return nil
@@ -47,7 +47,7 @@ func (e *elector) otherThan(ctx context.Context, primary string) <-chan struct{}
 	return other
 }
 
-// bind listens unless that was done already.
+// bind listens, unless the server already does.
 func (env *environment) bind(c Config) bool {
 	if env.socket != nil {
 		return true
@@ -70,7 +70,7 @@ func (c *Config) clusterPrefix() (prefix, name string) {
 	return "clouddragon/" + prefix, name
 }
 
-// serverName names the server for others: no two servers have the same.
+// serverName returns the name of the server for other servers. It is unique.
 func (c *Config) serverName() (string, error) {
 	dir, err := filepath.Abs(c.Data)
 	host, err2 := os.Hostname()
@@ -88,7 +88,7 @@ func serveCluster(fsys disk.FS, c Config, env environment, a *access) int {
 		return exitFailed
 	}
 	if strings.HasSuffix(c.Listen, ":0") {
-		c.Listen = bound(env.socket) // also when it is bound anew
+		c.Listen = bound(env.socket) // the same when it is bound again
 	}
 	name, err := c.serverName()
 	if err = errors.Join(err, fsys.MkdirAll(c.Data)); err != nil {
@@ -108,7 +108,7 @@ func serveCluster(fsys disk.FS, c Config, env environment, a *access) int {
 		defer close(over)
 		e.Run(ctx)
 	}()
-	// The lease is given back once nothing is answered any more.
+	// The lease is released once nothing more is answered.
 	defer func() { <-over }()
 	defer cancel()
 	select { // there may be a primary

@@ -64,16 +64,16 @@ type Backup struct {
 	Hold int64         // bytes of log that may be kept for it
 }
 
-// Replica says of whom the server is a standby.
+// Replica says which primary the server is a standby of.
 type Replica struct {
-	Of    string // the primary's address; empty: of nobody
-	Token string // with which it gives full access
-	Sync  bool   // its answers are to wait for this server's disk
+	Of    string // the primary's address; empty: not a standby
+	Token string // gives full access to the primary
+	Sync  bool   // the primary's answers wait for this server's disk
 }
 
 // Cluster says how the primary is elected.
 type Cluster struct {
-	Etcd  []string // addresses of etcd's members; none: an operator decides
+	Etcd  []string // addresses of etcd's members; none: an operator promotes
 	Name  string   // of the server; PREFIX/NAME if several clusters share an etcd
 	Lease time.Duration
 }
@@ -217,7 +217,7 @@ func keysOf(c *Config) keys {
 	}
 }
 
-// check refuses values that do not fit together. The error shows one of them in the file.
+// check refuses values that contradict each other. The error shows one of them in the file.
 func (c *Config) check(d *document) error {
 	err := c.distinct(func(i int) (*document, string) { return d, fmt.Sprintf("tokens[%d].token", i) })
 	if err != nil {
@@ -291,11 +291,11 @@ func local(listen string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// leastSegment returns the least size of a log segment on a small disk, in bytes. On a full
-// disk three quarters of a segment are for everybody. They have to hold the largest value,
-// or a batch of that size.
+// leastSegment returns the least size in bytes of a log segment on a small disk. On a full
+// disk all calls may use three quarters of a segment. The largest value, or a batch of that
+// size, must fit into these.
 func (c *Config) leastSegment() int64 {
-	const record = 128 // bytes of a call besides its body
+	const record = 128 // bytes of a call in addition to its body
 	call := c.Limits.Value + int64(c.Limits.Batch)*record
 	return min(c.Segment, (call+call/2+64<<10)/4096*4096)
 }

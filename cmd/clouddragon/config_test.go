@@ -118,8 +118,8 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"a primary and etcd", "replica: {of: \"http://a:1\"}\ncluster: {etcd: [\"http://b:2379\"], name: a}\n", ":1:", "", "both set"},
 		{"merge key", "<<: {data: d}\n", ":1:", "", `unknown key "<<"`},
 		{"complex key", "? data\n: d\n", ":1:", "", "unknown key"},
-		{"duplicate key", "data: a\nlisten: 127.0.0.1:1\n\"data\": b\n", ":3:", `"data": b`, "data is there twice, first on line 1"},
-		{"duplicate nested key", "limits:\n  dur: 1h\n  dur: 2h\n", ":3:", "dur: 2h", "limits.dur is there twice, first on line 2"},
+		{"duplicate key", "data: a\nlisten: 127.0.0.1:1\n\"data\": b\n", ":3:", `"data": b`, "data is given twice, first on line 1"},
+		{"duplicate nested key", "limits:\n  dur: 1h\n  dur: 2h\n", ":3:", "dur: 2h", "limits.dur is given twice, first on line 2"},
 		{"second document", "data: a\n---\ndata: b\n", ":3:", "data: b", "second document"},
 		{"directive", "%YAML 1.2\n---\ndata: a\n", ":1:", "", "want a mapping"},
 		{"syntax", "data: a\nlimits: {dur: 1h\n", ":2:", "limits: {dur: 1h", "'}'"},
@@ -173,16 +173,16 @@ func TestFaultyConfigShowsItsLine(t *testing.T) {
 		{"open, by name", "listen: example.com:8081\n", ":1:", "listen: example.com:8081", "no token is set"},
 		{"cert alone", "tls: {cert: c.pem}\n", ":1:", "tls: {cert: c.pem}", "tls.cert is set without tls.key"},
 		{"key alone", "tls:\n  cert: ''\n  key: k.pem\n", ":3:", "key: k.pem", "tls.key is set without tls.cert"},
-		{"token with a space", "data: d\ntoken: 'a b'\n", ":2:", "", "token: a token has no spaces"},
+		{"token with a space", "data: d\ntoken: 'a b'\n", ":2:", "", "token: a token must not have spaces"},
 		{"listed token empty", "tokens: [{token: ''}]\n", ":1:", "", "tokens[0].token: it is empty"},
 		{"listed token missing", "tokens:\n  - token: a\n  - readonly: true\n", ":3:", "", "tokens[1]: token is missing"},
 		{"token twice", "tokens:\n  - token: a\n  - token: a\n", ":3:", "", "tokens[1].token: the same token as tokens[0].token"},
 		{"full token listed", "token: a\ntokens:\n  - token: a\n", ":3:", "", "tokens[0].token: the same token as the one with full access"},
 		{"shard account too long", "data: d\naccounts:\n  - ok\n  - " + strings.Repeat("x", 65) + "\n", ":4:", "", "accounts[1]: an account has 1 to 64 bytes, got 65"},
-		{"shard account that is a dot", "accounts: [.]\n", ":1:", "accounts: [.]", `accounts[0]: "." names no account`},
+		{"shard account that is a dot", "accounts: [.]\n", ":1:", "accounts: [.]", `accounts[0]: "." is not a possible name of an account`},
 		{"text for shard accounts", "data: d\naccounts: shop\n", ":2:", "accounts: shop", "accounts: want a list, got text"},
 		{"account too long", "tokens: [{token: a, accounts: [" + strings.Repeat("x", 65) + "]}]\n", ":1:", "", "tokens[0].accounts[0]: an account has 1 to 64 bytes, got 65"},
-		{"account that is a dot", "tokens:\n  - token: a\n    accounts:\n      - ok\n      - ..\n", ":5:", "", `tokens[0].accounts[1]: ".." names no account`},
+		{"account that is a dot", "tokens:\n  - token: a\n    accounts:\n      - ok\n      - ..\n", ":5:", "", `tokens[0].accounts[1]: ".." is not a possible name of an account`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := ParseConfig("some/config.yml", []byte(c.src), noEnv)
@@ -233,7 +233,7 @@ func TestEnvironmentOverridesToken(t *testing.T) {
 			t.Errorf("%s with %q: got %q, %v; want %q", c.src, c.env, got.Token, err, c.want)
 		}
 	}
-	if _, err := ParseConfig("config.yml", nil, env("a b")); err == nil || !strings.Contains(err.Error(), "CLOUDDRAGON_TOKEN: a token has no spaces") {
+	if _, err := ParseConfig("config.yml", nil, env("a b")); err == nil || !strings.Contains(err.Error(), "CLOUDDRAGON_TOKEN: a token must not have spaces") {
 		t.Errorf("a bad token in the environment: got %v", err)
 	}
 }

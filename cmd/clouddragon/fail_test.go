@@ -190,7 +190,7 @@ func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 	}
 	// As after a crash: no damage, but worth a line.
 	flip("CHECKPOINT", 40)
-	check(0, dir+": one of the two copies in CHECKPOINT is not whole (checksum ", "")
+	check(0, dir+": one of the two copies in CHECKPOINT is damaged (checksum ", "")
 	check(0, dir+": no damage: 1 slot in use", "")
 	flip("CHECKPOINT", 40)
 	// The start does without it.

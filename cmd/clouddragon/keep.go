@@ -14,9 +14,9 @@ import (
 	"clouddragon/internal/archive"
 )
 
-// removeOld removes all backups beside file except the newest, and returns their names. A
-// file counts as a backup if it begins like one and its name differs from that of file only
-// in its digits.
+// removeOld removes all but the newest backups from the directory of file, and returns their
+// names. A file counts as a backup if it begins like one and its name differs from that of
+// file only in its digits.
 func removeOld(file string, keep int) (removed []string, err error) {
 	type old struct {
 		name string

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The process's file descriptors are shared out: a quarter, and at least leastFiles, for
-// files, and the rest for connections. ownFiles of the files are for everything but log
-// segments that are open for reading. Those get the rest, at most mostSegments.
+// The process's file descriptors are divided: a quarter, at least leastFiles, for files,
+// and the rest for connections. Of the files, log segments that are open for reading get
+// all but ownFiles, at most mostSegments.
 const (
 	leastFiles = 40
 	// ownFiles covers the lock file, CHECKPOINT, the tables, the segments being written, the
@@ -26,8 +26,7 @@ type descriptors struct {
 	segments    int // how many log segments may be open for reading
 }
 
-// shareDescriptors reads the limit of the process and shares it out. The error says what to
-// set.
+// shareDescriptors reads the process's limit and divides it. The error says what to set.
 func shareDescriptors() (descriptors, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {

@@ -51,10 +51,10 @@ func listen(address string, s Socket) (net.Listener, error) {
 	if !ok {
 		l, err := net.Listen(network(address), address)
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("%w: stop whoever has it, or set listen to another port", err)
+			return nil, fmt.Errorf("%w: stop the program that uses it, or set listen to another port", err)
 		}
 		if errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return nil, fmt.Errorf("%w: no interface of this machine has the address, or none has it yet", err)
+			return nil, fmt.Errorf("%w: no interface of this machine has the address (yet)", err)
 		}
 		return l, err
 	}
@@ -72,7 +72,7 @@ func listen(address string, s Socket) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("%s is in use: another server answers there", path), c.Close())
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("%s exists, and it is not known whether a server uses it: %w", path, err)
+		return nil, fmt.Errorf("%s exists, and it could not be found out whether a server uses it: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil {
 		return nil, err

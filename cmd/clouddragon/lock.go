@@ -23,18 +23,18 @@ const (
 
 const lockUsage = `usage: clouddragon lock [flags] NAME COMMAND [ARGUMENT...]
 
-Runs the command while this process holds the lock NAME, which it renews as
-long as the command runs and gives back when it has ended.
+Runs the command while this process holds the lock NAME. It renews the lock while
+the command runs, and unlocks when the command has ended.
 
 flags:
   -server ADDRESS    http://HOST:PORT, https://HOST:PORT or unix:/PATH
   -token-file FILE   holds the token
   -account ACCOUNT   of the lock (default "default")
-  -dur 60s           the lock ends by itself after that time if it is not renewed
+  -dur 60s           the lock expires after that time if it is not renewed
   -wait 0            how long to wait for the lock
   -least 0           keep the lock at least that long, even if the command ends earlier
-  -limit 1           how many may hold the lock at the same time
-  -shared            hold the lock together with others that say -shared
+  -limit 1           how many callers may hold the lock at the same time
+  -shared            share the lock with others that use -shared
   -id ID             the holder's id (default: one that no other run has)
   -kill-after 10s    time between TERM and KILL if the lock is lost; at most a third of -dur
   -help              print this and exit
@@ -49,7 +49,7 @@ CLOUDDRAGON_LOCK_TOKEN.
 exit codes: the command's own, 128+n if signal n ended it, or
   64   a bad flag, or something that the server refuses as malformed
   69   no answer from the server
-  75   the lock is held by another, was granted too late, or was lost while the command ran
+  75   another caller holds the lock, or it was granted too late or lost while the command ran
   77   the token is refused
   126  the command cannot be run
   127  the command is not found
@@ -85,7 +85,7 @@ func (c *connection) find() (server, token string, err error) {
 		}
 	}
 	if strings.ContainsFunc(token, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", "", errors.New("the token holds a control character, such as a line break")
+		return "", "", errors.New("the token has a control character in it, such as a line break")
 	}
 	_, err = client.New(server, token)
 	return server, token, err

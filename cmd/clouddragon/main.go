@@ -32,8 +32,8 @@ const usage = `usage: clouddragon [-config FILE]           serve
        clouddragon lock NAME COMMAND...     run a command under a lock
        clouddragon status                   who holds which lock, and who waits
        clouddragon backup -o FILE           store a copy of a running server
-       clouddragon restore -data DIR FILE   make a data directory of a backup
-       clouddragon verify DIR               check a data directory, of a stopped server or a copy
+       clouddragon restore -data DIR FILE   make a data directory from a backup
+       clouddragon verify DIR               check a data directory of a stopped server, or a copy
        clouddragon move [flags]             move an account to another server
        clouddragon promote -data DIR        make a standby the primary
        clouddragon config -check FILE       check a configuration, or print it with -print
@@ -47,14 +47,14 @@ flags:
 
 environment:
   CLOUDDRAGON_TOKEN  the token with full access, instead of the key token in the configuration
-  NOTIFY_SOCKET      where systemd is told that the server is ready, reloads or stops
-  WATCHDOG_USEC      how often systemd wants to hear that writes go on (with WATCHDOG_PID)
-  LISTEN_FDS         systemd passes on the socket, instead of the key listen (with LISTEN_PID)
+  NOTIFY_SOCKET      where to tell systemd that the server is ready, reloads or stops
+  WATCHDOG_USEC      how often to tell systemd that the writer works (with WATCHDOG_PID)
+  LISTEN_FDS         systemd passes the socket, which replaces the key listen (with LISTEN_PID)
 
 signals:
-  TERM, INT  stop: answer what is under way, and end within 10 seconds;
-             another one, a second later or after that, ends it at once
-  HUP        read the tokens and the TLS certificate anew
+  TERM, INT  stop: answer active requests, and exit within 10 seconds;
+             another signal, at least a second later, exits at once
+  HUP        reload the tokens and the TLS certificate
 
 exit codes:
   0   stopped by a signal
@@ -63,7 +63,7 @@ exit codes:
   78  a bad configuration
 `
 
-// flushTime is how long the process waits at its end for the reader of the log.
+// flushTime is how long the process waits for the reader of its log before it exits.
 const flushTime = 500 * time.Millisecond
 
 // version is set by the linker.
@@ -121,7 +121,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "clouddragon %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	}
-	// If the reader of stderr is gone, the server must go on.
+	// The server must continue if the reader of stderr is gone.
 	signal.Ignore(syscall.SIGPIPE)
 	stop, reload := make(chan os.Signal, 2), make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
@@ -134,8 +134,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "clouddragon: %v\n", err)
 		return exitConfig
 	}
-	// Signals are caught only from here on. Before, a signal ends a process that hangs while
-	// it reads one of those files.
+	// Signals are caught only from here on. So until then a signal ends a process that hangs
+	// while it reads one of those files.
 	signal.Notify(stop, syscall.SIGTERM, os.Interrupt)
 	for _, w := range c.warnings {
 		log.Warn(w)
@@ -158,8 +158,8 @@ func newFlags(name string) *flag.FlagSet {
 	return f
 }
 
-// parse parses flags. done is true if help was asked for or there is a fault; then the
-// command ends with the exit code.
+// parse parses flags. done is true if help was printed or a flag is bad; then the command
+// ends with the exit code.
 func parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.Writer) (code int, done bool) {
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {

@@ -325,7 +325,7 @@ func TestMoveRefusesWhatWouldMixAccounts(t *testing.T) {
 	}{
 		{64, "-account ACCOUNT is missing", []string{"-map", r.file}},
 		{64, "-map FILE is missing", []string{"-account", "x"}},
-		{64, "names no account", []string{"-account", "..", "-map", r.file}},
+		{64, "not a possible name of an account", []string{"-account", "..", "-map", r.file}},
 		{64, "unknown argument", []string{"-account", "x", "-map", r.file, "y"}},
 		{1, "no such file", []string{"-account", "x", "-map", r.file + "x"}},
 		{1, "does not say which backend has the server", []string{"-account", "x", "-map", r.file, "-to", "http://127.0.0.1:1"}},

@@ -14,14 +14,14 @@ import (
 const configUsage = `usage: clouddragon config -check FILE
        clouddragon config -print [FILE]
 
-Checks a configuration as a start of the server does, with the files that it names,
-or prints it. Nothing is changed and no server is asked.
+Checks a configuration and the files that it names like a start of the server,
+or prints it. It changes nothing and contacts no server.
 
 flags:
-  -check  print one line if FILE is good, else what is wrong with it and on which line
-  -print  print every key with its value, as a configuration of the same meaning;
-          without FILE the defaults. Tokens are not shown: where there is one, a
-          text stands in its place that no server takes
+  -check  print one line if FILE is good, otherwise what is wrong and on which line
+  -print  print every key with its value, as a configuration with the same meaning;
+          without FILE the defaults. Tokens are not shown: each is replaced by a text
+          that no server accepts as a token
   -help   print this and exit
 
 environment:

@@ -174,7 +174,7 @@ func TestConfigPrintShowsNoToken(t *testing.T) {
 		if code != 0 || strings.Contains(stdout+stderr, secret) {
 			t.Errorf("%q: exit %d, printed %q, %q", src, code, stdout, stderr)
 		}
-		if _, err := ParseConfig("printed", []byte(stdout), noEnv); err == nil || !strings.Contains(err.Error(), "a token has no spaces") {
+		if _, err := ParseConfig("printed", []byte(stdout), noEnv); err == nil || !strings.Contains(err.Error(), "a token must not have spaces") {
 			t.Errorf("%q: what was printed is read: %v", src, err)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// progress is the progress of a long task. On a terminal it shows it in one line, twice a
-// second.
+// progress is the progress of a long task. On a terminal it is shown in one line, which is
+// updated twice a second.
 type progress struct {
 	done, total atomic.Int64 // bytes; a total of 0 is unknown
 

@@ -153,7 +153,7 @@ func TestStopDoesNotWaitForALongStart(t *testing.T) {
 	if c := soon(t, "the end", s.code); c != exitOK {
 		t.Errorf("exit %d, want %d", c, exitOK)
 	}
-	s.manager.want("STOPPING=1\nSTATUS=stopped before it served")
+	s.manager.want("STOPPING=1\nSTATUS=stopped before it was ready")
 }
 
 func TestReloadThatIsAskedForDuringAStartIsDoneAfterIt(t *testing.T) {

@@ -19,9 +19,9 @@ import (
 
 const promoteUsage = `usage: clouddragon promote [flags]
 
-Makes a standby the primary, in place of the one that it followed. The old primary is
-told if it lives, and answers nothing from then on. If it is told to a primary, that one
-goes on without its standby.
+Makes a standby the primary, in place of the one that it follows. The old primary is
+told if it can be reached, and answers nothing from then on. A primary that is promoted
+continues without its standby.
 
 A standby that may lack writes that were acknowledged refuses, unless -force is given.
 Those writes are lost then.
@@ -39,7 +39,7 @@ environment:
 
 exit codes:
   0   the server is the primary; its epoch is printed
-  1   it cannot be
+  1   the server cannot be promoted
   64  a bad flag, or something that the server refuses as malformed
   69  no answer from the server
   75  the server refuses: it may lack writes
@@ -78,7 +78,7 @@ func promote(args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintf(stdout, "%d\n", epoch)
 			return exitOK
 		}
-		to.server = address // a server runs there
+		to.server = address // the directory's server is running
 	}
 	address, token, err := to.find()
 	if err != nil {
@@ -100,7 +100,7 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	}
 	var done struct{ Epoch uint64 }
 	if err := json.Unmarshal(answer.Body, &done); err != nil {
-		return fail(exitUnavailable, fmt.Errorf("%s does not answer as a server does: %w", server, err))
+		return fail(exitUnavailable, fmt.Errorf("%s does not answer like a Cloud Dragon server: %w", server, err))
 	}
 	fmt.Fprintf(stdout, "%d\n", done.Epoch)
 	return exitOK

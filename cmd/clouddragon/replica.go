@@ -25,8 +25,8 @@ import (
 	"clouddragon/metrics"
 )
 
-// lockGrace is how much longer locks are held on disk after a promotion, since the clocks
-// of two machines differ.
+// lockGrace is added to the ends of locks at a promotion, because the clocks of two machines
+// differ.
 const lockGrace = 5 * time.Second
 
 // serverReader appends one item of a list of addresses.
@@ -41,11 +41,11 @@ func serverReader(to *[]string) reader {
 	}
 }
 
-// promoteDrain is how long requests on their way to a standby may take once it is promoted.
+// promoteDrain is how long active requests of a standby may take once it is promoted.
 const promoteDrain = 300 * time.Millisecond
 
-// standbyLock is the lock file of a standby, which it has as long as it runs. The data
-// directory itself is closed now and then.
+// standbyLock is the lock file of a standby, locked for as long as it runs. The data
+// directory's own lock is released when the standby closes the directory.
 const standbyLock = "REPLICA.lock"
 
 func checkServer(s string) error {
@@ -67,7 +67,7 @@ func (c *Config) checkReplica(d *document) error {
 			return d.fault(d.at["replica.of"], "replica.of and cluster.etcd are both set: with cluster.etcd the server finds the primary by itself")
 		}
 		if c.Cluster.Name == "" {
-			return d.fault(d.at[at], "cluster.etcd is set without cluster.name: give each server a name of its own")
+			return d.fault(d.at[at], "cluster.etcd is set without cluster.name: give each server its own name")
 		}
 	} else if c.Replica.Of == "" {
 		if at := d.at["replica.sync"]; at != nil && c.Replica.Sync {
@@ -85,20 +85,20 @@ func (c *Config) checkReplica(d *document) error {
 	return nil
 }
 
-// address is the address of this server for others, which is bound to that one.
+// address returns the address of this server for others. bound is where it listens.
 func (c *Config) address(bound string) string {
 	switch {
 	case c.Advertise != "":
 		return strings.TrimRight(c.Advertise, "/")
 	case strings.HasPrefix(c.Listen, "unix:"):
-		return "" // nobody else reaches it
+		return "" // other machines cannot reach it
 	case c.Cert != "":
 		return "https://" + bound
 	}
 	return "http://" + bound
 }
 
-// replicaToken is the token with which the primary gives full access.
+// replicaToken returns the token that has full access to the primary.
 func (c *Config) replicaToken() string {
 	if c.Replica.Token != "" {
 		return c.Replica.Token
@@ -106,7 +106,7 @@ func (c *Config) replicaToken() string {
 	return c.Token
 }
 
-// database says how to open the data directory.
+// database returns the options for opening the data directory.
 func (c *Config) database(fsys disk.FS, log *slog.Logger, files int) db.Options {
 	return db.Options{
 		FS:           fsys,
@@ -124,14 +124,14 @@ func (c *Config) database(fsys disk.FS, log *slog.Logger, files int) db.Options 
 	}
 }
 
-// keptOpen is a listener whose Close ends Accept and leaves the socket open, so that no
-// client is refused while the server changes its role.
+// keptOpen is a listener whose Close interrupts Accept but leaves the socket open, so that
+// no client is refused while the server changes its role.
 type keptOpen struct {
 	net.Listener
 	closed chan struct{}
 }
 
-// deadliner is a listener that Accept can be interrupted of.
+// deadliner is a listener whose Accept can be interrupted.
 type deadliner interface{ SetDeadline(time.Time) error }
 
 func (k keptOpen) Accept() (net.Conn, error) {
@@ -152,8 +152,8 @@ func (k keptOpen) Close() error {
 	return k.Listener.(deadliner).SetDeadline(time.Now())
 }
 
-// serveStandby follows the primary until a signal ends it, or until it is promoted: then
-// again is true, and env has the socket.
+// serveStandby follows the primary until a signal stops it or it is promoted. After a
+// promotion again is true, and env has the socket.
 func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int, again bool) {
 	log := env.log
 	of, err := shareDescriptors()
@@ -176,7 +176,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	if err == nil {
 		var lock io.Closer
 		if lock, err = lockStandby(fsys, c.Data, own); lock != nil {
-			defer lock.Close() // the kernel gives it back in any case
+			defer lock.Close() // the kernel releases it in any case
 		}
 	}
 	var sb *replica.Standby
@@ -225,11 +225,11 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 		log.Info("stopping", "signal", got)
 		leave, done := context.WithTimeout(ctx, drainTime/2)
 		if err := sb.Leave(leave); err != nil {
-			log.Warn("the primary does not know that its standby stops; with sync it answers no write until the standby is back or it is promoted to go on alone", "err", err)
+			log.Warn("the primary does not know that its standby stops; with sync it answers no write until the standby is back, or until it is promoted to continue alone", "err", err)
 		}
 		done()
 	case err := <-followed:
-		log.Error("the standby cannot go on", "err", err)
+		log.Error("the standby cannot continue", "err", err)
 		code, wait = exitFailed, false
 	case err := <-ended:
 		log.Error("cannot accept connections", "err", err)
@@ -238,7 +238,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	}
 	cancel()
 	limit := drainTime / 2
-	if again { // who still sends may be a primary that hangs, and clients wait for the new one
+	if again { // the sender may be a hung primary, and clients wait for the new one
 		limit = promoteDrain
 	}
 	end, done := context.WithTimeout(context.Background(), limit)
@@ -246,7 +246,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	if err := s.Shutdown(end); err != nil {
 		log.Warn("closing connections", "err", errors.Join(err, s.Close()))
 	}
-	<-ended // it closes the listener last, which interrupts whoever accepts there
+	<-ended // it closes the listener last, which interrupts Accept
 	if wait {
 		if err := <-followed; err != nil {
 			log.Error("closing the data directory", "err", err)
@@ -268,7 +268,7 @@ func lockStandby(fsys disk.FS, dir, own string) (io.Closer, error) {
 	return l.Lock(dir+"/"+standbyLock, fmt.Sprintf("clouddragon standby, pid %d, listen %s", os.Getpid(), own))
 }
 
-// standbyServer answers what comes to a standby.
+// standbyServer answers the requests to a standby.
 type standbyServer struct {
 	sb    *replica.Standby
 	c     Config
@@ -280,7 +280,7 @@ type standbyServer struct {
 	made standbyHandler
 }
 
-// standbyHandler answers reads of one opening of the database.
+// standbyHandler answers reads from one opened database.
 type standbyHandler struct {
 	of *db.DB
 	h  http.Handler
@@ -308,7 +308,7 @@ func (x *standbyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintln(w, err)
 }
 
-// handler returns what answers from a database.
+// handler returns the handler that answers from d.
 func (x *standbyServer) handler(d *db.DB) http.Handler {
 	x.mu.Lock()
 	defer x.mu.Unlock()

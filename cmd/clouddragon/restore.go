@@ -15,17 +15,17 @@ import (
 
 const restoreUsage = `usage: clouddragon restore [flags] -data DIR FILE
 
-Makes a data directory of a backup. All of the backup is checked before anything
+Makes a data directory from a backup. All of the backup is checked before anything
 is made. DIR must be missing or empty; after a failure nothing is left in it.
 
-The server that was backed up may have gone on. So that no version of a value and
+The server may have continued after the backup. So that no version of a value and
 no fencing token is used twice, the next ones are far above those in the backup.
 
 flags:
   -data DIR  the data directory to make
   -keep      leave the next version and token as they are in the backup: only if
              nothing was written after it
-  -skip N    move every sequence in the backup on by N
+  -skip N    advance every sequence in the backup by N
   -help      print this and exit
 
 environment:
@@ -37,7 +37,7 @@ exit codes:
   64  a bad flag
 `
 
-// restore makes a data directory of a backup and returns the exit code.
+// restore makes a data directory from a backup and returns the exit code.
 func restore(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("clouddragon restore")
 	var o db.RestoreOptions
@@ -83,7 +83,7 @@ func restore(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "raised: the next version is above %d (was %d), the next fencing token is %d or more (was %d)\n", r.Version, m.Version, r.Tokens, m.Tokens)
 	}
 	if o.Skip > 0 {
-		fmt.Fprintf(stdout, "%s moved on by %d\n", plural(uint64(r.Sequences), "sequence"), o.Skip)
+		fmt.Fprintf(stdout, "%s advanced by %d\n", plural(uint64(r.Sequences), "sequence"), o.Skip)
 	}
 	return exitOK
 }

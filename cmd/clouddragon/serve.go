@@ -35,8 +35,8 @@ const (
 	tellEvery = 5 * time.Second
 	// extension is how long systemd then waits for further progress.
 	extension = 5 * time.Minute
-	// secondSignal is the time after the first signal from which another one ends the
-	// process at once. The first may come several times, from a terminal, timeout(1) and a
+	// secondSignal is how long after the first signal another one ends the process at once.
+	// Before that it counts as the same one, which can come from a terminal, timeout(1) and a
 	// supervisor.
 	secondSignal = time.Second
 )
@@ -52,16 +52,16 @@ type environment struct {
 	ticks   <-chan time.Time       // when a long start reports its progress; nil: every tellEvery
 	systemd *supervisor            // nil: no systemd
 	elector *elector               // nil: an operator decides who is the primary
-	passed  bool                   // socket is systemd's, which cannot be bound again
+	passed  bool                   // systemd passed the socket, so it cannot be bound again
 
-	// mirror prepares a data directory and returns what its batches go to; nil: nothing.
+	// mirror prepares a data directory and returns the mirror of its batches; nil: none.
 	mirror func(db.Options) (db.Mirror, error)
 }
 
 // serve serves the data directory on fsys until a signal or a failed disk ends it, and
 // returns the exit code. A second signal ends it without waiting for anything. A standby
-// that is promoted goes on as a primary, and one that was replaced as a standby if it is
-// configured to be one.
+// that is promoted continues as a primary. A primary that is replaced continues as a
+// standby, if it is configured as one.
 func serve(fsys disk.FS, c Config, env environment) int {
 	a := newAccess(c)
 	env.passed = env.socket != nil
@@ -89,7 +89,7 @@ func serve(fsys disk.FS, c Config, env environment) int {
 }
 
 // servePrimary opens the data directory and answers every call. again is whether the
-// server was replaced and goes on as a standby.
+// server was replaced and continues as a standby.
 func servePrimary(fsys disk.FS, c Config, env environment, a *access, state replica.State) (code int, again bool) {
 	log := env.log
 	var mirror *replica.Primary
@@ -105,8 +105,8 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 	env.systemd.tell(systemd.Status("reading the data directory"))
 	d, err := open(fsys, c, m, env)
 	if errors.Is(err, errInterrupted) {
-		env.systemd.tell("STOPPING=1", systemd.Status("stopped before it served"))
-		log.Info("stopped before it served")
+		env.systemd.tell("STOPPING=1", systemd.Status("stopped before it was ready"))
+		log.Info("stopped before it was ready")
 		return exitOK, false
 	}
 	if err != nil {
@@ -155,7 +155,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 	})
 	s := &http.Server{
 		Handler: handler,
-		// The handlers extend these for long bodies and for calls that wait.
+		// The handlers extend the deadlines for long bodies and for calls that wait.
 		ReadHeaderTimeout:            10 * time.Second,
 		ReadTimeout:                  30 * time.Second,
 		IdleTimeout:                  2 * time.Minute,
@@ -203,14 +203,14 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 			log.Info("stopping", "signal", got)
 		case <-over:
 			env.systemd.tell(systemd.Status("replaced by another server, which is the primary"))
-			d.Drain() // nobody gets a lock here any more
+			d.Drain() // no caller gets a lock here any more
 			if again = (c.Replica.Of != "" || env.elector != nil) && !env.passed; again {
-				log.Info("going on as a standby")
+				log.Info("continuing as a standby")
 				break
 			}
 			over, going = nil, true // it tells everybody where the primary is
 		case <-failed:
-			if mirror.Replaced() { // which a write that was on its way has found out
+			if mirror.Replaced() { // a pending write has found out
 				failed, going = nil, true
 				break
 			}
@@ -253,8 +253,8 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 
 var errInterrupted = errors.New("interrupted")
 
-// open opens the database. If a signal comes meanwhile, it returns errInterrupted: recovery
-// may take long, and stopping in the middle of it does no more harm than a crash.
+// open opens the database. If a signal arrives during that, it returns errInterrupted:
+// recovery may take long, and stopping in the middle of it does no more harm than a crash.
 func open(fsys disk.FS, c Config, m *metrics.Metrics, env environment) (*db.DB, error) {
 	type opened struct {
 		db  *db.DB
@@ -305,7 +305,7 @@ func open(fsys disk.FS, c Config, m *metrics.Metrics, env environment) (*db.DB, 
 	}
 }
 
-// observer passes what happens in the database to the metrics.
+// observer passes events of the database on to the metrics.
 type observer struct {
 	*metrics.Metrics
 	wait, handOver [2]func(time.Duration) // by db.LockKind
@@ -363,7 +363,7 @@ func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) in
 		}
 		log.Info("stopped")
 	case <-time.After(time.Until(end)):
-		log.Warn("stopped without a last checkpoint, which takes too long: the next start replays the log")
+		log.Warn("stopped without a final checkpoint, which would take too long: the next start replays the log")
 	}
 	return code
 }

@@ -12,7 +12,7 @@ import (
 	"clouddragon/slots"
 )
 
-// apiNames has the name of each API at its number.
+// apiNames returns the names of the APIs, indexed by their numbers.
 func apiNames() []string {
 	var names []string
 	for a := handlers.Other; a <= handlers.Metrics; a++ {
@@ -84,7 +84,7 @@ func sources(dir string, d *db.DB, dropped func() uint64, status func() replica.
 	}
 }
 
-// locksOf are the counts of mutexes or locks.
+// locksOf converts the counts of mutexes or locks.
 func locksOf(api handlers.API, s db.LockStats) metrics.Locks {
 	return metrics.Locks{
 		API: api.String(), Held: s.Held, Holders: s.Holders, Waiters: s.Waiting,

@@ -21,7 +21,7 @@ import (
 
 const statusUsage = `usage: clouddragon status [flags]
 
-Prints whether the server is healthy, what it is to its standby or its primary, who
+Prints whether the server is healthy, its role if it has a standby or is one, who
 holds which lock or mutex and until when, and who waits.
 
 flags:
@@ -50,8 +50,8 @@ const statusLimit = 10 * time.Second
 type overview struct {
 	Server string `json:"server"`
 	Health string `json:"health"` // "ok", or what is wrong
-	// Replica is what the server is among those that hold the same data; nil: the only
-	// one, or the token does not let one ask.
+	// Replica is the server's role in replication; nil: there is no replication, or the
+	// token does not allow the call.
 	Replica *replica.Status `json:"replica,omitempty"`
 	Locks   []lockStatus    `json:"locks"`
 }
@@ -127,7 +127,7 @@ func status(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// overviewOf asks the server for everything. An empty account stands for all.
+// overviewOf asks the server for everything. An empty account means all accounts.
 func overviewOf(server *client.Server, account string) (*overview, error) {
 	ctx := context.Background()
 	o := &overview{Server: server.String(), Locks: []lockStatus{}}
@@ -138,7 +138,7 @@ func overviewOf(server *client.Server, account string) (*overview, error) {
 		return nil, err
 	}
 	if o.Replica != nil && o.Replica.Role != "primary" {
-		return o, nil // it answers for no lock
+		return o, nil // it does not answer calls about locks
 	}
 	accounts := []string{account}
 	if account == "" {
@@ -175,7 +175,7 @@ func (o *overview) health(ctx context.Context, server *client.Server) error {
 	return nil
 }
 
-// role asks what the server is to others.
+// role asks for the server's role in replication.
 func (o *overview) role(ctx context.Context, server *client.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
@@ -196,7 +196,7 @@ func (o *overview) role(ctx context.Context, server *client.Server) error {
 	return nil
 }
 
-// roleLine says in a line what a server is to others.
+// roleLine describes a server's role in one line.
 func roleLine(s *replica.Status) string {
 	line := fmt.Sprintf("%s, epoch %d", s.Role, s.Epoch)
 	switch s.Role {
@@ -313,7 +313,7 @@ func (o *overview) print(w io.Writer) error {
 	if r := o.Replica; r != nil {
 		fmt.Fprintf(w, "role    %s\n", roleLine(r))
 		if r.Role != "primary" {
-			_, err := fmt.Fprintln(w, "\nthe primary knows what is held")
+			_, err := fmt.Fprintln(w, "\nask the primary who holds what")
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ func TestStatusTellsTheRole(t *testing.T) {
 	want(t, http.DefaultClient, "GET", "http://"+p.addr+"/healthz", 200, "ok\n")
 	eventually(t, func() string {
 		code, got, complaint := runStatus("http://" + sb.addr)
-		if strings.Contains(got, "role    standby, epoch 1; the primary is http://"+p.addr+", and this standby is in sync\n\nthe primary knows what is held\n") {
+		if strings.Contains(got, "role    standby, epoch 1; the primary is http://"+p.addr+", and this standby is in sync\n\nask the primary who holds what\n") {
 			return ""
 		}
 		return fmt.Sprintf("of the standby: exit code %d, %s%s", code, got, complaint)

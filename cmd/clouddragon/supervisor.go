@@ -16,14 +16,14 @@ import (
 type supervisor struct {
 	notifier *systemd.Notifier
 	log      *slog.Logger
-	failed   atomic.Bool // a failure to tell systemd has been logged
+	failed   atomic.Bool // a failure to notify systemd has been logged
 }
 
 func newSupervisor(log *slog.Logger) *supervisor {
 	return &supervisor{notifier: systemd.NewNotifier(os.Getenv), log: log}
 }
 
-// tell sends assignments. The server goes on if that fails.
+// tell sends assignments. A failure does not stop the server.
 func (s *supervisor) tell(assignments ...string) {
 	if s == nil {
 		return
@@ -70,7 +70,7 @@ func (s *supervisor) guard(ticks <-chan time.Time, pulse func() commit.Pulse, wa
 		stuck := now.Busy && !now.OnDisk && now == last
 		last = now
 		if stuck && !waitsForDisk() {
-			s.log.Error("the writer is stuck: systemd's watchdog ends the server unless it goes on")
+			s.log.Error("the writer is stuck: systemd's watchdog ends the server unless it recovers")
 			continue
 		}
 		s.tell("WATCHDOG=1")

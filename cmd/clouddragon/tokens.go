@@ -41,7 +41,7 @@ func (c *Config) readTokensFile(d *document) error {
 		return err
 	}
 	if len(c.Tokens) == known {
-		return d.fault(at, "tokens_file: %s lists no token: list one, or leave the key out", c.TokensFile)
+		return d.fault(at, "tokens_file: %s lists no token: list one, or remove the key", c.TokensFile)
 	}
 	if mode := info.Mode().Perm(); mode&0o004 != 0 {
 		c.warnings = append(c.warnings, fmt.Sprintf("tokens_file %s may be read by every user of this machine (mode %04o): chmod o= it", c.TokensFile, mode))
@@ -108,7 +108,7 @@ func accountReader(to *[]string) reader {
 func checkToken(s string) error {
 	for _, r := range s {
 		if r == utf8.RuneError || unicode.IsSpace(r) || unicode.IsControl(r) {
-			return errors.New("a token has no spaces and no control characters in it")
+			return errors.New("a token must not have spaces or control characters")
 		}
 	}
 	return nil
@@ -124,9 +124,9 @@ func checkAccount(s string) error {
 	case len(s) < 1 || len(s) > 64:
 		return fmt.Errorf("an account has 1 to 64 bytes, got %d", len(s))
 	case strings.ContainsRune(s, 0):
-		return errors.New("an account has no NUL in it")
+		return errors.New("an account must not have a NUL in it")
 	case s == "." || s == "..":
-		return fmt.Errorf("%q names no account", s)
+		return fmt.Errorf("%q is not a possible name of an account", s)
 	}
 	return nil
 }

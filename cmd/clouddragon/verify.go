@@ -11,8 +11,8 @@ import (
 
 const verifyUsage = `usage: clouddragon verify DIR
 
-Checks every file of a data directory that no server uses, and prints each damage
-and where it is. Nothing is changed.
+Checks every file of a data directory that no server uses, and prints all damage
+and where it is. It changes nothing.
 
 flags:
   -data DIR  the same as DIR
@@ -64,7 +64,7 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	if r.Copy != nil {
-		fmt.Fprintf(stdout, "%s: one of the two copies in CHECKPOINT is not whole (%v): the other is good, and the next start writes both\n", *dir, r.Copy)
+		fmt.Fprintf(stdout, "%s: one of the two copies in CHECKPOINT is damaged (%v): the other one is good, and the next start writes both\n", *dir, r.Copy)
 	}
 	if damaged > 0 {
 		fmt.Fprintf(stdout, "%s: damaged in %s\n", *dir, plural(uint64(damaged), "place"))

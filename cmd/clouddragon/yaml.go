@@ -46,7 +46,7 @@ func readYAML(name string, data []byte, secret bool, read reader) (*document, er
 		switch {
 		case doc.Body == nil:
 		case i > 0:
-			return nil, d.fault(doc.Body.GetToken(), "a second document: the file holds one")
+			return nil, d.fault(doc.Body.GetToken(), "a second document: the file may have only one")
 		default:
 			if err := read(d, "", doc.Body); err != nil {
 				return nil, err
@@ -57,7 +57,7 @@ func readYAML(name string, data []byte, secret bool, read reader) (*document, er
 }
 
 // fault returns an error for the place tok. Messages end up in logs, so it shows the line
-// only if the file is not secret and the line has a key.
+// only if the file has no secrets and the line has a key.
 func (d *document) fault(tok *token.Token, format string, args ...any) error {
 	msg := fmt.Sprintf(format, args...)
 	if tok == nil || tok.Position == nil || tok.Position.Line < 1 || tok.Position.Line > len(d.lines) {
@@ -130,7 +130,7 @@ func mapping(k keys) reader {
 				return d.fault(key, "unknown key %q: known here: %s", join(path, name), known)
 			}
 			if line, again := first[name]; again {
-				return d.fault(key, "%s is there twice, first on line %d", join(path, name), line)
+				return d.fault(key, "%s is given twice, first on line %d", join(path, name), line)
 			}
 			first[name] = key.Position.Line
 			d.at[join(path, name)] = v.Value.GetToken()

@@ -2,8 +2,8 @@ package lease
 
 import "slices"
 
-// begin starts a step on a lock with what is due in it, as Expire would, and returns the lock, or nil if nobody holds it
-// or waits for it.
+// begin starts a step on a lock: it handles everything that is due in it, as Expire would, and returns the lock, or nil if
+// it has neither holders nor waiters.
 func (t *Table) begin(now int64, k Key) *lock {
 	t.clear()
 	l := t.locks[k]
@@ -59,7 +59,7 @@ func inOrder(a, b due) int {
 	return 0
 }
 
-// stillDue reports whether d is in the schedule as it was when it was found.
+// stillDue reports whether d is still in the schedule unchanged.
 func (t *Table) stillDue(d due) bool {
 	place := 0
 	switch {

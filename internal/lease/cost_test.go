@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// With n waiters a hand-over moves at most the entries that it touches through the schedule, each by its depth, and writes
-// to no waiter but the one that it grants and the next: for a plain lock and for a semaphore of 100.
+// The cost of a hand-over does not depend on the number of waiters, for a plain lock and for a semaphore of 100. It moves
+// only the entries of the schedule that it changes, each at most by the schedule's depth, and writes only to the waiter
+// that it grants and to the next one.
 func TestHandOverCostsTheSameWithTenThousandWaiters(t *testing.T) {
 	for _, limit := range []int32{1, 100} {
 		for _, n := range []int{10, 10_000} {
@@ -54,7 +55,7 @@ func handOver(t *testing.T, limit int32, n int) {
 		}
 	}
 	if got := r.release("", 0, true); len(got.Events) != int(limit) {
-		t.Fatal("somebody waits who did not")
+		t.Fatal("a caller waits that did not wait before")
 	}
 	wantEmpty(t, r)
 }
@@ -76,7 +77,7 @@ func TestTenThousandReadersAreLetInByOneRelease(t *testing.T) {
 		}
 	}
 	dump(t, r.Table)
-	for i := range n { // each is found among the others
+	for i := range n { // finds each among the others
 		if got := r.release(fmt.Sprint("r", i), 0, false); got.Outcome != Released {
 			t.Fatalf("reader %d: %+v", i, got)
 		}

@@ -18,8 +18,8 @@ func TestUnansweredGrantGoesToTheNextWaiter(t *testing.T) {
 	wantEmpty(t, r)
 }
 
-// A client that lost its connection while it waited asks again, and is told that it holds the lock, before the server
-// sees that the first request is gone.
+// A client loses its connection while it waits and retries. The retry learns that it holds the lock before the server
+// notices that the first request is gone.
 func TestGrantThatWasRenewedIsNotGivenBack(t *testing.T) {
 	r := newRig(10)
 	r.take(t, Request{Owner: ann, Dur: 10})
@@ -29,7 +29,7 @@ func TestGrantThatWasRenewedIsNotGivenBack(t *testing.T) {
 	r.acquire(Request{Owner: bob, Dur: 10, Wait: 100})
 	wantStep(t, r.GiveBack(0, door, 2), Kept)
 	wantStep(t, r.release(bob, 0, false), Released, "ended by release bob/2 until 10", "granted cid/3 until 10 to cid")
-	wantStep(t, r.GiveBack(0, door, 3), Released, "ended by give back cid/3 until 10") // the next hold starts anew
+	wantStep(t, r.GiveBack(0, door, 3), Released, "ended by give back cid/3 until 10") // the new hold counts as not renewed
 }
 
 func TestGrantIsKeptForTheOtherWaiterOfItsId(t *testing.T) {

@@ -1,8 +1,7 @@
 package lease
 
-// Import puts a holder in that another table has granted: it holds on with its token. It
-// returns false, and does nothing, if that token holds the lock already. Unlike Restore it
-// can be undone.
+// Import adds a holder that another table has granted, with its token. It returns false
+// and does nothing if the lock has a holder with that token. Unlike Restore it can be undone.
 func (t *Table) Import(k Key, h Holder) bool {
 	t.restored()
 	l := t.locks[k]

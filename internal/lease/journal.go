@@ -50,7 +50,7 @@ type Mark struct {
 	stats   Stats
 }
 
-// Mark notes the present state of the table. From the first Mark on until Forget the table keeps a journal.
+// Mark returns the current state of the table. From the first Mark until Forget the table keeps a journal.
 func (t *Table) Mark() Mark {
 	t.restored()
 	t.journal.on = true
@@ -58,9 +58,9 @@ func (t *Table) Mark() Mark {
 }
 
 // Undo takes back everything since the mark: holders, the queue and its order, what is due, and the counts. Waiters
-// that queued since are in no queue, and those that were answered since are waiting again. It calls nobody back. The
+// that queued since are in no queue, and those that were answered since are waiting again. No caller is notified. The
 // caller has to take back tokens and events itself. If another table that shares the limit on waiters has taken the
-// place of a waiter that waits again, the limit is exceeded meanwhile.
+// place of a waiter that waits again, the limit is exceeded for a while.
 //
 // Marks older than m stay valid, newer ones do not. Things that are due at the same instant may be due in another order
 // than before.
@@ -74,7 +74,7 @@ func (t *Table) Undo(m Mark) {
 	t.stats = m.stats
 }
 
-// Forget makes all changes final and ends the journal. Marks are not valid after it.
+// Forget makes all changes final and ends the journal. Marks become invalid.
 func (t *Table) Forget() {
 	j := &t.journal
 	j.on = false
@@ -160,7 +160,7 @@ func (t *Table) addHolder(l *lock, h *holder) {
 	t.placeHolder(l, h)
 }
 
-// placeHolder makes h a holder of l at the place in the list that it has.
+// placeHolder makes h a holder of l again, at its former place in the list.
 func (t *Table) placeHolder(l *lock, h *holder) {
 	h.lock = l
 	t.linkHolder(h)

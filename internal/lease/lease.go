@@ -3,13 +3,13 @@
 //
 // A lock may have several holders. Each allows a number of holders: a plain lock allows one, a semaphore its limit,
 // and a reader any number. One rule covers them all: a grant never makes more holders than it allows itself, and never
-// more than any present holder allows. The first claim in the queue is never overtaken, so a waiting writer holds up
+// more than any current holder allows. The first claim in the queue is never overtaken, so a waiting writer holds up
 // the readers behind it.
 //
 //	free ─── Acquire ──────────────────────────────────► held
 //	held ─── Acquire by its owner or token ────────────► held for longer, same token
 //	held ─── Acquire by another ───────────────────────► one more holder if the rule allows it; otherwise refused or queued
-//	held ─── Release, or the hold expires ─────────────► resting, if its least time is not over; otherwise ended
+//	held ─── Release, or the hold expires ─────────────► resting until the end of its least time; otherwise ended
 //	held ─── Release by force, GiveBack ───────────────► ended
 //	ended ─────────────────────────────────────────────► the first claims in the queue are granted, as many as fit
 //
@@ -38,12 +38,12 @@ type Holder struct {
 	Token   int64
 	Granted int64 // when it was granted
 	Expires int64 // when it ends; if it rests, when its rest ends
-	Least   int64 // end of the least time: it stays held until then even if it is given back or expires; 0: none
+	Least   int64 // end of the least time: the lock stays held until then even after an unlock or expiry; 0: none
 	Limit   int32 // the most holders that it allows, itself included; Shared allows any number
-	Resting bool  // it was given back or expired, and stays held until Least; its token is void
+	Resting bool  // it was unlocked or expired, and stays held until Least; its token is void
 }
 
-// at returns the state of the holder at now, even if Expire has not handled its end yet. It reports false if the hold
+// at returns the state of the holder at now, even if Expire has not handled its end yet. It returns false if the hold
 // has ended.
 func (h Holder) at(now int64) (Holder, bool) {
 	if h.Expires > now {
@@ -59,11 +59,11 @@ func (h Holder) at(now int64) (Holder, bool) {
 // Request asks for a lock.
 type Request struct {
 	Owner string // "" to take it without an id
-	Token int64  // not 0: renew the hold with this token, acquire nothing
+	Token int64  // if not 0, renew the hold with this token and acquire nothing
 	Dur   int64  // how long to hold it, from the grant or the renewal on; more than 0
 	Wait  int64  // how long to queue for it; 0 to be answered at once
-	Limit int32  // the most holders to allow; 0 is 1, or with Token whatever the hold has
-	Least int64  // how long it stays held from the grant on, even if given back or expired earlier
+	Limit int32  // the most holders to allow; 0 is 1, or with Token the limit of the hold
+	Least int64  // how long it stays held from the grant on, even if unlocked or expired earlier
 }
 
 func (r *Request) limit() int32 { return max(r.Limit, 1) }
@@ -73,7 +73,7 @@ func (r *Request) limit() int32 { return max(r.Limit, 1) }
 type Waiter struct {
 	Data any // for the caller
 
-	claim    *claim // nil: it is in no queue
+	claim    *claim // nil: not in a queue
 	in       list.Item[Waiter]
 	since    int64
 	deadline int64
@@ -82,14 +82,14 @@ type Waiter struct {
 	place    int // in the schedule
 }
 
-// Outcome says what a step did for its caller.
+// Outcome is what a step did for its caller.
 type Outcome uint8
 
 const (
 	Granted        Outcome = iota + 1 // Acquire: the caller has the lock
 	Renewed                           // Acquire: the caller had it and has it for longer
 	Queued                            // Acquire: the waiter will be answered by a later event
-	Held                              // Acquire: the present holders or those in line before the caller do not allow it
+	Held                              // Acquire: the current holders or the claims before the caller's do not allow it
 	OtherMode                         // Acquire: the caller holds it with another limit
 	WaitsOtherwise                    // Acquire: a caller with the same owner waits for it with another limit
 	Crowded                           // Acquire: the limit on waiters is reached
@@ -98,8 +98,8 @@ const (
 	Several                           // Release without owner and token: several holders have no owner
 	NotLocked                         // Release, GiveBack: nobody holds it
 	Released                          // Release, GiveBack: the hold has ended, or rests
-	AtRest                            // Release: the hold was given back before and rests; nothing changed
-	Kept                              // GiveBack: the hold goes on: it was renewed, or another caller was granted it too
+	AtRest                            // Release: the hold was released before and rests; nothing changed
+	Kept                              // GiveBack: the hold continues: it was renewed, or another caller was granted it too
 )
 
 // Result is what a step did.
@@ -121,13 +121,13 @@ type EventKind uint8
 const (
 	HolderGranted EventKind = iota + 1 // Waiters are answered with it; none if Acquire granted it at once
 	HolderRenewed                      // Holder has the new end
-	HolderRests                        // Holder is given back or expired, and stays held until its least time is over
+	HolderRests                        // Holder was released or expired, and stays held until its least time ends
 	HolderEnded                        // Holder is its last state
-	WaitTimedOut                       // Waiters has the waiter whose wait is over
+	WaitTimedOut                       // Waiters has the waiter whose wait timed out
 	WaitRefused                        // Waiters are those of a claim for which there is no token; Err says why
 )
 
-// Why says why a holder rests or ended.
+// Why is the reason why a holder rests or ended.
 type Why uint8
 
 // The reasons.
@@ -155,7 +155,7 @@ type Waiting struct {
 	Limit int32
 }
 
-// Stats counts what a table holds and did.
+// Stats are the counts of a table.
 type Stats struct {
 	Held    int // locks that somebody holds
 	Holders int // holders of all locks

@@ -2,7 +2,7 @@ package lease
 
 import "testing"
 
-func TestLockStaysHeldUntilItsLeastTimeIsOver(t *testing.T) {
+func TestLockStaysHeldUntilTheEndOfItsLeastTime(t *testing.T) {
 	r := newRig(10)
 	token := r.take(t, Request{Owner: ann, Dur: 10, Least: 50})
 	r.now = 5
@@ -93,7 +93,7 @@ func TestHoldAtRestCountsForTheRule(t *testing.T) {
 	wantStep(t, r.release(ann, 0, false), Released, "ended by release ann/2 until 10")
 }
 
-func TestRenewalMayProlongTheLeastTime(t *testing.T) {
+func TestRenewalMayExtendTheLeastTime(t *testing.T) {
 	r := newRig(10)
 	r.take(t, Request{Owner: ann, Dur: 10, Least: 50})
 	for _, least := range []int64{0, 20, 80} {

@@ -14,7 +14,7 @@ func NewLimit(max int) *Limit { return &Limit{max: int64(max)} }
 // Waiting returns how many claims wait now.
 func (l *Limit) Waiting() int { return int(l.waiting.Load()) }
 
-// Take takes a place for one more claim, to be given back with Give. It reports false if there is none.
+// Take reserves a place for one more claim, to be returned with Give. It returns false if there is none.
 func (l *Limit) Take() bool {
 	for {
 		n := l.waiting.Load()
@@ -27,9 +27,9 @@ func (l *Limit) Take() bool {
 	}
 }
 
-// Retake undoes a Give. Another table may have taken the place meanwhile, so the limit may be exceeded for as long as
-// the claim waits.
+// Retake undoes a Give. Another table may have taken the place since, so the limit may be exceeded for as long as the
+// claim waits.
 func (l *Limit) Retake() { l.waiting.Add(1) }
 
-// Give gives a place back.
+// Give returns a place.
 func (l *Limit) Give() { l.waiting.Add(-1) }

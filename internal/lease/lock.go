@@ -23,7 +23,7 @@ type lock struct {
 // state is the part of a holder that changes while it holds the lock.
 type state struct {
 	Holder
-	callers int  // callers that were answered with the grant and have not given it back
+	callers int  // callers that were answered with the grant, not counting those that GiveBack has reported
 	renewed bool // it was renewed since the grant
 }
 
@@ -142,7 +142,7 @@ func (l *lock) byToken(token int64) *holder {
 	return nil
 }
 
-// byOwner returns the holder that has an owner and does not rest, or nil.
+// byOwner returns the holder with that owner that does not rest, or nil.
 func (l *lock) byOwner(owner string) *holder {
 	if l.index != nil && owner != "" {
 		return l.index.byOwner[owner]

@@ -2,7 +2,7 @@ package lease
 
 import "testing"
 
-// A step that may not grant more leaves the rest due at once, to Expire.
+// A step grants at most MaxGrants claims and leaves the rest due at once, for Expire.
 func TestStepGrantsNoMoreThanItMay(t *testing.T) {
 	r := newRig(100)
 	var fresh []bool
@@ -43,12 +43,12 @@ func TestStepGrantsNoMoreThanItMay(t *testing.T) {
 	if len(fresh) != 4 || fresh[0] || !fresh[1] || fresh[2] || !fresh[3] {
 		t.Errorf("fresh were %v", fresh)
 	}
-	// A step on the lock lets in two more of those that are left, and nobody overtakes the others.
+	// A step on the lock grants two more of the remaining claims, and nobody overtakes the others.
 	if res, _ := r.acquire(Request{Dur: 1000, Limit: Shared}); res.Outcome != Held {
 		t.Errorf("a reader that comes later: %v", res.Outcome)
 	}
 	if !r.Cancel(r.now, readers[4]) {
-		t.Error("a waiter is not in the queue any more")
+		t.Error("a waiter is no longer in the queue")
 	}
 	total := 0
 	for {

@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// model is the contract in slices, with no thought for cost: a list of holders and a list of claims for each lock. A
-// step says what must happen. Where the contract leaves a choice, in what order things end that end at the same
-// instant, it follows the events of the table.
+// model implements the contract with plain slices, without regard to cost: a list of holders and a list of claims for
+// each lock. Where the contract leaves a choice, namely in what order things end that end at the same instant, it follows
+// the events of the table.
 type model struct {
 	now    int64
 	tokens int64
@@ -21,7 +21,7 @@ type model struct {
 type modelLock struct {
 	holders []modelHolder
 	queue   []modelClaim
-	due     int64 // since when the first claim may fit; -1: it is not known to
+	due     int64 // since when the first claim may fit; -1: not known
 }
 
 type modelHolder struct {
@@ -43,7 +43,7 @@ type modelWaiter struct {
 
 var errNoToken = errors.New("no token")
 
-// copy returns a model that does not change with m.
+// copy returns a deep copy.
 func (m *model) copy() *model {
 	c := *m
 	c.locks = map[Key]*modelLock{}
@@ -96,7 +96,7 @@ func (m *model) token() (int64, error) {
 	return m.tokens, nil
 }
 
-// add makes somebody a holder.
+// add adds a holder.
 func (m *model) add(l *modelLock, owner string, token int64, limit int32, dur, least int64, callers int) Holder {
 	h := Holder{Owner: owner, Token: token, Granted: m.now, Expires: m.now + dur, Limit: limit}
 	if least > 0 {
@@ -146,7 +146,8 @@ type dueItem struct {
 	w  *Waiter
 }
 
-// dues returns what is due first, of a lock or, with a zero key, of all locks: several if they are due at one instant.
+// dues returns what is due first, in one lock or, with a zero key, in all locks. It returns several items if they are due
+// at the same instant.
 func (m *model) dues(of Key) (first []dueItem) {
 	note := func(d dueItem) {
 		switch {
@@ -176,7 +177,7 @@ func (m *model) dues(of Key) (first []dueItem) {
 	return first
 }
 
-// handle does what is due.
+// handle carries out a due item.
 func (m *model) handle(d dueItem) (events []Event) {
 	l := m.locks[d.k]
 	switch {
@@ -219,7 +220,7 @@ func (m *model) drop(l *modelLock, w *Waiter) (first bool) {
 	return false
 }
 
-// leave is what Cancel and TimeOut do: it grants nothing.
+// leave does what Cancel and TimeOut do: it grants nothing.
 func (m *model) leave(w *Waiter) bool {
 	for _, l := range m.locks {
 		for _, c := range l.queue {
@@ -238,8 +239,8 @@ func (m *model) leave(w *Waiter) bool {
 	return false
 }
 
-// follow does what is due in a lock, or in all, choosing among what is due at one instant as the events say. It returns the
-// events that are left.
+// follow carries out what is due in one lock or in all. If several items are due at the same instant, the events give the
+// order. It returns the remaining events.
 func (m *model) follow(of Key, events []Event) ([]Event, error) {
 	for {
 		first := m.dues(of)

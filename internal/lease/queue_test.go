@@ -20,7 +20,7 @@ func TestCancelLeavesTheQueue(t *testing.T) {
 				}
 			}
 			if !r.Cancel(0, ws[gone]) || r.Cancel(0, ws[gone]) {
-				t.Fatal("a waiter must leave its queue once")
+				t.Fatal("Cancel did not take a waiter out of its queue, or did so twice")
 			}
 			var got []string
 			for {
@@ -118,13 +118,13 @@ func TestTimeOutAnswersWaitersAndLeavesExpiredHolders(t *testing.T) {
 	if limit.Waiting() != len(waiters)-len(refused) || table.Stats().Waiting != limit.Waiting() {
 		t.Errorf("%d wait, the table says %d", limit.Waiting(), table.Stats().Waiting)
 	}
-	// The hold that is over goes to the first who still waits.
+	// The lock, whose hold has expired, goes to the first remaining waiter.
 	if e, ok := table.Expire(40); !ok || len(e) != 2 || e[0].Key != a || e[1].Waiters[0] != &waiters[22] {
 		t.Errorf("%+v %t", e, ok)
 	}
 }
 
-func TestUndoTakesEverythingBack(t *testing.T) {
+func TestUndoRevertsEverything(t *testing.T) {
 	r := newRig(10)
 	r.take(t, Request{Owner: ann, Dur: 100, Limit: 2})
 	r.take(t, Request{Owner: "old", Dur: 100, Limit: 2, Least: 500})
@@ -142,9 +142,9 @@ func TestUndoTakesEverythingBack(t *testing.T) {
 		"a retry's wait":                 func() { r.acquire(Request{Owner: bob, Dur: 5, Wait: 5}) },
 		"the first in line leaves":       func() { r.Cancel(0, ws[0]) },
 		"one in the middle leaves":       func() { r.Cancel(0, ws[2]); r.Cancel(0, ws[1]) },
-		"all waits are over":             func() { r.expire(50) },
-		"everything is over":             func() { r.expire(1000); r.expire(2000) },
-		"waits over on a full disk":      func() { r.TimeOut(50, func(Key, *Waiter) {}) },
+		"all waits time out":             func() { r.expire(50) },
+		"everything expires":             func() { r.expire(1000); r.expire(2000) },
+		"waits time out on a full disk":  func() { r.TimeOut(50, func(Key, *Waiter) {}) },
 		"another lock":                   func() { r.Acquire(0, Key{"acc", "other"}, Request{Dur: 1}, nil) },
 		"grants given back":              func() { r.release("", 0, true); r.GiveBack(0, door, r.last) },
 	}

@@ -7,7 +7,7 @@ import (
 	"clouddragon/internal/list"
 )
 
-// Holder returns the holder that has a token at now and does not rest. Only such a token renews and fences. It reports
+// Holder returns the holder that has a token at now and does not rest. Only such a token renews and fences. It returns
 // false if there is none.
 func (t *Table) Holder(now int64, k Key, token int64) (Holder, bool) {
 	t.restored()
@@ -22,7 +22,7 @@ func (t *Table) Holder(now int64, k Key, token int64) (Holder, bool) {
 	return h.Holder, true
 }
 
-// Oldest returns the oldest holder at now, also one at rest. It reports false if the lock is free.
+// Oldest returns the oldest holder at now, even one at rest. It returns false if the lock is free.
 func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
 	t.restored()
 	if l := t.locks[k]; l != nil {
@@ -35,7 +35,7 @@ func (t *Table) Oldest(now int64, k Key) (Holder, bool) {
 	return Holder{}, false
 }
 
-// Holders returns at most n holders at now, also those at rest, oldest first.
+// Holders returns at most n holders at now, including those at rest, oldest first.
 func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
 	t.restored()
 	if l := t.locks[k]; l != nil {
@@ -48,7 +48,7 @@ func (t *Table) Holders(now int64, k Key, n int) (all []Holder) {
 	return all
 }
 
-// Held calls fn for each lock that is held at now, also at rest, with its oldest holder, in no particular order.
+// Held calls fn for each lock that is held or at rest at now, with its oldest holder, in no particular order.
 func (t *Table) Held(now int64, fn func(Key, Holder)) {
 	t.restored()
 	for k := range t.locks {
@@ -95,7 +95,7 @@ func (t *Table) Restore(k Key, h Holder) {
 	}
 }
 
-// restored puts restored holders in the order of their grants.
+// restored sorts restored holders by their grants.
 func (t *Table) restored() {
 	if len(t.unsorted) == 0 {
 		return

@@ -116,7 +116,7 @@ func wantText(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// dump writes all that a table knows as text, and checks that its parts agree.
+// dump returns the whole state of a table as text, and checks that its parts agree.
 func dump(t interface {
 	Helper()
 	Fatalf(string, ...any)
@@ -135,7 +135,7 @@ func dump(t interface {
 		l := table.locks[k]
 		fmt.Fprintf(&b, "lock %v due %t\n", k, l.due)
 		if l.key != k || l.holders.Len() == 0 && l.queue.Len() == 0 {
-			t.Fatalf("lock %v stands under %v, with %d holders and %d claims", l.key, k, l.holders.Len(), l.queue.Len())
+			t.Fatalf("lock %v is stored under %v, with %d holders and %d claims", l.key, k, l.holders.Len(), l.queue.Len())
 		}
 		if l.due {
 			check(due{at: table.schedule[l.place].at, lock: l}, l.place)

@@ -33,7 +33,7 @@ func TestWhoMayAcquire(t *testing.T) {
 		{"the token alone decides, and renames nobody", ann, 103, Request{Owner: bob, Token: 1, Dur: 20}, Renewed, plain(ann, 1, 123)},
 		{"another token is refused", ann, 103, Request{Token: 2, Dur: 20, Wait: 50}, NotHolder, plain(ann, 1, 110)},
 		{"another token is refused though the owner matches", ann, 103, Request{Owner: ann, Token: 2, Dur: 20}, NotHolder, plain(ann, 1, 110)},
-		{"a token that is over acquires nothing", ann, 110, Request{Token: 1, Dur: 20, Wait: 50}, NotHolder, Holder{}},
+		{"an expired token acquires nothing", ann, 110, Request{Token: 1, Dur: 20, Wait: 50}, NotHolder, Holder{}},
 		{"another owner is refused without a wait", ann, 103, Request{Owner: bob, Dur: 20}, Held, plain(ann, 1, 110)},
 		{"nobody is refused without a wait", "", 103, Request{Dur: 20}, Held, plain("", 1, 110)},
 		{"another owner queues", ann, 103, Request{Owner: bob, Dur: 20, Wait: 1}, Queued, plain(ann, 1, 110)},
@@ -80,7 +80,7 @@ func TestWhoMayRelease(t *testing.T) {
 		{"by neither, though it has an owner", ann, 103, "", 0, false, NotHolder},
 		{"by neither, and it has none", "", 103, "", 0, false, Released},
 		{"by its token, and it has no owner", "", 103, "", 1, false, Released},
-		{"by an owner that it has not", "", 103, ann, 0, false, NotHolder},
+		{"by an owner, though it has none", "", 103, ann, 0, false, NotHolder},
 		{"by another owner", ann, 103, bob, 0, false, NotHolder},
 		{"by another token", ann, 103, "", 2, false, NotHolder},
 		{"by another token, and it has no owner", "", 103, "", 2, false, NotHolder},
@@ -88,9 +88,9 @@ func TestWhoMayRelease(t *testing.T) {
 		{"by its token with another owner", ann, 103, bob, 1, false, NotHolder},
 		{"by force", ann, 103, "", 0, true, Released},
 		{"by force with another owner and token", ann, 103, bob, 2, true, Released},
-		{"when its time is over, swept or not", ann, 110, ann, 1, false, NotLocked},
-		{"when its time is over, by another", ann, 110, bob, 2, false, NotLocked},
-		{"when its time is over, by force", ann, 110, "", 0, true, NotLocked},
+		{"when it has expired, swept or not", ann, 110, ann, 1, false, NotLocked},
+		{"when it has expired, by another", ann, 110, bob, 2, false, NotLocked},
+		{"when it has expired, by force", ann, 110, "", 0, true, NotLocked},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -245,8 +245,8 @@ func TestWriterThatLeavesTheQueueLetsReadersIn(t *testing.T) {
 			}
 			return r.expire(5)
 		},
-		"its time is over": func(r *rig, w *Waiter) []string { return r.expire(20)[1:] },
-		"its time is over on a full disk": func(r *rig, w *Waiter) []string {
+		"its wait times out": func(r *rig, w *Waiter) []string { return r.expire(20)[1:] },
+		"its wait times out on a full disk": func(r *rig, w *Waiter) []string {
 			r.TimeOut(20, func(_ Key, got *Waiter) {
 				if got != w {
 					t.Error("another waiter was refused")
@@ -254,7 +254,7 @@ func TestWriterThatLeavesTheQueueLetsReadersIn(t *testing.T) {
 			})
 			return r.expire(20)
 		},
-		"it hangs up, and somebody else acts first": func(r *rig, w *Waiter) []string {
+		"it hangs up, and another caller acts first": func(r *rig, w *Waiter) []string {
 			r.now = 5
 			r.Cancel(5, w)
 			got, _ := r.acquire(Request{Owner: "r4", Dur: 100, Limit: Shared})
@@ -303,7 +303,7 @@ func TestWaitersOfOneIdAreGrantedTogether(t *testing.T) {
 		t.Fatalf("got %+v", e)
 	}
 	if r.Cancel(0, b2) || !r.Cancel(0, c) {
-		t.Fatal("bob waits still, or cid does not")
+		t.Fatal("bob still waits, or cid does not")
 	}
 }
 

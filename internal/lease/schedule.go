@@ -1,7 +1,7 @@
 package lease
 
 // due is something that happens at an instant: the end of a hold or of its rest, or the end of a wait. With neither
-// holder nor waiter it is that claims of a lock may be granted.
+// holder nor waiter, claims of the lock may be granted then.
 type due struct {
 	at     int64
 	lock   *lock

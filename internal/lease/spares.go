@@ -3,7 +3,7 @@ package lease
 // spares keeps freed Ts for reuse, so that short-lived ones allocate nothing.
 type spares[T any] []*T
 
-// A burst is not kept forever.
+// maxSpares keeps a burst from holding memory forever.
 const maxSpares = 256
 
 func (s *spares[T]) get() *T {

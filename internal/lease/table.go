@@ -5,8 +5,8 @@ package lease
 // A step first handles what is due in its own lock, so its result is right in any case. Call Expire until nothing is due
 // before a step, so that other locks are handled too.
 type Table struct {
-	// MaxGrants is how many claims one step may take out of the queues and grant; 0: any number. The rest is due at
-	// once, and Expire grants it. MaxGrants may change between steps.
+	// MaxGrants is how many claims one step may take out of the queues and grant; 0: any number. The rest become due at
+	// once, for Expire to grant. MaxGrants may change between steps.
 	MaxGrants int
 
 	token    func(k Key, fresh bool) (int64, error)
@@ -19,7 +19,7 @@ type Table struct {
 	unsorted []*lock // locks whose holders were restored out of order
 
 	granted  int       // claims granted in this step
-	vacated  int       // holders that ended in this step and whose place is not taken
+	vacated  int       // holders that ended in this step and were not replaced yet
 	events   []Event   // events of this step
 	answered []*Waiter // waiters in these events
 
@@ -28,12 +28,12 @@ type Table struct {
 	claimsSpare  spares[claim]
 }
 
-// The lists of a step with more events are not kept.
+// Longer lists of events are not kept for reuse.
 const maxKeptEvents = 256
 
 // New returns an empty table. token returns the token of the next grant of a lock. It is called once for every grant, in
-// order. fresh means that the new holder does not take the place of one that has ended in the same step. If token fails,
-// the claim is refused and the next one is tried. Tables that share a limit share its places.
+// order. fresh means that the new holder does not replace one that has ended in the same step. If token fails, the claim
+// is refused and the next one is tried. Tables that share a limit share its places.
 func New(token func(k Key, fresh bool) (int64, error), limit *Limit) *Table {
 	return &Table{token: token, limit: limit, locks: map[Key]*lock{}, claims: map[claimKey]*claim{}}
 }
@@ -121,9 +121,9 @@ func (t *Table) grant(now int64, l *lock, owner string, token int64, limit int32
 	return h
 }
 
-// Release ends a hold, or makes it rest until its least time is over, and grants what becomes free. If an owner or a
-// token is given, it must be the hold's. A hold that was taken with an owner needs one of the two. With force all holds
-// end at once, whoever has them.
+// Release ends a hold, or makes it rest until its least time ends, and grants what becomes free. An owner or a token, if
+// given, must be the hold's. A hold that was taken with an owner needs one of the two. With force all holds of all callers
+// end at once.
 func (t *Table) Release(now int64, k Key, owner string, token int64, force bool) Result {
 	l := t.begin(now, k)
 	if l == nil || l.holders.Len() == 0 {
@@ -158,9 +158,9 @@ func (t *Table) releaseAll(now int64, l *lock) Result {
 	return t.result(Released, &t.events[i].Holder)
 }
 
-// GiveBack reports that a caller of the grant with this token had left before it was answered. When all callers of the
-// grant have been given back, the hold ends without a rest. The outcome is Kept if another caller is left, or if the hold
-// was renewed since, because then its owner has asked again and was answered.
+// GiveBack reports that a caller that was granted this token had left before it was answered. Once this was reported for
+// all callers of the grant, the hold ends without a rest. The outcome is Kept if another caller is left, or if the hold was
+// renewed since: then its owner has retried and was answered.
 func (t *Table) GiveBack(now int64, k Key, token int64) Result {
 	l := t.begin(now, k)
 	if l == nil || l.holders.Len() == 0 {
@@ -182,8 +182,8 @@ func (t *Table) GiveBack(now int64, k Key, token int64) Result {
 	return t.result(Released, &t.events[i].Holder)
 }
 
-// Cancel takes w out of its queue. It reports false if w is in none because it has been answered. It grants nothing
-// itself: if w held others up, they are due at once, and Expire grants them.
+// Cancel takes w out of its queue. It returns false if w is in no queue because it was answered. It grants nothing: claims
+// that w held up become due at once, for Expire to grant.
 func (t *Table) Cancel(now int64, w *Waiter) bool {
 	if w.claim == nil {
 		return false
@@ -211,7 +211,7 @@ func (t *Table) leave(now int64, w *Waiter) {
 	t.dropIfIdle(l)
 }
 
-// Next returns the earliest instant at which something is due; it reports false if nothing will be.
+// Next returns the earliest instant at which something is due. It returns false if nothing is scheduled.
 func (t *Table) Next() (at int64, ok bool) {
 	if len(t.schedule) == 0 {
 		return 0, false
@@ -219,9 +219,9 @@ func (t *Table) Next() (at int64, ok bool) {
 	return t.schedule[0].at, true
 }
 
-// Expire handles the first thing that is due at now, in order of the instants. So a waiter whose deadline was after the
-// end of a hold is granted the lock, however late the call is. The time of a new hold counts from now. The events are
-// all changes; there may be none. Call it until it reports false.
+// Expire handles the earliest thing that is due at now. So a waiter whose deadline is after the end of a hold is granted the
+// lock, however late the call is. The duration of a new hold counts from now. The events are all changes; there may be
+// none. Call it until it returns false.
 func (t *Table) Expire(now int64) (events []Event, ok bool) {
 	if !t.schedule.any(now) {
 		return nil, false
@@ -231,7 +231,7 @@ func (t *Table) Expire(now int64) (events []Event, ok bool) {
 	return t.events, true
 }
 
-// handle does what is due.
+// handle carries out a due item.
 func (t *Table) handle(now int64, d due) {
 	l := d.lock
 	switch {
@@ -264,8 +264,8 @@ func (t *Table) handle(now int64, d due) {
 	t.grantWaiting(now, l)
 }
 
-// TimeOut takes all waiters whose wait is over at now out of their queues, and calls refuse with each. Use it if the end
-// of a hold, which Expire would handle first, has to be put off. Like Cancel it grants nothing.
+// TimeOut takes all waiters whose wait has timed out at now out of their queues, and calls refuse with each. Use it while
+// the end of a hold, which Expire would handle first, must be postponed. Like Cancel it grants nothing.
 func (t *Table) TimeOut(now int64, refuse func(k Key, w *Waiter)) {
 	for _, w := range t.schedule.waits(nil, 0, now) {
 		k := w.claim.lock.key
@@ -292,7 +292,7 @@ func (t *Table) Drain(refuse func(k Key, w *Waiter)) {
 	}
 }
 
-// rest makes a hold rest until its least time is over.
+// rest makes a hold rest until its least time ends.
 func (t *Table) rest(h *holder, why Why) {
 	s := h.state
 	s.Resting, s.Expires = true, s.Least
