@@ -15,10 +15,10 @@ import (
 )
 
 // A generator loads one server with one or more crowds of clients. One thread
-// serves all connections and speaks HTTP and RESP alike, so that every server
+// serves all connections and speaks both HTTP and RESP, so that every server
 // shares the cores with the same load.
 type generator struct {
-	to     unix.SockaddrInet4
+	server unix.SockaddrInet4
 	epoll  int
 	crowds []*crowd
 	wires  []*wire
@@ -29,18 +29,18 @@ type generator struct {
 // crowd is a number of connections that send the same requests.
 type crowd struct {
 	work
-	protocol // of the work, for the server that is loaded
+	protocol // of the work, for the server under load
 	conns    int
-	id       func(i int) int // the id that request i asks for
-	n        int             // how many requests; 0: for a time
-	rate     float64         // requests a second, whether or not earlier ones are answered; 0: as fast as answers come
+	id       func(i int) int // the id in request i
+	n        int             // how many requests; 0: as many as fit in a time
+	rate     float64         // requests a second, whether or not earlier ones are answered; 0: as fast as answers arrive
 	depth    int             // calls sent at once on a connection; 0: 1
-	fresh    bool            // each request has a connection of its own
+	fresh    bool            // each request uses a new connection
 
-	idle []*wire // connections without a request under way
+	idle []*wire // connections without a pending request
 	sent int
 	took []float64 // µs from when a request was due to its answer
-	at   []float64 // µs from the start to that
+	at   []float64 // µs from the start of the run to its answer
 }
 
 // wire is a connection.
@@ -53,7 +53,7 @@ type wire struct {
 	pending int // answers still to come
 	due     time.Duration
 	buf     []byte // for requests
-	out, in []byte // what is not yet written, and what is not yet understood
+	out, in []byte // bytes to be written, and bytes read that are not a whole answer yet
 }
 
 // newGenerator opens the connections.
@@ -62,7 +62,7 @@ func newGenerator(addr, speak string, crowds ...*crowd) (_ *generator, err error
 	if err != nil {
 		return nil, err
 	}
-	g := &generator{to: unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, epoll: -1, crowds: crowds, clock: time.Now}
+	g := &generator{server: unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, epoll: -1, crowds: crowds, clock: time.Now}
 	defer func() {
 		if err != nil {
 			g.close()
@@ -94,7 +94,7 @@ func (g *generator) connect(w *wire) (err error) {
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(w.index)}
 	return errors.Join(unix.SetsockoptInt(w.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-		unix.Connect(w.fd, &g.to), // blocks for a moment at most: on loopback the kernel answers by itself
+		unix.Connect(w.fd, &g.server), // does not block for long: on loopback the kernel answers
 		unix.SetNonblock(w.fd, true),
 		unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, w.fd, &event))
 }
@@ -102,14 +102,14 @@ func (g *generator) connect(w *wire) (err error) {
 func (g *generator) close() {
 	for _, w := range g.wires {
 		if w.fd >= 0 {
-			unix.Close(w.fd) // nothing that matters is under way
+			unix.Close(w.fd) // nothing that matters is pending
 		}
 	}
 	unix.Close(g.epoll)
 }
 
-// run sends requests for a time, or as many as each crowd has, and waits for all
-// answers. It returns how long everything took.
+// run sends requests for a time, or the number that each crowd has, and waits for all
+// answers. It returns how long that took.
 func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, error) {
 	// Without this the kernel may wake the thread 50 µs late. Children inherit it, so it ends with the load.
 	runtime.LockOSThread()
@@ -156,8 +156,8 @@ func (g *generator) run(ctx context.Context, d time.Duration) (time.Duration, er
 
 func (g *generator) now() time.Duration { return g.clock().Sub(g.began) }
 
-// send sends what is due, as far as connections are idle, and returns how long
-// it is until the next request is due: a second or more if none is to come.
+// send sends the requests that are due on idle connections, and returns the time until the
+// next one is due: a second or more if there are no more.
 func (g *generator) send(c *crowd, d time.Duration) (time.Duration, error) {
 	for i, w := range c.idle {
 		now := g.now()
@@ -234,7 +234,7 @@ func (g *generator) serve(w *wire, events uint32) error {
 	return nil
 }
 
-// flush writes what the socket takes.
+// flush writes as much as the socket accepts.
 func (w *wire) flush() error {
 	for len(w.out) > 0 {
 		n, err := unix.Write(w.fd, w.out)
@@ -249,7 +249,7 @@ func (w *wire) flush() error {
 	return nil
 }
 
-// receive reads what has come and counts the answers in it.
+// receive reads what has arrived and counts the answers in it.
 func (w *wire) receive() error {
 	for {
 		w.in = slices.Grow(w.in, 1024)
@@ -278,9 +278,9 @@ func (w *wire) receive() error {
 		}
 		w.in = w.in[:copy(w.in, w.in[at:])]
 		if w.pending < 0 {
-			return errors.New("an answer that nobody asked for")
+			return errors.New("an answer without a request")
 		}
-		// More than what was read triggers another event.
+		// Further bytes trigger another event.
 		if !full && w.pending == 0 {
 			return nil
 		}

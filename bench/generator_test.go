@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// seen is a server that notes what it is asked for.
+// seen is a server that records its requests.
 type seen struct {
 	mu      sync.Mutex
 	asked   map[string]int // by method, path and size of the body
@@ -52,13 +52,13 @@ func TestGeneratorAsksOnceForEachID(t *testing.T) {
 			_, err = g.run(t.Context(), 0)
 			g.close()
 		}
-		server.Close() // what it has seen is read once it has ended
+		server.Close() // only then may s be read
 		if err != nil {
 			t.Fatal(err)
 		}
 		for id := 1; id <= 10; id++ {
 			if n := s.asked[fmt.Sprintf("POST /db/a/kv/%08d 64", id)]; n != 1 {
-				t.Errorf("%+v: id %d was asked for %d times", c.crowd, id, n)
+				t.Errorf("%+v: id %d was requested %d times", c.crowd, id, n)
 			}
 		}
 		if len(c.took) != 10 || len(s.asked) != 10 || len(s.clients) != c.clients {
@@ -67,7 +67,7 @@ func TestGeneratorAsksOnceForEachID(t *testing.T) {
 	}
 }
 
-func TestAPairLocksAndUnlocksItsOwnID(t *testing.T) {
+func TestPairLocksAndUnlocksItsOwnID(t *testing.T) {
 	s := &seen{asked: map[string]int{}, clients: map[string]bool{}}
 	server := httptest.NewServer(s)
 	c := &crowd{work: locks("<client>", "bench", ""), conns: 1, n: 4}
@@ -90,9 +90,9 @@ func runFor(ctx context.Context, s *httptest.Server, crowds ...*crowd) (time.Dur
 	return g.run(ctx, time.Millisecond)
 }
 
-// One stall of the server is one slow answer for a client that waits, and many
-// for a client that does not: that is what a constant rate is for.
-func TestAStallCountsForAllThatWasDueMeanwhile(t *testing.T) {
+// For a client that waits for each answer, a stall of the server is one slow answer. At a
+// constant rate all requests that were due during the stall count as slow.
+func TestStallCountsForAllRequestsDueMeanwhile(t *testing.T) {
 	const rate, n = 1000, 100
 	var stalled sync.Once
 	var passed atomic.Int64
@@ -118,7 +118,7 @@ func TestAStallCountsForAllThatWasDueMeanwhile(t *testing.T) {
 		}
 	}
 	if slow != n {
-		t.Errorf("%d of %d answers are as late as the stall made them", slow, n)
+		t.Errorf("%d of %d answers are as slow as the stall", slow, n)
 	}
 }
 

@@ -1,7 +1,7 @@
-// Bench loads clouddragon and its peers on one machine, in turn and over and
-// over, and prints one table of figures and ratios. With -before it compares two
-// binaries of the server. It runs in the repository's root; make bench builds
-// what it needs. docs/performance.md says how to read the table.
+// Bench loads clouddragon and its peers on one machine, taking turns in several rounds, and
+// prints one table of figures and ratios. With -before it compares two binaries of the
+// server. Run it in the repository's root, after make build; make bench does both.
+// docs/performance.md explains how to read the table.
 package main
 
 import (
@@ -20,28 +20,28 @@ import (
 	"time"
 )
 
-// patience is how long anything may take that is not measured for a time.
+// patience is how long the benchmark waits for a server before it gives up.
 const patience = 2 * time.Minute
 
 // options are the flags.
 type options struct {
 	server, before string        // binaries; before may be empty
-	rounds         int           // how often everything is measured, if there is time
-	limit          time.Duration // how long all rounds may take; 0: as long as they take
+	rounds         int           // how often everything is measured, within limit
+	limit          time.Duration // how long all rounds may take together; 0: no limit
 	seconds        time.Duration // of one measurement
 	only, without  regexp.Regexp
 	ids, keys      int
 }
 
 func main() {
-	// A child that dies with the thread that started it needs a thread that lives
-	// as long as this process: all children are started from this one.
+	// Children are killed when the thread that started them ends, so all of them are started
+	// from this one, which lives as long as the process.
 	runtime.LockOSThread()
 	var o options
 	flag.StringVar(&o.server, "server", "bin/clouddragon", "the server's `binary`")
 	flag.StringVar(&o.before, "before", "", "another `binary` of the server, to compare with")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each row is measured")
-	flag.DurationVar(&o.limit, "limit", 7*time.Minute, "begin no round that would end later than this; 0: all rounds")
+	flag.DurationVar(&o.limit, "limit", 7*time.Minute, "start no round that would end later than this; 0: all rounds")
 	seconds := flag.Float64("seconds", 0.5, "how long one measurement is")
 	flag.TextVar(&o.only, "only", regexp.MustCompile(""), "measure only the rows whose name matches this `regexp`")
 	flag.TextVar(&o.without, "without", regexp.MustCompile("^$"), "leave out the servers whose name matches this `regexp`")
@@ -78,8 +78,8 @@ type bench struct {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	// For the connections of letIn, here and in the servers. Setting it also keeps the os package from giving
-	// them the limit that we began with.
+	// letIn needs that many connections, here and in the servers. After Setrlimit the os package does not give
+	// children our original limit.
 	const files = 16_384
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files, Max: files}); err != nil {
 		return fmt.Errorf("%d open files: %w: run it as root, or raise the limit (ulimit -Hn)", files, err)
@@ -117,15 +117,15 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	fmt.Printf(`%s
-%d rounds, %v a measurement. A figure is the median of the rounds. A ratio is taken within each round; it is the median, with
-the least and the most in brackets. Over 1 is better for clouddragon, also where the figure is a time or a size.
+%d rounds, %v for each measurement. A figure is the median of the rounds. A ratio is taken within each round: it is the median,
+with the smallest and the largest in brackets. Over 1 is better for clouddragon, even for times and sizes.
 
 %s`, about, rounds, b.seconds, table(rows, b.targets))
 	return nil
 }
 
-// measure does the rounds, and returns how many. In each the servers take turns at every
-// row, and another one begins.
+// measure runs the rounds and returns how many there were. In each, the servers take turns at
+// every row, each time beginning with the next server.
 func (b *bench) measure(ctx context.Context, rows []*row) (round int, err error) {
 	began := time.Now()
 	var longest time.Duration // of the rounds so far

@@ -19,10 +19,9 @@ import (
 	"clouddragon/metrics"
 )
 
-// BenchmarkPost serves durable sequence POSTs over 100,000 ids in this process,
-// as cmd/clouddragon does, with wrk for a load: so -cpuprofile tells where the
-// server's time goes, and nothing else's. An operation is a second of load.
-// make profile runs it.
+// BenchmarkPost serves durable sequence POSTs over 100,000 ids in this process, as
+// cmd/clouddragon does. wrk makes the load, so -cpuprofile shows only the server's time. An
+// operation is a second of load. make profile runs it.
 func BenchmarkPost(b *testing.B) {
 	if _, err := exec.LookPath("wrk"); err != nil {
 		b.Skip("wrk is not installed")
@@ -57,7 +56,7 @@ func BenchmarkPost(b *testing.B) {
 	}
 }
 
-// observer counts the batches, as the program does.
+// observer counts the batches, like the server.
 type observer struct{ *metrics.Metrics }
 
 func (o observer) Committed(b commit.Batch)            { o.Commit(b.Calls, b.Bytes, b.Sync) }

@@ -16,21 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a program that is measured. It ends with this one, whatever
-// happens to this one.
+// process is a program that is measured. It ends when this one does, however this one
+// ends.
 type process struct {
 	cmd  *exec.Cmd
 	last []string      // of its output, for an error message; to be read once done is closed
 	done chan struct{} // closed once it has ended
 }
 
-// serving is in the line that each of the servers writes once it serves.
+// serving matches the line that each server prints when it is ready.
 var serving = regexp.MustCompile(`listening (addr=)?127|Ready to accept connections|serving (insecure )?client`)
 
 // start runs a program and returns once it serves. When ctx ends, so does the program.
 func start(ctx context.Context, name string, args ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, name, args...), done: make(chan struct{})}
-	// Ctrl-C reaches it only through us, in a group of its own. It dies with the thread that starts it: see main.
+	// With its own process group it gets Ctrl-C only through us. It dies with the thread that starts it; see main.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	output, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -64,12 +64,12 @@ func (p *process) read(r io.Reader, served chan<- struct{}) {
 			served <- struct{}{}
 		}
 	}
-	io.Copy(io.Discard, r) // after a line that is too long: the program must not block
-	_ = p.cmd.Wait()       // how it ended is of no interest: it is killed in the end
+	io.Copy(io.Discard, r) // after a line that was too long, so that the program does not block
+	_ = p.cmd.Wait()       // its exit code does not matter: in the end it is killed
 }
 
-// end sends a signal and waits for the end. os.Kill is a power cut, as far as a process
-// can tell. One that was not started, or has ended, is none too many.
+// end sends a signal and waits for the end. It does nothing if the process was not started
+// or has ended.
 func (p *process) end(with os.Signal) error {
 	if p == nil {
 		return nil
@@ -83,7 +83,7 @@ func (p *process) end(with os.Signal) error {
 	}
 }
 
-// cpu is how much CPU time a process has used, in itself and in the kernel for it.
+// cpu returns how much CPU time a process has used, in user mode and in the kernel.
 func (p *process) cpu() (time.Duration, error) {
 	var used unix.Timespec
 	clock := int32(^p.cmd.Process.Pid)<<3 | 2 // as clock_getcpuclockid makes it
@@ -93,7 +93,7 @@ func (p *process) cpu() (time.Duration, error) {
 	return time.Duration(used.Nano()), nil
 }
 
-// memory is the resident memory of a process, in bytes.
+// memory returns the resident memory of a process, in bytes.
 func (p *process) memory() (float64, error) {
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
 	if err != nil {
@@ -104,4 +104,17 @@ func (p *process) memory() (float64, error) {
 		return 0, fmt.Errorf("/proc/PID/statm: %w", err)
 	}
 	return float64(resident) * float64(os.Getpagesize()), nil
+}
+
+// growth returns by how many bytes the memory of a server grows while fn runs.
+func (t *target) growth(fn func() error) (float64, error) {
+	began, err := t.memory()
+	if err == nil {
+		err = fn()
+	}
+	if err != nil {
+		return 0, err
+	}
+	ended, err := t.memory()
+	return ended - began, err
 }

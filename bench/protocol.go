@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// work is the same calls for servers that speak http, resp or etcd, as far as
-// they can do it.
+// work has the same calls for servers that speak http, resp or etcd. A protocol is missing if
+// its server cannot do the work.
 type work map[string]protocol
 
-// protocol is what a connection sends, and how it reads what comes back.
+// protocol is what a connection sends, and how it parses the answers.
 type protocol struct {
 	// requests are sent in turn. In each of them <any-id> stands for what the crowd's id
 	// returns, <client> for the connection's number, <serial> for how many requests the
@@ -22,14 +22,14 @@ type protocol struct {
 	// 8 digits, so a request is as long as its template.
 	requests []string
 	calls    int // in one request
-	// answer returns the size of the answer that b begins with, 0 if it is not whole, or an error if it is a refusal.
+	// answer returns the size of the answer at the beginning of b, 0 if it is not complete, or an error if it is a refusal.
 	answer func(b []byte) (size int, err error)
 }
 
 var errRefused = errors.New("a refusal")
 
-// overHTTP sends calls that are written as "METHOD PATH", with headers on further lines,
-// and a body after an empty line.
+// overHTTP returns the protocol for calls of the form "METHOD PATH", with headers on further
+// lines and the body after an empty line.
 func overHTTP(calls ...string) protocol {
 	p := protocol{calls: 1, answer: httpAnswer}
 	for _, call := range calls {
@@ -44,7 +44,7 @@ func overHTTP(calls ...string) protocol {
 	return p
 }
 
-// overRESP sends a command of Redis.
+// overRESP returns the protocol for a command of Redis.
 func overRESP(words ...string) protocol {
 	request := fmt.Sprintf("*%d\r\n", len(words))
 	for _, word := range words {
@@ -53,8 +53,8 @@ func overRESP(words ...string) protocol {
 	return protocol{[]string{request}, 1, respAnswer}
 }
 
-// inBase64 is how etcd's HTTP gateway wants keys and values. Eight digits are base64 as
-// they are.
+// inBase64 encodes keys and values for etcd's HTTP gateway. Eight digits are valid base64
+// already.
 func inBase64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 // appendRequest appends the connection's next request.
@@ -92,7 +92,7 @@ func (w *wire) appendRequest(b []byte) []byte {
 
 var headEnd, contentLength = []byte("\r\n\r\n"), []byte("\r\nContent-Length: ")
 
-// httpAnswer is for answers that have a Content-Length, no body, or JSON in chunks.
+// httpAnswer parses answers that have a Content-Length, no body, or JSON in chunks.
 func httpAnswer(b []byte) (int, error) {
 	head, body, whole := bytes.Cut(b, headEnd)
 	if !whole {
@@ -125,7 +125,7 @@ func httpAnswer(b []byte) (int, error) {
 	return size + n, nil
 }
 
-// respAnswer is for answers that are a number, a word or a value.
+// respAnswer parses answers that are a number, a word or a value.
 func respAnswer(b []byte) (int, error) {
 	line, rest, whole := bytes.Cut(b, []byte("\r\n"))
 	if !whole {

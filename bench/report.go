@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// about tells of the machine and the programs.
+// about describes the machine and the programs.
 func (b *bench) about() string {
 	facts := "- when: " + time.Now().UTC().Format("2006-01-02 15:04 UTC") +
 		"\n- server: " + firstLine(b.server, "-version") + ", commit " + firstLine("git", "describe", "--always", "--dirty", "--tags") +
@@ -31,7 +31,7 @@ func (b *bench) about() string {
 	return facts
 }
 
-// firstLine is the first line that a program prints.
+// firstLine returns the first line that a program prints.
 func firstLine(name string, args ...string) string {
 	out, err := exec.Command(name, args...).Output()
 	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
@@ -41,7 +41,7 @@ func firstLine(name string, args ...string) string {
 	return line
 }
 
-// rounds are a target's values of a figure.
+// rounds returns a target's values of a figure, one for each round.
 func (r *row) rounds(target string, figure int) []float64 {
 	var xs []float64
 	for _, figures := range r.found[target] {
@@ -50,7 +50,7 @@ func (r *row) rounds(target string, figure int) []float64 {
 	return xs
 }
 
-// table has a line for each figure, in Markdown.
+// table returns a Markdown table with a line for each figure.
 func table(rows []*row, targets []*target) string {
 	var b strings.Builder
 	line := func(cells ...string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | ")) }
@@ -77,7 +77,7 @@ func table(rows []*row, targets []*target) string {
 	return b.String()
 }
 
-// ratio says how a compares with b: over 1 is better for a.
+// ratio compares a with b: over 1 is better for a.
 func ratio(a, b []float64, less bool) string {
 	var xs []float64
 	for i := range min(len(a), len(b)) {
@@ -97,8 +97,8 @@ func ratio(a, b []float64, less bool) string {
 
 func median(xs []float64) float64 { return percentile(xs, 50) }
 
-// percentile returns what q percent of the figures do not exceed, NaN for none. Between two
-// figures it takes its share of both.
+// percentile returns the value that q percent of the figures do not exceed, NaN if there are
+// no figures. It interpolates between two figures.
 func percentile(xs []float64, q float64) float64 {
 	if len(xs) == 0 {
 		return math.NaN()

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// row is one kind of work, given to each server in turn.
+// row is one kind of work, which each server gets in turn.
 type row struct {
 	name     string
 	conns    int
 	figures  []figure
-	work     work // only what can do it is measured
-	stateful bool // an empty handler, which keeps nothing, cannot do it
+	work     work // only servers that can do it are measured
+	stateful bool // the empty handler, which stores nothing, cannot do it
 	measure  measureFunc
 	found    map[string][][]float64 // the figures of each round, by the target's name
 }
 
-// measureFunc measures a row once. A figure is NaN if the server has nothing of the kind.
+// measureFunc measures a row once. A figure is NaN if the server does not support it.
 type measureFunc func(ctx context.Context, b *bench, t *target) (figures []float64, err error)
 
-// figure is what a row tells.
+// figure is one of the results of a row.
 type figure struct {
 	name string
 	less bool // is better
@@ -43,7 +43,7 @@ var (
 		"etcd": overHTTP("POST /v3/kv/put\n\n" + `{"key":"<any-id>","value":"` + inBase64(value) + `"}`),
 	}
 	get = work{"http": overHTTP("GET /db/small/kv/<any-id>"), "resp": overRESP("GET", "key:<any-id>")}
-	// Redis has nothing of the next two kinds. It is compared by a plain INCR.
+	// Redis has no equivalent of the next two. They are compared with a plain INCR.
 	retried = work{"http": overHTTP("POST /db/many/sequence/<any-id>\nIdempotency-Key: <random><random>"), "resp": many["resp"]}
 	rated   = work{"http": overHTTP("POST /db/rate/rate/<any-id>?limit=1000000&per=10000h"), "resp": many["resp"]}
 )
@@ -52,7 +52,7 @@ func sequencePost(account string) work {
 	return work{"http": overHTTP("POST /db/" + account + "/sequence/<any-id>"), "resp": overRESP("INCR", account+":<any-id>")}
 }
 
-// batches are perBatch calls in one request, beside as many commands of Redis at once.
+// batches have perBatch calls in one request. Redis gets as many commands at once.
 func batches(line string, command work) work {
 	lines := strings.Repeat(line+"\n", perBatch)
 	batch := overHTTP("POST /db/many/batch\nContent-Type: text/plain\n\n" + lines)
@@ -62,12 +62,12 @@ func batches(line string, command work) work {
 
 const perBatch = 100
 
-// mutexes lock and unlock in turn, with further parameters for the lock.
+// mutexes lock and unlock in turn; more are further parameters for the lock.
 func mutexes(id, owner, more string) work {
 	return work{"http": overHTTP("POST /db/locks/mlock/"+id+"?id="+owner+"&dur=60"+more, "POST /db/locks/munlock/"+id+"?id="+owner)}
 }
 
-// locks are the same on disk.
+// locks do the same with locks on disk.
 func locks(id, owner, more string) work {
 	return work{"http": overHTTP("POST /db/locks/lock/"+id+"?id="+owner+"&dur=60"+more, "DELETE /db/locks/lock/"+id+"?id="+owner)}
 }
@@ -95,10 +95,10 @@ func rows(o options) []*row {
 		{"rate POST, 1,000 ids", crowd{work: rated, id: anyOf(1000)}, []int{64}},
 		{"batch of 100 sequence POSTs", crowd{work: batches("POST sequence/<any-id>", many), id: ids, depth: perBatch}, []int{1, 16, 64}},
 		{"batch of 100 kv sets of 64 B", crowd{work: batches("PUT kv/<any-id> "+value, set), id: ids, depth: perBatch}, []int{1, 16, 64}},
-		// Each connection sends the lock and its unlock at once, so nobody holds it when the time is over.
+		// Each connection sends the lock and its unlock at once, so the lock is free at the end.
 		{"mutex, one handed around", crowd{work: mutexes("ring", "<client>", "&wait=60"), depth: 2}, []int{2, 256}},
 		{"lock, one handed around", crowd{work: locks("ring", "<client>", "&wait=60"), depth: 2}, []int{2, 256}},
-		// Most of them wait; what a hand-over costs should not depend on how many.
+		// Most callers wait. The cost of a hand-over should not depend on their number.
 		{"semaphore of 100 in memory, handed around", crowd{work: mutexes("hundred", "<client>", "&wait=60&limit=100"), depth: 2}, []int{256, 4096}},
 		{"semaphore of 100 on disk, handed around", crowd{work: locks("hundred", "<client>", "&wait=60&limit=100"), depth: 2}, []int{256, 4096}},
 	} {
@@ -120,8 +120,8 @@ func anyOf(ids int) func(int) int {
 // inTurn returns each id once.
 func inTurn(i int) int { return i + 1 }
 
-// loaded measures how many calls of a crowd are answered, or how long they take if they
-// come at a constant rate, while others load the server too.
+// loaded measures how many calls of a crowd are answered, or how long they take at a constant
+// rate, while other crowds load the server too.
 func loaded(name string, c crowd, others ...crowd) *row {
 	r := &row{name: name, conns: c.conns, figures: []figure{{"calls/s", false}, {"CPU µs a call", true}}, work: c.work}
 	if c.rate > 0 {
@@ -152,8 +152,7 @@ func loaded(name string, c crowd, others ...crowd) *row {
 	return r
 }
 
-// load runs the crowds and returns how long it took, and the CPU time that the
-// server used meanwhile.
+// load runs the crowds. It returns how long that took and how much CPU time the server used.
 func load(ctx context.Context, t *target, d time.Duration, crowds ...*crowd) (took, cpu time.Duration, err error) {
 	g, err := newGenerator(t.addr, t.speak, crowds...)
 	if err != nil {
@@ -171,7 +170,7 @@ func load(ctx context.Context, t *target, d time.Duration, crowds ...*crowd) (to
 	return took, ended - began, err
 }
 
-// fill writes each id once, so that no measurement is of new ones.
+// fill writes each id once, so that no row measures the creation of ids.
 func fill(ctx context.Context, t *target, ids int) error {
 	for _, w := range []work{many, set} {
 		if _, ok := w[t.speak]; !ok {

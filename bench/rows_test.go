@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Every row that loads a server in this process: its calls are taken, and it finds all
-// of its figures.
+// Every row that can load a server in this process gets no refusals and returns all of its
+// figures.
 func TestRowsLoadTheServer(t *testing.T) {
 	self, err := os.FindProcess(os.Getpid())
 	if err != nil {

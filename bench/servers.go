@@ -33,7 +33,7 @@ const (
 	etcd   = "etcd"
 )
 
-// targets lists what there is to measure: the peers where they are installed.
+// targets returns the servers to measure. Peers that are not installed are left out.
 func (o options) targets() []*target {
 	all := []*target{
 		{name: ours, speak: "http", program: o.server, args: configured},
@@ -47,7 +47,7 @@ func (o options) targets() []*target {
 			return true
 		}
 		_, err := exec.LookPath(t.program)
-		missing := errors.Is(err, exec.ErrNotFound) // in PATH; without a binary of ours there is nothing to measure
+		missing := errors.Is(err, exec.ErrNotFound) // in PATH; if our own binary is missing, starting it fails
 		if missing {
 			fmt.Fprintf(os.Stderr, "%s is not installed and will not be compared\n", t.program)
 		}
@@ -55,20 +55,20 @@ func (o options) targets() []*target {
 	})
 }
 
-// configured are our server's arguments.
+// configured returns our server's arguments.
 func configured(dir, addr string) []string {
 	return []string{"-config", filepath.Join(dir, "config.yml")}
 }
 
-// redisArgs make a Redis that answers a write once it is on disk, and writes no
-// snapshots and no smaller log beside the load.
+// redisArgs start a Redis that answers a write once it is on disk. It neither writes snapshots
+// nor compacts its log during the load.
 func redisArgs(dir, addr string) []string {
 	host, port, _ := net.SplitHostPort(addr)
 	return []string{"--bind", host, "--port", port, "--dir", dir, "--tcp-backlog", "4096", "--maxclients", "20000",
 		"--appendonly", "yes", "--appendfsync", "always", "--save", "", "--auto-aof-rewrite-percentage", "0"}
 }
 
-// etcdArgs make an etcd of one member, with room for many keys.
+// etcdArgs start an etcd with one member and room for many keys.
 func etcdArgs(dir, addr string) []string {
 	const nobody = "http://127.0.0.1:1"
 	return []string{"--name", "bench", "--data-dir", filepath.Join(dir, "data"), "--quota-backend-bytes", "17179869184",
@@ -76,7 +76,7 @@ func etcdArgs(dir, addr string) []string {
 		"--listen-peer-urls", "http://127.0.0.1:0", "--initial-advertise-peer-urls", nobody, "--initial-cluster", "bench=" + nobody}
 }
 
-// start starts one more server of the target's kind, with a directory of its own.
+// start starts another server of the target's kind, with its own directory.
 func (b *bench) start(ctx context.Context, t *target) (*target, error) {
 	dir, err := os.MkdirTemp(b.dir, "server-")
 	if err != nil {
@@ -87,9 +87,9 @@ func (b *bench) start(ctx context.Context, t *target) (*target, error) {
 	return &started, started.launch(ctx)
 }
 
-// launch starts the server, also again after it has ended.
+// launch starts the server, or starts it again after it has ended.
 func (t *target) launch(ctx context.Context) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // an address that is free
+	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free address
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (t *target) launch(ctx context.Context) error {
 	return err
 }
 
-// alone runs a measurement on one more server of the target's kind.
+// alone runs a measurement on another server of the target's kind, which has nothing else.
 func alone(measure measureFunc) measureFunc {
 	return func(ctx context.Context, b *bench, t *target) (figures []float64, err error) {
 		if t, err = b.start(ctx, t); err != nil {
@@ -116,8 +116,8 @@ func alone(measure measureFunc) measureFunc {
 	}
 }
 
-// newHTTPServer returns a server with the settings of cmd/clouddragon, since
-// each of them has its price.
+// newHTTPServer returns a server with the same settings as in cmd/clouddragon, because each
+// of them costs something.
 func newHTTPServer(h http.Handler) *http.Server {
 	s := &http.Server{
 		Handler:                      h,
@@ -132,8 +132,8 @@ func newHTTPServer(h http.Handler) *http.Server {
 	return s
 }
 
-// serveEmpty answers as the first POST on a sequence does, without any work: it is the
-// ceiling of every server that uses net/http.
+// serveEmpty answers like the first POST on a sequence, but does no work: no server on
+// net/http can be faster.
 func serveEmpty(addr string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

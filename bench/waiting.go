@@ -14,61 +14,58 @@ import (
 	"time"
 )
 
-// letIn measures how long it takes until one unlock has let in so many readers of a lock
-// on disk.
+// letIn measures how long it takes until one unlock of a lock on disk has let in all
+// readers that wait for it.
 func letIn(readers int) *row {
 	w := work{"http": overHTTP("POST /db/door/lock/one?id=<client>&shared=true&dur=60&wait=60")}
 	return &row{name: "lock, all that wait are let in by one unlock", conns: readers, work: w, stateful: true, figures: []figure{{"ms", true}},
 		measure: func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
-			c := &crowd{work: w, conns: readers, n: readers}
-			took, err := t.door(ctx, c, "POST /db/door/lock/one", "DELETE /db/door/lock/one", func() error { return nil })
+			open, err := t.shut(ctx, &crowd{work: w, conns: readers, n: readers}, "POST /db/door/lock/one", "DELETE /db/door/lock/one")
+			if err != nil {
+				return nil, err
+			}
+			took, err := open()
 			return []float64{micros(took) / 1000}, err
 		}}
 }
 
-// waitingMemory measures what a client takes that waits for a mutex, of a server that has
-// done nothing else.
+// waitingMemory measures how much memory a server that has done nothing else needs for a
+// client that waits for a mutex.
 func waitingMemory(waiters int) *row {
 	w := work{"http": overHTTP("POST /db/door/mlock/one?id=<client>&shared=true&dur=60&wait=60")}
 	return &row{name: "memory of a client that waits for a mutex", conns: waiters, work: w, stateful: true, figures: []figure{{"bytes", true}},
 		measure: alone(func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
-			var waiting float64
-			began, err := t.memory()
+			var open func() (time.Duration, error)
+			grown, err := t.growth(func() (err error) {
+				open, err = t.shut(ctx, &crowd{work: w, conns: waiters, n: waiters}, "POST /db/door/mlock/one", "POST /db/door/munlock/one")
+				return err
+			})
 			if err != nil {
 				return nil, err
 			}
-			c := &crowd{work: w, conns: waiters, n: waiters}
-			_, err = t.door(ctx, c, "POST /db/door/mlock/one", "POST /db/door/munlock/one", func() (err error) {
-				waiting, err = t.memory()
-				return err
-			})
-			return []float64{(waiting - began) / float64(waiters)}, err
+			_, err = open()
+			return []float64{grown / float64(waiters)}, err
 		})}
 }
 
-// door holds a lock until a crowd waits for it, calls fn, and unlocks it. It returns how
-// long it took from then until the whole crowd was let in, and leaves the lock free.
-func (t *target) door(ctx context.Context, c *crowd, lock, unlock string, fn func() error) (took time.Duration, err error) {
+// shut holds a lock and returns once a whole crowd waits for it. open unlocks it, leaves it
+// free, and returns how long it took until the whole crowd was let in.
+func (t *target) shut(ctx context.Context, c *crowd, lock, unlock string) (open func() (time.Duration, error), err error) {
 	if err := t.call(ctx, lock+"?id=writer&dur=60"); err != nil {
-		return 0, err
+		return nil, err
 	}
 	_, path, _ := strings.Cut(lock, " ")
 	answered, err := t.allWait(ctx, c, path)
-	if err == nil {
-		err = fn()
-	}
-	if err != nil {
-		return 0, err
-	}
-	unlocked := time.Now()
-	err = errors.Join(t.call(ctx, unlock+"?id=writer"), answered())
-	took = time.Since(unlocked)
-	return took, errors.Join(err, t.call(ctx, unlock+"?force=true"))
+	return func() (time.Duration, error) {
+		unlocked := time.Now()
+		err := errors.Join(t.call(ctx, unlock+"?id=writer"), answered())
+		return time.Since(unlocked), errors.Join(err, t.call(ctx, unlock+"?force=true"))
+	}, err
 }
 
-// told measures how long it takes from the sending of a change until a client that
-// watches is told, in µs and in round trips of the change itself, while others watch
-// things that do not change.
+// told measures the time from the sending of a change until a watching client is told of
+// it, in µs and in round trips of the change itself, while others watch sequences that do not
+// change.
 func told(others int) *row {
 	name := "sequence, a change is told to its watcher, beside others that watch"
 	figures := []figure{{"median µs", true}, {"median in round trips of the write", true}}
@@ -76,7 +73,7 @@ func told(others int) *row {
 		measure: func(ctx context.Context, b *bench, t *target) ([]float64, error) {
 			const rate = 200
 			n := max(int(2*rate*b.seconds.Seconds()), 1)
-			path := fmt.Sprintf("/db/told-%x/sequence/", rand.Uint64()) // nothing is there yet
+			path := fmt.Sprintf("/db/told-%x/sequence/", rand.Uint64()) // it has no sequences yet
 			calls := func(call string, c crowd) *crowd {
 				c.work, c.id = work{t.speak: overHTTP(call)}, inTurn
 				return &c
@@ -85,7 +82,7 @@ func told(others int) *row {
 			if err != nil {
 				return nil, err
 			}
-			if err := t.call(ctx, "POST "+path+"told"); err != nil { // now it is 1, as the watcher expects first
+			if err := t.call(ctx, "POST "+path+"told"); err != nil { // now it is 1, which the watcher expects first
 				return nil, err
 			}
 			changes := calls("POST "+path+"told", crowd{conns: 1, n: n, rate: rate})
@@ -102,28 +99,25 @@ func told(others int) *row {
 		}}
 }
 
-// idleMemory measures what a connection takes that has been used once, of a
-// server that has done nothing else.
+// idleMemory measures how much memory a server that has done nothing else needs for a
+// connection that has been used once.
 func idleMemory(conns int) *row {
 	return &row{name: "memory of an idle connection", conns: conns, work: one, figures: []figure{{"bytes", true}},
 		measure: alone(func(ctx context.Context, _ *bench, t *target) ([]float64, error) {
 			if _, _, err := load(ctx, t, 0, &crowd{work: one, conns: 1, n: 1, id: anyOf(1)}); err != nil {
 				return nil, err
 			}
-			began, err := t.memory()
-			if err != nil {
-				return nil, err
+			var g *generator
+			grown, err := t.growth(func() (err error) {
+				if g, err = newGenerator(t.addr, t.speak, &crowd{work: one, conns: conns, n: conns, id: anyOf(1)}); err == nil {
+					_, err = g.run(ctx, 0)
+				}
+				return err
+			})
+			if g != nil {
+				g.close()
 			}
-			g, err := newGenerator(t.addr, t.speak, &crowd{work: one, conns: conns, n: conns, id: anyOf(1)})
-			if err != nil {
-				return nil, err
-			}
-			defer g.close()
-			if _, err := g.run(ctx, 0); err != nil {
-				return nil, err
-			}
-			ended, err := t.memory()
-			return []float64{(ended - began) / float64(conns)}, err
+			return []float64{grown / float64(conns)}, err
 		})}
 }
 
@@ -133,8 +127,8 @@ func (t *target) call(ctx context.Context, call string) error {
 	return err
 }
 
-// allWait sends a crowd's requests and returns once GET of the path says that all of them
-// wait. What it returns waits for their answers.
+// allWait sends a crowd's requests and returns once GET of the path shows that all of them
+// wait. answered waits for their answers.
 func (t *target) allWait(ctx context.Context, c *crowd, path string) (answered func() error, err error) {
 	g, err := newGenerator(t.addr, t.speak, c)
 	if err != nil {
@@ -148,29 +142,41 @@ func (t *target) allWait(ctx context.Context, c *crowd, path string) (answered f
 		end(cmp.Or(err, errors.New("not all of them wait")))
 		done <- err
 	}()
-	return func() error { return <-done }, t.awaitWaiters(waiting, path, c.n)
+	return func() error { return <-done }, t.poll(waiting, path, func(body []byte) (bool, error) {
+		found := waitersIn.FindSubmatch(body)
+		if found == nil {
+			return false, errors.New("it does not say how many wait")
+		}
+		waiters, err := strconv.Atoi(string(found[1]))
+		return waiters >= c.n, err
+	})
 }
 
-// waitersIn finds how many wait in what GET of a lock answers, and in the metrics.
+// waitersIn matches the number of waiters in the answer to GET of a lock, and in the metrics.
 var waitersIn = regexp.MustCompile(`(?m)(?:"waiters":|^clouddragon_watchers )(\d+)`)
 
-func (t *target) awaitWaiters(ctx context.Context, path string, n int) error {
+// poll sends GET for a path until done returns true for the body of the answer.
+func (t *target) poll(ctx context.Context, path string, done func(body []byte) (bool, error)) error {
 	for ctx.Err() == nil {
-		res, err := http.Get("http://" + t.addr + path)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.addr+path, nil)
 		if err != nil {
 			return err
 		}
-		body, err := io.ReadAll(res.Body)
-		if err = errors.Join(err, res.Body.Close()); err != nil {
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		if err = errors.Join(err, answer.Body.Close()); err != nil {
 			return err
 		}
-		found := waitersIn.FindSubmatch(body)
-		if found == nil {
-			return fmt.Errorf("GET %s does not say how many wait: %d %s", path, res.StatusCode, body)
-		}
-		if waiters, err := strconv.Atoi(string(found[1])); err != nil || waiters >= n {
+		if ok, err := done(body); ok || err != nil {
+			if err != nil {
+				err = fmt.Errorf("GET %s: %w: %s, %s", path, err, answer.Status, body)
+			}
 			return err
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	return context.Cause(ctx)
 }
