@@ -80,7 +80,7 @@ func TestOneIDCostsAsMuchDiskAsItsClass(t *testing.T) {
 	w, _ := onDisk(t, 20_000)
 	st, err := os.Stat(w.tables[0].name)
 	must(t, err)
-	// 64 bytes each, and what grows ahead.
+	// 64 bytes each, and the extent that is added ahead of need.
 	if most := int64(20_000*64 + headerSize + DefaultExtent); st.Size() > most {
 		t.Errorf("20,000 ids take %d bytes on disk, wanted %d at most", st.Size(), most)
 	}

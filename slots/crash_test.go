@@ -12,16 +12,16 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// durable is what the checkpoint and the log tell at some moment, and what has
-// to come of it after a power cut.
+// durable is what the checkpoint and the log contain at some moment, and what must be
+// recovered from them after a power cut.
 type durable struct {
 	checkpoint
 	log  map[Ref][]byte
 	want map[Key]string
 }
 
-// script runs commits and checkpoints, and marks in the disk's journal what is
-// durable from where on.
+// script runs commits and checkpoints, and marks in the disk's journal from where on
+// something is durable.
 type script struct {
 	*writer
 	t    *testing.T
@@ -44,7 +44,7 @@ func (s *script) mark() {
 	s.fs.Mark(durable{s.last, maps.Clone(s.log), maps.Clone(s.want)})
 }
 
-// step is one commit. A slot is taken for it and then not needed.
+// step is one commit. It also allocates a slot and then does not use it.
 func (s *script) step() {
 	refused := s.alloc(s.t, s.rnd.IntN(4))
 	for _, i := range s.rnd.Perm(len(s.keys))[:4] {
@@ -117,7 +117,7 @@ func TestAPowerCutAtAnyMomentLosesNothing(t *testing.T) {
 			d.check(t, left, s.keys)
 			states++
 		}
-		// And once more, while it recovers.
+		// And again, during the recovery.
 		if cuts++; cuts%16 == 0 {
 			left := cut.Random(rnd)
 			d.check(t, left, s.keys)
@@ -155,7 +155,7 @@ func TestRewritingHealsWhatAFailedSyncLost(t *testing.T) {
 	fs.Fail(nil)
 	must(t, s.Close())
 
-	// What the disk lost can still be read.
+	// The page cache still has what the disk lost.
 	again := fs.Reopen()
 	tables := recovered(t, again, s.last, s.log)
 	must(t, tables.Sync())
@@ -179,7 +179,7 @@ func stored(t *testing.T, fs *memdisk.FS, keys ...Key) (checkpoint, map[Key]Ref)
 	return c, refs
 }
 
-func TestAnyByteOfASlotThatIsNotAsItWasIsDamage(t *testing.T) {
+func TestAnyChangedByteOfASlotIsDamage(t *testing.T) {
 	keys := []Key{{Kind: 1, Acc: "a", ID: "short"}, {Kind: 1, Acc: "a", ID: strings.Repeat("m", 60)}, {Kind: 1, Acc: "a", ID: strings.Repeat("l", 120)}, {Kind: 1, Acc: "a", ID: strings.Repeat("x", 250)}}
 	fs := created(t)
 	c, refs := stored(t, fs, keys...)
@@ -214,7 +214,7 @@ func TestAnyByteOfASlotThatIsNotAsItWasIsDamage(t *testing.T) {
 	}
 }
 
-func TestASlotThatIsNotItsOwnIsDamage(t *testing.T) {
+func TestMisplacedSlotIsDamage(t *testing.T) {
 	keys := []Key{{Kind: 1, Acc: "a", ID: "0"}, {Kind: 1, Acc: "a", ID: "1"}, {Kind: 1, Acc: "a", ID: "2"}}
 	at := func(n int) int { return headerSize + 64*n }
 	for _, c := range []struct {
@@ -227,7 +227,7 @@ func TestASlotThatIsNotItsOwnIsDamage(t *testing.T) {
 		{"from another directory", func(b []byte) {
 			Codec{ID: [16]byte{1}}.Encode(b[at(1):at(2)], MakeRef(0, 1), keys[1], nil)
 		}, "checksum"},
-		{"a key that is there twice", func(b []byte) {
+		{"a duplicate key", func(b []byte) {
 			codec.Encode(b[at(1):at(2)], MakeRef(0, 1), keys[2], nil)
 		}, `"2"`},
 	} {
@@ -245,7 +245,7 @@ func TestASlotThatIsNotItsOwnIsDamage(t *testing.T) {
 				t.Errorf("the damage is %q, wanted slots-64 at %d and %q", d, at(1), c.says)
 			}
 			if _, ok := tables.Get(keys[0], keys[0].Hash(), nil); !ok {
-				t.Error("what is not damaged cannot be read")
+				t.Error("an undamaged slot cannot be read")
 			}
 		})
 	}

@@ -69,7 +69,7 @@ func TestRoomIsDurableBeforeItCanBeUsed(t *testing.T) {
 		grown++
 	}
 	if grown < 10 {
-		t.Errorf("it grew %d times only", grown)
+		t.Errorf("it grew only %d times", grown)
 	}
 }
 
@@ -90,13 +90,13 @@ func TestAFullDiskLeavesTheTableAsItWas(t *testing.T) {
 			t.Errorf("with room for %d bytes the file went from %d to %d bytes, of %d slots", room, before, got, w.Capacity(0))
 		}
 		if _, ok := w.Alloc(0); ok {
-			t.Fatal("there is a slot that there is no room for")
+			t.Fatal("a slot was allocated without room for it")
 		}
 		w.put(t, small(1), "y")
 		must(t, w.Sync())
 	}
 
-	// A slot that is free again, or room that is there again, is all it takes.
+	// A freed slot or more room on the disk is enough.
 	w.remove(small(5))
 	w.commit()
 	w.put(t, small(100), "z")
@@ -109,7 +109,7 @@ func TestAFullDiskLeavesTheTableAsItWas(t *testing.T) {
 	}
 }
 
-func TestTableGrowsByWhatAnAlmostFullDiskHas(t *testing.T) {
+func TestTableGrowsByWhatFitsOnAnAlmostFullDisk(t *testing.T) {
 	fs := created(t)
 	tables := open(t, fs, checkpoint{sizes: initial})
 	for tables.Capacity(0) < 64*64 {
@@ -137,7 +137,7 @@ func TestAMappingThatFailsLeavesTheTableAsItWas(t *testing.T) {
 	must(t, tables.Sync())
 }
 
-func TestRoomThatACrashMayHaveLeftInHolesIsGivenUp(t *testing.T) {
+func TestPartsThatACrashMayHaveLeftAsHolesAreCutOff(t *testing.T) {
 	fs := created(t)
 	last := checkpoint{sizes: initial}
 	tables := open(t, fs, last)
@@ -151,7 +151,7 @@ func TestRoomThatACrashMayHaveLeftInHolesIsGivenUp(t *testing.T) {
 	}
 
 	left := fs.Clone()
-	// And a growth of slots-256 that was cut off within an extent.
+	// And a growth of slots-256 that was interrupted within an extent.
 	edit(t, left, "slots-256", func(b []byte) []byte { return append(b, make([]byte, 512)...) })
 	again := newWriter(open2(t, left, last, w.log))
 	want := [4]int64{headerSize + 2*testExtent, initial[1], initial[2], initial[3]}
@@ -163,7 +163,7 @@ func TestRoomThatACrashMayHaveLeftInHolesIsGivenUp(t *testing.T) {
 			t.Errorf("%s has %d bytes, wanted %d", FileName(class), got, want[class])
 		}
 	}
-	// What was given up can be had again.
+	// The table can grow again.
 	for i := range 200 {
 		again.put(t, small(i), "y")
 	}
@@ -194,7 +194,7 @@ func TestSlotsAreUsedAgain(t *testing.T) {
 	if used := w.Used()[0]; used > 31 {
 		t.Errorf("31 keys at a time used %d slots", used)
 	}
-	// After a restart, too, and the lowest first.
+	// This also holds after a restart, and the lowest slot is taken first.
 	must(t, w.Sync())
 	again := newWriter(open(t, fs.Clone(), checkpoint{w.Sizes(), w.Used()}))
 	first, _ := again.Alloc(0)
@@ -203,7 +203,7 @@ func TestSlotsAreUsedAgain(t *testing.T) {
 	}
 }
 
-func TestASlotThatWasTakenInVainIsNoDamage(t *testing.T) {
+func TestSlotThatWasAllocatedButNotUsedIsNoDamage(t *testing.T) {
 	fs := created(t)
 	w := newWriter(open(t, fs, checkpoint{sizes: initial}))
 	taken, _ := w.Alloc(0)
@@ -219,7 +219,7 @@ func TestASlotThatWasTakenInVainIsNoDamage(t *testing.T) {
 	} {
 		again := open2(t, fs.Clone(), c.checkpoint, c.log)
 		if r, _ := again.Alloc(0); r != taken {
-			t.Errorf("%s: slot %d was given, wanted %d", name, r.Number(), taken.Number())
+			t.Errorf("%s: slot %d was allocated, wanted %d", name, r.Number(), taken.Number())
 		}
 	}
 }
@@ -294,6 +294,6 @@ func TestFailedSyncOfAGrowthFailsTheSyncAroundIt(t *testing.T) {
 		return nil
 	})
 	if err := w.Sync(); !errors.Is(err, ErrSync) {
-		t.Errorf("sync: %v, though what it was to make durable may be lost", err)
+		t.Errorf("sync: %v, want an error, because a stored page may be lost", err)
 	}
 }

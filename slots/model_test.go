@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// checkpoint is what CHECKPOINT tells of the tables.
+// checkpoint is what CHECKPOINT contains about the tables.
 type checkpoint struct {
 	sizes [4]int64
 	used  [4]uint64
@@ -25,7 +25,7 @@ type reporter interface {
 	Fatalf(string, ...any)
 }
 
-// load opens and loads the tables, and returns the damage too.
+// load opens and loads the tables, and returns the damage that was found.
 func load(t reporter, fs *memdisk.FS, c checkpoint, log map[Ref][]byte) (*Tables, []*disk.Damage) {
 	t.Helper()
 	tables, err := Open(options(fs), c.sizes)
@@ -35,7 +35,7 @@ func load(t reporter, fs *memdisk.FS, c checkpoint, log map[Ref][]byte) (*Tables
 	return tables, damage
 }
 
-// recovered loads the tables, which are to be undamaged, and rewrites them.
+// recovered loads the tables, which must be undamaged, and rewrites them.
 func recovered(t reporter, fs *memdisk.FS, c checkpoint, log map[Ref][]byte) *Tables {
 	t.Helper()
 	tables, damage := load(t, fs, c, log)
@@ -54,19 +54,19 @@ func open(t testing.TB, fs *memdisk.FS, c checkpoint) *Tables {
 	return tables
 }
 
-// writer changes tables as the database does: in batches, through a log.
+// writer changes tables like the database: in batches, through a log.
 type writer struct {
 	*Tables
 	batch []Image
 	log   map[Ref][]byte // the last images since the checkpoint
-	next  map[Ref][]byte // the last images since the checkpoint that is under way, if one is
+	next  map[Ref][]byte // the last images since the checkpoint in progress began, if there is one
 }
 
 func newWriter(tables *Tables) *writer {
 	return &writer{Tables: tables, log: make(map[Ref][]byte)}
 }
 
-// alloc takes a slot, and makes room for it if there is none.
+// alloc allocates a slot, and grows the table if none is free.
 func (w *writer) alloc(t reporter, class int) Ref {
 	t.Helper()
 	r, ok := w.Alloc(class)
@@ -121,14 +121,14 @@ func (w *writer) commit() {
 	w.batch = w.batch[:0]
 }
 
-// put is a batch of its own.
+// put commits one change as a batch.
 func (w *writer) put(t reporter, k Key, payload string) {
 	t.Helper()
 	w.set(t, k, payload)
 	w.commit()
 }
 
-// holds compares the tables with what they should hold.
+// holds checks the contents of the tables.
 func holds(t reporter, tables *Tables, keys []Key, want map[Key]string) {
 	t.Helper()
 	for _, k := range keys {
@@ -157,7 +157,7 @@ func holds(t reporter, tables *Tables, keys []Key, want map[Key]string) {
 	}
 }
 
-// someKeys are of all classes, and differ in the kind, the account or the id only.
+// someKeys returns keys of all classes, which differ only in the kind, the account or the id.
 func someKeys(n int) []Key {
 	keys := make([]Key, n)
 	for i := range keys {
@@ -214,7 +214,7 @@ func TestTablesAreAMapThatOutlivesTheProcess(t *testing.T) {
 								delete(want, k)
 							}
 						}
-						// The order of different slots in a batch is free.
+						// Images of different slots may be in any order.
 						rand.New(rand.NewPCG(1, rapid.Uint64().Draw(t, "order"))).Shuffle(len(w.batch), func(i, j int) {
 							w.batch[i], w.batch[j] = w.batch[j], w.batch[i]
 						})

@@ -49,7 +49,7 @@ func TestSlotImageIsAlwaysTheseBytes(t *testing.T) {
 	}
 }
 
-func TestTheSmallestClassThatHoldsItIsTaken(t *testing.T) {
+func TestSmallestClassThatFitsIsUsed(t *testing.T) {
 	acc, id := strings.Repeat("a", MaxAcc), strings.Repeat("i", MaxID)
 	for _, c := range []struct {
 		name    string
@@ -94,7 +94,7 @@ func TestTheSmallestClassThatHoldsItIsTaken(t *testing.T) {
 	}
 }
 
-func TestKeysThatLookAlikeHaveOtherHashes(t *testing.T) {
+func TestSimilarKeysHaveDifferentHashes(t *testing.T) {
 	seen := make(map[uint64]Key)
 	for _, k := range []Key{{Kind: 1, Acc: "ab", ID: "c"}, {Kind: 1, Acc: "a", ID: "bc"}, {Kind: 2, Acc: "ab", ID: "c"}, {Kind: 1, Acc: "ab", ID: "d"}} {
 		if other, ok := seen[k.Hash()]; ok {
@@ -144,7 +144,7 @@ func TestEncodeRefusesWhatDecodeWould(t *testing.T) {
 	}
 }
 
-// resum puts the right checksum into an image, so that a test gets past it.
+// resum stores the right checksum in an image, so that a test gets past that check.
 func resum(r Ref, image []byte) {
 	binary.LittleEndian.PutUint32(image, codec.sum(r, image))
 }

@@ -29,7 +29,7 @@ func TestAFailedSyncIsNeverTriedAgain(t *testing.T) {
 			failing(fs, c.kind, c.err)
 			first := c.call(w)
 			if !errors.Is(first, ErrSync) || disk.IsFull(first) || !strings.Contains(first.Error(), "data/slots-") {
-				t.Fatalf("the error is %v, wanted a failed sync that names the file and is no full disk", first)
+				t.Fatalf("the error is %v, wanted ErrSync with the file's name, and not a full disk", first)
 			}
 			fs.Fail(func(op memdisk.Op) error {
 				if op.Kind == memdisk.Sync || op.Kind == memdisk.SyncMap || op.Kind == memdisk.Allocate {
@@ -91,9 +91,9 @@ func TestOnlyWhatChangedIsSynced(t *testing.T) {
 	check()
 }
 
-// A sync passes by an extent while a store to it is under way: the store belongs to
-// the next sync.
-func TestAStoreThatASyncPassesByBelongsToTheNext(t *testing.T) {
+// If a sync skips an extent while a store to it is in progress, the next sync covers the
+// store.
+func TestStoreDuringASyncIsCoveredByTheNext(t *testing.T) {
 	fs := created(t)
 	w := newWriter(open(t, fs, checkpoint{sizes: initial}))
 	for i := range 300 {
@@ -129,7 +129,7 @@ func TestAStoreThatASyncPassesByBelongsToTheNext(t *testing.T) {
 	})
 	must(t, w.Sync())
 	if !synced {
-		t.Error("a store that the first sync has passed by is not synced by the next")
+		t.Error("a store that the first sync missed is not covered by the next")
 	}
 }
 
@@ -139,7 +139,7 @@ func (w *writer) extentOf(k Key) int64 {
 	return headerSize + (r.offset()-headerSize)/testExtent*testExtent
 }
 
-// What the disk has no room to store can be read, and no checkpoint passes it.
+// Images for which the disk has no room can be read, and block checkpoints.
 func TestImagesWithoutRoomAreKept(t *testing.T) {
 	fs := created(t)
 	w := newWriter(open(t, fs, checkpoint{sizes: initial}))
@@ -172,14 +172,14 @@ func TestImagesWithoutRoomAreKept(t *testing.T) {
 	}
 	must(t, w.Err())
 	fs.Fail(nil)
-	put(2, "newest") // goes before what is kept
+	put(2, "newest") // overrides the kept image
 	last := checkpoint{sizes: w.Sizes(), used: w.Used()}
 	must(t, w.Sync())
 	holds(t, w.Tables, keys, want)
 	holds(t, recovered(t, fs.Cut(fs.Len()).Nothing(), last, nil), keys, want)
 }
 
-func TestAStoreThatFailsIsFinal(t *testing.T) {
+func TestFailedStoreIsFinal(t *testing.T) {
 	fs := created(t)
 	w := newWriter(open(t, fs, checkpoint{sizes: initial}))
 	failing(fs, memdisk.Store, syscall.EIO)

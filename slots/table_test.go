@@ -42,7 +42,7 @@ func must(t interface {
 	}
 }
 
-// edit changes what a file holds.
+// edit changes the contents of a file.
 func edit(t testing.TB, fs *memdisk.FS, name string, change func(b []byte) []byte) {
 	t.Helper()
 	b, err := fs.ReadFile(path.Join("data", name))
@@ -88,13 +88,13 @@ func FuzzTableHeader(f *testing.F) {
 				continue
 			}
 			if want := codec.header(int(class)); !bytes.Equal(page[:32], want[:32]) {
-				t.Fatalf("%x was taken, wanted %x", page[:32], want[:32])
+				t.Fatalf("%x was accepted, wanted %x", page[:32], want[:32])
 			}
 		}
 	})
 }
 
-func TestATableFileThatIsNotAsItWasIsRefusedByName(t *testing.T) {
+func TestDamagedTableFileIsRefusedByName(t *testing.T) {
 	const name = "slots-128"
 	header := func(class int, c Codec) func([]byte) []byte {
 		return func(b []byte) []byte { return append(c.header(class), b[headerSize:]...) }
@@ -142,7 +142,7 @@ func TestATableFileThatIsNotAsItWasIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestCreateTakesThePlaceOfOneThatWasCutOff(t *testing.T) {
+func TestCreateReplacesAnInterruptedOne(t *testing.T) {
 	fs := memdisk.New()
 	must(t, fs.WriteFile("data/slots-64", []byte("half a header")))
 	must(t, fs.WriteFile("data/slots-256", bytes.Repeat([]byte{1}, 10*testExtent)))
@@ -178,16 +178,16 @@ func TestFullDiskIsReportedWhenTablesAreMade(t *testing.T) {
 	}
 }
 
-func TestAnExtentThatIsNoWholeNumberOfPagesIsRefused(t *testing.T) {
+func TestExtentMustBeAWholeNumberOfPages(t *testing.T) {
 	fs := created(t)
 	for _, extent := range []int{-4096, 100, 4097} {
 		o := options(fs)
 		o.Extent = extent
 		if err := Create(o); err == nil {
-			t.Errorf("%d was taken by Create", extent)
+			t.Errorf("Create accepted %d", extent)
 		}
 		if tables, err := Open(o, initial); err == nil {
-			t.Errorf("%d was taken by Open", extent)
+			t.Errorf("Open accepted %d", extent)
 			must(t, tables.Close())
 		}
 	}

@@ -15,8 +15,8 @@ import (
 	"clouddragon/internal/client"
 )
 
-// The command has TERM and KILL behind it before the lock ends, and at least one
-// renewal that took its whole time can be tried again before that.
+// The command gets TERM and KILL before the lock expires. Before that, at least one renewal
+// that times out can be retried.
 func TestTimesOfALock(t *testing.T) {
 	for _, dur := range []time.Duration{time.Second, 6 * time.Second, time.Minute, 10 * time.Minute, 24 * time.Hour} {
 		for _, killAfter := range []time.Duration{0, time.Second, 10 * time.Second, time.Hour} {
@@ -39,7 +39,7 @@ func TestTimesOfALock(t *testing.T) {
 	}
 }
 
-func TestWitnessTellsTheGroupsSignals(t *testing.T) {
+func TestWitnessRecognisesSignalsForTheGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w witness
 		due := func() []syscall.Signal {
@@ -64,14 +64,14 @@ func TestWitnessTellsTheGroupsSignals(t *testing.T) {
 		if w.due() != nil {
 			t.Error("it is due without a signal")
 		}
-		w.passed(syscall.SIGINT) // the one for the group was long ago
+		w.passed(syscall.SIGINT) // long after the one for the group
 		if got := due(); !reflect.DeepEqual(got, []syscall.Signal{syscall.SIGINT}) {
 			t.Errorf("of a second signal for the front alone: %v", got)
 		}
 	})
 }
 
-func TestLookUpIsAShells(t *testing.T) {
+func TestLookUpFindsWhatAShellFinds(t *testing.T) {
 	dir := t.TempDir()
 	for name, mode := range map[string]os.FileMode{"first/plain": 0o600, "second/plain": 0o700, "first/only": 0o600, "second/tool": 0o700} {
 		path := filepath.Join(dir, name)

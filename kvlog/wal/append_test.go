@@ -208,7 +208,7 @@ func TestFailedWriteIsFinal(t *testing.T) {
 				t.Errorf("Prepare got %v, want ErrFailed", err)
 			}
 			if l.NeedsPrepare() {
-				t.Error("a failed log wants a segment")
+				t.Error("a failed log asks for a segment")
 			}
 			if disk.Len() != at {
 				t.Errorf("after the failure it did %v", disk.Journal()[at:])

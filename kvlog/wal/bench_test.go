@@ -9,8 +9,7 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// BenchmarkAppend is what a commit costs, on the disk that holds the temporary
-// directory.
+// BenchmarkAppend measures the cost of a commit on the disk of the temporary directory.
 func BenchmarkAppend(b *testing.B) {
 	for _, records := range []int{1, 64, 256} {
 		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {

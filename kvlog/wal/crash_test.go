@@ -13,13 +13,13 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// The notes in a disk's journal: what the log had promised at that moment.
+// The notes in a disk's journal: what the log had promised by that moment.
 type (
 	begun   struct{ body string }  // Append was called
-	acked   struct{ body string }  // and returned
-	aborted struct{}               // or wrote nothing
-	served  struct{ all []string } // a start is done, with these records
-	// checkpointed isAt for a CHECKPOINT: a log that Create made counts from the first one on.
+	acked   struct{ body string }  // Append returned
+	aborted struct{}               // Append failed and wrote nothing
+	served  struct{ all []string } // a start has finished, with these records
+	// checkpointed stands for a CHECKPOINT: a new log counts from the first one on.
 	checkpointed struct {
 		from     Pos
 		segments []uint64
@@ -27,7 +27,7 @@ type (
 	}
 )
 
-// history is what a start must find: all of acked, and maybe begun.
+// history is what a start must find: everything acknowledged, and perhaps begun.
 type history struct {
 	from     Pos
 	segments []uint64
@@ -53,12 +53,12 @@ func (h history) after(notes []any) history {
 	return h
 }
 
-// driver writes a log and notes what it promises.
+// driver writes a log and records what it promises.
 type driver struct {
 	disk *memdisk.FS
 	o    Options
 	l    *Log
-	run  string // makes the records of a start its own
+	run  string // tells apart the records of different starts
 	n    int
 	all  []string // after the last checkpoint
 	ends []Pos    // of the batches that hold them
@@ -70,7 +70,7 @@ func (h history) recover(fs *memdisk.FS, run string) (*driver, error) {
 	if h.segments == nil {
 		from, err := Create(d.o)
 		if err != nil {
-			return nil, fmt.Errorf("create once more: %w", err)
+			return nil, fmt.Errorf("create again: %w", err)
 		}
 		h.from, h.segments = from, []uint64{from.Segment}
 		fs.Mark(checkpointed{from: from, segments: h.segments})
@@ -90,10 +90,10 @@ func (h history) recover(fs *memdisk.FS, run string) (*driver, error) {
 	}
 	for i := range r.got {
 		d.all = append(d.all, strings.TrimRight(r.got[i][2:], " "))
-		d.ends = append(d.ends, r.tail.End) // good enough to checkpoint at
+		d.ends = append(d.ends, r.tail.End) // good enough for a checkpoint
 	}
 	if !slices.Equal(d.all, h.acked) && !(h.begun != "" && slices.Equal(d.all, append(slices.Clip(h.acked), h.begun))) {
-		return d, fmt.Errorf("recovered %q, want %q and maybe %q", d.all, h.acked, h.begun)
+		return d, fmt.Errorf("recovered %q, want %q and perhaps %q", d.all, h.acked, h.begun)
 	}
 	fs.Mark(served{slices.Clone(d.all)})
 	return d, nil
@@ -131,8 +131,8 @@ func (d *driver) checkpoint() error {
 	return nil
 }
 
-// prepareWhile makes a segment, and appends a batch before each of the calls
-// that this takes.
+// prepareWhile prepares a segment, and appends a batch before each of the disk calls that
+// this makes.
 func (d *driver) prepareWhile() error {
 	var err error
 	busy := false
@@ -207,7 +207,7 @@ func TestEveryCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	t.Logf("%d states after one crash, %d after two", states, again)
 }
 
-// crashStates are the states that a cut can leave: the two ends, and some at random.
+// crashStates returns states that a power cut can leave: the two extremes, and some at random.
 func crashStates(cut *memdisk.Cut, rnd *rand.Rand, random int) []*memdisk.FS {
 	states := []*memdisk.FS{cut.Nothing()}
 	if cut.Unsynced() {
@@ -219,8 +219,8 @@ func crashStates(cut *memdisk.Cut, rnd *rand.Rand, random int) []*memdisk.FS {
 	return states
 }
 
-// crashAndGoOn starts the log on what a crash left, appends to it, and makes
-// sure that all that is there for the next one.
+// crashAndGoOn starts the log on what a crash left, appends to it, and checks that all of
+// it is there after the next crash.
 func crashAndGoOn(h history, disk *memdisk.FS, run string) (*memdisk.FS, error) {
 	d, err := h.recover(disk, run)
 	if err == nil {
@@ -240,7 +240,7 @@ func crashAndGoOn(h history, disk *memdisk.FS, run string) (*memdisk.FS, error) 
 	}
 	last, err := history{}.after([]any{checkpointed{h.from, h.segments, nil}}).after(disk.Cut(disk.Len()).Marks()).recover(disk.Reopen(), "z")
 	if err != nil {
-		return nil, fmt.Errorf("start once more: %w", err)
+		return nil, fmt.Errorf("start again: %w", err)
 	}
 	return disk, last.l.Close()
 }
@@ -258,7 +258,7 @@ func life(disk *memdisk.FS) (d *driver, err error) {
 			}
 		}
 		if d.l.NeedsPrepare() && i%2 == 0 {
-			// Not final: it is tried again when there is need.
+			// Not final: it is tried again when needed.
 			_ = d.l.Prepare()
 		}
 		if err := d.append(900); err != nil {
@@ -269,8 +269,8 @@ func life(disk *memdisk.FS) (d *driver, err error) {
 }
 
 // TestEveryCallMayFail fails each call of a log's life once, restarts the
-// process, and cuts the power at moments after that: a sync that failed must
-// have been made up for by then.
+// process, and cuts the power at moments after that. By then a failed sync must have
+// been repaired.
 func TestEveryCallMayFail(t *testing.T) {
 	for _, tc := range []struct {
 		cause error
@@ -337,7 +337,7 @@ func failAgain(h history, disk *memdisk.FS, rnd *rand.Rand) error {
 		err = errors.Join(err, d.l.Close())
 	}
 	if err == nil && calls >= at {
-		return fmt.Errorf("call %d of the start failed, and it did not notice", at)
+		return fmt.Errorf("call %d of the start failed, but the start succeeded", at)
 	}
 	if open := disk.OpenHandles(); open != 0 {
 		return fmt.Errorf("start that failed (%w): %d files are left open", err, open)

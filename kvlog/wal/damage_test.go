@@ -13,7 +13,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// longLog is a log of two segments, the first one sealed, and a third one ready.
+// longLog is a log with two segments, of which the first is sealed, and a third one ready.
 type longLog struct {
 	disk   *memdisk.FS
 	o      Options
@@ -78,7 +78,7 @@ func (x *longLog) batch(n int) []byte {
 	return p[:binary.LittleEndian.Uint32(p[12:])]
 }
 
-// replace puts another batch in the place of one that is not longer.
+// replace overwrites a batch with another one, which must not be shorter.
 func (x *longLog) replace(n int, b []byte) {
 	clear(x.batch(n))
 	copy(x.at(n), b)
@@ -231,7 +231,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 				}
 			}
 			if x.disk.Len() != before {
-				t.Errorf("a start that is refused wrote: %v", x.disk.Journal()[before:])
+				t.Errorf("the refused start wrote: %v", x.disk.Journal()[before:])
 			}
 			var found []string
 			if _, err := Verify(x.o, x.from, x.named, func(d *disk.Damage) { found = append(found, fmt.Sprintf("%s at %d", d.File, d.Offset)) }); err != nil {
@@ -250,7 +250,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 	}
 }
 
-// A disk that cannot read is no reason to cut anything.
+// After a read error nothing may be cut off.
 func TestReadErrorIsNoTornTail(t *testing.T) {
 	x := newLongLog(t)
 	before := x.disk.Len()

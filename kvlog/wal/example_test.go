@@ -9,8 +9,7 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// open brings a log to where it can be appended to, and prints what it holds
-// after the checkpoint.
+// open starts a log and prints what it holds after the checkpoint.
 func open(o wal.Options, checkpoint wal.Pos) (*wal.Log, error) {
 	l, err := wal.Open(o, checkpoint, []uint64{checkpoint.Segment})
 	if err != nil {

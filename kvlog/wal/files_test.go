@@ -13,7 +13,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// manySegments is a log with so many segments before the one that is written to.
+// manySegments returns a log with a number of segments before the active one.
 func manySegments(t *testing.T, fs *memdisk.FS, segments int) *Log {
 	t.Helper()
 	o := Options{FS: fs, Dir: "log", ID: testID, Segment: MinSegment, Files: 3}
@@ -63,12 +63,12 @@ func start(t *testing.T, l *Log) {
 	}
 }
 
-// However many segments there are, few files are open, and every segment can be
-// read, by many at once, also while others are freed.
+// However many segments there are, few files are open. Many readers can read every segment
+// at once, even while others are freed.
 func TestFewFilesAreOpen(t *testing.T) {
 	fs := memdisk.New()
 	l := manySegments(t, fs, 60)
-	const most = 3 + 2 // what is written to besides
+	const most = 3 + 2 // including the two that are written to
 	few := func(when string, more int) {
 		t.Helper()
 		if n := fs.OpenHandles(); n > most+more {
@@ -125,8 +125,8 @@ func TestFewFilesAreOpen(t *testing.T) {
 	}
 }
 
-// Where the process has no descriptor left, what needs one is refused and changes
-// nothing, and what is open keeps working.
+// If the process has no descriptor left, calls that need one fail and change nothing, and
+// files that are open keep working.
 func TestNoDescriptorIsARefusal(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
 		fs := memdisk.New()
@@ -186,8 +186,8 @@ func TestNoDescriptorIsARefusal(t *testing.T) {
 	}
 }
 
-// A file that is written to stays open, however many others are read: a failed
-// write back is told only to those who had it open.
+// A file that is written to stays open, however many others are read, because a failed
+// write-back is reported only to descriptors that were open.
 func TestSegmentBeingWrittenStaysOpen(t *testing.T) {
 	fs := memdisk.New()
 	l := manySegments(t, fs, 20)
@@ -222,7 +222,7 @@ func TestSegmentBeingWrittenStaysOpen(t *testing.T) {
 		}
 	}
 	if closed[l.active.path] || closed[l.next.path] || len(closed) < 10 {
-		t.Errorf("%d files were closed, also one that is written to: %v %v", len(closed), closed[l.active.path], closed[l.next.path])
+		t.Errorf("%d files were closed, among them one that is written to: %v %v", len(closed), closed[l.active.path], closed[l.next.path])
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)

@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/test/golden"
 )
 
-// The bytes below are the format: if one of these tests fails, data that was
-// written before cannot be read any more.
+// The bytes below are the format: if one of these tests fails, existing data can no
+// longer be read.
 
 func TestGoldenSegmentHeader(t *testing.T) {
 	p := bytes.Repeat([]byte{0xff}, pageSize)

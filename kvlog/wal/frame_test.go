@@ -6,8 +6,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// The next segment of a log that follows is as large as that of the other log. What
-// prepares segments in the background leaves it alone, because the writer may just go on in it.
+// The next segment of a following log has the same size as in the log that it follows. The
+// background preparation does not replace it, because the writer may be about to use it.
 func TestSegmentAheadIsNotReplacedInTheBackground(t *testing.T) {
 	l, _ := newLog(t, testOptions(memdisk.New()))
 	larger := 2 * l.SegmentSize()

@@ -12,8 +12,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// fullAfter makes the next write to a segment do so many bytes and then find the disk
-// full, and so many writes after that do nothing.
+// fullAfter makes the next write to a segment write n bytes and then find the disk full,
+// and the next more writes after that find it full at once.
 func fullAfter(n int64, more int) func(memdisk.Op) error {
 	writes := 0
 	return func(op memdisk.Op) error {
@@ -29,8 +29,8 @@ func fullAfter(n int64, more int) func(memdisk.Op) error {
 	}
 }
 
-// wantNever restarts what a power cut could leave at any instant, and makes sure that
-// a record is not there from the mark "refused" on.
+// wantNever restarts the log after a power cut at any instant, and checks that a record is
+// not there from the mark "refused" on.
 func wantNever(t *testing.T, fs *memdisk.FS, from Pos, record string) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 1))
@@ -46,14 +46,14 @@ func wantNever(t *testing.T, fs *memdisk.FS, from Pos, record string) {
 			}
 			for _, got := range r.got {
 				if got == record {
-					t.Fatalf("at %v: a batch that was refused is there", cut.Last())
+					t.Fatalf("at %v: a refused batch is there", cut.Last())
 				}
 			}
 			states++
 		}
 	}
 	if _, r := mustRestart(t, testOptions(fs.Reopen()), from); slices.Contains(r.got, record) {
-		t.Error("after a restart a batch that was refused is there")
+		t.Error("after a restart a refused batch is there")
 	}
 	if states == 0 {
 		t.Fatal("no state was tried")
@@ -61,7 +61,7 @@ func wantNever(t *testing.T, fs *memdisk.FS, from Pos, record string) {
 }
 
 func TestABatchThatFindsTheDiskFullIsNotThere(t *testing.T) {
-	// With zeros at its end a part of the batch can be the whole of it.
+	// If a batch ends with zeros, a part of it can already be the complete batch.
 	for _, end := range []string{strings.Repeat("x", 1400), strings.Repeat("\x00", 1400)} {
 		for _, written := range []int64{0, 40, 100, 600, 1024} {
 			t.Run(fmt.Sprintf("%q and %d bytes", end[:1], written), func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestAWholeBatchThatCannotBeClearedIsAFailedDisk(t *testing.T) {
 	}
 }
 
-// The seal is a write as any other: the batch after it is refused.
+// The seal is written like any batch: if it finds no room, the batch after it is refused.
 func TestASealThatFindsTheDiskFullIsTriedAgain(t *testing.T) {
 	fs := memdisk.New()
 	l, from := newLog(t, testOptions(fs))
@@ -128,7 +128,7 @@ func TestASealThatFindsTheDiskFullIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A failed sync is final, also one that says that the disk is full.
+// A failed sync is final, even if its error is that the disk is full.
 func TestAFullDiskAtASyncIsAFailedDisk(t *testing.T) {
 	fs := memdisk.New()
 	l, _ := newLog(t, testOptions(fs))
@@ -145,7 +145,7 @@ func TestAFullDiskAtASyncIsAFailedDisk(t *testing.T) {
 	}
 }
 
-// noRoomToOverwrite is a disk on which nothing that is there can be overwritten.
+// noRoomToOverwrite makes a disk on which no existing data can be overwritten.
 func noRoomToOverwrite(op memdisk.Op) error {
 	if op.Kind == memdisk.Write || op.Kind == memdisk.Allocate {
 		return syscall.ENOSPC

@@ -11,9 +11,9 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// FuzzBatch reads anything as a batch, and once more with good checksums, so
-// that what is after these is met too. What is accepted is what a Batch with
-// these records writes, but for the padding.
+// FuzzBatch reads any bytes as a batch, and once more with good checksums, so that the later
+// checks run too. What is accepted is what a Batch with these records writes, except for
+// the padding.
 func FuzzBatch(f *testing.F) {
 	pos := Pos{Segment: 1, Offset: pageSize, Seq: 7, Sum: 9}
 	seal := batchWith(func(b *Batch) { b.add(typeSeal, sealBody)[0] = 2 })
@@ -38,7 +38,7 @@ func FuzzBatch(f *testing.F) {
 		}
 		if fault != nil {
 			if fault.what == "" {
-				t.Error("refused for no reason")
+				t.Error("refused without a reason")
 			}
 			return
 		}
@@ -58,8 +58,8 @@ func FuzzBatch(f *testing.F) {
 	})
 }
 
-// FuzzSegmentHeader reads anything as a segment's header, and once more with a
-// good checksum. What is accepted is exactly what is written.
+// FuzzSegmentHeader reads any bytes as a segment's header, and once more with a good
+// checksum. It accepts only what putSegmentHeader writes.
 func FuzzSegmentHeader(f *testing.F) {
 	page := make([]byte, pageSize)
 	putSegmentHeader(page, 3, MinSegment, testID)
@@ -93,9 +93,9 @@ func FuzzSegmentHeader(f *testing.F) {
 	})
 }
 
-// FuzzTail overwrites a part of a log: of its last batch, which was not
-// acknowledged, or of what is before it. Either the start refuses, or all that
-// was acknowledged is there, and nothing else but maybe the last batch.
+// FuzzTail overwrites a part of a log: of its last batch, which was not acknowledged, or of
+// what precedes it. Either the start refuses, or everything that was acknowledged is there,
+// and nothing else except perhaps the last batch.
 func FuzzTail(f *testing.F) {
 	x := newLongLog(f)
 	all := make([]string, 0, 2*len(x.starts))
@@ -155,7 +155,7 @@ func FuzzTail(f *testing.F) {
 			t.Errorf("recovered %q", r.got)
 		}
 		if len(damages) > 0 || end.End != r.tail.End {
-			t.Errorf("the start took it, verify found %v and its end at %+v, not %+v", damages, end.End, r.tail.End)
+			t.Errorf("the start accepted it, verify found %v and its end at %+v, not %+v", damages, end.End, r.tail.End)
 		}
 		appendAll(t, l, "on")
 		if _, again := mustRestart(t, y.o, x.from, x.named...); !slices.Equal(again.got, append(r.got, "1:on")) {

@@ -15,7 +15,7 @@ import (
 
 var testID = [16]byte([]byte("the directory ID"))
 
-// testOptions is a log of the smallest segments on a disk in memory.
+// testOptions returns options for a log with the smallest segments.
 func testOptions(fs disk.FS) Options {
 	return Options{FS: fs, Dir: "log", ID: testID, Segment: MinSegment}
 }
@@ -35,7 +35,7 @@ func (r *recovered) take(seq uint64, recs Records) error {
 	return nil
 }
 
-// restart opens a log and brings it to where it can be appended to.
+// restart opens a log and takes it through recovery, so that it can be appended to.
 func restart(o Options, from Pos, segments []uint64) (*Log, *recovered, error) {
 	l, err := Open(o, from, segments)
 	if err != nil {
@@ -54,7 +54,7 @@ func restart(o Options, from Pos, segments []uint64) (*Log, *recovered, error) {
 	return l, r, nil
 }
 
-// mustRestart is restart for a log that must be good; it is closed with the test.
+// mustRestart is restart for a log that must be good. The log is closed when the test ends.
 func mustRestart(t testing.TB, o Options, from Pos, segments ...uint64) (*Log, *recovered) {
 	t.Helper()
 	l, r, err := restart(o, from, segments)
@@ -69,7 +69,7 @@ func mustRestart(t testing.TB, o Options, from Pos, segments ...uint64) (*Log, *
 	return l, r
 }
 
-// newLog makes a log.
+// newLog creates and starts a log.
 func newLog(t testing.TB, o Options) (*Log, Pos) {
 	t.Helper()
 	from, err := Create(o)
@@ -172,7 +172,7 @@ func TestReplayReturnsTheErrorOfItsCaller(t *testing.T) {
 	}
 }
 
-func TestRecordSaysWhereItStands(t *testing.T) {
+func TestRecordSaysWhereItIs(t *testing.T) {
 	o := testOptions(memdisk.New())
 	l, from := newLog(t, o)
 	appendAll(t, l, "before")
@@ -209,15 +209,14 @@ func TestRecordSaysWhereItStands(t *testing.T) {
 	}
 }
 
-// Large values that come one after the other share a buffer, which goes when
-// there are no more.
-func TestALargeBufferIsKeptForAWhile(t *testing.T) {
+// Successive large values share a buffer, which is dropped when no more follow.
+func TestLargeBufferIsKeptForAWhile(t *testing.T) {
 	var b Batch
 	b.Add(1, keepBuffer)
 	for i := range 3 * keepBatches {
 		b.Reset()
 		if cap(b.buf) <= keepBuffer {
-			t.Fatal("a buffer that is used time and again was given up")
+			t.Fatal("a buffer that is used again and again was dropped")
 		}
 		if i%2 == 0 {
 			b.Add(1, keepBuffer)
@@ -288,7 +287,7 @@ func TestNothingIsWrittenBeforeStartOrAfterClose(t *testing.T) {
 
 func TestCreateRefusesALogInUse(t *testing.T) {
 	o := testOptions(memdisk.New())
-	// Never written to: that is also what a Create that was cut off leaves.
+	// A log that was never written to looks like what an interrupted Create leaves.
 	if _, err := Create(o); err != nil {
 		t.Fatal(err)
 	}

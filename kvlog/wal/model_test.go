@@ -132,8 +132,7 @@ func (m *model) check(t *rapid.T) {
 	}
 }
 
-// TestLogBehavesLikeAList does anything that can be done with a log, restarts
-// and power cuts in between.
+// TestLogBehavesLikeAList makes random calls, with restarts and power cuts in between.
 func TestLogBehavesLikeAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{disk: memdisk.New()}

@@ -13,7 +13,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// On a disk that is too small for two segments of the full size the second one is smaller.
+// If the disk is too small for two segments of the full size, the second one is smaller.
 func TestPrepareMakesASmallerSegmentOnATinyDisk(t *testing.T) {
 	const full = 2 << 20
 	for _, tc := range []struct{ room, want int64 }{
@@ -48,7 +48,7 @@ func TestPrepareMakesASmallerSegmentOnATinyDisk(t *testing.T) {
 	}
 }
 
-// tightLog opens a new log on a disk with so much room besides its first segment.
+// tightLog opens a new log on a disk that has room bytes besides its first segment.
 func tightLog(t *testing.T, o Options, room int64) (*Log, Pos) {
 	t.Helper()
 	from, err := Create(o)
@@ -76,7 +76,7 @@ func TestPrepareOnAFullDiskLeavesNothingBehind(t *testing.T) {
 		t.Errorf("left %v with %d bytes, want one of %d", files, mem.Used(), used)
 	}
 	if !l.NeedsPrepare() {
-		t.Error("does not want a segment any more")
+		t.Error("NeedsPrepare is false on a full disk")
 	}
 	appendAllowed := batchOf("this one still has room")
 	if _, err := l.Append(appendAllowed); err != nil {
@@ -88,9 +88,9 @@ func TestPrepareOnAFullDiskLeavesNothingBehind(t *testing.T) {
 	wantRecords(t, r, "this one still has room")
 }
 
-// The log knows one segment ahead that the disk is full: with the next segment
-// ready only what frees continues there, so that it is empty when the log gets to it.
-func TestTheLastSegmentIsHeldBack(t *testing.T) {
+// The log knows one segment ahead that the disk is full. Then only calls that free room
+// may use the next segment, so that it is empty when the log gets to it.
+func TestLastSegmentIsHeldBack(t *testing.T) {
 	mem := memdisk.New()
 	o := testOptions(mem)
 	o.Segment = 64 << 10
@@ -162,7 +162,7 @@ func TestFreeKeepsTheSegmentsThatItIsGiven(t *testing.T) {
 	}
 }
 
-// A crash can undo a removal that was not synced, or come before it.
+// A crash can happen before a removal, or undo one that was not synced.
 func TestSegmentsThatCheckpointDoesNotNameAreRemovedAtStart(t *testing.T) {
 	disk := memdisk.New()
 	o := testOptions(disk)

@@ -32,7 +32,7 @@ func newReader(t testing.TB, l *Log, from Pos) *Reader {
 	return r
 }
 
-// rest reads all that is durable, and returns the records' bodies.
+// rest reads everything that is durable, and returns the bodies of the records.
 func rest(t testing.TB, r *Reader) (bodies []string) {
 	t.Helper()
 	for {
@@ -58,7 +58,7 @@ func fillSegments(t testing.TB, l *Log, segment uint64) (ends []Pos) {
 	return ends
 }
 
-// syncing is a disk that calls before ahead of each sync of a file.
+// syncing is a disk that calls a function before each sync of a file.
 type syncing struct {
 	disk.FS
 	before func()
@@ -84,7 +84,7 @@ func (f syncingFile) Sync() error {
 	return f.File.Sync()
 }
 
-// A batch is written by the time of its sync, and readers must not see it yet.
+// When a batch is about to be synced, it is written, but readers must not see it yet.
 func TestReaderSeesABatchOnceItIsDurableAndNotBefore(t *testing.T) {
 	fs := &syncing{FS: memdisk.New(), before: func() {}}
 	l, from := newLog(t, testOptions(fs))
@@ -163,8 +163,8 @@ func TestReadersFollowTheWriter(t *testing.T) {
 // follower is a reader of a model's log. A restart ends it.
 type follower struct{ r *Reader }
 
-// follow reads on, after a restart from any batch after the checkpoint, and
-// compares what it reads with the model.
+// follow continues reading, after a restart from any batch after the checkpoint, and
+// compares the records with the model.
 func (f *follower) follow(t *rapid.T, m *model) {
 	if f.r == nil || f.r.log != m.l {
 		from := rapid.SampledFrom(append(slices.Clone(m.ends), m.from, m.l.Durable())).Draw(t, "from")
@@ -236,7 +236,7 @@ func TestFreeKeepsWhatIsPinnedUntilItIsReleased(t *testing.T) {
 	}
 }
 
-func TestReaderPinsOnlyWhatItHasStillToRead(t *testing.T) {
+func TestReaderPinsOnlyWhatItHasYetToRead(t *testing.T) {
 	l, from := newLog(t, testOptions(memdisk.New()))
 	r := newReader(t, l, from)
 	fillSegments(t, l, 4)
@@ -295,7 +295,7 @@ func TestFollowerEndsWithTheLog(t *testing.T) {
 	}
 }
 
-// Behind a failure what was durable before can still be read, and no more.
+// After a failure exactly what was durable before can still be read.
 func TestReaderOfAFailedLogReadsUpToWhatIsDurable(t *testing.T) {
 	fs := memdisk.New()
 	l, from := newLog(t, testOptions(fs))

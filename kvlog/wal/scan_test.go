@@ -11,7 +11,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// image is a file that counts what is read of it.
+// image is a file that counts the bytes that are read.
 type image struct {
 	disk.File
 	data []byte
@@ -36,8 +36,7 @@ func imageSegment(data []byte) (*Segment, *image) {
 	return &Segment{number: 1, path: "image", file: &handle{file: f}, size: int64(len(data))}, f
 }
 
-// A later batch is found wherever it is, also across the border of what is
-// read at a time.
+// A later batch is found wherever it is, even across the boundary of two reads.
 func TestScanFindsALaterBatchAnywhere(t *testing.T) {
 	c := newCodec(testID)
 	data := make([]byte, 2*windowSize)
@@ -74,8 +73,8 @@ func TestScanFindsAllGarbage(t *testing.T) {
 	}
 }
 
-// The worst garbage: it is all headers, each good by its own checksum and in its
-// place, of batches that are as long as can be.
+// The worst garbage consists only of headers of the longest batches, each with a good
+// checksum and in its place.
 func TestGarbageIsReadOnceInLittleMemory(t *testing.T) {
 	data := make([]byte, 4<<20)
 	p := batchOf("x").buf
@@ -127,9 +126,9 @@ func TestReplayHoldsOneBatchInMemory(t *testing.T) {
 	}
 }
 
-// What a crash can leave of a segment that was not yet part of the log is made
-// good, or made anew, and nothing of it counts.
-func TestNextSegmentThatACrashLeftIsMadeGood(t *testing.T) {
+// Whatever a crash can leave of a segment that was not yet part of the log is repaired or
+// made again, and none of its contents count.
+func TestNextSegmentThatACrashLeftIsRepaired(t *testing.T) {
 	for name, tc := range map[string]struct {
 		leave func(p []byte) []byte
 		stays bool
@@ -154,7 +153,7 @@ func TestNextSegmentThatACrashLeftIsMadeGood(t *testing.T) {
 				t.Errorf("the log ends at %+v torn %q, want %+v", r.tail.End, r.tail.Torn, x.end)
 			}
 			if l.NeedsPrepare() == tc.stays {
-				t.Errorf("a next segment is wanted: %v", !tc.stays)
+				t.Errorf("NeedsPrepare is %v", !tc.stays)
 			}
 			prepare(t, l)
 			got, err := x.disk.ReadFile(seg3)

@@ -6,8 +6,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// On a small disk segments are as large as eight of them fit, but hold the largest
-// batch, and two fit in any case.
+// On a small disk segments are small enough that eight fit, but large enough for the largest
+// batch, unless two of them would not fit.
 func TestSegmentsAreSmallerOnASmallDisk(t *testing.T) {
 	const segment, least = 1 << 20, 200 << 10
 	for _, c := range []struct{ room, want int64 }{
@@ -17,7 +17,7 @@ func TestSegmentsAreSmallerOnASmallDisk(t *testing.T) {
 		{4 << 20, 256 << 10},
 		{1 << 20, 256 << 10},
 		{480 << 10, 224 << 10},
-		{100 << 10, least}, // it does not fit at all
+		{100 << 10, least}, // it has no room even for this
 	} {
 		fs := memdisk.New()
 		fs.SetRoom(c.room)
@@ -54,7 +54,7 @@ func TestSegmentsGrowWithTheirDisk(t *testing.T) {
 	if got := l.SegmentSize(); got != 1<<20 {
 		t.Errorf("on a disk of 100 MiB the fourth segment has %d bytes, want %d", got, 1<<20)
 	}
-	// What is live in it must fit into a later one.
+	// Its live data must fit into a later one.
 	fs.SetRoom(fs.Used())
 	if got, err := l.fit(); err != nil || got != 1<<20 {
 		t.Errorf("after a segment of %d bytes one of %d would be made: %v", 1<<20, got, err)

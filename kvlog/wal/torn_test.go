@@ -14,7 +14,7 @@ import (
 
 const segmentOne = "log/00000001.seg"
 
-// tail is the image of a log whose last batch a test makes torn.
+// tail is the image of a log whose last batch a test tears.
 type tail struct {
 	file   []byte
 	before Pos // where the last batch starts
@@ -48,20 +48,20 @@ func encode(id [16]byte, pos Pos, bodies ...string) []byte {
 func TestTornTailIsCut(t *testing.T) {
 	whole := strings.Repeat("v", 300)
 	for _, tc := range []struct {
-		name string // the reason that Tail.Torn gives
+		name string // the reason in Tail.Torn
 		how  string
 		tear func(x tail)
 	}{
 		{"", "nothing was written", func(x tail) { clear(x.last) }},
 		{"partial header", "the first 20 bytes were written", func(x tail) { clear(x.last[20:]) }},
-		{"partial header", "the header is there but for its last byte, and no body", func(x tail) { clear(x.last[40:]) }},
+		{"partial header", "the header except its last byte was written, and no body", func(x tail) { clear(x.last[40:]) }},
 		{"partial header", "noise", func(x tail) {
 			for i := range x.last {
 				x.last[i] = byte(i*7 + 1)
 			}
 		}},
 		{"missing header", "the first sector was not written, later ones were", func(x tail) { clear(x.last[:512]) }},
-		{"missing header", "only one byte after was written", func(x tail) {
+		{"missing header", "only one byte far into the batch was written", func(x tail) {
 			clear(x.last)
 			x.file[len(x.file)-1] = 1
 		}},
@@ -149,7 +149,7 @@ func TestTornTailIsCut(t *testing.T) {
 	}
 }
 
-// fixHead makes a header's own checksum good again after a test changed it.
+// fixHead corrects a header's own checksum after a test has changed the header.
 func fixHead(p []byte) {
 	binary.LittleEndian.PutUint32(p[8:], crc32.Update(newCodec(testID).seed, format.Castagnoli, p[12:batchHeader]))
 }

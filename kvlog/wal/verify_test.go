@@ -42,12 +42,11 @@ func TestVerifyReportsEveryDamage(t *testing.T) {
 	}
 }
 
-// What is wrong with the segment that follows also says why the log does not end
-// before it: that is one damage.
+// Damage to the next segment also keeps the log from ending before it. That is reported once.
 func TestVerifyReportsEachDamageOnce(t *testing.T) {
 	x := newLongLog(t)
 	x.files[seg2][20]++ // its header
-	clear(x.at(x.seal)) // what would say that it follows
+	clear(x.at(x.seal)) // so that nothing names it as the next one
 	clear(x.files[seg2][pageSize:])
 	x.store(t)
 	var got []string
@@ -59,8 +58,8 @@ func TestVerifyReportsEachDamageOnce(t *testing.T) {
 	}
 }
 
-// Before the place that CHECKPOINT says there is no torn tail: all of it was
-// durable, and may hold what is needed.
+// Before the position in CHECKPOINT there is no torn tail: everything there was durable and
+// may still be needed.
 func TestVerifyReadsWhatIsBeforeCheckpoint(t *testing.T) {
 	for name, tc := range map[string]struct {
 		harm  func(x *longLog)
@@ -127,8 +126,9 @@ func TestVerifyReadsWhatIsBeforeCheckpoint(t *testing.T) {
 	}
 }
 
-// Of the segments before, some are freed: what is left says itself what it follows.
-func TestVerifyTakesWhatIsLeftOfFreedSegments(t *testing.T) {
+// Some of the earlier segments were freed. The first batch of each remaining one may follow
+// any batch.
+func TestVerifyAcceptsGapsFromFreedSegments(t *testing.T) {
 	x := newLongLog(t)
 	delete(x.files, seg1)
 	x.store(t)
@@ -161,8 +161,8 @@ func TestVerifyReportsWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// Also of what no crash leaves, Verify reads only what is there.
-func TestVerifyTakesFilesOfAnyLength(t *testing.T) {
+// Verify handles files of any length, even of one that no crash leaves.
+func TestVerifyReadsFilesOfAnyLength(t *testing.T) {
 	for _, length := range []int{0, 8, pageSize - 1, pageSize, pageSize + 8, pageSize + 47, pageSize + 100, MinSegment - 1} {
 		t.Run(fmt.Sprint(length), func(t *testing.T) {
 			x := newLongLog(t)
