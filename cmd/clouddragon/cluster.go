@@ -99,6 +99,7 @@ func serveCluster(fsys disk.FS, c Config, env environment, a *access) int {
 	e := &elector{replica.NewElector(replica.ElectorOptions{
 		Etcd: c.Cluster.Etcd, Prefix: prefix, Name: name, URL: c.address(bound(env.socket)),
 		State: func() (replica.State, error) { return replica.ReadState(fsys, c.Data) },
+		Probe: func() error { return replica.Probe(fsys, c.Data) },
 		Lease: c.Cluster.Lease, Log: log,
 	})}
 	env.elector = e

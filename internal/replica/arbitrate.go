@@ -74,6 +74,9 @@ func (p *Primary) arbitrateOnce() error {
 		p.added = name
 		p.log.Info("etcd knows that the standby has every write: it can take over", "standby", name)
 	case remove:
+		if err := Probe(p.fs, p.dir); err != nil {
+			return err // this server is about to end, and the standby has every write
+		}
 		if err := p.e.Remove(ctx, name); err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ type ElectorOptions struct {
 	URL    string   // its address
 	Lease  time.Duration
 	State  func() (State, error) // what the server durably knows of its role
+	Probe  func() error          // fails if its disk does; such a server is not elected
 	Log    *slog.Logger
 }
 
@@ -240,6 +241,9 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	}
 	if config == nil && !s.Primary {
 		return nil // etcd knows nothing, and a standby may lack writes
+	}
+	if err := e.o.Probe(); err != nil {
+		return err // the other server may have every write, too
 	}
 	sent := boottime.Now()
 	lease, err := e.etcd.grant(ctx, e.o.Lease)

@@ -77,9 +77,11 @@ func (l *link) run(r *wal.Reader) {
 		if time.Since(beat) >= beatEvery {
 			beat = time.Now()
 			l.note(cmp.Or(l.beat(), l.unsent))
-			if err := renew(&r, at, p); err != nil { // what is sent needs no segments any more
-				l.fail(err)
-				return
+			if !p.isAhead(at) { // what is sent needs no segments any more
+				if err := renew(&r, at, p); err != nil {
+					l.fail(err)
+					return
+				}
 			}
 		}
 		if l.isCaught() {
@@ -92,6 +94,10 @@ func (l *link) run(r *wal.Reader) {
 			continue
 		}
 		if r.Pos().Seq != at.Seq {
+			if p.isAhead(at) {
+				l.wait()
+				continue
+			}
 			if err := renew(&r, at, p); err != nil {
 				l.fail(err)
 				return
@@ -166,6 +172,10 @@ func (l *link) end() {
 	p.decide()
 	close(l.ended)
 }
+
+// isAhead reports whether a standby that has the log up to there was quicker than this
+// server's own disk.
+func (p *Primary) isAhead(at wal.Pos) bool { return at.Seq > p.source.Log().Durable().Seq }
 
 // renew replaces a reader by one that begins at a position.
 func renew(r **wal.Reader, at wal.Pos, p *Primary) error {

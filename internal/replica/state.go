@@ -103,10 +103,21 @@ func (s State) write(fsys disk.FS, dir string) error {
 		return err
 	}
 	name := path.Join(dir, StateFile)
-	if err := fsys.Remove(name + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := writeNew(fsys, name+".new", p); err != nil {
 		return err
 	}
-	f, err := fsys.Create(name + ".new")
+	if err := fsys.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+// writeNew writes and syncs a file, in the place of what a crash may have left of it.
+func writeNew(fsys disk.FS, name string, p []byte) error {
+	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(name)
 	if err != nil {
 		return err
 	}
@@ -117,10 +128,17 @@ func (s State) write(fsys disk.FS, dir string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if err := fsys.Rename(name+".new", name); err != nil {
-		return err
+	return nil
+}
+
+// Probe returns an error unless the disk of a data directory takes writes. A server whose disk
+// does not must not become the one that alone has every write.
+func Probe(fsys disk.FS, dir string) error {
+	name := path.Join(dir, StateFile+".probe")
+	if err := writeNew(fsys, name, []byte("x")); err != nil {
+		return fmt.Errorf("the disk takes no writes: %w", err)
 	}
-	return fsys.SyncDir(dir)
+	return fsys.Remove(name)
 }
 
 func checksum(text string) string {
