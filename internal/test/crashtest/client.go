@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +17,16 @@ import (
 // repeats a request, as net/http's may, because the ledger has to know every attempt.
 type client struct {
 	addr string
+	most time.Duration // that a call may take; 0: patience
 	conn net.Conn
 	in   *bufio.Reader
 }
+
+// credentials are lines of the header that every call has.
+var credentials string
+
+// errNotSent is returned for a call that no server can have seen.
+var errNotSent = errors.New("no connection")
 
 // answer is what a server said.
 type answer struct {
@@ -48,9 +56,9 @@ func (c *client) do(method, target, body string) (answer, error) {
 // doWith is do with further lines of the header, each with its line break.
 func (c *client) doWith(method, target, header, body string) (answer, error) {
 	if c.conn == nil {
-		conn, err := net.DialTimeout("tcp", c.addr, patience)
+		conn, err := net.DialTimeout("tcp", c.addr, cmp.Or(c.most, patience))
 		if err != nil {
-			return answer{}, err
+			return answer{}, fmt.Errorf("%w: %w", errNotSent, err)
 		}
 		c.conn, c.in = conn, bufio.NewReader(conn)
 	}
@@ -62,10 +70,10 @@ func (c *client) doWith(method, target, header, body string) (answer, error) {
 }
 
 func (c *client) exchange(method, target, header, body string) (answer, error) {
-	if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(cmp.Or(c.most, patience))); err != nil {
 		return answer{}, err
 	}
-	request := method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + header
+	request := method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + credentials + header
 	if body != "" || method == "PUT" {
 		request += "Content-Length: " + strconv.Itoa(len(body)) + "\r\n"
 	}

@@ -24,19 +24,24 @@ type etcds struct {
 // newEtcds starts so many members that elect quickly, so that leases may be short.
 func newEtcds(t *testing.T, members int) *etcds {
 	t.Helper()
-	path, err := exec.LookPath("etcd")
-	if err != nil {
+	if _, err := exec.LookPath("etcd"); err != nil {
 		t.Skip("no etcd here: apt-get install etcd-server")
 	}
+	return etcdsAt(t, members, exec.Command, func() string { return freeAddress(t) })
+}
+
+// etcdsAt starts members of etcd as command does, on free addresses.
+func etcdsAt(t *testing.T, members int, command func(string, ...string) *exec.Cmd, free func() string) *etcds {
+	t.Helper()
 	e := &etcds{t: t}
 	var peers, initial []string
 	for i := range members {
-		e.urls = append(e.urls, "http://"+freeAddress(t))
-		peers = append(peers, "http://"+freeAddress(t))
+		e.urls = append(e.urls, "http://"+free())
+		peers = append(peers, "http://"+free())
 		initial = append(initial, fmt.Sprintf("m%d=%s", i, peers[i]))
 	}
 	for i := range members {
-		cmd := exec.Command(path, "--name", fmt.Sprintf("m%d", i), "--data-dir", t.TempDir(),
+		cmd := command("etcd", "--name", fmt.Sprintf("m%d", i), "--data-dir", t.TempDir(),
 			"--listen-client-urls", e.urls[i], "--advertise-client-urls", e.urls[i],
 			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
 			"--initial-cluster", strings.Join(initial, ","), "--heartbeat-interval", "50", "--election-timeout", "500")
@@ -50,7 +55,7 @@ func newEtcds(t *testing.T, members int) *etcds {
 			_ = cmd.Wait()         // by that signal
 		})
 	}
-	err = within(2*patience, "etcd serves", func() bool {
+	err := within(2*patience, "etcd serves", func() bool {
 		for _, u := range e.urls {
 			res, err := http.Get(u + "/health")
 			if err != nil {
@@ -81,9 +86,12 @@ func freeAddress(t *testing.T) string {
 }
 
 // signal sends a signal to all members.
-func (e *etcds) signal(s syscall.Signal) {
+func (e *etcds) signal(s syscall.Signal) { e.signalSome(s, len(e.procs)) }
+
+// signalSome sends a signal to so many members.
+func (e *etcds) signalSome(s syscall.Signal, members int) {
 	e.t.Helper()
-	for _, p := range e.procs {
+	for _, p := range e.procs[:members] {
 		if err := p.Process.Signal(s); err != nil {
 			e.t.Fatal(err)
 		}

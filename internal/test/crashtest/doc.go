@@ -9,7 +9,7 @@
 // and no sequence value comes twice, no token twice or lower than one before, a
 // lock never has two holders, and no version goes back.
 //
-// What needs root and a loop device or a control group is skipped where there is none, and fails
-// instead if CLOUDDRAGON_CRASH_REQUIRED is set. The flags, behind -args, set the
+// What needs root and a loop device, a control group or a network namespace is skipped
+// where there is none, and fails instead if CLOUDDRAGON_CRASH_REQUIRED is set. The flags, behind -args, set the
 // sizes; a failure prints the seed that repeats its choices.
 package crashtest

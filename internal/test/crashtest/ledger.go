@@ -21,6 +21,7 @@ type ledger struct {
 	failing bool          // the disk may fail
 	cut     bool          // the power was cut: nothing begun now may be acknowledged
 
+	term      int           // grows whenever another server may take over
 	prolonged time.Duration // how much later locks may end after a restart
 
 	sequences map[string]*sequenceBook
@@ -57,6 +58,14 @@ func (l *ledger) round(acks int) <-chan struct{} {
 	if acks == 0 {
 		close(l.full)
 	}
+	return l.full
+}
+
+// more returns a channel that is closed once so many more writes were acknowledged.
+func (l *ledger) more(acks int) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.until, l.full = l.acks+acks, make(chan struct{})
 	return l.full
 }
 

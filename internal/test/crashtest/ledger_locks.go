@@ -1,6 +1,7 @@
 package crashtest
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -32,6 +33,27 @@ func (l *ledger) beginLock() entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.begin(&l.tokens)
+}
+
+// mutexOf names a mutex of one server. Another primary has mutexes of its own: they are all
+// free when it takes over.
+func (l *ledger) mutexOf(server, target string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fmt.Sprintf("%s of term %d of %s", target, l.term, server)
+}
+
+// mayFailOver notes that from now on another server may take over, or has taken over. Who
+// holds a mutex need not hold it any longer.
+func (l *ledger) mayFailOver() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.term++
+	for _, b := range l.mutexes {
+		for _, h := range b.holds {
+			h.sure = minTime(h.sure, time.Now())
+		}
+	}
 }
 
 // endLock notes a grant, and returns it.

@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/anishathalye/porcupine"
@@ -29,6 +30,9 @@ func (c *linearClient) askWithKey(target, path, body string, in request, read fu
 		return ok
 	}
 	b, err := c.client.doWith("POST", path, keyHeader(r.key), body)
+	if c.unserved(b, err) {
+		return true
+	}
 	if err == nil && (b.status != 200 || b.body != a.body || b.header.Get("Idempotency-Replayed") != "true") {
 		c.mu.Lock()
 		c.faults = append(c.faults, fmt.Sprintf("%s with the key %s: %v, and again: %v", path, r.key, a, b))
@@ -49,9 +53,19 @@ func (c *linearClient) again() bool {
 	return ok
 }
 
+// isRetrying reports whether something is still to be sent again.
+func (c *linearClient) isRetrying() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.retries[c.n] != nil
+}
+
 // send sends a retry and notes its answer.
 func (c *linearClient) send(r *retry) (answer, bool) {
 	a, err := c.client.doWith("POST", r.path, keyHeader(r.key), r.body)
+	if c.unserved(a, err) {
+		return a, true // it is sent again
+	}
 	if err != nil {
 		return a, false
 	}
@@ -65,6 +79,15 @@ func (c *linearClient) send(r *retry) (answer, bool) {
 	defer c.mu.Unlock()
 	delete(c.retries, c.n)
 	return a, true
+}
+
+// unserved reports whether a client that knows several servers was not served. It asks
+// another one from now on, perhaps.
+func (c *linearClient) unserved(a answer, err error) bool {
+	if len(c.servers) == 0 || err == nil && a.status < 500 && a.status != http.StatusMisdirectedRequest {
+		return false
+	}
+	return c.client.change(c.servers, c.rng)
 }
 
 // giveUp ends what will not be sent again.

@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -71,7 +72,7 @@ func (h *history) killed() {
 func TestHistoriesAreLinearizable(t *testing.T) {
 	begin(t)
 	o := setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles}
-	h := &history{began: time.Now(), things: make(map[string][]porcupine.Operation), cut: make(map[string][]porcupine.Operation), retries: make(map[int]*retry)}
+	h := newHistory()
 	total := atMost(*ops, 1200)
 	asked := 0
 	for round := 0; asked < total; round++ {
@@ -102,10 +103,21 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		}
 	}
 	h.giveUp()
+	longest := h.check(t)
+	t.Logf("%d operations on %d things, at most %d on one", asked, len(h.things), longest)
+}
+
+func newHistory() *history {
+	return &history{began: time.Now(), things: make(map[string][]porcupine.Operation), cut: make(map[string][]porcupine.Operation), retries: make(map[int]*retry)}
+}
+
+// check fails the test unless the history of each thing is linearizable. It returns the
+// length of the longest.
+func (h *history) check(t *testing.T) (longest int) {
+	t.Helper()
 	for _, x := range h.faults {
 		t.Error(x)
 	}
-	longest := 0
 	for target, operations := range h.things {
 		longest = max(longest, len(operations))
 		switch porcupine.CheckOperationsTimeout(modelOf(target), operations, patience) {
@@ -115,7 +127,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			t.Errorf("the history of %s, %d operations, could not be checked in %v", target, len(operations), patience)
 		}
 	}
-	t.Logf("%d operations on %d things, at most %d on one", asked, len(h.things), longest)
+	return longest
 }
 
 // tell writes a history down, for whoever looks for the fault.
@@ -137,6 +149,9 @@ type linearClient struct {
 	things int // which things are in use
 	rng    *rand.Rand
 	last   int64 // a version that was seen
+	// servers are the addresses between which the client changes whenever it is not served.
+	// Empty: it ends with its server.
+	servers []string
 }
 
 // step makes one call; false once the server is gone.
@@ -144,7 +159,13 @@ func (c *linearClient) step() bool {
 	if ok := c.again(); !ok {
 		return false
 	}
+	if c.isRetrying() {
+		return true
+	}
 	api := pick(c.rng, []string{"sequence", "counter", "kv", "lock", "mlock", "batch"})
+	if api == "mlock" && len(c.servers) > 0 {
+		return true // another primary has its own
+	}
 	target := fmt.Sprintf("/db/%d/%s/%d", c.things, api, c.rng.IntN(thingsOfAPI))
 	switch api {
 	case "kv":
@@ -164,8 +185,12 @@ func (c *linearClient) step() bool {
 func (c *linearClient) ask(target, method, path, body string, in request, read func(answer) response) bool {
 	call := c.now()
 	a, err := c.client.do(method, path, body)
+	unserved := c.unserved(a, err)
+	if unserved && (errors.Is(err, errNotSent) || err == nil && !a.unknown()) {
+		return true // nothing was done
+	}
 	out := response{unknown: true}
-	if err == nil {
+	if err == nil && !unserved {
 		out = response{status: a.status}
 		if a.status == 200 {
 			out = read(a)
@@ -173,7 +198,7 @@ func (c *linearClient) ask(target, method, path, body string, in request, read f
 		}
 	}
 	c.add(target, c.n, call, in, out)
-	return err == nil
+	return err == nil || unserved
 }
 
 func readNumber(a answer) response {

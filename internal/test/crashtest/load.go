@@ -36,6 +36,9 @@ type load struct {
 	clients   int
 	valueSize int // bytes of the largest value
 	seed      uint64
+	// servers are the addresses between which clients change whenever they are not served. Empty: a
+	// client ends with its server.
+	servers []string
 
 	stopped atomic.Int64 // answers 503
 
@@ -52,10 +55,16 @@ func (l *load) start(addr string, round int) {
 	for n := range l.clients {
 		w := &worker{load: l, n: n, rng: rand.New(rand.NewPCG(l.seed, uint64(round)<<16|uint64(n))),
 			name: fmt.Sprintf("%d.%d", round, n), client: client{addr: addr}}
+		if len(l.servers) > 0 {
+			w.client.most = changeAfter
+		}
 		l.group.Go(func() {
 			defer w.client.close()
 			for ctx.Err() == nil && !w.gone {
 				w.step()
+				if len(l.servers) > 0 {
+					time.Sleep(thinkTime) // or checking what was asked takes longer than asking it
+				}
 			}
 		})
 	}
@@ -95,17 +104,23 @@ func (w *worker) callWith(method, target, header, body string) (answer, outcome)
 	a, err := w.client.doWith(method, target, header, body)
 	switch {
 	case err != nil:
-		w.gone = true
+		w.gone = !w.client.change(w.servers, w.rng)
+		if errors.Is(err, errNotSent) {
+			return a, refused
+		}
 		return a, lost
 	case a.unknown():
 		w.stopped.Add(1)
+		w.client.change(w.servers, w.rng)
 		return a, lost
 	case a.status < 300:
 		return a, done
 	case a.status == http.StatusInternalServerError && (strings.Contains(target, "/kv/") || target == keyedBatch) && w.ledger.isFailing():
 		return a, refused // the record could not be read
-	case a.status == http.StatusServiceUnavailable || a.status == http.StatusMisdirectedRequest && w.ledger.prolonged > 0:
+	case a.status == http.StatusServiceUnavailable || a.status == http.StatusMisdirectedRequest && w.ledger.prolonged > 0,
+		a.status == http.StatusInsufficientStorage && len(w.servers) > 0:
 		w.stopped.Add(1)
+		w.client.change(w.servers, w.rng)
 		return a, refused
 	case a.status == http.StatusNotFound || a.status == http.StatusConflict:
 		return a, refused
@@ -224,8 +239,12 @@ func (w *worker) lock(api, target string) {
 	wait := pick(w.rng, []time.Duration{0, 20 * time.Millisecond, 200 * time.Millisecond})
 	owner := fmt.Sprintf("%s.%d", w.name, w.count)
 	e := w.ledger.beginLock()
+	thing := target
+	if api == "mlock" && len(w.servers) > 0 {
+		thing = w.ledger.mutexOf(w.client.addr, target)
+	}
 	token, o := w.numbered("POST", fmt.Sprintf("%s?id=%s&dur=%s&wait=%s", target, owner, dur, wait), "")
-	h := w.ledger.endLock(api, target, owner, dur, e, o, token)
+	h := w.ledger.endLock(api, thing, owner, dur, e, o, token)
 	if h == nil {
 		return
 	}

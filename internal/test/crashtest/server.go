@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type setup struct {
 	config string // lines of config.yml besides listen and data
 	files  uint64 // limit on descriptors; 0: as it is
 	group  string // directory of the control group to run in; empty: the test's own
+	listen string // empty: a free port of 127.0.0.1
+	node   string // network namespace to run in; empty: the test's own
 }
 
 var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
@@ -48,7 +51,7 @@ var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
 func launch(t testing.TB, o setup) *server {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config.yml")
-	text := fmt.Sprintf("listen: 127.0.0.1:0\ndata: %s\nfront: {enabled: %v}\n%s\n", o.data, withFront, o.config)
+	text := fmt.Sprintf("listen: %s\ndata: %s\nfront: {enabled: %v}\n%s\n", cmp.Or(o.listen, "127.0.0.1:0"), o.data, withFront, o.config)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +66,9 @@ func launch(t testing.TB, o setup) *server {
 	}
 	if script != "" {
 		s.cmd = exec.Command("/bin/sh", "-c", script+`exec "$0" "$@"`, o.binary, "-config", config)
+	}
+	if o.node != "" {
+		s.cmd = inNode(o.node, s.cmd.Args...)
 	}
 	// A test that is killed takes its servers with it.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

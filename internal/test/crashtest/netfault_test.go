@@ -1,0 +1,76 @@
+package crashtest
+
+import (
+	"cmp"
+	"errors"
+	"os"
+	"syscall"
+)
+
+// fault is something that breaks.
+type fault struct {
+	name string
+	// strike breaks it, and returns what mends it.
+	strike func(c *netCluster, victim, other *netServer) (mend func())
+	// failsOver is whether the standby has to take the place of a primary that it strikes.
+	failsOver bool
+	// goesOn is whether clients have to be served while it is broken.
+	goesOn bool
+	// silent is whether the primary may answer nothing while it is broken.
+	silent bool
+	// disk is whether it is the disk that breaks.
+	disk bool
+}
+
+// linkFault cuts the links of the victim to those nodes; "" is the other server.
+func linkFault(nodes ...string) func(c *netCluster, victim, other *netServer) func() {
+	return func(c *netCluster, victim, other *netServer) func() {
+		set := func(up bool) {
+			for _, node := range nodes {
+				setLink(c.t, victim.node, cmp.Or(node, other.node), up)
+			}
+		}
+		set(false)
+		return func() { set(true) }
+	}
+}
+
+// twoFaults is the name of the round in which two faults come one after the other.
+const twoFaults = "two faults"
+
+var faults = []fault{
+	{name: "kill", failsOver: true, goesOn: true, strike: func(c *netCluster, victim, _ *netServer) func() {
+		victim.kill()
+		return func() {} // whoever has ended is started once all is mended
+	}},
+	{name: "cut from etcd", failsOver: true, goesOn: true, strike: linkFault(etcdNode)},
+	{name: "power cut", failsOver: true, goesOn: true, disk: true, strike: func(c *netCluster, victim, _ *netServer) func() {
+		c.load.ledger.fails()
+		cutPower(c.t, victim.volume)
+		return func() {
+			victim.kill()
+			powerUp(c.t, victim.volume)
+		}
+	}},
+	{name: "cut from the other server", goesOn: true, strike: linkFault("")},
+	{name: "stop and continue", failsOver: true, goesOn: true, strike: func(c *netCluster, victim, _ *netServer) func() {
+		signal := func(s syscall.Signal) {
+			// The other fault may have ended it.
+			if err := victim.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				c.t.Fatal(err)
+			}
+		}
+		signal(syscall.SIGSTOP)
+		return func() { signal(syscall.SIGCONT) }
+	}},
+	{name: "etcd without a majority", silent: true, strike: func(c *netCluster, _, _ *netServer) func() {
+		c.etcd.signalSome(syscall.SIGSTOP, 2)
+		return func() { c.etcd.signalSome(syscall.SIGCONT, 2) }
+	}},
+	{name: "cut from etcd and the other server", failsOver: true, goesOn: true, strike: linkFault(etcdNode, "")},
+	{name: "full disk", disk: true, strike: func(c *netCluster, victim, _ *netServer) func() {
+		c.load.ledger.fails()
+		return fill(c.t, victim.volume)
+	}},
+	{name: twoFaults},
+}
