@@ -56,10 +56,7 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, backupUsage, stdout, stderr); done {
 		return code
 	}
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "clouddragon backup: %v\n", err)
-		return code
-	}
+	fail := failer(flags, stderr)
 	switch {
 	case flags.NArg() > 0:
 		return fail(exitUsage, fmt.Errorf("unknown argument %q", flags.Arg(0)))

@@ -173,6 +173,14 @@ func parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.W
 	return exitOK, false
 }
 
+// failer returns a function that prints an error of a command and returns its exit code.
+func failer(flags *flag.FlagSet, stderr io.Writer) func(code int, err error) int {
+	return func(code int, err error) int {
+		fmt.Fprintf(stderr, "%s: %v\n", flags.Name(), err)
+		return code
+	}
+}
+
 // versionText returns the version that the linker has set or the go command has recorded.
 func versionText() string {
 	if version != "" {

@@ -42,10 +42,7 @@ func configure(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, configUsage, stdout, stderr); done {
 		return code
 	}
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "clouddragon config: %v\n", err)
-		return code
-	}
+	fail := failer(flags, stderr)
 	file := flags.Arg(0)
 	switch {
 	case *check == *show:

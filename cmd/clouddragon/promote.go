@@ -59,10 +59,7 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, promoteUsage, stdout, stderr); done {
 		return code
 	}
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "clouddragon promote: %v\n", err)
-		return code
-	}
+	fail := failer(flags, stderr)
 	switch {
 	case flags.NArg() > 0:
 		return fail(exitUsage, fmt.Errorf("unknown argument %q", flags.Arg(0)))

@@ -47,10 +47,7 @@ func restore(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, restoreUsage, stdout, stderr); done {
 		return code
 	}
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "clouddragon restore: %v\n", err)
-		return code
-	}
+	fail := failer(flags, stderr)
 	switch {
 	case o.Dir == "":
 		return fail(exitUsage, errors.New("-data DIR is missing"))

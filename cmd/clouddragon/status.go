@@ -92,25 +92,21 @@ func status(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, statusUsage, stdout, stderr); done {
 		return code
 	}
-	misused := func(err error) int {
-		fmt.Fprintf(stderr, "clouddragon status: %v\n", err)
-		return exitUsage
-	}
+	fail := failer(flags, stderr)
 	if flags.NArg() > 0 {
-		return misused(fmt.Errorf("unknown argument %q", flags.Arg(0)))
+		return fail(exitUsage, fmt.Errorf("unknown argument %q", flags.Arg(0)))
 	}
 	address, token, err := to.find()
 	if err != nil {
-		return misused(err)
+		return fail(exitUsage, err)
 	}
 	server, err := client.New(address, token)
 	if err != nil {
-		return misused(err)
+		return fail(exitUsage, err)
 	}
 	o, err := overviewOf(server, *account)
 	if err != nil {
-		fmt.Fprintf(stderr, "clouddragon status: %v\n", err)
-		return job.Code(err)
+		return fail(job.Code(err), err)
 	}
 	if *asJSON {
 		err = json.NewEncoder(stdout).Encode(o)
@@ -118,8 +114,7 @@ func status(args []string, stdout, stderr io.Writer) int {
 		err = o.print(stdout)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "clouddragon status: %v\n", err)
-		return exitFailed
+		return fail(exitFailed, err)
 	}
 	if o.Health != "ok" {
 		return exitUnavailable
