@@ -162,7 +162,7 @@ func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
 		select {
 		case <-full:
 		case <-time.After(patience):
-			t.Errorf("only %d writes were acknowledged in %v", ledger.acks, patience)
+			t.Errorf("only %d writes were acknowledged in %v", ledger.acked(), patience)
 		}
 		how := rng.IntN(3)
 		var began = time.Now()

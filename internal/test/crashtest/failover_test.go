@@ -113,7 +113,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 			select {
 			case <-full:
 			case <-time.After(patience):
-				t.Errorf("only %d writes were acknowledged in %v", ledger.acks, patience)
+				t.Errorf("only %d writes were acknowledged in %v", ledger.acked(), patience)
 			}
 		}
 		reached()

@@ -56,7 +56,7 @@ func kills(t *testing.T, data string, rounds int) {
 		case <-s.exited:
 			t.Errorf("the server ended by itself:\n%s", s.output())
 		case <-time.After(patience):
-			t.Errorf("only %d writes were acknowledged in %v", ledger.acks, patience)
+			t.Errorf("only %d writes were acknowledged in %v", ledger.acked(), patience)
 		}
 		if rng.IntN(8) == 0 {
 			if err := s.stop(); err != nil {

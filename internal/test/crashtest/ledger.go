@@ -43,6 +43,13 @@ func newLedger() *ledger {
 	}
 }
 
+// acked returns how many writes were acknowledged in the round.
+func (l *ledger) acked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acks
+}
+
 // round begins a round. It returns a channel that is closed once so many writes were
 // acknowledged in it.
 func (l *ledger) round(acks int) <-chan struct{} {
