@@ -40,6 +40,7 @@ var (
 	ErrStopping    = commit.ErrStopping
 	ErrStopped     = commit.ErrStopped
 	ErrUnknown     = commit.ErrUnknown
+	ErrUnanswered  = commit.ErrUnanswered
 )
 
 // GroupError says which operation of a group or of a batch was refused.

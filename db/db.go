@@ -199,6 +199,7 @@ func open(o Options) (*DB, error) {
 		Batch:      o.Observer.Committed,
 		Publish:    d.publish,
 		Mirror:     o.Mirror,
+		OfClient:   ofClient,
 	})
 	return d, nil
 }

@@ -69,9 +69,16 @@ func (d *DB) Refuse(err error) {
 		case *LockLeave, *RateLeave: // of clients that are gone
 			return false
 		}
-		_, ofClient := op.(Operation)
-		return ofClient
+		_, ok := op.(Operation)
+		return ok
 	})
+}
+
+// ofClient reports whether a client waits for an operation, and for nothing that it stands for.
+func ofClient(op commit.Op) bool {
+	o, ok := op.(Operation)
+	_, list := op.(*lockList)
+	return list || ok && o.account() != ""
 }
 
 // Segments returns the segments of the log that a follower needs, and up to which

@@ -185,7 +185,7 @@ type problem struct {
 // unavailable returns the reason for a 503 that err wraps, or nil. The full text of err
 // is for the log only, because it may name files.
 func unavailable(err error) error {
-	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrWatchers, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnknown} {
+	for _, reason := range []error{db.ErrStopping, db.ErrWaiters, db.ErrWatchers, db.ErrReads, db.ErrDescriptors, db.ErrTokens, db.ErrBackups, db.ErrStopped, db.ErrUnanswered, db.ErrUnknown} {
 		if errors.Is(err, reason) {
 			return reason
 		}

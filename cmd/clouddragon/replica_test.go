@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -169,6 +170,53 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 	if out, code := promoted(t, "-data", back.dataOf(), "-force"); code != 0 || out != "2\n" {
 		t.Errorf("promote it by force: exit %d: %s", code, out)
 	}
+}
+
+// Both ways to the writer are tried: a plain request, and one that net/http serves.
+func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	sb := standbyOf(t, p, "sync: true")
+	p.until("the standby is in sync", inSync)
+	url := "http://" + p.addr + "/db/1/counter/c"
+	sent, n := 0, int64(0)
+	for _, path := range []string{url + "?add=1", "http://" + p.addr + "/db/1/batch"} {
+		sb.signal(syscall.SIGSTOP)
+		r, err := http.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader("POST counter/c?add=1\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path == url+"?add=1" {
+			r.Body, r.ContentLength = nil, 0
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 503 || !strings.Contains(string(body), "outcome is unknown") {
+			t.Errorf("POST %s while the standby hangs: %d %s (%v), want 503 and that the outcome is unknown", path, res.StatusCode, body, err)
+		}
+		sent++
+		sb.signal(syscall.SIGCONT)
+		eventually(t, func() string { // once the batch that was late is done
+			code, body := ask(t, http.DefaultClient, "GET", "http://"+p.addr+"/healthz?role=primary")
+			if code == http.StatusOK {
+				return ""
+			}
+			return body
+		})
+	}
+	eventually(t, func() string { // the last one is applied once the standby has it
+		_, body := ask(t, http.DefaultClient, "GET", url)
+		if _, err := fmt.Sscan(body, &n); err == nil && n == int64(sent) {
+			return ""
+		}
+		return fmt.Sprintf("the counter is %s, want %d", body, sent)
+	})
+	sb.stop()
+	p.stop()
 }
 
 func TestPromotedPrimaryGoesOnAlone(t *testing.T) {

@@ -30,17 +30,33 @@ func (w *Writer) commit(todo []*Call, refuse bool) (taken int, did bool) {
 		taken = w.decideAll(todo)
 	}
 	did = w.write(&begin) || taken > 0 || len(tx.answers) > 0
-	tx.forget()
+	if w.late == nil {
+		w.finish()
+	}
+	return taken, did
+}
+
+// finish ends a batch, and answers its calls.
+func (w *Writer) finish() {
+	w.tx.forget()
 	for _, p := range w.o.Parts {
 		p.Committed()
 	}
+	w.answer()
+}
+
+// answer answers the calls of the batch.
+func (w *Writer) answer() {
+	tx := w.tx
 	for i := range tx.answers {
 		a := &tx.answers[i]
 		a.call.Err = a.err
 		a.call.Done(a.call)
 	}
+	clear(tx.answers)
+	tx.answers = tx.answers[:0]
 	clear(w.decided)
-	return taken, did
+	w.decided = w.decided[:0]
 }
 
 // write makes the batch durable and applies it, and reports whether there was
@@ -56,12 +72,18 @@ func (w *Writer) write(begin *savepoint) bool {
 		w.undoBatch(begin, err)
 		return false
 	}
-	if err != nil {
-		for i := range tx.answers {
-			tx.answers[i].err = ErrUnknown
-		}
+	if err != nil && w.late == nil {
+		w.answersUnknown()
 	}
 	return true
+}
+
+// answersUnknown makes every answer of the batch that its outcome is unknown.
+func (w *Writer) answersUnknown() {
+	tx := w.tx
+	for i := range tx.answers {
+		tx.answers[i].err = ErrUnknown
+	}
 }
 
 // undoBatch undoes a batch that found the disk full, and hands its calls to Room.
@@ -269,9 +291,10 @@ func (tx *Tx) encode() {
 var noSteps = []kvlog.Step{}
 
 // append makes the batch durable and applies it. After wal.ErrFull nothing of it was
-// done; after any other error writes are stopped.
+// done. After a *Late the batch is in the log, its calls were answered, and settle has to
+// follow. After any other error writes are stopped.
 func (w *Writer) append() error {
-	tx, state := w.tx, w.o.State
+	tx := w.tx
 	w.o.Mirror.Begin(w.o.Log.Frame(&tx.records))
 	w.pulse.appending(true)
 	began := time.Now()
@@ -281,6 +304,11 @@ func (w *Writer) append() error {
 	} else {
 		w.o.Mirror.Cancel()
 	}
+	if late := (*Late)(nil); errors.As(err, &late) {
+		w.late = &lateBatch{end: end, began: began, calls: len(tx.answers)}
+		w.answerLate(late)
+		return err
+	}
 	w.pulse.appending(false)
 	if errors.Is(err, wal.ErrFull) {
 		return err
@@ -289,6 +317,12 @@ func (w *Writer) append() error {
 		w.Fail(err)
 		return err
 	}
+	return w.apply(end, began, len(tx.answers))
+}
+
+// apply applies the batch, which is durable and ends there. It has answers for so many calls.
+func (w *Writer) apply(end wal.Pos, began time.Time, calls int) error {
+	tx, state := w.tx, w.o.State
 	took := time.Since(began)
 	steps := tx.steps
 	if len(steps) == 0 {
@@ -322,7 +356,7 @@ func (w *Writer) append() error {
 	w.appended = began.Add(took)
 	w.commits.Add(1)
 	if w.o.Batch != nil {
-		w.o.Batch(Batch{Calls: len(tx.answers), Bytes: tx.records.Len(), Sync: took})
+		w.o.Batch(Batch{Calls: calls, Bytes: tx.records.Len(), Sync: took})
 	}
 	w.o.Maintain()
 	return nil

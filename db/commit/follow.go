@@ -16,8 +16,9 @@ type Mirror interface {
 	// time. The frame is valid until End or Cancel.
 	Begin(f wal.Frame)
 	// End returns once the mirror has the batch too, or need not have it. The batch is
-	// in the log, which ends there now. After an error writes are stopped: the batch's
-	// outcome is unknown, and nothing of it is applied.
+	// in the log, which ends there now. A *Late says that the mirror has not answered in
+	// time: then End is called again, and waits for as long as it takes. After any other
+	// error writes are stopped: the batch's outcome is unknown, and nothing of it is applied.
 	End(end wal.Pos) error
 	// Cancel is called instead of End if the batch is not in the log, nor will be.
 	Cancel()

@@ -66,6 +66,9 @@ type Options struct {
 	// goroutines. It must not block.
 	Maintain func()
 	Mirror   Mirror // nil: the log is the only place that has a batch
+	// OfClient reports whether a client waits for an operation, which is answered before a
+	// Mirror that is late then. nil: none is.
+	OfClient func(Op) bool
 }
 
 // Batch is what is told of a batch that was written.
@@ -74,40 +77,6 @@ type Batch struct {
 	Bytes int           // written to the log
 	Sync  time.Duration // of the write and the sync
 }
-
-// Room decides what may use which room in the log. The leader calls its methods.
-type Room interface {
-	// Begin is called before a batch is decided. It returns how many bytes a batch
-	// may take that only ends expired leases.
-	Begin() (reserve int)
-	// Fits says what to do with a call when the batch has used so many bytes. empty
-	// means that the batch has decided nothing yet.
-	Fits(c *Call, used int, empty bool) Verdict
-	// Lacks takes over a call for which there is no room. Later it submits the call
-	// again, or answers it with ErrFull. It must not block.
-	Lacks(c *Call, why *NoRoom)
-	// LacksSlot has room made for an end that finds no free slot, without which it will
-	// be tried again and again. It must not block.
-	LacksSlot(why *NoRoom)
-	// Unwritten takes over the calls of a batch that found the disk full when it was
-	// written, and of which nothing is left. Each is submitted again or answered. It
-	// must not block.
-	Unwritten(calls []*Call, err error)
-	// Blocked reports whether a full disk is the reason why there is no room in the
-	// log to end expired leases.
-	Blocked() bool
-}
-
-// Verdict is what Room says of a call.
-type Verdict uint8
-
-// The verdicts.
-const (
-	Decide    Verdict = iota // there is room
-	NextBatch                // there is room, but not in this batch
-	Lacking                  // room has to be made: Lacks
-	Full                     // there never will be enough room
-)
 
 // Position is what is durable and applied.
 type Position struct {
@@ -126,12 +95,13 @@ type Writer struct {
 	todo, rest    []*Call // what was taken from the queue, and what of it is not yet decided
 	closed        bool    // nothing more will be in the queue
 	tx            *Tx
-	appended      time.Time // when the last batch was
-	quiet         bool      // a durability mark stands behind it
-	expiryBlocked bool      // the log has no room for what has to end
-	lacks         NoRoom    // what the last end that was blocked lacked
-	decided       []*Call   // the calls of the batch, but for those that Room has taken over
-	refused       time.Time // when a batch last found the disk full
+	appended      time.Time  // when the last batch was
+	quiet         bool       // a durability mark stands behind it
+	expiryBlocked bool       // the log has no room for what has to end
+	lacks         NoRoom     // what the last end that was blocked lacked
+	decided       []*Call    // the calls of the batch, but for those that Room has taken over
+	refused       time.Time  // when a batch last found the disk full
+	late          *lateBatch // the mirror lacks the batch still, whose calls were answered; nil: none
 	timer         *time.Timer
 
 	draining atomic.Bool
@@ -263,6 +233,7 @@ func (w *Writer) standby() {
 		}
 		for over := false; !over; over = w.queue.end() {
 			for w.round() {
+				w.settle()
 			}
 			if w.closed {
 				return // nobody else leads from here on
@@ -283,6 +254,16 @@ func (w *Writer) lead() {
 		}
 	}()
 	w.round()
+	if w.late != nil {
+		go w.endTurn() // the caller has its answer, and does not wait with the writer
+		return
+	}
+	w.endTurn()
+}
+
+// endTurn ends a caller's turn.
+func (w *Writer) endTurn() {
+	w.settle()
 	w.setTimer()
 	w.queue.yield(len(w.rest) > 0)
 }
@@ -390,6 +371,7 @@ func (w *Writer) markQuiet() {
 	w.tx.moment = w.o.Clock.Read()
 	w.tx.Date()
 	w.tx.encode()
-	// A full disk gets no mark; any other error has stopped writes.
+	// A full disk gets no mark; any other error has stopped writes, or is seen to here.
 	_ = w.append()
+	w.settle()
 }

@@ -240,7 +240,7 @@ func (l *link) catch(at wal.Pos) {
 // log. from is where they begin.
 func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	p := l.p
-	ctx, cancel := context.WithTimeout(l.ctx, answerTime)
+	ctx, cancel := context.WithTimeout(l.ctx, l.patience())
 	defer cancel()
 	end, err := l.call.append(ctx, p.epoch(), frames)
 	if err == nil {
@@ -280,13 +280,25 @@ func (l *link) check(end wal.Pos) error {
 // beat tells the standby that the primary lives.
 func (l *link) beat() error {
 	p := l.p
-	ctx, cancel := context.WithTimeout(l.ctx, answerTime)
+	ctx, cancel := context.WithTimeout(l.ctx, l.patience())
 	defer cancel()
 	at, segments := p.source.Segments()
 	p.mu.Lock()
 	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name}
 	p.mu.Unlock()
 	return l.call.post(ctx, "/replica/beat", b, nil)
+}
+
+// patience is how long the standby may take to answer. With etcd one that writes wait for
+// is taken out within the lease.
+func (l *link) patience() time.Duration {
+	p := l.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.e != nil && p.state.Standby == l.name {
+		return min(answerTime, p.e.o.Lease/3)
+	}
+	return answerTime
 }
 
 // note notes whether the standby has answered.
@@ -312,6 +324,9 @@ func (l *link) note(err error) {
 	}
 	if l.live != (err == nil) {
 		l.since = time.Now()
+		if err != nil {
+			time.AfterFunc(beatEvery, p.redecide)
+		}
 	}
 	l.live, l.why = err == nil, err
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog/wal"
 )
@@ -71,6 +72,10 @@ type Primary struct {
 	whole   bool    // the standby has had the whole log since the start
 	writing bool    // between Begin and End or Cancel
 	stopped bool    // see Stop
+	late    bool    // a batch has waited for the standby for longer than patience
+
+	patience time.Duration // how long a batch waits before its calls are told that it is late
+	slow     *time.Timer   // ends the wait of End
 
 	added string // the standby that etcd says to have every write; of arbitrate
 
@@ -108,8 +113,12 @@ func NewPrimary(fsys disk.FS, dir string, e *Elector, log *slog.Logger) (*Primar
 	if err != nil {
 		return nil, err
 	}
-	p := &Primary{fs: fsys, dir: dir, e: e, log: log, state: s, Over: make(chan struct{})}
+	p := &Primary{fs: fsys, dir: dir, e: e, log: log, state: s, Over: make(chan struct{}), patience: answerTime}
+	if e != nil { // within that time the standby is taken out, or this server is not the primary
+		p.patience = e.o.Lease
+	}
 	p.changed.L = &p.mu
+	p.slow = time.AfterFunc(p.patience, p.redecide)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	if !s.Primary {
 		p.err = ErrOver
@@ -174,16 +183,34 @@ func (p *Primary) Cancel() {
 	}
 }
 
-// End waits until the standby has the batch, if no write is answered without it.
+// End waits until the standby has the batch, if no write is answered without it. After patience
+// it returns a *commit.Late; called again it waits for as long as that takes, and until
+// then nothing else is written.
 func (p *Primary) End(end wal.Pos) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.writing = false
+	began := time.Now()
 	for p.err == nil && p.waitsFor(end) {
 		if p.stopped && (p.link == nil || !p.link.live) {
 			return ErrClosed
 		}
+		if left := p.patience - time.Since(began); p.late {
+			p.decide() // a call can have been admitted before the last time, and come after it
+			p.slow.Reset(beatEvery)
+		} else if left <= 0 && p.state.Standby != "" {
+			p.late = true
+			p.decide()
+			return &commit.Late{Why: p.verdict.Load().write}
+		} else {
+			p.slow.Reset(max(left, retryAfter))
+		}
 		p.changed.Wait()
+	}
+	p.slow.Stop()
+	if p.late {
+		p.late = false
+		p.decide()
 	}
 	return p.err
 }
@@ -213,88 +240,6 @@ func (p *Primary) waitsFor(end wal.Pos) bool {
 		}
 	}
 	return p.state.Standby != "" || l != nil && l.near && l.live
-}
-
-// Admit says why a call cannot be answered now; nil: it can. The error is an *AwayError
-// a *StandbyError or a *LeaseError.
-func (p *Primary) Admit(write bool) error {
-	if p.e != nil && p.verdict.Load().isNotAway() {
-		if err := p.e.Admit(); err != nil {
-			return err
-		}
-	}
-	v := p.verdict.Load()
-	if v == nil || !write && v.read == nil {
-		return nil
-	}
-	if write {
-		return v.write
-	}
-	return v.read
-}
-
-// verdict says why nothing can be answered now.
-type verdict struct{ write, read error }
-
-// isNotAway reports whether this server is the primary as far as its disk says.
-func (v *verdict) isNotAway() bool {
-	away := (*AwayError)(nil)
-	return v == nil || !errors.As(v.write, &away)
-}
-
-// decide works out the verdict after a change. It wants p.mu held.
-func (p *Primary) decide() {
-	var v *verdict
-	l := p.link
-	switch {
-	case !p.state.Primary:
-		away := &AwayError{Primary: p.state.Now}
-		v = &verdict{away, away}
-	case p.state.Standby == "":
-	case p.whole && l != nil && (l.live || time.Since(l.since) < beatEvery):
-	default:
-		v = &verdict{write: &StandbyError{p.state.Standby, errors.New("it has not joined")}}
-		if l != nil && l.why != nil {
-			v.write = &StandbyError{p.state.Standby, l.why}
-		}
-		// What can be read here may be the last batch before a crash, which the standby lacks.
-		if !p.whole {
-			v.read = v.write
-		}
-	}
-	p.verdict.Store(v)
-	p.changed.Broadcast()
-	if v != nil && p.source != nil {
-		// The writer may hang in End, with these behind it.
-		p.source.Refuse(v.write)
-	}
-}
-
-// StandbyError says that the standby without which nothing is written does not answer.
-type StandbyError struct {
-	Standby string
-	Why     error
-}
-
-// AwayError says that another server is the primary. Nothing was done.
-type AwayError struct {
-	Primary string // its address; empty: not known
-	Follows bool   // this server is a standby, and answers reads with stale=true
-}
-
-func (e *AwayError) Error() string {
-	line := "this server was replaced by another one"
-	if e.Follows {
-		line = "this server is a standby, which answers reads of numbers and values with stale=true only"
-	}
-	if e.Primary == "" {
-		return line + ": ask the primary"
-	}
-	return line + ": ask the primary, " + e.Primary
-}
-
-func (e *StandbyError) Error() string {
-	return fmt.Sprintf("the standby %s has to have every write and does not answer (%v): nothing was changed; try again, or let an operator promote this server to go on alone", e.Standby, e.Why)
 }
 
 // Status is what a server says of its role.

@@ -1,0 +1,99 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Admit says why a call cannot be answered now; nil: it can. The error is an *AwayError
+// a *StandbyError or a *LeaseError.
+func (p *Primary) Admit(write bool) error {
+	if p.e != nil && p.verdict.Load().isNotAway() {
+		if err := p.e.Admit(); err != nil {
+			return err
+		}
+	}
+	v := p.verdict.Load()
+	if v == nil || !write && v.read == nil {
+		return nil
+	}
+	if write {
+		return v.write
+	}
+	return v.read
+}
+
+// verdict says why nothing can be answered now.
+type verdict struct{ write, read error }
+
+// isNotAway reports whether this server is the primary as far as its disk says.
+func (v *verdict) isNotAway() bool {
+	away := (*AwayError)(nil)
+	return v == nil || !errors.As(v.write, &away)
+}
+
+// decide works out the verdict after a change. It wants p.mu held.
+func (p *Primary) decide() {
+	var v *verdict
+	l := p.link
+	switch {
+	case !p.state.Primary:
+		away := &AwayError{Primary: p.state.Now}
+		v = &verdict{away, away}
+	case p.state.Standby == "":
+	case !p.late && p.whole && l != nil && (l.live || time.Since(l.since) < beatEvery):
+	default:
+		v = &verdict{write: &StandbyError{p.state.Standby, errors.New("it has not joined")}}
+		if p.late {
+			v.write = &StandbyError{p.state.Standby, errors.New("the write before waits for it")}
+		}
+		if l != nil && l.why != nil {
+			v.write = &StandbyError{p.state.Standby, l.why}
+		}
+		// What can be read here may be the last batch before a crash, which the standby lacks.
+		if !p.whole {
+			v.read = v.write
+		}
+	}
+	p.verdict.Store(v)
+	p.changed.Broadcast()
+	if v != nil && p.source != nil {
+		// The writer may hang in End, with these behind it.
+		p.source.Refuse(v.write)
+	}
+}
+
+// redecide works out the verdict once time has passed.
+func (p *Primary) redecide() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.decide()
+}
+
+// StandbyError says that the standby without which nothing is written does not answer.
+type StandbyError struct {
+	Standby string
+	Why     error
+}
+
+// AwayError says that another server is the primary. Nothing was done.
+type AwayError struct {
+	Primary string // its address; empty: not known
+	Follows bool   // this server is a standby, and answers reads with stale=true
+}
+
+func (e *AwayError) Error() string {
+	line := "this server was replaced by another one"
+	if e.Follows {
+		line = "this server is a standby, which answers reads of numbers and values with stale=true only"
+	}
+	if e.Primary == "" {
+		return line + ": ask the primary"
+	}
+	return line + ": ask the primary, " + e.Primary
+}
+
+func (e *StandbyError) Error() string {
+	return fmt.Sprintf("the standby %s has to have every write and does not answer (%v): nothing was changed; try again, or let an operator promote this server to go on alone", e.Standby, e.Why)
+}

@@ -1,0 +1,105 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+
+	"clouddragon/db"
+)
+
+// hang makes the standby answer nothing until the test calls what hang returns.
+func (r *rig) hang() (goOn func()) {
+	on := make(chan struct{})
+	wait := func(_ http.ResponseWriter, q *http.Request) bool {
+		select {
+		case <-on:
+		case <-q.Context().Done():
+		}
+		return false
+	}
+	r.onWay.Store(&wait)
+	return func() { close(on) }
+}
+
+// answeredSoon returns the answer to a call that must not hang.
+func answeredSoon(t *testing.T, what string, call func() error) error {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- call() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience):
+		t.Fatal("no answer:", what)
+		return nil
+	}
+}
+
+// Nobody who waits for something hangs with a standby that hangs. A write that was on its way may be
+// there later; anything else was not done.
+func TestWriteOnItsWayToAStandbyThatHangsIsAnswered(t *testing.T) {
+	r := newRig(t)
+	r.p.patience = 100 * time.Millisecond
+	r.newStandby()
+	r.run()
+	r.inSync()
+	take(t, r.d, "held")
+	waits := make(chan error, 1)
+	go func() {
+		_, err := r.d.Lock(context.Background(), db.LockRequest{Key: db.Key{Acc: "1", ID: "held"}, Owner: "b", Dur: time.Hour, Wait: time.Hour})
+		waits <- err
+	}()
+	until(t, "somebody waits for the lock", func() bool { return r.d.Stats().Locks.Waiting == 1 })
+	goOn := r.hang()
+	if err := answeredSoon(t, "a write on its way", func() error { return r.add("s") }); !errors.Is(err, db.ErrUnanswered) {
+		t.Errorf("a write on its way: %v, want %v", err, db.ErrUnanswered)
+	}
+	away := (*StandbyError)(nil)
+	if err := answeredSoon(t, "a call that waits for a lock", func() error { return <-waits }); !errors.As(err, &away) {
+		t.Errorf("a call that waits for a lock: %v, want a *StandbyError", err)
+	}
+	if err := r.p.Admit(true); !errors.As(err, &away) {
+		t.Errorf("the next write is admitted: %v", err)
+	}
+	if err := r.p.Admit(false); err != nil {
+		t.Errorf("a read: %v", err)
+	}
+	// It has passed the check before, and reaches the writer now.
+	if err := answeredSoon(t, "a write that comes too late", func() error { return r.add("s") }); !errors.As(err, &away) {
+		t.Errorf("a write that comes too late: %v, want a *StandbyError", err)
+	}
+	goOn()
+	r.inSync()
+	until(t, "writes are admitted", func() bool { return r.p.Admit(true) == nil })
+	if err := r.add("s"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.d.Sequence(db.Key{Acc: "1", ID: "s"}); n != 2 || err != nil {
+		t.Errorf("the sequence is at %d (%v), want 2: the write on its way, and the last one", n, err)
+	}
+}
+
+// An operator who gives the standby up gets the write that waited for it.
+func TestGoingAloneEndsTheWaitOfALateWrite(t *testing.T) {
+	r := newRig(t)
+	r.p.patience = 100 * time.Millisecond
+	r.newStandby()
+	r.run()
+	r.inSync()
+	defer r.hang()()
+	if err := answeredSoon(t, "a write on its way", func() error { return r.add("s") }); !errors.Is(err, db.ErrUnanswered) {
+		t.Errorf("a write on its way: %v, want %v", err, db.ErrUnanswered)
+	}
+	if _, err := r.p.GoAlone(); err != nil {
+		t.Fatal(err)
+	}
+	if err := answeredSoon(t, "a write", func() error { return r.add("s") }); err != nil {
+		t.Errorf("a write without the standby: %v", err)
+	}
+	if n, err := r.d.Sequence(db.Key{Acc: "1", ID: "s"}); n != 2 || err != nil {
+		t.Errorf("the sequence is at %d (%v), want 2", n, err)
+	}
+}
