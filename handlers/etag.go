@@ -11,7 +11,10 @@ import (
 var headerETag = "ETag"
 
 // etag returns a version as an ETag.
-func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+func etag(version int64) string {
+	b := make([]byte, 0, 24)
+	return string(append(strconv.AppendInt(append(b, '"'), version, 10), '"'))
+}
 
 // parseETags parses the lines of a header that lists entity tags:
 //
@@ -50,6 +53,9 @@ func parseETags(lines []string, weak bool) (e db.Versions, ok bool) {
 // conditions reads the conditions in the request's headers.
 func (c *call) conditions() (q db.Conditions, err error) {
 	q.Check = db.AnyVersion
+	if c.r.Header["If-Match"] == nil && c.r.Header["If-None-Match"] == nil {
+		return q, nil
+	}
 	for _, header := range [...]struct {
 		name string
 		weak bool

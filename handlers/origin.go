@@ -28,7 +28,7 @@ func (s *server) checkOrigin(c *call) error {
 	// DNS rebinding: if the name of a page's site resolves to this machine, the browser
 	// takes the two for the same origin. With a token that is harmless, because the page
 	// does not have it.
-	if len(s.tokens.load()) == 0 && c.overTCP() && !isLoopback(c.r.Host) {
+	if len(s.tokens.load()) == 0 && !s.isLoopback(c.r.Host) && c.overTCP() {
 		return forbidden("without a token the Host must be localhost or a loopback address, not %s: call the server so, or set a token", quote(c.r.Host))
 	}
 	return nil
@@ -67,6 +67,18 @@ func sameOrigin(origin, host string) bool {
 func (c *call) overTCP() bool {
 	local, ok := c.r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	return !ok || local.Network() != "unix"
+}
+
+// isLoopback is isLoopback, for which the last Host need not be parsed again.
+func (s *server) isLoopback(host string) bool {
+	if last := s.loopback.Load(); last != nil && *last == host {
+		return true
+	}
+	ok := isLoopback(host)
+	if ok {
+		s.loopback.Store(&host)
+	}
+	return ok
 }
 
 // isLoopback reports whether a Host, with or without a port, is a name of this machine

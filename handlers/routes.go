@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"clouddragon/db"
@@ -189,6 +190,7 @@ type server struct {
 	log      *slog.Logger
 	pace     pace
 	memory   *memory
+	loopback atomic.Pointer[string] // the last Host that was a loopback address
 }
 
 // New returns the handler of all routes.

@@ -197,10 +197,20 @@ func (x *Exchange) appendTo(b []byte, date []byte, names *[]string) []byte {
 var noLineBreaks = strings.NewReplacer("\r", " ", "\n", " ")
 
 func appendField(b []byte, name, value string) []byte {
+	if !isClean(value) {
+		value = strings.Trim(noLineBreaks.Replace(value), " \t")
+	}
 	b = append(b, name...)
 	b = append(b, ':', ' ')
-	b = append(b, strings.Trim(noLineBreaks.Replace(value), " \t")...)
+	b = append(b, value...)
 	return append(b, '\r', '\n')
+}
+
+// isClean reports whether a field's value needs no change.
+func isClean(value string) bool {
+	n := len(value)
+	return n == 0 || value[0] > ' ' && value[n-1] > ' ' &&
+		strings.IndexByte(value, '\r') < 0 && strings.IndexByte(value, '\n') < 0
 }
 
 // sortStrings sorts a short slice.
