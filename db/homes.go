@@ -11,25 +11,25 @@ import (
 	"clouddragon/kvlog"
 )
 
-// An account that moves from one server to another has a mark on both, which is on disk
-// before anything is done that rests on it:
+// An account that moves from one server to another has a mark on both. A mark is on disk
+// before anything is done that relies on it:
 //
 //	on the source   Frozen, then Moved
 //	on the target   Arriving, then Copied, then Here
 //
 // Only Moved on the source decides where the account is: before that the move can be
 // given up, after that it can only be finished. The target answers for the account once
-// it is Here, which it becomes after that. So there is never more than one server that does.
+// it is Here, which comes after Moved. So at most one server ever answers for it.
 
 // MoveState is how far the move of an account is, as a server knows it.
 type MoveState string
 
 // The states of a move. The texts are part of the file format, never changed.
 const (
-	Frozen   MoveState = "frozen"   // nothing of the account changes here, and nobody is answered
+	Frozen   MoveState = "frozen"   // the account does not change here, and no calls are answered
 	Moved    MoveState = "moved"    // it lives on another server
 	Arriving MoveState = "arriving" // it is being copied to here
-	Copied   MoveState = "copied"   // all of it is here, and nobody is answered yet
+	Copied   MoveState = "copied"   // all of it is here, but no calls are answered yet
 	Here     MoveState = "here"     // it has moved to here
 )
 
@@ -38,15 +38,15 @@ type Move struct {
 	State MoveState `json:"state"`
 	ID    string    `json:"id"`             // of this move, the same on both servers
 	Peer  string    `json:"peer,omitempty"` // the other server's address, as the operator named it
-	// Attempt names the run that copies, while it is Arriving: what an older one still
-	// sends is refused.
+	// Attempt names the current run of the copy while the account is Arriving. Records from
+	// an older run are refused.
 	Attempt string `json:"attempt,omitempty"`
-	// Before is the mark to go back to where the move is given up; nil: none.
+	// Before is the mark to return to if the move is given up; nil: none.
 	Before *Move `json:"before,omitempty"`
 }
 
-// homes says which accounts live on this server. It does not change: another one takes
-// its place. nil: all of them do, and none moves.
+// homes says which accounts live on this server. It is immutable and replaced as a whole. nil
+// means that all accounts live here and none moves.
 type homes struct {
 	own   map[string]bool // those of the configuration; nil: all
 	moves map[string]Move
@@ -66,7 +66,7 @@ func newHomes(accounts []string, moves map[string]Move) *homes {
 	return h
 }
 
-// with returns homes in which an account has another mark; a Move without a state is none.
+// with returns a copy in which an account has another mark; a Move without a state removes it.
 func (h *homes) with(acc string, m Move) *homes {
 	next := &homes{}
 	if h != nil {
@@ -96,7 +96,7 @@ func (e *AwayError) Error() string {
 	return fmt.Sprintf("account %q is not one of this server's: ask the server that has it (this one has those under accounts: in its configuration)", e.Acc)
 }
 
-// MovingError is returned for an account that is on its way from one server to another.
+// MovingError is returned for an account that is being moved from one server to another.
 // Nothing was done.
 type MovingError struct{ Acc string }
 
@@ -123,8 +123,8 @@ func (h *homes) admit(acc string) error {
 	return &AwayError{Acc: acc}
 }
 
-// readable returns nil if what this server has of the account is how it is. While it is
-// Frozen that is so, for reads that were under way.
+// readable returns nil if this server has the current state of the account. That includes
+// Frozen, for reads that have already begun.
 func (h *homes) readable(acc string) error {
 	if h == nil || h.moves[acc].State == Frozen {
 		return nil
@@ -136,12 +136,11 @@ func (h *homes) readable(acc string) error {
 // *MovingError.
 func (d *DB) Admit(acc string) error { return d.homes.Load().admit(acc) }
 
-// Readable is Admit for what has begun already: while an account is frozen, reads end as
-// they began.
+// Readable is Admit for calls that have already begun: reads of a frozen account may finish.
 func (d *DB) Readable(acc string) error { return d.homes.Load().readable(acc) }
 
-// admitOp is commit.Options.Admit: the writer asks it, so that nothing is decided for an
-// account behind a mark that says that it is frozen.
+// admitOp is commit.Options.Admit. The writer calls it, so that nothing is decided for an
+// account after the mark that freezes it.
 func (d *DB) admitOp(op commit.Op) error {
 	h := d.homes.Load()
 	if h == nil || len(h.moves) == 0 {
@@ -168,7 +167,7 @@ const (
 	marksID  = commit.Hidden + "moves"
 )
 
-// markJSON is an account's mark as it is kept. Part of the file format, never changed.
+// markJSON is an account's mark as stored. Part of the file format, never changed.
 type markJSON struct {
 	Acc []byte `json:"account"`
 	Move

@@ -30,7 +30,7 @@ func (d *DB) Export(ctx context.Context, acc, id string, send func(*MoveRecord) 
 		k := slots.Key{Kind: kind, Acc: acc, ID: thing}
 		payload, ok := d.store.Tables.Get(k, k.Hash(), nil)
 		if !ok {
-			return nil // its time is over meanwhile
+			return nil // it has expired meanwhile
 		}
 		r := &MoveRecord{Kind: kind, ID: thing, Payload: payload}
 		if err := r.check(); err != nil {

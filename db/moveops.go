@@ -18,12 +18,12 @@ import (
 // markSet is the operation that stores the marks of all accounts.
 type markSet struct {
 	ValueSet
-	raise int64 // versions given from now on are above
+	raise int64 // later versions are above this
 }
 
 func (*markSet) account() string { return "" }
 
-// Frees is true: on a full disk an account has to be able to leave, and to come back.
+// Frees is true: accounts must be able to leave a full disk, and to come back.
 func (*markSet) Frees() bool { return true }
 
 // Decide stores them.
@@ -52,7 +52,7 @@ func (o *handed) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// holders is the operation that reads all who hold a lock.
+// holders is the operation that reads all holders of a lock.
 type holders struct {
 	key   Key
 	all   []lease.Holder // the oldest first
@@ -79,7 +79,7 @@ func (o *holders) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// moveIn is the operation that takes over one thing of an account that arrives.
+// moveIn is the operation that stores one record of an account that arrives.
 type moveIn struct {
 	acc, move, attempt string
 	rec                *MoveRecord
@@ -111,7 +111,7 @@ func (o *moveIn) prepare(d *DB) error {
 	return o.lookup.prepare(d, Key{o.acc, o.rec.ID})
 }
 
-// Decide puts the thing in as it was. A *ConflictError says that the account does not
+// Decide stores the record unchanged. A *ConflictError says that the account does not
 // arrive in this attempt.
 func (o *moveIn) Decide(tx *commit.Tx) error {
 	if m := o.d.moveOf(o.acc); m.State != Arriving || m.ID != o.move || m.Attempt != o.attempt {
@@ -154,7 +154,7 @@ func (o *moveIn) value(tx *commit.Tx) error {
 type moveOut struct {
 	kind uint8
 	key  Key
-	mark Move // with which it is removed
+	mark Move // that the account must still have
 
 	d      *DB
 	lookup lookup
@@ -184,7 +184,7 @@ func (o *moveOut) prepare(d *DB) error {
 }
 
 // Decide removes it. A *ConflictError says that the account has another mark by now: it may
-// have come back, and then this is a part of it.
+// have come back, and then this belongs to it.
 func (o *moveOut) Decide(tx *commit.Tx) error {
 	if m := o.d.moveOf(o.key.Acc); m.State != o.mark.State || m.ID != o.mark.ID || m.Attempt != o.mark.Attempt {
 		return &ConflictError{fmt.Sprintf("account %q moves again: nothing more of it is removed", o.key.Acc)}
@@ -210,7 +210,7 @@ func (o *moveOut) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// doAll has operations done together, and returns the first error.
+// doAll submits operations together, and returns the first error.
 func (d *DB) doAll(ops []Operation) error {
 	if len(ops) == 0 {
 		return nil
@@ -229,9 +229,9 @@ func (d *DB) doAll(ops []Operation) error {
 	return first
 }
 
-// eachOf calls fn with everything of an account but its mutexes, those of the server's own
-// ids too. Of a lock fn hears once, of a value that was compacted meanwhile maybe twice.
-// It looks at all that the server has.
+// eachOf calls fn with everything of an account except its mutexes, including ids that are
+// internal to the server. It calls fn once for a lock, and perhaps twice for a value that is
+// compacted meanwhile. It reads everything that the server has.
 func (d *DB) eachOf(ctx context.Context, acc string, fn func(kind uint8, id string) error) error {
 	open := func() error {
 		if d.draining.Load() {
@@ -276,8 +276,8 @@ func (d *DB) eachOf(ctx context.Context, acc string, fn func(kind uint8, id stri
 	return nil
 }
 
-// removeAll removes everything of an account that does not live here, as long as it has
-// that mark.
+// removeAll removes everything of an account that does not live here, as long as the account
+// has that mark.
 func (d *DB) removeAll(ctx context.Context, acc string, mark Move) error {
 	const atOnce = 256
 	var ops []Operation

@@ -11,8 +11,8 @@ import (
 	"clouddragon/internal/lease"
 )
 
-// MoveRecord is one thing of an account on its way to another server. The times in it
-// count from when it was read, since servers have no clock in common.
+// MoveRecord is one item of an account that is sent to another server. The times in it
+// count from when it was read, since servers do not share a clock.
 type MoveRecord struct {
 	Kind    uint8 // as slots have it; 0: a value
 	ID      string
@@ -25,8 +25,8 @@ type MoveRecord struct {
 	Type, Encoding string
 }
 
-// moveEnd is the kind of the record that ends a stream of records. Its Version is how many
-// there were.
+// moveEnd is the kind of the record that ends a stream of records. Its Version is the number
+// of records before it.
 const moveEnd = 255
 
 // A record on the wire:
@@ -37,11 +37,11 @@ const moveEnd = 255
 //	 9  u64 sub
 //	17  u64 version
 //	25  i64 expires
-//	33  id, type, encoding, payload, each behind its length as u32
+//	33  id, type, encoding, payload, each after its length as u32
 const (
 	moveHead  = 8
 	moveFixed = 25
-	// maxMoveNames is the most that a record has besides its payload.
+	// maxMoveNames is the largest size of a record without its payload.
 	maxMoveNames = moveFixed + 4*4 + MaxID + MaxType + MaxEncoding
 )
 
@@ -83,14 +83,14 @@ type MoveReader struct {
 	Raw  []byte // the last record, as it was sent
 }
 
-// NewMoveReader returns a reader of records whose payload has at most so many bytes.
+// NewMoveReader returns a reader of records with payloads of at most most bytes.
 func NewMoveReader(r io.Reader, most int64) *MoveReader {
 	return &MoveReader{r: bufio.NewReaderSize(r, 64<<10), most: most}
 }
 
-// Next returns the next record, which is good until the next call. With ended, io.EOF
-// follows the record that ends the stream, else the last one. ErrMoveCut says that
-// the stream ends before that.
+// Next returns the next record, which is valid until the next call. If ended is set, the
+// stream must end with the end record; otherwise it may end after any record. The error is
+// io.EOF at the end, and ErrMoveCut if the stream ends too early.
 func (m *MoveReader) Next(ended bool) (*MoveRecord, error) {
 	var head [moveHead]byte
 	switch _, err := io.ReadFull(m.r, head[:]); {
@@ -128,7 +128,7 @@ func (m *MoveReader) Next(ended bool) (*MoveRecord, error) {
 		return r, nil
 	}
 	if r.Version != m.n {
-		return nil, fmt.Errorf("%d records of the account have come, and %d were sent", m.n, r.Version)
+		return nil, fmt.Errorf("%d records of the account have arrived, but %d were sent", m.n, r.Version)
 	}
 	return nil, io.EOF
 }
@@ -166,7 +166,7 @@ func decodeMoveRecord(b []byte) (*MoveRecord, error) {
 	return r, nil
 }
 
-// check reports what cannot be a thing of this version.
+// check returns an error for a record that this version does not know.
 func (r *MoveRecord) check() error {
 	size := len(r.Payload)
 	ok := len(r.ID) >= 1 && len(r.ID) <= MaxID
@@ -185,13 +185,13 @@ func (r *MoveRecord) check() error {
 		ok = false
 	}
 	if !ok {
-		return errors.New("it is no thing of this version")
+		return errors.New("this version does not know the kind of the record")
 	}
 	return nil
 }
 
-// shift adds to the times in the payload of a slot. It returns false if the thing is over
-// then, at 0.
+// shift adds to the times in the payload of a slot. It returns false if the item has expired
+// after that, at time 0.
 func (r *MoveRecord) shift(by int64) bool {
 	add := func(at int) int64 {
 		t := int64(le.Uint64(r.Payload[at:])) + by
@@ -214,5 +214,5 @@ func (r *MoveRecord) shift(by int64) bool {
 	return true
 }
 
-// hold is the holder that the record of a lock tells of.
+// hold returns the holder in the record of a lock.
 func (r *MoveRecord) hold() lease.Holder { return holdOf(r.Sub, r.Payload) }

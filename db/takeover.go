@@ -12,15 +12,16 @@ import (
 	"clouddragon/slots"
 )
 
-// takeOverRaise is how far the versions and tokens of a server that takes over are above
-// those that it has seen. With a standby that has every write the old server can have used
-// one block of tokens more, and one that lags lacks seconds or minutes of writes: this is
-// more than four hours of four million a second. 2^62 has room for 67 million times.
+// takeOverRaise is by how much the versions and tokens of a server that takes over are raised
+// above those that it has seen. If the standby has every write, the old server can have used
+// one more block of tokens; if it lags, it lacks seconds or minutes of writes. This is
+// enough for more than four hours at four million a second, and 2^62 has room for 67 million
+// times.
 const takeOverRaise = 1 << 36
 
-// TakeOver prepares the data directory of a server that followed another one and takes
-// its place: versions and tokens are raised, and every lock that is held ends that much later.
-// It can be repeated. On a full disk with no room for them locks end when they did.
+// TakeOver prepares the data directory of a server that replaces the one that it followed: it
+// raises versions and tokens, and extends every held lock by grace. It can be repeated. If
+// the disk is full and has no room for that, locks are not extended.
 func TakeOver(o Options, grace time.Duration) error {
 	o.defaults()
 	so := store.Options{FS: o.FS, Dir: o.Dir, Who: o.Who, Segment: o.Segment, LeastSegment: o.LeastSegment, Extent: o.Extent, Clock: o.Clock, Log: o.Log}
@@ -28,7 +29,7 @@ func TakeOver(o Options, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	// A writer without parts: nothing ends before it is prolonged.
+	// A writer without parts: no lock expires before it is extended.
 	w := s.NewWriter(r, commit.Options{QuietAfter: o.QuietAfter})
 	s.Start()
 	w.Start()
@@ -44,10 +45,10 @@ func TakeOver(o Options, grace time.Duration) error {
 	return store.Raise(so, takeOverRaise)
 }
 
-// prolongAtOnce is how many holders one batch prolongs.
+// prolongAtOnce is how many holds one batch extends.
 const prolongAtOnce = 64
 
-// prolong makes every lock end so much later.
+// prolong extends every lock by grace.
 func prolong(s *store.Store, w *commit.Writer, grace time.Duration) error {
 	var all []prolongHolds
 	err := s.Tables.Each(kindLock, func(k slots.Key, payload []byte) error {
@@ -69,13 +70,13 @@ func prolong(s *store.Store, w *commit.Writer, grace time.Duration) error {
 	return err
 }
 
-// heldSlot is a holder of a lock as its slot has it.
+// heldSlot is a holder of a lock as stored in a slot.
 type heldSlot struct {
 	key     slots.Key
 	payload []byte
 }
 
-// prolongHolds is the operation that makes holders end later.
+// prolongHolds is the operation that extends holds.
 type prolongHolds struct {
 	holds []heldSlot
 	grace int64 // ns

@@ -20,10 +20,10 @@ import (
 
 const moveUsage = `usage: clouddragon move [flags] -account ACCOUNT -from ADDRESS -to ADDRESS -map FILE
 
-Moves an account with all that is in it from one server to another, and changes its
-line in HAProxy's map file. Other accounts go on meanwhile; this one answers 503 until
-it is done. Mutexes are not moved: they are free afterwards. If it ends early, for
-whatever reason, run it again: it goes on where it was. Reload HAProxy at the end.
+Moves an account with all its contents from one server to another, and changes its
+line in HAProxy's map file. Other accounts are not affected; this one answers 503 until
+the move is done. Mutexes are not moved: they are free afterwards. If the command ends
+early, run it again: it continues where it stopped. Reload HAProxy at the end.
 
 flags:
   -account ACCOUNT      the account
@@ -32,10 +32,10 @@ flags:
   -to ADDRESS           the server that gets it
   -map FILE             the map file. Comments in it say which backend has which
                         servers: # backend NAME ADDRESS...
-  -undo                 give the move up: the account stays where it is. Once it lives
-                        on the other server, that is refused
-  -token-file FILE      holds the token, which must be good for everything
-  -to-token-file FILE   holds that of the server that gets it, if it is another
+  -undo                 give up the move: the account stays where it is. Refused once
+                        the account lives on the other server
+  -token-file FILE      holds the token, which needs full access
+  -to-token-file FILE   holds the token for the server that gets it, if it differs
   -help                 print this and exit
 
 environment:
@@ -43,17 +43,17 @@ environment:
 
 exit codes:
   0   the account lives on the other server, or with -undo where it was
-  1   it was not moved, or not all of the way: the message says what to do
+  1   the move was not finished: the message says what to do
   64  a bad flag
   69  no answer from a server: run it again
   77  a token is refused
 `
 
-// How long a call may take, and one that looks at all that a server has.
+// How long a call may take: usually, and if it reads everything that a server has.
 const (
 	stepTime = 30 * time.Second
 	scanTime = time.Hour
-	// moveIdle is how long a server may send nothing of the account.
+	// moveIdle is how long a server may pause while it sends the account.
 	moveIdle = 10 * time.Minute
 	// moveBatch is how many bytes of an account are sent to the target at once.
 	moveBatch = 1 << 20
@@ -73,10 +73,7 @@ func move(args []string, stdout, stderr io.Writer) int {
 	if code, done := parse(flags, args, moveUsage, stdout, stderr); done {
 		return code
 	}
-	fail := func(code int, err error) int {
-		fmt.Fprintf(stderr, "clouddragon move: %v\n", err)
-		return code
-	}
+	fail := failer(flags, stderr)
 	if flags.NArg() > 0 {
 		return fail(exitUsage, fmt.Errorf("unknown argument %q", flags.Arg(0)))
 	}
@@ -109,7 +106,7 @@ func move(args []string, stdout, stderr io.Writer) int {
 			return fail(exitUsage, err)
 		}
 		if strings.Contains(address, "@") {
-			return fail(exitUsage, errors.New("-from and -to: an address without a user and a password is wanted, since clients are told it; the token goes into a file"))
+			return fail(exitUsage, errors.New("-from and -to: the address must not have a user and a password, because clients get to see it; put the token into a file"))
 		}
 		end.end.address = strings.TrimRight(address, "/")
 		if end.end.Server, err = client.New(address, token); err != nil {
@@ -136,8 +133,8 @@ func move(args []string, stdout, stderr io.Writer) int {
 	return fail(exitFailed, err)
 }
 
-// mover moves an account. Each step is durable on the server before the next one begins,
-// and can be repeated, so a mover that ends early is followed by another one.
+// mover moves an account. Each step is durable on the server before the next one begins, and
+// can be repeated, so another mover can continue after one that ended early.
 type mover struct {
 	account  string
 	from, to moveEnd
@@ -150,7 +147,7 @@ type moveEnd struct {
 	address string // the peer's mark has it
 }
 
-// moveMark is what a server says of an account that moves.
+// moveMark is a server's mark of an account that moves.
 type moveMark struct {
 	State   db.MoveState
 	ID      string
@@ -160,7 +157,7 @@ type moveMark struct {
 	Token   int64
 }
 
-// say tells of a step that is done.
+// say reports a finished step.
 func (m *mover) say(format string, args ...any) error {
 	_, err := fmt.Fprintf(m.out, format+"\n", args...)
 	return err
@@ -168,11 +165,11 @@ func (m *mover) say(format string, args ...any) error {
 
 // run moves the account:
 //
-//	source  freeze   nothing changes any more
+//	source  freeze   nothing changes from here on
 //	target  arrive   versions and tokens are above the source's; nothing is here
 //	        copy
 //	target  arrived  all of it is here
-//	source  depart   it does not live here any more: from here on there is no way back
+//	source  depart   it no longer lives here: from here on there is no way back
 //	        the map  requests go to the target, which answers 503
 //	target  open     it lives here
 //	source  forget   what is left is removed
@@ -205,7 +202,7 @@ func (m *mover) run(ctx context.Context, file string) error {
 		return err
 	}
 	if there.ID != mark.ID || there.State != db.Copied && there.State != db.Here {
-		return fmt.Errorf("account %s has moved away from %s, but %s has not got it, or has passed it on: nothing was changed", m.account, m.from, m.to)
+		return fmt.Errorf("account %s has moved away from %s, but %s does not have it, or has moved it on: nothing was changed", m.account, m.from, m.to)
 	}
 	if err := m.say("%s: does not live on %s any more", m.account, m.from); err != nil {
 		return err
@@ -213,9 +210,9 @@ func (m *mover) run(ctx context.Context, file string) error {
 	return m.finish(ctx, shards, backend, mark.ID)
 }
 
-// finish has the target answer for the account, once the map says so.
+// finish makes the target answer for the account, after the map says so.
 func (m *mover) finish(ctx context.Context, shards *shardMap, backend, id string) error {
-	// The file may have been changed while the account was copied.
+	// The file may have changed while the account was copied.
 	shards, err := readShardMap(shards.file)
 	if err != nil {
 		return err
@@ -242,9 +239,9 @@ func (m *mover) finish(ctx context.Context, shards *shardMap, backend, id string
 	return m.say("reload HAProxy now, so that it reads the map")
 }
 
-// copy copies all that is in the account, unless that is done.
+// copy copies the contents of the account, unless that was done before.
 func (m *mover) copy(ctx context.Context, mark moveMark) error {
-	// What is left of a move from there that was given up is in the way.
+	// Remove what is left of a move that was given up.
 	if err := m.abandon(ctx, mark.ID); err != nil {
 		return err
 	}
@@ -313,9 +310,9 @@ func (m *mover) stream(ctx context.Context, id string, target url.Values) (n int
 	}
 }
 
-// abandon removes what has come to the target in a move that the source has given up, other
-// than the one of that id. Ids are used once: a move in which the source is not now it can
-// never be in again. So the target is asked first, and the source then.
+// abandon removes what has arrived on the target in a move that the source has given up, unless
+// it is the move with that id. Ids are used once: a move that the source is not in now, it can
+// never be in again. So ask the target first, and then the source.
 func (m *mover) abandon(ctx context.Context, id string) error {
 	there, err := m.ask(ctx, m.to, stepTime, "GET", url.Values{})
 	if err != nil || there.State != db.Arriving && there.State != db.Copied || there.ID == id || there.Peer != m.from.address {
@@ -326,13 +323,13 @@ func (m *mover) abandon(ctx context.Context, id string) error {
 		return err
 	}
 	if here.ID == there.ID || id != "" && here.ID != id {
-		return fmt.Errorf("account %s: another run of this command goes on: wait until it ends, and run this one again", m.account)
+		return fmt.Errorf("account %s: another run of this command is in progress: wait until it ends, and run this one again", m.account)
 	}
 	_, err = m.step(ctx, m.to, scanTime, "abandon", url.Values{"id": {there.ID}})
 	return err
 }
 
-// undo gives the move up. The source decides, so it comes first.
+// undo gives up the move. The source decides, so it is asked first.
 func (m *mover) undo(ctx context.Context) error {
 	if _, err := m.step(ctx, m.from, stepTime, "unfreeze", url.Values{}); err != nil {
 		return err
@@ -361,7 +358,7 @@ func (m *mover) ask(ctx context.Context, of moveEnd, limit time.Duration, method
 		return mark, err
 	}
 	if err := json.Unmarshal(answer.Body, &mark); err != nil {
-		return mark, &client.Error{Reason: client.Foreign, Line: fmt.Sprintf("%s answers what is none of Cloud Dragon's: %v", of, err)}
+		return mark, &client.Error{Reason: client.Foreign, Line: fmt.Sprintf("%s does not answer like a Cloud Dragon server: %v", of, err)}
 	}
 	return mark, nil
 }

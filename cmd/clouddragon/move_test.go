@@ -329,7 +329,7 @@ func TestMoveRefusesWhatWouldMixAccounts(t *testing.T) {
 		{64, "unknown argument", []string{"-account", "x", "-map", r.file, "y"}},
 		{1, "no such file", []string{"-account", "x", "-map", r.file + "x"}},
 		{1, "does not say which backend has the server", []string{"-account", "x", "-map", r.file, "-to", "http://127.0.0.1:1"}},
-		{64, "without a user", []string{"-account", "x", "-map", r.file, "-to", "http://:secret@127.0.0.1:1"}},
+		{64, "must not have a user", []string{"-account", "x", "-map", r.file, "-to", "http://:secret@127.0.0.1:1"}},
 		{64, "same server", []string{"-account", "x", "-map", r.file, "-to", r.from.base + "/"}},
 	} {
 		if out := r.move(c.code, c.args...); !strings.Contains(out, c.part) {

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// shardMap is the map file of HAProxy that says where accounts live: a line for each, of
-// the account and its backend. Comments tell which servers a backend has:
+// shardMap is the map file of HAProxy that says where accounts live. Each line has an account
+// and its backend. Comments say which servers a backend has:
 //
 //	# backend NAME ADDRESS…
 //	ACCOUNT NAME
@@ -46,7 +46,7 @@ func readShardMap(file string) (*shardMap, error) {
 			for _, address := range words[3:] {
 				address = strings.TrimRight(address, "/")
 				if other, again := m.backends[address]; again && other != words[2] {
-					return nil, fault("%s belongs to backend %s already", address, other)
+					return nil, fault("%s already belongs to backend %s", address, other)
 				}
 				m.backends[address] = words[2]
 			}
@@ -59,7 +59,7 @@ func readShardMap(file string) (*shardMap, error) {
 				return nil, fault("the account %s has a bad percent escape", words[0])
 			}
 			if first, again := m.at[acc]; again {
-				return nil, fault("the account %s is there twice, first on line %d", words[0], first+1)
+				return nil, fault("the account %s is listed twice, first on line %d", words[0], first+1)
 			}
 			m.at[acc] = i
 		}
@@ -75,8 +75,8 @@ func (m *shardMap) backend(address string) (string, error) {
 	return "", fmt.Errorf("%s does not say which backend has the server %s: add a line such as \"# backend shard1 %s\"", m.file, address, address)
 }
 
-// put writes the file with an account on another backend. Whoever reads the file sees it
-// whole, before or after. It returns false if the file says so already.
+// put writes the file with an account on another backend. Readers of the file see all of the
+// old or all of the new contents. It returns false if the file already says so.
 func (m *shardMap) put(acc, backend string) (bool, error) {
 	lines := slices.Clone(m.lines)
 	line := strings.ReplaceAll(url.QueryEscape(acc), "+", "%20") + " " + backend
@@ -125,6 +125,6 @@ func replaceFile(file, text string, info fs.FileInfo) (err error) {
 	if err := os.Rename(f.Name(), file); err != nil {
 		return err
 	}
-	// It has its name: it stays, whatever comes.
+	// The file has its final name, so it stays even after a later error.
 	return errors.Join(f.Close(), syncDir(dir))
 }

@@ -52,10 +52,10 @@ func TestShardMapIsChangedInOneLine(t *testing.T) {
 		t.Error("a server that is not in the map has a backend")
 	}
 	for text, part := range map[string]string{
-		"shop one\nshop two\n":   ":2: the account shop is there twice, first on line 1",
-		"sho%70 one\nshop two\n": "is there twice",
+		"shop one\nshop two\n":   ":2: the account shop is listed twice, first on line 1",
+		"sho%70 one\nshop two\n": "is listed twice",
 		"shop\n":                 ":1: want an account and its backend",
-		"# backend one http://a\n# backend two http://a/\n": ":2: http://a belongs to backend one already",
+		"# backend one http://a\n# backend two http://a/\n": ":2: http://a already belongs to backend one",
 		"\n%zz one\n": ":2: the account %zz has a bad percent escape",
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

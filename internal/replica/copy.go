@@ -22,7 +22,7 @@ func (s *Standby) open(ctx context.Context) error {
 	dir := s.o.Open.Dir
 	if !exists(filepath.Join(dir, "CHECKPOINT")) {
 		if exists(filepath.Join(dir, aside, "CHECKPOINT")) && !exists(filepath.Join(dir, fetched)) {
-			if err := s.moveAside(); err != nil { // the rest, after a crash
+			if err := s.moveAside(); err != nil { // what a crash has left to move
 				return err
 			}
 		}
@@ -32,7 +32,7 @@ func (s *Standby) open(ctx context.Context) error {
 	}
 	h, err := s.hello(ctx)
 	if isGone(err) {
-		s.o.Log.Warn("this server's data cannot be brought up to the primary's: it is put aside, and a new copy is fetched", "err", err)
+		s.o.Log.Warn("this server's data has diverged from the primary's: it is put aside, and a new copy is fetched", "err", err)
 		if err := s.putAside(); err != nil {
 			return err
 		}
@@ -80,10 +80,10 @@ func (s *Standby) hello(ctx context.Context) (h helloAnswer, err error) {
 	return h, err
 }
 
-// What a standby has in its data directory besides the data.
+// What a standby has in its data directory in addition to the data.
 const (
-	aside   = "aside"   // data that could not be brought up to the primary's
-	fetched = "fetched" // a copy on its way; what it replaces is not there any more
+	aside   = "aside"   // data that has diverged from the primary's
+	fetched = "fetched" // a copy being fetched; the data that it replaces is already gone
 )
 
 func exists(name string) bool {
@@ -107,14 +107,14 @@ func (s *Standby) fetch(ctx context.Context) error {
 	if err := s.download(ctx, copied); err != nil {
 		return errors.Join(fmt.Errorf("fetch a copy: %w", err), remove(copied))
 	}
-	// A restore wants an empty directory.
+	// A restore needs an empty directory.
 	into := filepath.Join(dir, fetched)
 	if err := os.RemoveAll(into); err != nil {
 		return err
 	}
 	_, err := db.Restore(ctx, db.RestoreOptions{Dir: into, Keep: true, Extent: s.o.Open.Extent, Open: func() (io.ReadCloser, error) { return os.Open(copied) }})
 	if err = errors.Join(err, remove(copied)); err != nil {
-		return errors.Join(fmt.Errorf("the copy that was fetched: %w", err), os.RemoveAll(into))
+		return errors.Join(fmt.Errorf("the fetched copy: %w", err), os.RemoveAll(into))
 	}
 	// CHECKPOINT comes last: without it no server starts here.
 	entries, err := os.ReadDir(into)
@@ -125,7 +125,7 @@ func (s *Standby) fetch(ctx context.Context) error {
 		for _, e := range entries {
 			if (e.Name() == "CHECKPOINT") == last && e.Name() != "LOCK" {
 				to := filepath.Join(dir, e.Name())
-				if err := os.RemoveAll(to); err != nil { // of a copy before, after a crash
+				if err := os.RemoveAll(to); err != nil { // left by an earlier copy and a crash
 					return err
 				}
 				if err := os.Rename(filepath.Join(into, e.Name()), to); err != nil {
@@ -165,7 +165,7 @@ func remove(name string) error {
 	return nil
 }
 
-// begin notes that the standby begins again, without all that was answered.
+// begin records that the standby starts over and lacks acknowledged writes.
 func (s *Standby) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,8 +177,8 @@ func (s *Standby) begin() error {
 	return s.setState(next)
 }
 
-// putAside moves what the data directory holds out of the way of a new copy. What was put
-// aside before is removed. open does the rest of it after a crash.
+// putAside moves the data out of the way of a new copy, and removes what was put aside
+// before. After a crash, open finishes it.
 func (s *Standby) putAside() error {
 	if err := s.begin(); err != nil {
 		return err

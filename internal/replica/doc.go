@@ -12,15 +12,15 @@
 //	  POST /replica/join             ►     send me all from there on, to this address
 //	       /replica/append           ◄  POST a batch, or many while it catches up
 //	       /replica/beat             ◄  POST what was answered, and which segments are needed, every second
-//	  POST /replica/leave            ►     I stop: go on without me
+//	  POST /replica/leave            ►     I stop: continue without me
 //	new primary
-//	  POST /replica/fence            ►     your epoch is over
+//	  POST /replica/fence            ►     your epoch has ended
 //
 // With sync an answer waits until both disks have the batch, from the moment that the
-// standby has caught up. The primary notes that on its disk first, and from then on
-// it answers no write without the standby, also after a restart.
+// standby has caught up. The primary first records that on its disk, and from then on
+// it answers no write without the standby, even after a restart.
 //
-// An epoch is the time of one primary. The state file has it on disk. Whoever learns of a
-// later epoch takes it over, and nothing of an earlier one is accepted: a server that
-// was replaced while it hung finds that out from its standby at the next write.
+// An epoch is the reign of one primary. It is in the state file on disk. A server that
+// learns of a later epoch adopts it and rejects everything from earlier ones: a primary
+// that was replaced while it hung finds that out from its standby at the next write.
 package replica

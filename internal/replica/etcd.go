@@ -32,7 +32,7 @@ func newEtcd(members []string, timeout time.Duration) *etcd {
 	return e
 }
 
-// etcdKey is what etcd says of a key.
+// etcdKey is a key as etcd has it.
 type etcdKey struct {
 	Key    []byte `json:"key"`
 	Value  []byte `json:"value"`
@@ -86,7 +86,7 @@ func (e *etcd) callOne(ctx context.Context, url string, body []byte, answer any)
 	return json.Unmarshal(p, answer)
 }
 
-// read returns keys as they all are at one moment; nil for one that is not there.
+// read returns the keys as of one moment, nil for one that does not exist.
 func (e *etcd) read(ctx context.Context, keys ...string) ([]*etcdKey, error) {
 	type object = map[string]any
 	var ops []object
@@ -118,7 +118,7 @@ func (e *etcd) read(ctx context.Context, keys ...string) ([]*etcdKey, error) {
 // condition of a transaction: a key is still as it was read, or has a value.
 type condition struct {
 	key   string
-	was   *etcdKey // nil: it is not there
+	was   *etcdKey // nil: it does not exist
 	value string   // if not empty, instead of was
 }
 
@@ -164,10 +164,10 @@ func (e *etcd) grant(ctx context.Context, ttl time.Duration) (id int64, err erro
 	return a.ID, err
 }
 
-// errLeaseGone is returned for a lease that has run out.
-var errLeaseGone = errors.New("the lease in etcd has run out")
+// errLeaseGone is returned for a lease that has expired.
+var errLeaseGone = errors.New("the lease in etcd has expired")
 
-// keep makes a lease last as long again from now.
+// keep renews a lease for its full duration.
 func (e *etcd) keep(ctx context.Context, id int64) error {
 	var a struct {
 		Result struct {
@@ -183,7 +183,7 @@ func (e *etcd) keep(ctx context.Context, id int64) error {
 	return nil
 }
 
-// revoke ends a lease, and removes what was put with it.
+// revoke ends a lease, and removes the keys that were put with it.
 func (e *etcd) revoke(ctx context.Context, id int64) error {
 	var a struct{}
 	return e.call(ctx, "/v3/lease/revoke", map[string]any{"ID": fmt.Sprint(id)}, &a)

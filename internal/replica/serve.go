@@ -12,8 +12,8 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// Handler answers what other servers ask of a primary, and `promote`. The caller has
-// checked that the request has full access.
+// Handler answers requests of other servers to a primary, and `promote`. The caller must
+// have checked that the request has full access.
 func (p *Primary) Handler() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("POST /replica/hello", func(w http.ResponseWriter, r *http.Request) { serve(w, r, p.hello) })
@@ -31,7 +31,7 @@ func (p *Primary) Handler() http.Handler {
 		answer(w, promoted{epoch}, err)
 	})
 	m.HandleFunc("GET /replica/status", func(w http.ResponseWriter, r *http.Request) { answer(w, p.Status(), nil) })
-	// A server that takes this one for its standby has not heard of the epoch.
+	// A server that considers this one its standby does not know the epoch.
 	later := func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, &epochError{Epoch: p.epoch()}) }
 	m.HandleFunc("POST /replica/append", later)
 	m.HandleFunc("POST /replica/beat", later)
@@ -71,7 +71,7 @@ func answer(w http.ResponseWriter, a any, err error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	// send ends the connection if the answer cannot be sent: the other server must not
-	// take a part of it for all.
+	// mistake a part of it for the whole.
 	send := func(p []byte) {
 		if _, err := w.Write(p); err != nil {
 			panic(http.ErrAbortHandler)
@@ -110,7 +110,7 @@ func answer(w http.ResponseWriter, a any, err error) {
 	send([]byte(err.Error() + "\n"))
 }
 
-// hello says where the log of a standby agrees with this one.
+// hello finds where the log of a standby agrees with this one.
 func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
 	if err := p.learn(h.Epoch); err != nil {
 		return helloAnswer{}, err
@@ -125,8 +125,8 @@ func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
 	if id := log.ID(); h.ID != hex.EncodeToString(id[:]) {
 		return helloAnswer{}, &refused{http.StatusConflict, fmt.Sprintf("the data directory of the standby has ID %s, that of the primary %x: a standby begins with an empty directory, or one that was the primary's", h.ID, id)}
 	}
-	// It may cut what it has, so that no longer counts. What was answered is durable
-	// here, and is found below.
+	// The standby may cut its log, so its earlier position no longer counts. Everything
+	// that was answered is durable here, and is found below.
 	p.mu.Lock()
 	if l := p.link; l == nil || l.name == h.Name {
 		p.acked = wal.Pos{}
@@ -145,11 +145,11 @@ func (p *Primary) hello(h helloRequest) (helloAnswer, error) {
 			return helloAnswer{}, err
 		}
 	}
-	return helloAnswer{}, fmt.Errorf("the standby has fallen behind what the primary keeps of its log, or has what the primary does not: it needs a new copy: %w", wal.ErrNoPosition)
+	return helloAnswer{}, fmt.Errorf("the primary no longer has the log that the standby needs, or the logs have diverged: the standby needs a new copy: %w", wal.ErrNoPosition)
 }
 
-// learn takes note of an epoch that a standby knows. It returns why this server is not
-// the primary.
+// learn adopts an epoch that a standby knows. It returns an error if this server is not the
+// primary.
 func (p *Primary) learn(epoch uint64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -190,7 +190,7 @@ func (p *Primary) leave(name string) error {
 	if p.state.Standby != name {
 		return nil
 	}
-	if p.e != nil { // it is taken out in etcd first: see arbitrate
+	if p.e != nil { // it is removed in etcd first: see arbitrate
 		if p.link != nil {
 			p.link.cancel()
 		}

@@ -9,18 +9,18 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// A batch on its way is a header of 52 bytes, little-endian, and its records:
+// On the wire a batch is a header of 52 bytes, little-endian, and its records:
 //
 //	 0  from     28  the end of the log before it: segment 8, offset 8, seq 8, sum 4
-//	28  segment   8  in which it stands
+//	28  segment   8  that it is in
 //	36  size      8  of that segment, in bytes
 //	44  count     4  records
 //	48  length    4  bytes of the records
 //
-// A request holds one or more of them.
+// A request has one or more of them.
 const frameHeader = 52
 
-// maxRecords is the most that the records of a batch take, in bytes: a segment.
+// maxRecords is the largest size of the records of a batch in bytes: a segment.
 const maxRecords = wal.MaxSegment
 
 var le = binary.LittleEndian
@@ -39,7 +39,7 @@ func appendFrame(p []byte, f wal.Frame) []byte {
 }
 
 // readFrame reads a batch. Its records are in buf, which is returned larger if it was
-// too small. The error is io.EOF where nothing follows.
+// too small. The error is io.EOF at the end.
 func readFrame(r io.Reader, buf []byte) (f wal.Frame, _ []byte, err error) {
 	var h [frameHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
