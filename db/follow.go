@@ -1,6 +1,8 @@
 package db
 
 import (
+	"errors"
+
 	"clouddragon/db/commit"
 	"clouddragon/db/store"
 	"clouddragon/kvlog/wal"
@@ -15,6 +17,7 @@ type Mirror = commit.Mirror
 type Follower struct {
 	*DB
 	commits *commit.Follower
+	marks   bool // the marks of accounts that move were stored since they were read
 }
 
 // OpenFollower opens a data directory to follow another server's log. It was made from
@@ -24,7 +27,10 @@ func OpenFollower(o Options) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Follower{DB: d, commits: d.store.Follow()}
+	f := &Follower{DB: d}
+	f.commits = d.store.Follow(func(kind uint8, acc, id string) {
+		f.marks = f.marks || kind == 0 && acc == marksAcc && id == marksID
+	})
 	go d.events.run()
 	return f, nil
 }
@@ -33,10 +39,25 @@ func OpenFollower(o Options) (*Follower, error) {
 func (f *Follower) End() wal.Pos { return f.commits.End() }
 
 // Append appends a batch; see commit.Follower.
-func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) { return f.commits.Append(frame) }
+func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
+	end, err := f.commits.Append(frame)
+	return end, errors.Join(err, f.readMarks())
+}
+
+// readMarks reads the marks of accounts that move, if a batch that was applied has changed
+// them.
+func (f *Follower) readMarks() error {
+	if !f.marks {
+		return nil
+	}
+	f.marks = false
+	return f.reloadMarks()
+}
 
 // Settle says that everything up to a position was answered; see commit.Follower.
-func (f *Follower) Settle(answered wal.Pos) error { return f.commits.Settle(answered) }
+func (f *Follower) Settle(answered wal.Pos) error {
+	return errors.Join(f.commits.Settle(answered), f.readMarks())
+}
 
 // Release gives up the segments of the log before at that the other server has freed:
 // all but those.

@@ -307,3 +307,28 @@ func TestFollowerGivesUpWhatTheFirstServerDoesNotHave(t *testing.T) {
 	mustClose(t, p.d)
 	mustClose(t, twin.d)
 }
+
+// A follower may be asked for an account that has moved away since it was opened.
+func TestFollowerKnowsWhichAccountsHaveMoved(t *testing.T) {
+	p := newPair(t)
+	p.follow()
+	settled := func() *Follower {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		wantDone(t, "settle", p.f.Settle(p.f.End()))
+		return p.f
+	}
+	start, err := p.d.Freeze("gone", "http://there")
+	wantDone(t, "freeze", err)
+	if err := settled().Admit("gone"); !errors.As(err, new(*MovingError)) {
+		t.Errorf("an account that is being moved: %v, want a *MovingError", err)
+	}
+	wantDone(t, "depart", p.d.Depart("gone", start.ID))
+	if err := settled().Admit("gone"); !errors.As(err, new(*AwayError)) {
+		t.Errorf("an account that has moved: %v, want an *AwayError", err)
+	}
+	if err := settled().Admit("other"); err != nil {
+		t.Errorf("another account: %v", err)
+	}
+	p.stop()
+}

@@ -49,10 +49,6 @@ func TestMarkIsStrongerThanTheConfiguration(t *testing.T) {
 		}
 	}
 	check(w.d)
-	if err := w.d.ReloadMarks(); err != nil {
-		t.Error(err)
-	}
-	check(w.d)
 	w.powerCut()
 	check(w.d)
 	// One that has arrived leaves again, and comes back where the move is given up.

@@ -35,9 +35,8 @@ func (m *moves) tell() {
 	close(*m.now.Swap(&c))
 }
 
-// ReloadMarks reads the marks anew. It is for a server whose log came from another one, once
-// it is to answer by itself.
-func (d *DB) ReloadMarks() error {
+// reloadMarks reads the marks anew, which came with another server's log.
+func (d *DB) reloadMarks() error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
 	marks, err := loadMarks(d.store.Values)

@@ -34,7 +34,7 @@ func everything() *Metrics {
 			return []Locks{{"mlock", 1, 50, 2, 51, 52, 53, 3, 54, 55}, {"lock", 4, 60, 5, 61, 62, 63, 6, 64, 65}}
 		},
 		Rates:   func() Rates { return Rates{58} },
-		Replica: func() Replica { return Replica{"primary", 71, true, true, true, true, 72, 73} },
+		Replica: func() Replica { return Replica{"primary", 71, true, true, true, true, 72, 73, 74} },
 		KV:      func() KV { return KV{31, 32, 33, 34, 35, 36, 37, Retries{38, 39, 40}} },
 		Names:   func() Names { return Names{42, 43, 44, 45, true, 46, 47} },
 		Watch:   func() Watch { return Watch{48, 49, 56, 57} },
@@ -107,6 +107,7 @@ func TestEverySourceIsScraped(t *testing.T) {
 		`clouddragon_replica_epoch 71`,
 		`clouddragon_replica_lag_batches 72`,
 		`clouddragon_replica_lag_seconds 73`,
+		`clouddragon_replica_clock_skew_seconds 74`,
 		`clouddragon_kv_keys 31`,
 		`clouddragon_kv_live_bytes 32`,
 		`clouddragon_kv_log_bytes 33`,

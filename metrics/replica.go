@@ -10,6 +10,7 @@ type Replica struct {
 	Live    bool    // the other server sent something recently
 	Batches uint64  // that the standby lacks
 	Seconds float64 // since the standby last had everything
+	Skew    float64 // seconds that the clock of a standby is ahead of the primary's
 }
 
 var replicaSeries = []series[Replica]{
@@ -29,4 +30,6 @@ var replicaSeries = []series[Replica]{
 		func(r Replica) float64 { return float64(r.Batches) }),
 	gauge("replica_lag_seconds", "How long ago the standby last had everything, in seconds; 0 while it has everything.",
 		func(r Replica) float64 { return r.Seconds }),
+	gauge("replica_clock_skew_seconds", "How far the clock of the standby is ahead of the primary's, in seconds; 0 on the primary.",
+		func(r Replica) float64 { return r.Skew }),
 }

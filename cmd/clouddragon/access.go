@@ -17,7 +17,8 @@ import (
 type access struct {
 	tokens      handlers.Tokens
 	certificate atomic.Pointer[tls.Certificate]
-	config      Config // in force; after the start only the goroutine of reloads uses it
+	replica     atomic.Value // a string: the token for other servers
+	config      Config       // in force; after the start only the goroutine of reloads uses it
 	once        sync.Once
 }
 
@@ -38,7 +39,11 @@ func (a *access) take(c Config) {
 	}
 	a.tokens.Set(list)
 	a.certificate.Store(c.certificate)
+	a.replica.Store(c.replicaToken())
 }
+
+// replicaToken is the token with which other servers give full access.
+func (a *access) replicaToken() string { return a.replica.Load().(string) }
 
 // tlsConfig is nil without a certificate.
 func (a *access) tlsConfig() *tls.Config {
@@ -84,6 +89,7 @@ func (a *access) reload(env environment) {
 		c.certificate, c.Cert, c.Key = old.certificate, old.Cert, old.Key
 		env.log.Warn("turning TLS on or off needs a restart")
 	}
+	old.Replica.Token = c.Replica.Token
 	if keys := old.fixed(c); len(keys) > 0 {
 		env.log.Warn("a change of these keys needs a restart", "keys", strings.Join(keys, " "))
 	}

@@ -182,7 +182,7 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 	var sb *replica.Standby
 	if err == nil {
 		sb, err = replica.NewStandby(replica.StandbyOptions{
-			FS: fsys, Of: strings.TrimRight(c.Replica.Of, "/"), Token: c.replicaToken(), Sync: c.Replica.Sync,
+			FS: fsys, Of: strings.TrimRight(c.Replica.Of, "/"), Token: a.replicaToken, Sync: c.Replica.Sync,
 			URL: own, Name: name, Elected: env.elector != nil, Open: c.database(fsys, log, of.segments), Log: log,
 		})
 	}

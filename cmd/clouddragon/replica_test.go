@@ -360,3 +360,21 @@ func TestReplicaNeedsAToken(t *testing.T) {
 	sb.stop()
 	p.stop()
 }
+
+// The token of the primary may be changed while both servers run.
+func TestReloadTakesTheTokenOfTheReplica(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\ntokens: [{token: first}, {token: second}]\n"))
+	of := "replica: {of: \"http://" + p.addr + "\", sync: true, token: %s}\n"
+	config := small(t, "listen: 127.0.0.1:0\ntoken: own\n")
+	sb := start(t, config+fmt.Sprintf(of, "wrong"))
+	sb.line("cannot be followed now")
+	sb.configure(config + fmt.Sprintf(of, "second"))
+	sb.reload()
+	sb.line("following the primary")
+	if strings.Contains(sb.log, "needs a restart") {
+		t.Errorf("a new token is said to need a restart:\n%s", sb.log)
+	}
+	sb.stop()
+	p.stop()
+}

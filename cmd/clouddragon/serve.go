@@ -191,7 +191,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 	a.watch(env)
 	fence, unfence := context.WithCancel(context.Background())
 	defer unfence()
-	go replica.Fence(fence, state, c.replicaToken(), c.address(bound(l)), log)
+	go replica.Fence(fence, state, a.replicaToken, c.address(bound(l)), log)
 
 	limit, all := drainTime, stopTime
 	over, failed := mirror.Over, d.Failed()

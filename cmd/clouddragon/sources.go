@@ -69,7 +69,7 @@ func sources(dir string, d *db.DB, dropped func() uint64, status func() replica.
 		},
 		Replica: func() metrics.Replica {
 			s := status()
-			return metrics.Replica{Role: s.Role, Epoch: s.Epoch, Standby: s.Standby != "", Sync: s.Sync, InSync: s.InSync, Live: s.Live, Batches: s.Batches, Seconds: s.Seconds}
+			return metrics.Replica{Role: s.Role, Epoch: s.Epoch, Standby: s.Standby != "", Sync: s.Sync, InSync: s.InSync, Live: s.Live, Batches: s.Batches, Seconds: s.Seconds, Skew: s.ClockSkew}
 		},
 		Watch: func() metrics.Watch { return metrics.Watch(d.Stats().Watch) },
 		KV: func() metrics.KV {

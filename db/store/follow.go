@@ -17,15 +17,19 @@ import (
 // has freed.
 
 // Follow returns the store's follower, and starts what runs in the background beside
-// it. It is called instead of Start.
-func (s *Store) Follow() *commit.Follower {
+// it. It is called instead of Start. named is told what each batch stores, as that of
+// commit.NewFollower is.
+func (s *Store) Follow(named func(kind uint8, acc, id string)) *commit.Follower {
 	s.background.Add(4)
 	go s.followLog()
 	go s.room.keepTables()
 	go s.runCheckpoints()
 	go s.keepNames()
 	wake(s.room.tableWake)
-	return commit.NewFollower(s.writer, s.AddName)
+	return commit.NewFollower(s.writer, func(kind uint8, acc, id string) {
+		s.AddName(kind, acc, id)
+		named(kind, acc, id)
+	})
 }
 
 // followLog keeps the next segment ready, as large as the one before.

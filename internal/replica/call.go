@@ -42,11 +42,11 @@ func (e *statusError) Error() string { return fmt.Sprintf("%d: %s", e.Status, e.
 // caller calls another server.
 type caller struct {
 	url   string // its address, without a slash at the end
-	token string
+	token func() string
 	http  *http.Client
 }
 
-func newCaller(url, token string) caller {
+func newCaller(url string, token func() string) caller {
 	t := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 5 * time.Second}).DialContext,
 		MaxIdleConnsPerHost: 2,
@@ -60,6 +60,9 @@ func newCaller(url, token string) caller {
 	}}
 }
 
+// always is a token that does not change.
+func always(token string) func() string { return func() string { return token } }
+
 // do sends a request and returns the answer, whose body the caller closes. An answer
 // outside of 200 to 299 is an *epochError or a *statusError.
 func (c caller) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
@@ -67,8 +70,8 @@ func (c caller) do(ctx context.Context, method, path string, body []byte) (*http
 	if err != nil {
 		return nil, err
 	}
-	if c.token != "" {
-		r.Header.Set("Authorization", "Bearer "+c.token)
+	if token := c.token(); token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	if method == http.MethodPost {
 		r.Header.Set("Content-Type", "application/octet-stream")
@@ -150,6 +153,7 @@ type (
 		Answered wal.Pos  // up to here all calls were answered
 		Segments []uint64 // that hold what is needed up to there
 		InSync   bool     // no write is answered without this standby
+		Wall     int64    // the primary's wall clock when it sent this, in ns since 1970; 0: not known
 	}
 	leaveRequest struct{ Name string }
 	fenceRequest struct {

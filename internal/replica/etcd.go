@@ -25,7 +25,7 @@ type etcd struct {
 }
 
 func newEtcd(members []string, timeout time.Duration) *etcd {
-	e := &etcd{timeout: timeout, http: newCaller("", "").http}
+	e := &etcd{timeout: timeout, http: newCaller("", nil).http}
 	for _, m := range members {
 		e.members = append(e.members, strings.TrimRight(m, "/"))
 	}

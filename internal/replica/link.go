@@ -37,7 +37,7 @@ func (p *Primary) join(j joinRequest) error {
 		r.Close()
 		return err
 	}
-	l := &link{p: p, name: j.Name, sync: j.Sync, call: newCaller(j.URL, j.Secret), ended: make(chan struct{}), direct: make(chan wal.Frame, 1), live: true, since: time.Now()}
+	l := &link{p: p, name: j.Name, sync: j.Sync, call: newCaller(j.URL, always(j.Secret)), ended: make(chan struct{}), direct: make(chan wal.Frame, 1), live: true, since: time.Now()}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
 	p.link, p.acked = l, j.At
 	p.decide()
@@ -284,7 +284,7 @@ func (l *link) beat() error {
 	defer cancel()
 	at, segments := p.source.Segments()
 	p.mu.Lock()
-	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name}
+	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name, Wall: time.Now().UnixNano()}
 	p.mu.Unlock()
 	return l.call.post(ctx, "/replica/beat", b, nil)
 }

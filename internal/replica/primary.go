@@ -253,6 +253,8 @@ type Status struct {
 	Live    bool    `json:"live"` // the other server was heard of just now
 	Batches uint64  `json:"lag_batches"`
 	Seconds float64 `json:"lag_seconds"`
+	// ClockSkew is how far the clock of a standby is ahead of the primary's, in seconds.
+	ClockSkew float64 `json:"clock_skew_seconds"`
 }
 
 // Status returns what the server is and how far its standby is.
@@ -314,21 +316,39 @@ func (p *Primary) fence(epoch uint64, now string) error {
 }
 
 // GoAlone makes the primary answer without its standby: its epoch is over for every
-// standby that it had.
+// standby that it had. One that can be reached is told before GoAlone returns.
 func (p *Primary) GoAlone() (epoch uint64, err error) {
+	l, epoch, err := p.goAlone()
+	if l == nil {
+		return epoch, err
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, tellTime)
+	defer cancel()
+	// A beat of the new epoch: nobody waits for the standby any more.
+	if err := l.call.post(ctx, "/replica/beat", beatRequest{Epoch: epoch}, nil); err != nil {
+		p.log.Warn("the standby does not know that the primary goes on without it: do not promote it before it has followed again", "standby", l.name, "err", err)
+	}
+	return epoch, nil
+}
+
+// tellTime is how long a standby may take to hear that the primary goes on without it.
+const tellTime = 2 * time.Second
+
+// goAlone returns the link that it has ended; nil: there was none.
+func (p *Primary) goAlone() (old *link, epoch uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.err != nil {
-		return 0, p.err
+		return nil, 0, p.err
 	}
 	if p.e != nil {
-		return 0, errElected
+		return nil, 0, errElected
 	}
 	s := p.state
 	s.Epoch++
 	s.Standby = ""
 	if err := s.write(p.fs, p.dir); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	p.state = s
 	if p.link != nil {
@@ -336,5 +356,5 @@ func (p *Primary) GoAlone() (epoch uint64, err error) {
 	}
 	p.decide()
 	p.log.Warn("this server goes on without a standby", "epoch", s.Epoch)
-	return s.Epoch, nil
+	return p.link, s.Epoch, nil
 }

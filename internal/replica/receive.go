@@ -135,6 +135,9 @@ func (s *Standby) beat(b beatRequest) error {
 		return err
 	}
 	s.heard, s.lag = time.Now(), b.Answered
+	if b.Wall != 0 {
+		s.noteClocks(time.Unix(0, b.Wall), s.heard)
+	}
 	whole := s.f.End().Seq >= b.Answered.Seq
 	if whole {
 		s.caught = s.heard

@@ -92,7 +92,7 @@ func (r *rig) newStandby() {
 	o := r.o
 	o.Dir = r.dir
 	var err error
-	r.sb, err = NewStandby(StandbyOptions{FS: disk.OS{}, Of: r.atP.URL, Sync: true, URL: r.atS.URL, Name: "b", Open: o, Log: quietly})
+	r.sb, err = NewStandby(StandbyOptions{FS: disk.OS{}, Of: r.atP.URL, Token: always(""), Sync: true, URL: r.atS.URL, Name: "b", Open: o, Log: quietly})
 	if err != nil {
 		r.t.Fatal(err)
 	}

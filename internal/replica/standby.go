@@ -25,11 +25,11 @@ const endsSent = 8
 // StandbyOptions say what a standby is.
 type StandbyOptions struct {
 	FS    disk.FS
-	Of    string // the primary's address
-	Token string // with which the primary gives full access
-	Sync  bool   // the primary is to wait for this standby
-	URL   string // the address of this server, for the primary
-	Name  string // of this server
+	Of    string        // the primary's address
+	Token func() string // returns that with which the primary gives full access
+	Sync  bool          // the primary is to wait for this standby
+	URL   string        // the address of this server, for the primary
+	Name  string        // of this server
 	// Elected is whether etcd decides who is the primary.
 	Elected bool
 
@@ -61,6 +61,7 @@ type Standby struct {
 	again  chan struct{} // has a token if the log has to be compared with the primary's again
 	lag    wal.Pos       // what the primary said it had answered
 	caught time.Time     // when the standby had all of that
+	clocks clocks
 }
 
 // NewStandby returns a standby of a data directory, which may be empty.
@@ -320,7 +321,7 @@ func (s *Standby) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{Role: "standby", Epoch: s.state.Epoch, Primary: s.state.Now, Standby: s.o.Name, Sync: s.o.Sync, InSync: s.state.InSync,
-		Live: s.joined && time.Since(s.heard) < silentAfter}
+		Live: s.joined && time.Since(s.heard) < silentAfter, ClockSkew: s.clocks.skew().Seconds()}
 	if s.f != nil {
 		st.Batches = s.lag.Seq - min(s.lag.Seq, s.f.End().Seq)
 	}
@@ -332,7 +333,7 @@ func (s *Standby) Status() Status {
 
 // Fence tells the server in whose place this one was promoted that its epoch is over,
 // until it has heard it or ctx ends.
-func Fence(ctx context.Context, s State, token, url string, log *slog.Logger) {
+func Fence(ctx context.Context, s State, token func() string, url string, log *slog.Logger) {
 	if s.Before == "" {
 		return
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"net/http"
 	"testing"
 	"time"
 
@@ -150,5 +151,28 @@ func TestStandbyThatMayLackWritesIsNotPromoted(t *testing.T) {
 	}
 	if epoch, err := r.sb.Promote(true); err != nil || epoch != 2 {
 		t.Errorf("by force: epoch %d, %v", epoch, err)
+	}
+}
+
+// It must not be promoted from then on, as the primary answers writes that it lacks.
+func TestStandbyIsToldThatThePrimaryGoesOnAlone(t *testing.T) {
+	r := newRig(t)
+	r.newStandby()
+	r.run()
+	r.inSync()
+	// Nothing else may tell it.
+	refuse := func(w http.ResponseWriter, q *http.Request) bool {
+		if q.URL.Path == "/replica/append" {
+			w.WriteHeader(http.StatusInsufficientStorage)
+			return true
+		}
+		return false
+	}
+	r.onWay.Store(&refuse)
+	if _, err := r.p.GoAlone(); err != nil {
+		t.Fatal(err)
+	}
+	if s := r.state(); s.InSync || s.Epoch != 2 {
+		t.Errorf("the primary goes on alone, and its standby has %+v on disk", s)
 	}
 }
