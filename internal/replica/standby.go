@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -257,9 +258,11 @@ func (s *Standby) isPromoted() bool {
 }
 
 // Leave tells the primary to go on without this standby, which stops. It has all
-// writes up to here, and later it must not be promoted for that.
+// writes up to here, and later it must not be promoted for that. If the primary cannot be
+// reached at all, it knows nothing of this, and the standby stays what it is after a crash.
 func (s *Standby) Leave(ctx context.Context) error {
 	s.mu.Lock()
+	was := s.state
 	s.left = true
 	next := s.state
 	next.InSync = false
@@ -271,7 +274,21 @@ func (s *Standby) Leave(ctx context.Context) error {
 	if err != nil || !s.o.Sync || s.isPromoted() {
 		return err
 	}
-	return s.call.post(ctx, "/replica/leave", leaveRequest{s.o.Name}, nil)
+	err = s.call.post(ctx, "/replica/leave", leaveRequest{s.o.Name}, nil)
+	if was.InSync && notSent(err) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.state == next { // no later epoch has come meanwhile
+			err = errors.Join(err, s.setState(was))
+		}
+	}
+	return err
+}
+
+// notSent reports whether a request was not sent for sure, since there was no connection.
+func notSent(err error) bool {
+	dial := (*net.OpError)(nil)
+	return errors.As(err, &dial) && dial.Op == "dial"
 }
 
 // Primary returns the address of the primary.

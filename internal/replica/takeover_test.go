@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -174,5 +175,33 @@ func TestStandbyIsToldThatThePrimaryGoesOnAlone(t *testing.T) {
 	}
 	if s := r.state(); s.InSync || s.Epoch != 2 {
 		t.Errorf("the primary goes on alone, and its standby has %+v on disk", s)
+	}
+}
+
+// Somebody stops the standby while the primary is dead, before it is promoted. Only a primary
+// that cannot have heard of it is sure to answer no write without it.
+func TestStandbyThatStopsStaysInSyncOnlyIfThePrimaryCannotKnow(t *testing.T) {
+	for name, inSync := range map[string]bool{"there is no connection": true, "the answer is lost": false} {
+		t.Run(name, func(t *testing.T) {
+			r := followed(t)
+			if code, line := r.beat(beatRequest{Epoch: 1, Answered: r.sb.f.End(), InSync: true}); code != http.StatusOK {
+				t.Fatalf("beat: %d %s", code, line)
+			}
+			s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+			defer s.Close()
+			r.sb.call = newCaller(s.URL, always(""))
+			if inSync {
+				s.Close()
+			}
+			if err := r.sb.Leave(t.Context()); err == nil {
+				t.Error("the standby has left a primary that is dead")
+			}
+			if got := r.state().InSync; got != inSync {
+				t.Errorf("in sync on disk: %v, want %v", got, inSync)
+			}
+			if _, err := PromoteStopped(disk.OS{}, r.dir, false); (err == nil) != inSync {
+				t.Errorf("promote: %v", err)
+			}
+		})
 	}
 }
