@@ -181,6 +181,7 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 	url := "http://" + p.addr + "/db/1/counter/c"
 	sent, n := 0, int64(0)
 	for _, path := range []string{url + "?add=1", "http://" + p.addr + "/db/1/batch"} {
+		p.until("the standby is in sync", inSync)
 		sb.signal(syscall.SIGSTOP)
 		r, err := http.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader("POST counter/c?add=1\n"))
 		if err != nil {
@@ -195,10 +196,14 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 		}
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
-		if err != nil || res.StatusCode != 503 || !strings.Contains(string(body), "outcome is unknown") {
+		unknown := strings.Contains(string(body), "outcome is unknown")
+		refused := strings.Contains(string(body), "nothing was changed") // it was hanging for longer already
+		if err != nil || res.StatusCode != 503 || !unknown && !refused {
 			t.Errorf("POST %s while the standby hangs: %d %s (%v), want 503 and that the outcome is unknown", path, res.StatusCode, body, err)
 		}
-		sent++
+		if unknown {
+			sent++
+		}
 		sb.signal(syscall.SIGCONT)
 		eventually(t, func() string { // once the batch that was late is done
 			code, body := ask(t, http.DefaultClient, "GET", "http://"+p.addr+"/healthz?role=primary")
