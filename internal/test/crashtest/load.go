@@ -313,6 +313,9 @@ func (l *load) check(addr string) error {
 		if err == nil && a.status == 200 {
 			err = json.Unmarshal([]byte(a.body), &h)
 		}
+		if len(l.servers) > 0 { // whose clock may be wrong
+			h.Expires = asked.Add(time.Duration(h.TTL * float64(time.Second)))
+		}
 		errs = append(errs, err)
 		l.ledger.recoveredLock(target, asked, h)
 	}

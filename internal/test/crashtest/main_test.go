@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
+// built is whether the program is the one of this tree.
+var built bool
+
 func run(m *testing.M) int {
 	clearStale()
 	if *binary != "" {
@@ -44,18 +47,23 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	*binary = filepath.Join(dir, "clouddragon")
-	args := []string{"build", "-o", *binary}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
-	build := exec.Command("go", append(args, "clouddragon/cmd/clouddragon")...)
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
+	*binary, built = filepath.Join(dir, "clouddragon"), true
+	if err := build(*binary); err != nil {
 		fmt.Fprintln(os.Stderr, "build the program:", err)
 		return 1
 	}
 	return m.Run()
+}
+
+// build builds the program, with further arguments of go build.
+func build(to string, further ...string) error {
+	args := append([]string{"build", "-o", to}, further...)
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "clouddragon/cmd/clouddragon")...)
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
 }
 
 // The go command keeps a test's result for as long as what the test imports and

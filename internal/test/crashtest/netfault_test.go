@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // fault is something that breaks.
@@ -37,6 +38,8 @@ func linkFault(nodes ...string) func(c *netCluster, victim, other *netServer) fu
 
 // twoFaults is the name of the round in which two faults come one after the other.
 const twoFaults = "two faults"
+
+const clockStep = "clock step"
 
 var faults = []fault{
 	{name: "kill", failsOver: true, goesOn: true, strike: func(c *netCluster, victim, _ *netServer) func() {
@@ -71,6 +74,13 @@ var faults = []fault{
 	{name: "full disk", disk: true, strike: func(c *netCluster, victim, _ *netServer) func() {
 		c.load.ledger.fails()
 		return fill(c.t, victim.volume)
+	}},
+	{name: clockStep, goesOn: true, strike: func(c *netCluster, victim, _ *netServer) func() {
+		if os.Getenv(sandboxVariable) != steppable {
+			c.t.Log("NO CLOCK WAS STEPPED: that needs a program of this tree, and -binary names one")
+		}
+		victim.setClock(c.t, pick(c.rng, []time.Duration{-24 * time.Hour, -time.Minute, time.Minute, 24 * time.Hour}))
+		return func() { victim.setClock(c.t, 0) }
 	}},
 	{name: twoFaults},
 }

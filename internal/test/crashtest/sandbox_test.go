@@ -29,10 +29,14 @@ func sandboxed(t *testing.T) bool {
 			cannotRun(t, fmt.Errorf("%w: apt-get install %s", err, from))
 		}
 	}
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.timeout=0", "-test.run", "^"+t.Name()+"$", "-binary", *binary,
+	program, mode := *binary, "as it is"
+	if built {
+		program, mode = buildSteppable(t), steppable
+	}
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.timeout=0", "-test.run", "^"+t.Name()+"$", "-binary", program,
 		"-seed", fmt.Sprint(*seed), "-rounds", fmt.Sprint(*rounds), "-fault", *only, fmt.Sprintf("-front=%v", withFront))
 	// What it keeps in files ends with it, too.
-	cmd.Env = append(os.Environ(), sandboxVariable+"=1", "TMPDIR=/dev/shm")
+	cmd.Env = append(os.Environ(), sandboxVariable+"="+mode, "TMPDIR=/dev/shm")
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
 	out := &lineLog{t: t}
 	cmd.Stdout, cmd.Stderr = out, out

@@ -42,8 +42,14 @@ type setup struct {
 	files  uint64 // limit on descriptors; 0: as it is
 	group  string // directory of the control group to run in; empty: the test's own
 	listen string // empty: a free port of 127.0.0.1
+	step   string // file that says how wrong the wall clock is; see stepVariable
 	node   string // network namespace to run in; empty: the test's own
 }
+
+// stepVariable names the variable that names the file that says by how many nanoseconds the wall clock of a server is
+// wrong. Go programs do not ask libc for the time, so a library that is put in front of that,
+// as libfaketime is, does not reach them.
+const stepVariable = "CLOUDDRAGON_CRASH_STEP"
 
 var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
 
@@ -69,6 +75,9 @@ func launch(t testing.TB, o setup) *server {
 	}
 	if o.node != "" {
 		s.cmd = inNode(o.node, s.cmd.Args...)
+	}
+	if o.step != "" {
+		s.cmd.Env = append(os.Environ(), stepVariable+"="+o.step)
 	}
 	// A test that is killed takes its servers with it.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
