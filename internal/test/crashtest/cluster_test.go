@@ -129,7 +129,7 @@ func mayTakeOver(primary *server) bool {
 	primary.mu.Lock()
 	defer primary.mu.Unlock()
 	log := primary.log.String()
-	return strings.LastIndex(log, "it can take over") > max(strings.LastIndex(log, "a standby has joined"), strings.LastIndex(log, "elected: this server"))
+	return strings.LastIndex(log, "it can take over") > max(strings.LastIndex(log, "the standby was taken out"), strings.LastIndex(log, "elected: this server"))
 }
 
 // TestClusterElectsAPrimaryAndLosesNothing kills or hangs the primary under load, or cuts it off from
