@@ -84,14 +84,13 @@ func (o *CounterAdd) Decide(tx *commit.Tx) error {
 	if err != nil {
 		return err
 	}
-	same := live && next == cur
-	if o.TTL != 0 && (o.Touch || !live) {
-		same = false
+	same, newEnd := live && next == cur, o.TTL != 0 && (o.Touch || !live)
+	if newEnd {
 		ends = tx.Now() + int64(o.TTL)
 		tx.Date()
 	}
 	o.Value = next
-	if same {
+	if same && !newEnd {
 		return nil // nothing is written, and no event tells of it
 	}
 	size := counterSize
@@ -102,6 +101,9 @@ func (o *CounterAdd) Decide(tx *commit.Tx) error {
 	le.PutUint64(b, uint64(next))
 	if ends != 0 {
 		le.PutUint64(b[counterSize:], uint64(ends))
+	}
+	if same {
+		return tx.PutEnd(e, b)
 	}
 	return tx.Put(e, b)
 }

@@ -92,6 +92,7 @@ func TestEventsTellEachChangeInOrder(t *testing.T) {
 	}
 }
 
+// A new end alone is told as such.
 func TestWriteThatChangesNothingHasNoEvent(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	s, err := d.Listen("acc", 0, true, "")
@@ -108,14 +109,15 @@ func TestWriteThatChangesNothingHasNoEvent(t *testing.T) {
 		{Add: 7},
 		{Add: 7, Set: true},
 		{Add: 0, TTL: time.Minute, Touch: true},
-		{Add: 8, Set: true},
+		{Add: 7, Set: true, TTL: time.Minute, Touch: true},
+		{Add: 1, TTL: time.Minute, Touch: true},
 	} {
 		op.Key, op.Min, op.Max = k, math.MinInt64, math.MaxInt64
 		if err := d.Do(op); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, want := told(t, s, 4), []string{"2 a set 0", "2 a set 7", "2 a set 7", "2 a set 8"}; !slices.Equal(got, want) {
+	if got, want := told(t, s, 5), []string{"2 a set 0", "2 a set 7", "2 a ttl 7", "2 a ttl 7", "2 a set 8"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -62,7 +62,12 @@ func (tx *Tx) change(e *Entry) {
 
 // Put gives a thing a new payload, which is kept until the batch is over. The
 // error is a *NoRoom, and nothing changed, where no slot of its size is free.
-func (tx *Tx) Put(e *Entry, payload []byte) error {
+func (tx *Tx) Put(e *Entry, payload []byte) error { return tx.put(e, payload, false) }
+
+// PutEnd is Put of a payload that differs in the thing's end alone.
+func (tx *Tx) PutEnd(e *Entry, payload []byte) error { return tx.put(e, payload, true) }
+
+func (tx *Tx) put(e *Entry, payload []byte, endOnly bool) error {
 	class := classFor(e.key, payload)
 	if !e.placed || e.ref.Class() != class {
 		ref, ok := tx.tables.Alloc(class)
@@ -83,12 +88,14 @@ func (tx *Tx) Put(e *Entry, payload []byte) error {
 			tx.size += slotRecordSize(e.ref)
 		}
 	}
-	tx.store(e, payload)
+	tx.store(e, payload, endOnly)
 	return nil
 }
 
-func (tx *Tx) store(e *Entry, payload []byte) {
-	tx.touch(Touched{Kind: e.key.Kind, Acc: e.key.Acc, ID: e.key.ID, Sub: e.key.Sub, Payload: payload, Created: !e.live})
+func (tx *Tx) store(e *Entry, payload []byte, endOnly bool) {
+	tx.touch(Touched{
+		Kind: e.key.Kind, Acc: e.key.Acc, ID: e.key.ID, Sub: e.key.Sub, Payload: payload, Created: !e.live, EndOnly: endOnly,
+	})
 	e.payload, e.live, e.dirty = payload, true, true
 }
 
@@ -144,7 +151,7 @@ func (tx *Tx) Replace(from slots.Key, fromHash uint64, to slots.Key, toHash uint
 	e := tx.Entry(to, toHash)
 	tx.change(e)
 	e.ref, e.placed, e.from = ref, true, owner
-	tx.store(e, payload)
+	tx.store(e, payload, false)
 }
 
 func classFor(k slots.Key, payload []byte) int {

@@ -63,7 +63,7 @@ type Touched struct {
 	Created bool   // it did not exist before
 	Gone    bool   // it was deleted, or its time is over
 	Expired bool   // it changed because time has passed
-	EndOnly bool   // of a value: it has another end, and is the same otherwise
+	EndOnly bool   // it has another end, and is the same otherwise
 	Handed  bool   // it is gone, and what is touched next took its place
 
 	// Of a value; Version and Expires also of one that is gone.
