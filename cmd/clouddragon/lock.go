@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -105,19 +106,24 @@ func durationFlag(flags *flag.FlagSet, d *time.Duration, name string, zero bool)
 
 // lock runs a command under a lock and returns the exit code.
 func lock(args []string, stdout, stderr io.Writer) int {
+	if spec, code := lockSpec(args, stdout, stderr); spec == nil {
+		return code
+	}
+	return job.Run(args, stderr)
+}
+
+// lockSpec returns what the arguments of lock ask for, or an exit code.
+func lockSpec(args []string, stdout, stderr io.Writer) (*job.Spec, int) {
 	flags := newFlags("clouddragon lock")
 	var to connection
 	to.register(flags)
-	spec := job.Spec{
-		Lock:      client.Lock{Account: "default", Dur: time.Minute},
-		KillAfter: 10 * time.Second,
-	}
-	l := &spec.Lock
+	l := &client.Lock{Account: "default", Dur: time.Minute}
+	killAfter := 10 * time.Second
 	flags.StringVar(&l.Account, "account", l.Account, "")
 	durationFlag(flags, &l.Dur, "dur", false)
 	durationFlag(flags, &l.Wait, "wait", true)
 	durationFlag(flags, &l.Least, "least", true)
-	durationFlag(flags, &spec.KillAfter, "kill-after", true)
+	durationFlag(flags, &killAfter, "kill-after", true)
 	flags.Func("limit", "", func(s string) (err error) {
 		l.Limit, err = strconv.Atoi(s)
 		if err == nil && l.Limit < 1 {
@@ -128,26 +134,56 @@ func lock(args []string, stdout, stderr io.Writer) int {
 	flags.BoolVar(&l.Shared, "shared", false, "")
 	flags.StringVar(&l.ID, "id", "", "")
 	if code, done := parse(flags, args, lockUsage, stdout, stderr); done {
-		return code
+		return nil, code
 	}
 	if flags.NArg() < 2 {
-		return lockMisused(stderr, errors.New("want a NAME and a COMMAND"))
+		return nil, lockMisused(stderr, errors.New("want a NAME and a COMMAND"))
 	}
 	if flags.Arg(0) == "" || l.Account == "" {
-		return lockMisused(stderr, errors.New("NAME and -account must not be empty"))
+		return nil, lockMisused(stderr, errors.New("NAME and -account must not be empty"))
 	}
 	if l.Limit > 0 && l.Shared {
-		return lockMisused(stderr, errors.New("-limit and -shared exclude each other"))
+		return nil, lockMisused(stderr, errors.New("-limit and -shared exclude each other"))
 	}
-	var err error
-	if spec.Server, spec.Token, err = to.find(); err != nil {
-		return lockMisused(stderr, err)
+	server, token, err := to.find()
+	if err == nil {
+		l.Server, err = client.New(server, token)
+	}
+	if err != nil {
+		return nil, lockMisused(stderr, err)
 	}
 	l.Name = flags.Arg(0)
 	if l.ID == "" {
 		l.ID, l.Unique = client.NewID(), true
 	}
-	return job.Run(&spec, flags.Args()[1:], stderr)
+	return &job.Spec{Lock: lockOf{l}, Name: l.Name, Dur: l.Dur, KillAfter: killAfter, Command: flags.Args()[1:]}, 0
+}
+
+// lockOf is a lock as package job wants it.
+type lockOf struct{ *client.Lock }
+
+func (l lockOf) Take(ctx context.Context) (token int64, end time.Duration, err error) {
+	g, err := l.Lock.Take(ctx)
+	return g.Token, g.End, err
+}
+
+func (l lockOf) GiveBack(token int64) error {
+	return l.Lock.GiveBack(context.Background(), token)
+}
+
+func (lockOf) Code(err error) int { return exitCode(err) }
+
+// exitCode returns the exit code for an error of a call to a server.
+func exitCode(err error) int {
+	switch {
+	case errors.Is(err, client.ErrLate), client.Failed(err, client.Conflict):
+		return job.ExitHeld
+	case client.Failed(err, client.BadRequest):
+		return exitUsage
+	case client.Failed(err, client.Denied):
+		return exitDenied
+	}
+	return exitUnavailable
 }
 
 func lockMisused(stderr io.Writer, err error) int {
@@ -156,10 +192,10 @@ func lockMisused(stderr io.Writer, err error) int {
 }
 
 // keepLock is the second process of lock.
-func keepLock(args []string, stderr io.Writer) int {
+func keepLock(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		if fd, err := strconv.Atoi(args[0]); err == nil && fd > 2 {
-			return job.Keep(fd, args[1:], stderr)
+			return job.Keep(fd, func() (*job.Spec, int) { return lockSpec(args[1:], stdout, stderr) }, stderr)
 		}
 	}
 	return lockMisused(stderr, fmt.Errorf("only `clouddragon lock` starts %s", job.KeeperCommand))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -247,6 +248,29 @@ func TestLockForwardsSignals(t *testing.T) {
 		s.endsQuietly(128 + int(sig))
 	}
 	p.stop()
+}
+
+// A signal ends it also while it waits for the file with the token, and leaves nobody behind.
+func TestLockThatWaitsForItsTokenFileIsEndedBySignals(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "token")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := lockCommand(t, "http://127.0.0.1:1", "-token-file", fifo, "n", "echo", "ran")
+	s.begin()
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // once it reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	s.send(syscall.SIGTERM)
+	s.ends(128 + int(syscall.SIGTERM))
+	if got := s.stderr.String(); got != "" {
+		t.Errorf("it prints %q", got)
+	}
+	if _, err := w.WriteString("x"); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("somebody still reads the file: %v", err)
+	}
 }
 
 func TestLockHelp(t *testing.T) {

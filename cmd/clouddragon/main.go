@@ -12,10 +12,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"clouddragon/internal/disk"
 	"clouddragon/internal/job"
+	_ "clouddragon/internal/job/early" // runs lock
 	"clouddragon/internal/logqueue"
 	"clouddragon/internal/systemd"
 )
@@ -63,16 +63,13 @@ exit codes:
   78  a bad configuration
 `
 
-// flushTime is how long the process waits for the reader of its log before it exits.
-const flushTime = 500 * time.Millisecond
-
 // version is set by the linker.
 var version string
 
 func main() {
 	stderr := logqueue.New(os.Stderr)
 	code := run(os.Args[1:], os.Stdout, stderr)
-	stderr.Close(flushTime)
+	stderr.Close(logqueue.FlushTime)
 	os.Exit(code)
 }
 
@@ -87,10 +84,10 @@ func droppedOf(stderr io.Writer) func() uint64 {
 func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 {
 		switch args[0] {
-		case "lock":
+		case job.Command: // in tests; the program itself runs it in package early
 			return lock(args[1:], stdout, stderr)
 		case job.KeeperCommand:
-			return keepLock(args[1:], stderr)
+			return keepLock(args[1:], stdout, stderr)
 		case "status":
 			return status(args[1:], stdout, stderr)
 		case "backup":

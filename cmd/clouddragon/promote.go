@@ -13,7 +13,6 @@ import (
 
 	"clouddragon/internal/client"
 	"clouddragon/internal/disk"
-	"clouddragon/internal/job"
 	"clouddragon/internal/replica"
 )
 
@@ -93,7 +92,7 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	answer, err := server.Call(ctx, "POST", "/replica/promote", query, "application/json")
 	if err != nil {
-		return fail(job.Code(err), err)
+		return fail(exitCode(err), err)
 	}
 	var done struct{ Epoch uint64 }
 	if err := json.Unmarshal(answer.Body, &done); err != nil {

@@ -15,7 +15,6 @@ import (
 	"unicode/utf8"
 
 	"clouddragon/internal/client"
-	"clouddragon/internal/job"
 	"clouddragon/internal/replica"
 )
 
@@ -106,7 +105,7 @@ func status(args []string, stdout, stderr io.Writer) int {
 	}
 	o, err := overviewOf(server, *account)
 	if err != nil {
-		return fail(job.Code(err), err)
+		return fail(exitCode(err), err)
 	}
 	if *asJSON {
 		err = json.NewEncoder(stdout).Encode(o)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -65,27 +66,32 @@ func (d *document) fault(tok *token.Token, format string, args ...any) error {
 	}
 	at := fmt.Sprintf("%s:%d: %s", d.name, tok.Position.Line, msg)
 	line := strings.TrimRight(d.lines[tok.Position.Line-1], "\r")
-	if d.secret || !hasKey.MatchString(line) {
+	if d.secret || !hasKey().MatchString(line) {
 		return errors.New(at)
 	}
 	return fmt.Errorf("%s\n    %s", at, line)
 }
 
+// Compiled when a configuration is read, since the commands read none and should start fast.
 var (
 	// harmless matches lines that look like a token but hold none: comments, keys without a
 	// value, and tokens_file.
-	harmless = regexp.MustCompile(`(?m)^[ \t]*#.*$|\btoken: (""|'')|\btokens: \[\]|\btokens_file\b`)
-	hasKey   = regexp.MustCompile(`[\pL\pN_-]["']?:(\s|$)`)
-	keyLike  = regexp.MustCompile(`([\pL\pN_-]+)["']?\s*[:=]`)
+	harmless = lazyRegexp(`(?m)^[ \t]*#.*$|\btoken: (""|'')|\btokens: \[\]|\btokens_file\b`)
+	hasKey   = lazyRegexp(`[\pL\pN_-]["']?:(\s|$)`)
+	keyLike  = lazyRegexp(`([\pL\pN_-]+)["']?\s*[:=]`)
 )
+
+func lazyRegexp(s string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(s) })
+}
 
 // holdsToken reports whether a file has a key that is named like a token.
 func holdsToken(src string) bool {
-	src = strings.ToLower(harmless.ReplaceAllString(src, ""))
+	src = strings.ToLower(harmless().ReplaceAllString(src, ""))
 	if strings.Contains(src, "token") {
 		return true
 	}
-	for _, m := range keyLike.FindAllStringSubmatch(src, -1) {
+	for _, m := range keyLike().FindAllStringSubmatch(src, -1) {
 		if namedLikeToken(m[1]) {
 			return true
 		}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"clouddragon/internal/boottime"
@@ -144,11 +145,13 @@ func (l *Lock) confirm(ctx context.Context, token int64) (Grant, error) {
 	}
 }
 
-var waitTooLong = regexp.MustCompile(`^wait must be .* at most ([0-9.a-z]+), not `)
+var waitTooLong = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^wait must be .* at most ([0-9.a-z]+), not `)
+})
 
 // waitLimit returns the server's limits.wait, if err says that a wait exceeds it.
 func waitLimit(err error) (time.Duration, bool) {
-	m := waitTooLong.FindStringSubmatch(err.Error())
+	m := waitTooLong().FindStringSubmatch(err.Error())
 	if m == nil {
 		return 0, false
 	}

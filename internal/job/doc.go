@@ -8,7 +8,7 @@
 //
 //	shell ── front ── keeper ── command ── …
 //
-// The keeper does all the work: it takes the lock, renews it, starts the
+// The keeper does all the work: it reads the arguments, takes the lock, renews it, starts the
 // command, ends it if the lock is lost, and gives the lock back. The front passes
 // signals on, stops when the command stops, and returns the exit code.
 //

@@ -14,13 +14,15 @@ import (
 	"clouddragon/internal/boottime"
 )
 
-// KeeperCommand is the command of this program that runs Keep. The number of the
-// socket and the user's command follow it.
-const KeeperCommand = "lock-keeper"
+// Commands of this program. Command is for users and runs Run. KeeperCommand runs Keep; the
+// number of the socket and the arguments of Command follow it.
+const (
+	Command       = "lock"
+	KeeperCommand = "lock-keeper"
+)
 
 // front is the process that the user started. Its fields belong to the goroutine of run.
 type front struct {
-	spec   *Spec
 	stderr io.Writer
 	socket *os.File
 	keeper int // its pid
@@ -28,32 +30,35 @@ type front struct {
 	signals <-chan os.Signal
 	reports chan report
 	alarm   *boottime.Alarm
+	lock    string // its name
 	term    term
+	setting setting
 	started bool           // the command may be running
 	last    syscall.Signal // passed on last
 	suspect bool           // the alarm fired, and no renewal has been reported since
 	group   group          // of the command
 }
 
-// Run runs a command under a lock and returns the exit code.
-func Run(spec *Spec, command []string, stderr io.Writer) int {
-	f := &front{spec: spec, stderr: stderr, reports: make(chan report, 16), term: newTerm(spec.Lock.Dur, spec.KillAfter)}
-	if err := f.begin(command); err != nil {
+// Run runs a command under a lock and returns the exit code. It leaves the arguments to the
+// keeper.
+func Run(args []string, stderr io.Writer) int {
+	f := &front{stderr: stderr, reports: make(chan report, 16)}
+	if err := f.begin(args); err != nil {
 		fmt.Fprintf(stderr, "clouddragon lock: not run: %v\n", err)
 		return ExitUnavailable
 	}
 	defer f.socket.Close()
 	defer f.alarm.Close()
 	o := f.run()
-	if spec.Terminal && o.Signal == syscall.SIGINT {
+	if f.setting.Terminal && o.Signal == syscall.SIGINT {
 		f.die(o.Signal)
 	}
 	return o.Code
 }
 
 // begin starts the keeper.
-func (f *front) begin(command []string) (err error) {
-	f.spec.Terminal = hasTerminal()
+func (f *front) begin(args []string) (err error) {
+	f.setting.Terminal = hasTerminal()
 	if err := adopt(); err != nil {
 		return fmt.Errorf("prctl: %w", err)
 	}
@@ -66,34 +71,34 @@ func (f *front) begin(command []string) (err error) {
 	}
 	var all []os.Signal
 	f.signals, all = catch()
-	if f.keeper, err = startKeeper(theirs, command, maskOf(all), f.spec); err != nil {
+	if f.keeper, err = startKeeper(theirs, args, maskOf(all), &f.setting); err != nil {
 		return fmt.Errorf("the second process: %w", err)
 	}
 	if err := unix.Close(theirs); err != nil {
 		return fmt.Errorf("the socket: %w", err)
 	}
 	go receive(f.socket, f.reports)
-	return send(f.socket, order{Spec: f.spec})
+	return send(f.socket, order{Setting: &f.setting})
 }
 
 // startKeeper starts the second process. The signals that the process will catch are blocked
-// in it at first, except HUP, INT, QUIT and TERM, which the runtime unblocks. The spec says
-// which signals were blocked before.
-func startKeeper(fd int, command []string, block *unix.Sigset_t, spec *Spec) (pid int, err error) {
+// in it at first, except HUP, INT, QUIT and TERM, which the runtime unblocks. The setting gets
+// the signals that were blocked before.
+func startKeeper(fd int, args []string, block *unix.Sigset_t, s *setting) (pid int, err error) {
 	runtime.LockOSThread() // the new process inherits this thread's mask
 	defer runtime.UnlockOSThread()
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, &spec.Mask); err != nil {
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, block, &s.Mask); err != nil {
 		return 0, err
 	}
 	// The socket keeps its number in the keeper, so that files inherited from the user keep theirs.
 	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	if err == nil {
-		argv := append([]string{os.Args[0], KeeperCommand, strconv.Itoa(fd)}, command...)
+		argv := append([]string{os.Args[0], KeeperCommand, strconv.Itoa(fd)}, args...)
 		pid, err = syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
-			Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: !spec.Terminal},
+			Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setpgid: !s.Terminal},
 		})
 	}
-	if err2 := unix.PthreadSigmask(unix.SIG_SETMASK, &spec.Mask, nil); err == nil {
+	if err2 := unix.PthreadSigmask(unix.SIG_SETMASK, &s.Mask, nil); err == nil {
 		err = err2
 	}
 	return pid, err
@@ -132,11 +137,14 @@ func (f *front) reap() {
 func (f *front) tell(o order) { _ = send(f.socket, o) } // if the keeper has ended, the channel of reports shows it
 
 func (f *front) heard(r report) {
+	if g := r.Granted; g != nil {
+		f.lock, f.term = string(g.Name), newTerm(g.Dur, g.KillAfter)
+	}
 	if r.End != 0 {
 		f.term.end, f.suspect = r.End, false
 		_ = f.alarm.Set(f.term.killAt()) // without the alarm only a hanging keeper goes unnoticed
 	}
-	if r.Granted {
+	if r.Granted != nil {
 		f.started = true
 		f.tell(order{Go: true})
 	}
@@ -198,7 +206,7 @@ func (f *front) alone() Outcome {
 		fmt.Fprintf(f.stderr, "clouddragon lock: not run: the process that asked for the lock was killed\n")
 		return Outcome{Code: ExitUnavailable}
 	}
-	fmt.Fprintf(f.stderr, "clouddragon lock: the process that renewed the lock %q was killed, and the command is ended\n", f.spec.Lock.Name)
+	fmt.Fprintf(f.stderr, "clouddragon lock: the process that renewed the lock %q was killed, and the command is ended\n", f.lock)
 	f.group.end(min(boottime.Now()+f.term.killAfter, f.term.killAt()), children, func(child) {})
 	return Outcome{Code: ExitHeld}
 }

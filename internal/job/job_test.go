@@ -107,22 +107,39 @@ func TestLookUpFindsWhatAShellFinds(t *testing.T) {
 	}
 }
 
-func TestSpecKeepsAnyBytes(t *testing.T) {
-	sent := &Spec{Server: "unix:/\xff", Token: "\xfe", KillAfter: 3, Lock: client.Lock{Account: "\x01\xff", Name: "a\xffb", ID: "\xf0", Dur: 5}}
-	sent.Mask.Val[0] = 1 << 63
-	b, err := json.Marshal(order{Spec: sent})
+func TestGrantKeepsAnyBytes(t *testing.T) {
+	sent := &granted{Name: []byte("a\xffb"), Dur: 5, KillAfter: 3}
+	b, err := json.Marshal(report{Granted: sent})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got order
+	var got report
 	if err := json.Unmarshal(b, &got); err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got.Spec, sent) {
-		t.Errorf("%+v arrives as %+v", sent, got.Spec)
+	if !reflect.DeepEqual(got.Granted, sent) {
+		t.Errorf("%+v arrives as %+v", sent, got.Granted)
 	}
-	if len(b) > 8<<10 {
-		t.Errorf("a spec takes %d bytes", len(b))
+}
+
+// What a process sent before it ended arrives, also if it did not read what was sent to it.
+func TestLastMessageArrives(t *testing.T) {
+	ours, fd, err := pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	theirs, err := connection(fd)
+	if err == nil {
+		err = errors.Join(send(ours, order{Go: true}), send(theirs, report{Done: &Outcome{Code: 7}}), theirs.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	reports := make(chan report, 2)
+	receive(ours, reports)
+	if r := <-reports; r.Done == nil || r.Done.Code != 7 {
+		t.Errorf("received %+v", r)
 	}
 }
 

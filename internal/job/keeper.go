@@ -15,35 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clouddragon/internal/boottime"
-	"clouddragon/internal/client"
 )
-
-// Exit codes, besides those of the command.
-const (
-	ExitUsage       = 64
-	ExitUnavailable = 69
-	ExitHeld        = 75 // held by another, granted too late, or lost
-	ExitDenied      = 77
-)
-
-// Code returns the exit code for an error of a call to the server.
-func Code(err error) int {
-	switch {
-	case errors.Is(err, client.ErrLate), client.Failed(err, client.Conflict):
-		return ExitHeld
-	case client.Failed(err, client.BadRequest):
-		return ExitUsage
-	case client.Failed(err, client.Denied):
-		return ExitDenied
-	}
-	return ExitUnavailable
-}
 
 // keeper is the process that holds the lock. Its fields belong to the goroutine of run.
 type keeper struct {
 	spec    *Spec
-	lock    *client.Lock
-	command []string
+	setting *setting
+	lock    Lock
 	stderr  io.Writer
 	front   *os.File
 	parent  int // the front's pid
@@ -69,38 +47,28 @@ type keeper struct {
 	witness witness
 }
 
-type grant struct {
-	client.Grant
-	err error
-}
-
-type renewal struct {
-	end time.Duration
-	err error
-}
-
-// Keep runs the keeper. fd is its end of the socket pair.
-func Keep(fd int, command []string, stderr io.Writer) int {
-	runtime.LockOSThread() // PDEATHSIG is sent when the thread that started the command ends
+// Keep runs the keeper. fd is its end of the socket pair. prepare returns what to do,
+// or an exit code if that is nothing; it may wait, for a file that it reads.
+func Keep(fd int, prepare func() (*Spec, int), stderr io.Writer) int {
 	unix.CloseOnExec(fd)
 	// With the program's name, killall would reach both processes, which would look like a signal for the group.
 	_ = os.WriteFile("/proc/self/comm", []byte(KeeperCommand), 0) // ps shows "exe" otherwise
 	front, err := connection(fd)
-	if err != nil || len(command) == 0 {
+	if err != nil {
 		fmt.Fprintf(stderr, "clouddragon lock: this command is for internal use\n")
 		return ExitUsage
 	}
-	k := &keeper{front: front, command: command, stderr: stderr, parent: os.Getppid(), children: make(chan child, 16),
+	k := &keeper{front: front, stderr: stderr, parent: os.Getppid(), children: make(chan child, 16),
 		grants: make(chan grant, 1), renewals: make(chan renewal, 1)}
 	k.signals, _ = catch()
 	orders := make(chan order, 16)
 	k.orders = orders
 	go receive(front, orders)
-	first, ok := <-orders
-	if !ok || first.Spec == nil {
-		return ExitUsage // the front has ended
+	if o := k.prepare(prepare); o != nil {
+		k.done(*o)
+		return o.Code
 	}
-	if err := k.begin(first.Spec); err != nil {
+	if err := k.begin(); err != nil {
 		k.say("%v", err)
 		k.done(Outcome{Code: ExitUnavailable})
 		return ExitUnavailable
@@ -109,18 +77,44 @@ func Keep(fd int, command []string, stderr io.Writer) int {
 	return 0
 }
 
+// prepare gets the setting from the front and the spec from a function. It returns an outcome
+// if there is nothing to do.
+func (k *keeper) prepare(prepare func() (*Spec, int)) *Outcome {
+	codes := make(chan int, 1)
+	go func() {
+		var code int
+		k.spec, code = prepare()
+		codes <- code
+	}()
+	for prepared := false; !prepared || k.setting == nil; {
+		select {
+		case code := <-codes:
+			if k.spec == nil {
+				return &Outcome{Code: code}
+			}
+			prepared = true
+		case m, ok := <-k.orders:
+			if !ok {
+				return &Outcome{Code: ExitUsage} // the front has ended
+			}
+			if m.Setting != nil {
+				k.setting = m.Setting
+			}
+			if s := m.Signal; s != 0 && s != syscall.SIGCONT {
+				return &Outcome{Code: 128 + int(s), Signal: s}
+			}
+		}
+	}
+	return nil
+}
+
 // begin sets up the keeper.
-func (k *keeper) begin(spec *Spec) error {
+func (k *keeper) begin() (err error) {
 	if err := adopt(); err != nil {
 		return fmt.Errorf("prctl: %w", err)
 	}
-	server, err := client.New(spec.Server, spec.Token)
-	if err != nil {
-		return err
-	}
-	k.spec, k.lock = spec, &spec.Lock
-	k.lock.Server = server
-	k.term = newTerm(spec.Lock.Dur, spec.KillAfter)
+	k.lock = k.spec.Lock
+	k.term = newTerm(k.spec.Dur, k.spec.KillAfter)
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	k.alarm, err = boottime.NewAlarm()
 	return err
@@ -153,8 +147,8 @@ func (k *keeper) toFront(s syscall.Signal) {
 // run takes the lock and does the rest.
 func (k *keeper) run() Outcome {
 	go func() {
-		g, err := k.lock.Take(k.ctx)
-		k.grants <- grant{g, err}
+		token, end, err := k.lock.Take(k.ctx)
+		k.grants <- grant{token, end, err}
 	}()
 	for {
 		if k.held {
@@ -189,11 +183,11 @@ func (k *keeper) run() Outcome {
 func (k *keeper) granted(g grant) *Outcome {
 	if g.err != nil {
 		k.say("not run: %v", g.err)
-		return &Outcome{Code: Code(g.err)}
+		return &Outcome{Code: k.lock.Code(g.err)}
 	}
-	k.token, k.held, k.term.end = g.Token, true, g.End
+	k.token, k.held, k.term.end = g.token, true, g.end
 	k.renewAt = k.term.renewAt()
-	k.tell(report{Granted: true, End: k.term.end})
+	k.tell(report{Granted: &granted{[]byte(k.spec.Name), k.spec.Dur, k.spec.KillAfter}, End: k.term.end})
 	return nil
 }
 
@@ -226,7 +220,7 @@ func (k *keeper) keepHeld() *Outcome {
 func (k *keeper) renewed(r renewal) *Outcome {
 	k.renewing = false
 	switch {
-	case client.Failed(r.err, client.Conflict):
+	case r.err != nil && k.lock.Code(r.err) == ExitHeld:
 		return k.lost(r.err)
 	case r.err != nil:
 		k.fault = r.err
@@ -245,10 +239,10 @@ func (k *keeper) renewed(r renewal) *Outcome {
 func (k *keeper) lost(err error) *Outcome {
 	k.stop()
 	if k.pid == 0 {
-		k.say("not run: the lock %q is lost: %v", k.lock.Name, err)
+		k.say("not run: the lock %q is lost: %v", k.spec.Name, err)
 		return &Outcome{Code: ExitHeld}
 	}
-	k.say("the lock %q is lost, and the command is ended: %v", k.lock.Name, err)
+	k.say("the lock %q is lost, and the command is ended: %v", k.spec.Name, err)
 	k.end()
 	return &Outcome{Code: ExitHeld}
 }
@@ -259,7 +253,7 @@ func (k *keeper) end() {
 }
 
 func (k *keeper) group() group {
-	if k.spec.Terminal {
+	if k.setting.Terminal {
 		return group{}
 	}
 	return group{k.pid}
@@ -282,7 +276,7 @@ func (k *keeper) ordered(m order, ok bool) *Outcome {
 	case m.Signal == 0:
 	case k.pid == 0 && m.Signal != syscall.SIGCONT:
 		return k.interrupted(m.Signal)
-	case k.pid != 0 && k.spec.Terminal:
+	case k.pid != 0 && k.setting.Terminal:
 		k.witness.passed(m.Signal)
 	case k.pid != 0:
 		k.forward(m.Signal)
@@ -301,7 +295,7 @@ func (k *keeper) interrupted(s syscall.Signal) *Outcome {
 	k.stop()
 	if !k.held {
 		g := <-k.grants
-		k.held, k.token = g.err == nil, g.Token
+		k.held, k.token = g.err == nil, g.token
 	}
 	if k.held {
 		k.giveBack()
@@ -313,14 +307,22 @@ func (k *keeper) startCommand() *Outcome {
 	if boottime.Now() >= k.term.stopAt() {
 		return nil // keepHeld reports it
 	}
-	env := withEnv(os.Environ(), "CLOUDDRAGON_LOCK", k.lock.Name)
+	env := withEnv(os.Environ(), "CLOUDDRAGON_LOCK", k.spec.Name)
 	env = withEnv(env, "CLOUDDRAGON_LOCK_TOKEN", strconv.FormatInt(k.token, 10))
-	sys := &syscall.SysProcAttr{Setpgid: !k.spec.Terminal, Pdeathsig: syscall.SIGTERM}
-	// The command inherits this thread's mask, so set the one that the front was started with.
-	err := unix.PthreadSigmask(unix.SIG_SETMASK, &k.spec.Mask, nil)
-	if err == nil {
-		k.pid, err = start(k.command, env, sys)
-	}
+	sys := &syscall.SysProcAttr{Setpgid: !k.setting.Terminal, Pdeathsig: syscall.SIGTERM}
+	var err error
+	started := make(chan struct{})
+	go func() { // PDEATHSIG is sent when the thread that started the command ends, so this one stays
+		runtime.LockOSThread()
+		// The command inherits this thread's mask, so set the one that the front was started with.
+		err = unix.PthreadSigmask(unix.SIG_SETMASK, &k.setting.Mask, nil)
+		if err == nil {
+			k.pid, err = start(k.spec.Command, env, sys)
+		}
+		close(started)
+		select {}
+	}()
+	<-started
 	var e *startError
 	if err != nil {
 		k.stop()
@@ -357,7 +359,7 @@ func (k *keeper) changed(c child) *Outcome {
 		o.Code, o.Signal = 128+int(c.status.Signal()), c.status.Signal()
 	}
 	if boottime.Now() >= k.term.end {
-		k.say("the lock %q was lost while the command ran: it had expired", k.lock.Name)
+		k.say("the lock %q was lost while the command ran: it had expired", k.spec.Name)
 		return &Outcome{Code: ExitHeld}
 	}
 	if !k.giveBack() {
@@ -368,13 +370,13 @@ func (k *keeper) changed(c child) *Outcome {
 
 // giveBack unlocks. It returns false if the lock was lost before.
 func (k *keeper) giveBack() bool {
-	err := k.lock.GiveBack(context.Background(), k.token)
-	if client.Failed(err, client.Conflict) {
-		k.say("the lock %q was lost before the unlock: %v", k.lock.Name, err)
+	err := k.lock.GiveBack(k.token)
+	if err != nil && k.lock.Code(err) == ExitHeld {
+		k.say("the lock %q was lost before the unlock: %v", k.spec.Name, err)
 		return false
 	}
 	if err != nil {
-		k.say("could not unlock %q, it stays locked until it expires: %v", k.lock.Name, err)
+		k.say("could not unlock %q, it stays locked until it expires: %v", k.spec.Name, err)
 	}
 	return true
 }
@@ -382,7 +384,7 @@ func (k *keeper) giveBack() bool {
 // forward passes a signal on to the command.
 func (k *keeper) forward(s syscall.Signal) {
 	to := k.pid
-	if !k.spec.Terminal {
+	if !k.setting.Terminal {
 		to = -k.pid
 	}
 	_ = syscall.Kill(to, s) // it may have ended just now

@@ -2,75 +2,41 @@ package job
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"clouddragon/internal/client"
 )
 
-// Spec is what the front tells the keeper first.
-type Spec struct {
-	Server, Token string
-	Lock          client.Lock   // its Server is set by the keeper
-	KillAfter     time.Duration // from TERM to KILL
-	Terminal      bool          // there is a controlling terminal
-	Mask          unix.Sigset_t // the signals that were blocked when the front was started
-}
-
-// strings returns the fields of a spec that may hold any bytes. JSON strings may not.
-func (s *Spec) strings() []*string {
-	return []*string{&s.Server, &s.Token, &s.Lock.Account, &s.Lock.Name, &s.Lock.ID}
-}
-
-// MarshalJSON keeps the bytes of all strings.
-func (s *Spec) MarshalJSON() ([]byte, error) {
-	type plain Spec
-	w := struct {
-		*plain
-		Strings [][]byte
-	}{plain: (*plain)(s)}
-	for _, field := range s.strings() {
-		w.Strings = append(w.Strings, []byte(*field))
-	}
-	return json.Marshal(w)
-}
-
-// UnmarshalJSON reads what MarshalJSON writes.
-func (s *Spec) UnmarshalJSON(b []byte) error {
-	type plain Spec
-	w := struct {
-		*plain
-		Strings [][]byte
-	}{plain: (*plain)(s)}
-	if err := json.Unmarshal(b, &w); err != nil {
-		return err
-	}
-	for i, field := range s.strings() {
-		if i < len(w.Strings) {
-			*field = string(w.Strings[i])
-		}
-	}
-	return nil
+// setting is what the front tells the keeper first.
+type setting struct {
+	Terminal bool          // there is a controlling terminal
+	Mask     unix.Sigset_t // the signals that were blocked when the front was started
 }
 
 // order is what the front tells the keeper.
 type order struct {
-	Spec   *Spec          `json:",omitempty"`
-	Go     bool           `json:",omitempty"` // start the command
-	Signal syscall.Signal `json:",omitempty"` // the front got it
+	Setting *setting       `json:",omitempty"`
+	Go      bool           `json:",omitempty"` // start the command
+	Signal  syscall.Signal `json:",omitempty"` // the front got it
 }
 
 // report is what the keeper tells the front.
 type report struct {
 	End     time.Duration `json:",omitempty"` // the lock is held at least until then
-	Granted bool          `json:",omitempty"` // the lock is held, and the command can be started
+	Granted *granted      `json:",omitempty"` // the lock is held, and the command can be started
 	Group   int           `json:",omitempty"` // the command runs; its process group, or 0 on a terminal
 	Started bool          `json:",omitempty"`
 	Done    *Outcome      `json:",omitempty"` // the last report
+}
+
+// granted is what the front has to know of a lock that is held.
+type granted struct {
+	Name           []byte // any bytes, which a JSON string cannot hold
+	Dur, KillAfter time.Duration
 }
 
 // Outcome is the end of the job.
@@ -120,6 +86,9 @@ func receive[T any](from *os.File, messages chan<- T) {
 	b := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(b)
+		if errors.Is(err, syscall.ECONNRESET) {
+			continue // the other process ended with messages of ours unread; its own still come
+		}
 		if err != nil {
 			return
 		}

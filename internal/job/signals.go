@@ -1,12 +1,9 @@
 package job
 
 import (
-	"bufio"
-	"bytes"
 	"os"
 	"os/signal"
 	"runtime"
-	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -24,11 +21,10 @@ var jobControl = []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGT
 // caught returns the signals that we catch: those above, except those that were ignored when
 // we were started. These stay ignored, here and in the command.
 func caught() []os.Signal {
-	ignored := ignoredSignals()
 	// A write to a broken pipe must not end us before the command.
 	all := []os.Signal{syscall.SIGPIPE}
 	for _, s := range append(append([]syscall.Signal{}, forwarded...), jobControl...) {
-		if ignored&(1<<(s-1)) == 0 {
+		if !ignored(s) {
 			all = append(all, s)
 		}
 	}
@@ -42,23 +38,12 @@ func catch() (<-chan os.Signal, []os.Signal) {
 	return c, all
 }
 
-// ignoredSignals returns the mask of the signals that this process ignores. The Go runtime
-// leaves HUP, INT and the signals of job control as they are.
-func ignoredSignals() uint64 {
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		if mask, ok := bytes.CutPrefix(lines.Bytes(), []byte("SigIgn:")); ok {
-			n, err := strconv.ParseUint(string(bytes.TrimSpace(mask)), 16, 64)
-			if err != nil {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
+// ignored reports whether this process ignores a signal. The Go runtime leaves HUP, INT and the
+// signals of job control as they are.
+func ignored(s syscall.Signal) bool {
+	var now action
+	setAction(s, nil, &now)
+	return now.handler == sigIgn
 }
 
 // maskOf returns the set of these signals.
@@ -86,6 +71,8 @@ func hasTerminal() bool {
 func adopt() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }
+
+const sigIgn = 1 // the handler of a signal that is ignored
 
 // action is struct sigaction of the kernel.
 type action struct {

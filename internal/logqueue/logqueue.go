@@ -15,6 +15,9 @@ import (
 // Size is how many bytes of log lines wait for their reader at most.
 const Size = 256 << 10
 
+// FlushTime is how long a process waits at its end for the reader of the log.
+const FlushTime = 500 * time.Millisecond
+
 // Queue is the writer of a log. Its methods may be called by any goroutine.
 type Queue struct {
 	to   io.Writer

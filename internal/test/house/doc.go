@@ -23,7 +23,8 @@ var imports = []struct {
 	{"internal/names", []string{"internal/disk", "internal/format"}},
 	{"internal/boottime", nil},
 	{"internal/client", []string{"internal/boottime", "internal/units"}},
-	{"internal/job", []string{"internal/boottime", "internal/client"}},
+	{"internal/job", []string{"internal/boottime"}},
+	{"internal/job/early", []string{"internal/job", "internal/logqueue"}},
 	{"internal/archive", []string{"internal/disk", "internal/format"}},
 	{"kvlog/wal", []string{"internal/disk", "internal/format"}},
 	{"slots", []string{"internal/disk", "internal/format", "internal/hashindex"}},
@@ -34,7 +35,7 @@ var imports = []struct {
 	{"internal/replica", []string{"internal/boottime", "internal/disk", "internal/format", "kvlog/wal", "db/commit", "db/store", "db"}},
 	{"handlers", []string{"internal/front", "internal/units", "db", "internal/replica"}},
 	{"cmd/clouddragon", []string{
-		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/logqueue", "internal/systemd", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
+		"internal/archive", "internal/boottime", "internal/client", "internal/disk", "internal/front", "internal/job", "internal/job/early", "internal/logqueue", "internal/systemd", "internal/units", "metrics", "slots", "db/commit", "db/store", "db", "internal/replica", "handlers",
 	}},
 	{"bench", nil},
 	{"internal/packaging/man", nil},
