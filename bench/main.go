@@ -31,6 +31,7 @@ type options struct {
 	seconds        time.Duration // of one measurement
 	only, without  regexp.Regexp
 	ids, keys      int
+	backup         int // in MB
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.TextVar(&o.without, "without", regexp.MustCompile("^$"), "leave out the servers whose name matches this `regexp`")
 	flag.IntVar(&o.ids, "ids", 100_000, "how many ids a row with many ids has")
 	flag.IntVar(&o.keys, "keys", 100_000, "how many keys the row on keys creates")
+	flag.IntVar(&o.backup, "backup", 1000, "how many `MB` of values the row on backups stores")
 	serve := flag.String("serve-empty", "", "only serve an empty handler on this `address`")
 	flag.Parse()
 	o.seconds = time.Duration(*seconds * float64(time.Second))
@@ -57,8 +59,8 @@ func main() {
 	switch {
 	case flag.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flag.Arg(0))
-	case o.rounds < 1 || o.seconds <= 0 || min(o.ids, o.keys) < 1 || max(o.ids, o.keys) >= 100_000_000:
-		err = errors.New("-rounds, -seconds, -ids and -keys take positive numbers, -ids and -keys of at most 8 digits")
+	case o.rounds < 1 || o.seconds <= 0 || min(o.ids, o.keys, o.backup) < 1 || max(o.ids, o.keys, o.backup) >= 100_000_000:
+		err = errors.New("-rounds, -seconds, -ids, -keys and -backup take positive numbers, the last three of at most 8 digits")
 	case *serve != "":
 		err = serveEmpty(*serve)
 	default:

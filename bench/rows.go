@@ -109,7 +109,7 @@ func rows(o options) []*row {
 	return append(all,
 		loaded("kv get 64 B beside 16 connections that set", crowd{work: get, conns: 64, id: ids}, crowd{work: set, conns: 16, id: ids}),
 		mirrored(crowd{work: many, conns: 64, id: ids}), mirrored(crowd{work: many, conns: 256, id: ids}),
-		wrapped(), letIn(10_000), told(1), told(10_000), idleMemory(8000), waitingMemory(8000), keys(o.keys))
+		wrapped(), letIn(10_000), told(1), told(10_000), idleMemory(8000), waitingMemory(8000), keys(o.keys), backedUp(o.backup))
 }
 
 // anyOf returns random ids.
