@@ -13,10 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/kvlog/wal"
 )
 
-// pair is a server and one that follows it, in one process.
+// pair is a server and its follower, in one process.
 type pair struct {
 	t    *testing.T
 	o    Options // of the first
@@ -71,7 +72,8 @@ func (p *pair) follow() {
 	p.open()
 }
 
-// open opens the follower where it agrees with the first server, and lets it catch up.
+// open cuts the follower's log to where it agrees with the first server's, opens it and lets
+// it catch up.
 func (p *pair) open() {
 	p.t.Helper()
 	_, ends, err := Ends(p.dir, 4)
@@ -99,7 +101,7 @@ func (p *pair) open() {
 	}
 	done, cancel := context.WithCancel(p.t.Context())
 	cancel()
-	p.mu.Lock() // the batches that the first server appends meanwhile are read too, and sent
+	p.mu.Lock() // batches that the first server appends meanwhile are also read and sent
 	defer p.mu.Unlock()
 	for {
 		frame, err := r.NextFrame(done)
@@ -125,7 +127,7 @@ func (p *pair) stop() {
 	p.f = nil
 }
 
-// same wants the follower to say what the first server says.
+// same checks that the follower reads what the first server reads.
 func (p *pair) same() {
 	p.t.Helper()
 	p.mu.Lock()
@@ -154,7 +156,7 @@ func (p *pair) sameAs(other *DB) {
 	}
 }
 
-// change does so many random calls.
+// change makes random calls.
 func (p *pair) change(random *rand.Rand, calls int) {
 	p.t.Helper()
 	for range calls {
@@ -178,29 +180,27 @@ func (p *pair) change(random *rand.Rand, calls int) {
 	}
 }
 
-// sameFiles wants each segment that both have to hold the same bytes.
+// sameFiles checks that each segment that both servers have holds the same bytes.
 func (p *pair) sameFiles() {
 	p.t.Helper()
-	for tries := 0; ; tries++ {
-		before := p.d.Log().Durable()
-		differs := p.compareFiles(fmt.Sprintf("%08d.seg", before.Segment))
-		p.mu.Lock()
-		end := p.f.End()
-		p.mu.Unlock()
-		if before == end && end == p.d.Log().Durable() { // it does not compact just now
-			if differs != "" {
-				if tries < 200 { // it may be writing a batch
-					time.Sleep(time.Millisecond)
-					continue
-				}
-				p.t.Errorf("%s differs", differs)
-			}
+	defer p.d.store.PauseCompaction()() // it appends batches in the background
+	for {
+		before := p.writes()
+		differs := p.compareFiles(fmt.Sprintf("%08d.seg", p.d.Log().Durable().Segment))
+		if differs == "" {
+			return
+		}
+		if p.writes() == before && !before.Busy {
+			p.t.Errorf("%s differs", differs)
 			return
 		}
 	}
 }
 
-// compareFiles compares the segments up to that one: the next may be in the making.
+// writes shows whether the first server has written anything: compare it with an earlier one.
+func (p *pair) writes() commit.Pulse { return p.d.writer.Pulse() }
+
+// compareFiles compares the segments up to last. The next segment may still be in preparation.
 func (p *pair) compareFiles(last string) (differs string) {
 	p.t.Helper()
 	same := 0
@@ -252,7 +252,7 @@ func TestFollowerIsWhatTheFirstServerIs(t *testing.T) {
 				p.stop()
 				p.change(random, 20)
 				p.open()
-			case 1: // the first server does
+			case 1: // the first server restarts
 				wantDone(t, "close", p.d.Close())
 				p.d = mustOpen(t, p.o)
 			}
@@ -270,12 +270,12 @@ func TestFollowerIsWhatTheFirstServerIs(t *testing.T) {
 		mustClose(t, p.d)
 	}
 	if freed == 0 {
-		t.Error("no follower has freed a segment")
+		t.Error("no follower freed a segment")
 	}
 }
 
-// The first server can fail between the follower's sync and its own. What it then does
-// not have was never answered, and the follower gives it up.
+// The first server can fail between the follower's sync and its own. The batch that it then
+// lacks was never answered, and the follower gives it up.
 func TestFollowerGivesUpWhatTheFirstServerDoesNotHave(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	p := newPair(t)
@@ -295,7 +295,7 @@ func TestFollowerGivesUpWhatTheFirstServerDoesNotHave(t *testing.T) {
 	p.mu.Unlock()
 	wantDone(t, "append", err)
 	if got, err := p.f.Sequence(Key{"a", "ahead"}); got != 0 {
-		t.Errorf("a batch that nobody has answered can be read: %d %v", got, err)
+		t.Errorf("an unanswered batch can be read: %d %v", got, err)
 	}
 	p.stop()
 	p.change(random, 10)
@@ -308,7 +308,7 @@ func TestFollowerGivesUpWhatTheFirstServerDoesNotHave(t *testing.T) {
 	mustClose(t, twin.d)
 }
 
-// A follower may be asked for an account that has moved away since it was opened.
+// A follower refuses reads of an account that has moved away since the follower was opened.
 func TestFollowerKnowsWhichAccountsHaveMoved(t *testing.T) {
 	p := newPair(t)
 	p.follow()

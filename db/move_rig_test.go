@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 	"time"
 
@@ -121,6 +122,16 @@ func copyAccount(t *testing.T, from, to *world, id, attempt string) {
 			if err := to.d.Import("acc", id, attempt, []*db.MoveRecord{r}); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// await waits for a condition that has nothing to wait on.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("not after 20 s: %s", what)
 		}
 	}
 }

@@ -3,7 +3,6 @@ package db_test
 import (
 	"context"
 	"errors"
-	"runtime"
 	"testing"
 	"time"
 
@@ -17,7 +16,7 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// These wait when the account is frozen.
+	// These calls are waiting when the account is frozen.
 	ctx := t.Context()
 	waits := make(chan error, 3)
 	go func() {
@@ -32,23 +31,17 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 		_, err := w.d.TakeRate(ctx, db.RateRequest{Key: key("r"), Rate: db.Rate{Limit: 10, Per: time.Hour, Burst: 10}, Cost: 10, Wait: 10 * time.Hour})
 		waits <- err
 	}()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if s := w.d.Stats(); s.Locks.Waiting+s.Mutexes.Waiting+s.RateWaiters == 3 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("they do not wait")
-		}
-	}
+	await(t, "the three calls wait", func() bool {
+		s := w.d.Stats()
+		return s.Locks.Waiting+s.Mutexes.Waiting+s.RateWaiters == 3
+	})
 	watched, d := make(chan error, 1), w.d
 	go func() {
 		_, err := d.WatchSequence(ctx, key("s"), db.Not{Value: 1}, time.Hour)
 		watched <- err
 	}()
-	for d.Stats().Watch.Watchers == 0 {
-		runtime.Gosched()
-	}
-	// Nobody takes these out of their queues.
+	await(t, "the watch begins", func() bool { return d.Stats().Watch.Watchers > 0 })
+	// These calls have no context that would take them out of their queues.
 	answers := make(chan error, 2)
 	for _, op := range []db.Operation{
 		&db.LockTake{LockRequest: db.LockRequest{Key: key("l"), Dur: time.Hour, Wait: 100 * time.Hour}},
@@ -63,23 +56,23 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if start.Version < version || start.Token < mutex || start.State != db.Frozen {
-		t.Errorf("it begins with %+v, want version %d and token %d at least", start, version, mutex)
+		t.Errorf("the move starts with %+v, want at least version %d and token %d", start, version, mutex)
 	}
 	for range 3 {
 		select {
 		case err := <-waits:
 			if !errors.As(err, new(*db.MovingError)) {
-				t.Errorf("who waited was told %v", err)
+				t.Errorf("a waiting call was told %v", err)
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatal("who waited is told nothing")
+			t.Fatal("a waiting call got no answer")
 		}
 	}
 	w.pass(2 * time.Hour)
 	for range 2 {
-		do(w, &db.SequenceAdd{Key: db.Key{Acc: "other", ID: "s"}, N: 1}) // has the writer look at what is over
+		do(w, &db.SequenceAdd{Key: db.Key{Acc: "other", ID: "s"}, N: 1}) // makes the writer look for expired waits
 		if err := <-answers; !errors.As(err, new(*db.MovingError)) {
-			t.Errorf("what was due while it was frozen was told %v", err)
+			t.Errorf("a call that fell due while the account was frozen was told %v", err)
 		}
 	}
 	wantAway[*db.MovingError](t, w.d)
@@ -92,10 +85,10 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 	wantAway[*db.MovingError](t, w.d)
 	again, err := w.d.Freeze("acc", "there")
 	if err != nil || again.ID != start.ID {
-		t.Errorf("again: %+v, %v", again, err)
+		t.Errorf("freezing again: %+v, %v", again, err)
 	}
 	if _, err := w.d.Freeze("acc", "elsewhere"); !errors.As(err, new(*db.ConflictError)) {
-		t.Errorf("to another server: %v", err)
+		t.Errorf("freezing for another server: %v", err)
 	}
 	for range 2 {
 		if err := w.d.Unfreeze("acc"); err != nil {
@@ -103,7 +96,7 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 		}
 	}
 	if err := w.d.Depart("acc", start.ID); !errors.As(err, new(*db.ConflictError)) {
-		t.Errorf("a move that was given up goes on: %v", err)
+		t.Errorf("an abandoned move went on: %v", err)
 	}
 	if got := next(w, "s"); got != 2 {
 		t.Errorf("the sequence is at %d", got)
@@ -114,8 +107,8 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 	}
 }
 
-// TestMarksSurviveAPowerCut moves an account with a power cut of both servers behind each
-// step, and does each step twice.
+// TestMarksSurviveAPowerCut moves an account, does each step twice, and cuts the power of
+// both servers after each time.
 func TestMarksSurviveAPowerCut(t *testing.T) {
 	ctx := context.Background()
 	from, to := newWorld(t), newWorld(t)
@@ -159,7 +152,7 @@ func TestMarksSurviveAPowerCut(t *testing.T) {
 	wantUnreadable[*db.AwayError](t, from.d)
 	wantAway[*db.MovingError](t, to.d)
 	if err := from.d.Unfreeze("acc"); !errors.As(err, new(*db.ConflictError)) {
-		t.Errorf("given up after it has moved: %v", err)
+		t.Errorf("abandoned after the account has moved: %v", err)
 	}
 	twice(func() error { return to.d.Open("acc", start.ID) })
 	twice(func() error { return from.d.Forget(ctx, "acc", start.ID) })
@@ -189,22 +182,22 @@ func TestMarksSurviveAPowerCut(t *testing.T) {
 	if got := next(to, "s"); got != 2 {
 		t.Errorf("the sequence is at %d", got)
 	}
-	// An end comes as it would have come.
+	// Things expire when they would have expired on the source.
 	to.pass(time.Hour)
 	if _, err := to.d.Counter(key("c")); !errors.Is(err, db.ErrNotFound) {
-		t.Errorf("the counter does not end: %v", err)
+		t.Errorf("the counter did not expire: %v", err)
 	}
 	if _, err := to.d.LockHolder(key("l")); !errors.Is(err, db.ErrNotFound) {
-		t.Errorf("the lock does not end: %v", err)
+		t.Errorf("the lock did not expire: %v", err)
 	}
-	// Nothing is left where it was.
+	// Nothing of the account is left on the source.
 	if accounts, _, err := from.d.Accounts(ctx, "", 10); err != nil || len(accounts) != 1 || accounts[0] != "other" {
 		t.Errorf("the source has %q, %v", accounts, err)
 	}
 }
 
-// TestTokensOfTheTargetAreAboveTheSources has the source far ahead of the target, which
-// crashes at once.
+// TestTokensOfTheTargetAreAboveTheSources moves an account from a source whose versions and
+// tokens are far ahead of the target's. The target crashes right after.
 func TestTokensOfTheTargetAreAboveTheSources(t *testing.T) {
 	const version, token = 1 << 40, 1 << 50
 	for _, atOnce := range []bool{false, true} {
@@ -216,16 +209,16 @@ func TestTokensOfTheTargetAreAboveTheSources(t *testing.T) {
 		check := func() {
 			t.Helper()
 			if got := do(w, &db.LockTake{LockRequest: db.LockRequest{Key: other, Owner: "a", Dur: time.Millisecond}}).Holder.Token; got <= token {
-				t.Errorf("token %d is not above", got)
+				t.Errorf("token %d is not above the source's", got)
 			}
 			w.pass(time.Second)
 			got, err := w.d.LockMutex(t.Context(), db.LockRequest{Key: other, Dur: time.Millisecond})
 			if err != nil || got <= token {
-				t.Errorf("token %d is not above: %v", got, err)
+				t.Errorf("token %d is not above the source's: %v", got, err)
 			}
 			w.pass(time.Second)
 			if got := do(w, &db.ValueSet{Key: other, Conditions: db.Conditions{Check: db.AnyVersion}}).Version; got <= version {
-				t.Errorf("version %d is not above", got)
+				t.Errorf("version %d is not above the source's", got)
 			}
 		}
 		if !atOnce {
@@ -236,7 +229,7 @@ func TestTokensOfTheTargetAreAboveTheSources(t *testing.T) {
 	}
 }
 
-// TestSlowerAttemptIsRefused lets two runs of the command copy at once.
+// TestSlowerAttemptIsRefused lets two runs of the move command copy at the same time.
 func TestSlowerAttemptIsRefused(t *testing.T) {
 	w := newWorld(t)
 	r := []*db.MoveRecord{{ID: "v", Payload: []byte("old"), Version: 3}}
@@ -282,13 +275,13 @@ func TestSlowerAttemptIsRefused(t *testing.T) {
 	}
 }
 
-// TestAccountThatIsThereIsNotReplaced refuses a move to a server that has something in
-// an account of that name, whatever it is.
+// TestAccountThatIsThereIsNotReplaced checks that a move is refused if the target has
+// anything at all in an account of that name.
 func TestAccountThatIsThereIsNotReplaced(t *testing.T) {
 	for name, op := range clientOps() {
 		switch name {
 		case "reset", "delete", "ttl", "unlock", "forget":
-			continue // which put nothing there
+			continue // these store nothing
 		case "batch":
 			op.(*db.Batch).Answers = func(int, error) bool { return true }
 		}
@@ -306,8 +299,8 @@ func TestAccountThatIsThereIsNotReplaced(t *testing.T) {
 	}
 }
 
-// TestGivingUpGoesBackToWhatWas gives up a move to a server that has passed the account on
-// before.
+// TestGivingUpGoesBackToWhatWas abandons a move to a server from which the account had moved
+// away before.
 func TestGivingUpGoesBackToWhatWas(t *testing.T) {
 	w := newWorld(t)
 	next(w, "s")
