@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Admit says why a call cannot be answered now; nil: it can. The error is an *AwayError
-// a *StandbyError or a *LeaseError.
+// Admit returns why a call cannot be answered now, or nil. The error is an *AwayError, a
+// *StandbyError or a *LeaseError.
 func (p *Primary) Admit(write bool) error {
 	if p.e != nil && p.verdict.Load().isNotAway() {
 		if err := p.e.Admit(); err != nil {
@@ -24,16 +24,16 @@ func (p *Primary) Admit(write bool) error {
 	return v.read
 }
 
-// verdict says why nothing can be answered now.
+// verdict holds the errors that reads and writes are refused with; nil: they are served.
 type verdict struct{ write, read error }
 
-// isNotAway reports whether this server is the primary as far as its disk says.
+// isNotAway reports whether this server is the primary according to its disk.
 func (v *verdict) isNotAway() bool {
 	away := (*AwayError)(nil)
 	return v == nil || !errors.As(v.write, &away)
 }
 
-// decide works out the verdict after a change. It wants p.mu held.
+// decide updates the verdict after a change. The caller holds p.mu.
 func (p *Primary) decide() {
 	var v *verdict
 	l := p.link
@@ -51,7 +51,7 @@ func (p *Primary) decide() {
 		if l != nil && l.why != nil {
 			v.write = &StandbyError{p.state.Standby, l.why}
 		}
-		// What can be read here may be the last batch before a crash, which the standby lacks.
+		// A read here might return the last batch before a crash, which the standby may lack.
 		if !p.whole {
 			v.read = v.write
 		}
@@ -59,28 +59,28 @@ func (p *Primary) decide() {
 	p.verdict.Store(v)
 	p.changed.Broadcast()
 	if v != nil && p.source != nil {
-		// The writer may hang in End, with these behind it.
+		// These calls may be queued behind a writer that is stuck in End.
 		p.source.Refuse(v.write)
 	}
 }
 
-// redecide works out the verdict once time has passed.
+// redecide updates the verdict after time has passed.
 func (p *Primary) redecide() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.decide()
 }
 
-// StandbyError says that the standby without which nothing is written does not answer.
+// StandbyError is returned when the standby that every write waits for does not answer.
 type StandbyError struct {
 	Standby string
 	Why     error
 }
 
-// AwayError says that another server is the primary. Nothing was done.
+// AwayError is returned when another server is the primary. Nothing was done.
 type AwayError struct {
-	Primary string // its address; empty: not known
-	Follows bool   // this server is a standby, and answers reads with stale=true
+	Primary string // its address; empty: unknown
+	Follows bool   // this server is a standby, which answers reads with stale=true
 }
 
 func (e *AwayError) Error() string {

@@ -8,20 +8,20 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// errElected refuses to promote by hand where etcd decides.
+// errElected refuses a manual promotion where etcd decides.
 var errElected = &refused{http.StatusConflict, "etcd decides who is the primary here: stop the primary, and a standby that has every write takes its place"}
 
-// arbitrateEvery is how often the primary compares what etcd says of its standby with
-// what is true.
+// arbitrateEvery is how often the primary compares its standby's entry in etcd with the
+// standby's actual state.
 const arbitrateEvery = 50 * time.Millisecond
 
-// arbitrate says in etcd whether the standby has every acknowledged write:
+// arbitrate keeps etcd informed whether the standby has every acknowledged write:
 //
-//	the standby has caught up     from now on writes wait for it; then it is added in etcd
-//	it does not answer            it is taken out in etcd; then writes do not wait any more
-//	this server is elected anew   nobody but this server has every write, as etcd says
+//	the standby has caught up     writes wait for it first, then it is added in etcd
+//	it does not answer            it is removed in etcd first, then writes no longer wait for it
+//	this server is reelected      etcd lists only this server as having every write
 //
-// One goroutine does all of it, so the order of the changes in etcd is that of the events.
+// A single goroutine makes these changes, so they reach etcd in the order of the events.
 func (p *Primary) arbitrate() {
 	defer p.done.Done()
 	for p.ctx.Err() == nil {
@@ -31,7 +31,7 @@ func (p *Primary) arbitrate() {
 			return
 		}
 		if err := p.arbitrateOnce(); err != nil && p.ctx.Err() == nil {
-			p.log.Warn("what etcd says of the standby could not be changed, and is tried again", "err", err)
+			p.log.Warn("the standby's entry in etcd could not be changed; trying again", "err", err)
 			select {
 			case <-time.After(p.e.o.Lease / 6):
 			case <-p.ctx.Done():
@@ -75,7 +75,7 @@ func (p *Primary) arbitrateOnce() error {
 		p.log.Info("etcd knows that the standby has every write: it can take over", "standby", name)
 	case remove:
 		if err := Probe(p.fs, p.dir); err != nil {
-			return err // this server is about to end, and the standby has every write
+			return err // this server is about to stop, and the standby has every write
 		}
 		if err := p.e.Remove(ctx, name); err != nil {
 			return err
@@ -99,7 +99,7 @@ func (p *Primary) replacedBy(l Leader) error {
 	return p.fence(l.Epoch, l.URL)
 }
 
-// elected notes that this server was elected once more. It wants p.mu held.
+// elected stores the epoch of this server's reelection. The caller holds p.mu.
 func (p *Primary) elected(epoch uint64) error {
 	s := p.state
 	s.Epoch = epoch
@@ -110,8 +110,8 @@ func (p *Primary) elected(epoch uint64) error {
 	return p.without()
 }
 
-// without lets writes go on without the standby, which etcd does not name any more. It
-// wants p.mu held.
+// without lets writes go on without the standby, which is no longer listed in etcd. The
+// caller holds p.mu.
 func (p *Primary) without() error {
 	s := p.state
 	s.Standby = ""
@@ -127,8 +127,9 @@ func (p *Primary) without() error {
 	return nil
 }
 
-// BecomePrimary notes on disk that this server was elected for an epoch. Versions, tokens
-// and locks are to be raised unless the server was the primary before it.
+// BecomePrimary records on disk that this server was elected for an epoch. Versions, tokens
+// and the ends of locks have to be raised unless this server was also the primary of the
+// epoch before.
 func BecomePrimary(fsys disk.FS, dir string, epoch uint64) (State, error) {
 	s, err := ReadState(fsys, dir)
 	if err != nil {

@@ -15,23 +15,23 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// maxAnswer is the longest answer of another server that is read, in bytes.
+// maxAnswer limits how much of another server's answer is read, in bytes.
 const maxAnswer = 1 << 20
 
-// epochHeader says the epoch of a server that refuses an earlier one.
+// epochHeader carries the epoch of a server that refuses a request of an earlier epoch.
 const epochHeader = "Replica-Epoch"
 
-// epochError is the refusal by a server that knows a later epoch.
+// epochError is returned when a server knows a later epoch and refuses the request.
 type epochError struct {
 	Epoch   uint64
-	Primary string // its address, if it is known
+	Primary string // its address, if known
 }
 
 func (e *epochError) Error() string {
 	return fmt.Sprintf("another server has been the primary since epoch %d", e.Epoch)
 }
 
-// statusError is any other refusal.
+// statusError is returned for any other refusal.
 type statusError struct {
 	Status int
 	Line   string
@@ -41,7 +41,7 @@ func (e *statusError) Error() string { return fmt.Sprintf("%d: %s", e.Status, e.
 
 // caller calls another server.
 type caller struct {
-	url   string // its address, without a slash at the end
+	url   string // its address, without a trailing slash
 	token func() string
 	http  *http.Client
 }
@@ -60,7 +60,7 @@ func newCaller(url string, token func() string) caller {
 	}}
 }
 
-// always is a token that does not change.
+// always returns a function that always returns the same token.
 func always(token string) func() string { return func() string { return token } }
 
 // do sends a request and returns the answer, whose body the caller closes. An answer
@@ -94,7 +94,7 @@ func (c caller) do(ctx context.Context, method, path string, body []byte) (*http
 	return nil, &statusError{res.StatusCode, strings.TrimSpace(string(line))}
 }
 
-// post sends a value as JSON, and reads the answer into another one, if that is not nil.
+// post sends a value as JSON and decodes the JSON answer into answer, if that is not nil.
 func (c caller) post(ctx context.Context, path string, send, answer any) error {
 	body, err := json.Marshal(send)
 	if err != nil {
@@ -112,7 +112,7 @@ func (c caller) post(ctx context.Context, path string, send, answer any) error {
 	return json.Unmarshal(p, answer)
 }
 
-// append sends batches and returns the end of the log that has them.
+// append sends batches and returns where the other server's log ends after them.
 func (c caller) append(ctx context.Context, epoch uint64, frames []byte) (end wal.Pos, err error) {
 	res, err := c.do(ctx, http.MethodPost, fmt.Sprintf("/replica/append?epoch=%d", epoch), frames)
 	if err != nil {
@@ -137,23 +137,23 @@ type (
 	}
 	helloAnswer struct {
 		Epoch uint64
-		At    wal.Pos // the newest of the ends that the log has
-		Size  int64   // of the segment that it lies in, in bytes
+		At    wal.Pos // the newest of the ends that is in this log
+		Size  int64   // of the segment that holds it, in bytes
 	}
-	// joinRequest asks for all that follows in the log.
+	// joinRequest asks for everything that follows in the log.
 	joinRequest struct {
 		Name, URL, Secret string
 		Sync              bool
 		At                wal.Pos
 		Epoch             uint64
 	}
-	// beatRequest says that the primary lives.
+	// beatRequest is the primary's heartbeat.
 	beatRequest struct {
 		Epoch    uint64
-		Answered wal.Pos  // up to here all calls were answered
-		Segments []uint64 // that hold what is needed up to there
-		InSync   bool     // no write is answered without this standby
-		Wall     int64    // the primary's wall clock when it sent this, in ns since 1970; 0: not known
+		Answered wal.Pos  // all calls up to here were answered
+		Segments []uint64 // the segments needed up to Answered
+		InSync   bool     // every write waits for this standby
+		Wall     int64    // the primary's wall clock when it sent this, in ns since 1970; 0: unknown
 	}
 	leaveRequest struct{ Name string }
 	fenceRequest struct {

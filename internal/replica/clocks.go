@@ -2,31 +2,32 @@ package replica
 
 import "time"
 
-// Locks on disk are held on for a grace after a promotion, as the clocks of two machines
-// differ. So the standby compares its clock with the primary's at each beat.
+// After a promotion locks on disk are held for a grace period longer, because the clocks of
+// two machines differ. The standby compares its clock with the primary's at each beat, so
+// that an operator learns of a difference larger than that.
 
-// skewSamples is how many beats are looked at. The time that a beat was on its way makes the
-// standby's clock look ahead; of several the least was.
+// skewSamples is how many beats are considered. A beat's travel time makes the standby's
+// clock look ahead, so the smallest of several samples is the most accurate.
 const skewSamples = 8
 
-// maxSkew is the difference from which the log tells of it: it is well below the grace.
+// maxSkew is the skew from which on a warning is logged. It is well below the grace period.
 const maxSkew = 2 * time.Second
 
-// clocks is how far this server's clock is ahead of the primary's.
+// clocks measures how far this server's clock is ahead of the primary's.
 type clocks struct {
 	samples [skewSamples]time.Duration
 	n       int
-	skewed  bool // the log has told of it
+	skewed  bool // a warning was logged
 }
 
-// add takes what one beat says, and returns how far the clock is ahead, about.
+// add adds one sample and returns the new estimate.
 func (c *clocks) add(ahead time.Duration) time.Duration {
 	c.samples[c.n%skewSamples] = ahead
 	c.n++
 	return c.skew()
 }
 
-// skew is negative if the clock is behind.
+// skew returns the estimate. It is negative if this clock is behind.
 func (c *clocks) skew() time.Duration {
 	if c.n == 0 {
 		return 0
@@ -38,13 +39,13 @@ func (c *clocks) skew() time.Duration {
 	return least
 }
 
-// noteClocks compares the clocks. It wants s.mu held.
+// noteClocks compares the clocks. The caller holds s.mu.
 func (s *Standby) noteClocks(primary, own time.Time) {
 	skew := s.clocks.add(own.Round(0).Sub(primary)) // without the monotonic clock
 	switch far := skew.Abs() >= maxSkew; {
 	case far && !s.clocks.skewed:
 		s.clocks.skewed = true
-		s.o.Log.Warn("the clocks of the two servers differ: after a promotion locks and values can end too early or too late by that; set them by NTP", "this_server_is_ahead_by", skew.Round(time.Millisecond))
+		s.o.Log.Warn("the clocks of the two servers differ: after a promotion locks and values can expire too early or too late by that much; synchronize them with NTP", "this_server_is_ahead_by", skew.Round(time.Millisecond))
 	case !far && s.clocks.skewed:
 		s.clocks.skewed = false
 		s.o.Log.Info("the clocks of the two servers agree again", "this_server_is_ahead_by", skew.Round(time.Millisecond))

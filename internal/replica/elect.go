@@ -15,52 +15,53 @@ import (
 	"clouddragon/internal/boottime"
 )
 
-// Who is the primary is decided in etcd, in two keys:
+// Two keys in etcd decide which server is the primary:
 //
-//	PREFIX/leader   the primary: its name, address and epoch. It goes with the primary's lease
+//	PREFIX/leader   the primary's name, address and epoch. The key expires with the primary's lease
 //	PREFIX/config   the epoch, and the names of the servers that have every acknowledged write
 //
-// A server becomes the primary by one transaction: there is no leader, the configuration is as it
-// was read, and the server is one of those that have every write. Then the epoch is the
-// next, and the new primary alone has every write. A standby is added once the primary
-// answers nothing without it, and a primary goes on without it once it was taken out.
+// A server becomes the primary in one transaction. Its conditions are that there is no leader,
+// that the configuration has not changed since it was read, and that it lists the server as having
+// every write. The transaction increments the epoch and leaves only the new primary in the list.
+// A standby is added to the list after the primary has begun to wait for it with every write. The
+// primary stops waiting only after the standby was removed from the list.
 
 // Elector takes part in the election of the primary. Its methods may be called by any
 // goroutine.
 type Elector struct {
 	o    ElectorOptions
 	etcd *etcd
-	// Changed has a token whenever another server, this one or none became the primary.
+	// Changed receives a token whenever the primary changes.
 	Changed chan struct{}
 
 	mu     sync.Mutex // guards what follows
-	known  bool       // etcd was read since the start
-	leader Leader     // as etcd has it; zero: there is none
+	known  bool       // etcd has been read since the start
+	leader Leader     // as last read from etcd; zero: none
 	mine   string     // the value of the key leader while this server is the primary
 	lease  int64
-	until  time.Duration // of the machine's clock: up to then the lease is good for sure
+	until  time.Duration // on boottime's clock: the lease is certainly valid before this
 	config clusterConfig
 	rev    *etcdKey // the configuration as it was read
-	why    error    // why etcd cannot be asked
+	why    error    // why etcd did not answer the last time
 }
 
-// ElectorOptions say which server takes part in which election.
+// ElectorOptions configure an Elector.
 type ElectorOptions struct {
 	Etcd   []string // addresses of etcd's members
 	Prefix string   // of the keys
-	Name   string   // of this server; two never have the same
+	Name   string   // of this server; unique in the cluster
 	URL    string   // its address
 	Lease  time.Duration
-	State  func() (State, error) // what the server durably knows of its role
-	Probe  func() error          // fails if its disk does; such a server is not elected
+	State  func() (State, error) // reads this server's role from disk
+	Probe  func() error          // fails if the disk does; then this server does not stand for election
 	Log    *slog.Logger
 }
 
-// Leader is the primary as etcd has it.
+// Leader is the primary according to etcd.
 type Leader struct {
 	Name, URL string
 	Epoch     uint64
-	Nonce     string // of one election
+	Nonce     string // distinguishes elections
 }
 
 type clusterConfig struct {
@@ -68,7 +69,7 @@ type clusterConfig struct {
 	InSync []string // names of the servers that have every acknowledged write
 }
 
-// NewElector returns an Elector; Run takes part.
+// NewElector returns an Elector. Call Run to take part in the election.
 func NewElector(o ElectorOptions) *Elector {
 	return &Elector{o: o, etcd: newEtcd(o.Etcd, o.Lease/3), Changed: make(chan struct{}, 1)}
 }
@@ -76,8 +77,7 @@ func NewElector(o ElectorOptions) *Elector {
 func (e *Elector) leaderKey() string { return e.o.Prefix + "/leader" }
 func (e *Elector) configKey() string { return e.o.Prefix + "/config" }
 
-// LeaseError says that nothing is answered because the server does not know whether it
-// is still the primary.
+// LeaseError is returned when the server cannot tell whether it is still the primary.
 type LeaseError struct{ Why error }
 
 func (e *LeaseError) Error() string {
@@ -87,7 +87,7 @@ func (e *LeaseError) Error() string {
 	return "the server does not know whether it is still the primary: try again"
 }
 
-// Admit returns a *LeaseError unless this server is the primary for sure at this moment.
+// Admit returns a *LeaseError unless this server is certainly the primary right now.
 func (e *Elector) Admit() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -97,15 +97,15 @@ func (e *Elector) Admit() error {
 	return &LeaseError{}
 }
 
-// Primary returns the primary as etcd had it last, and whether that is this server. known is
-// false until etcd was asked.
+// Primary returns the primary as last read from etcd, and whether it is this server. known is
+// false until etcd has been read.
 func (e *Elector) Primary() (l Leader, mine, known bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.leader, e.mine != "", e.known
 }
 
-// Run takes part in the election until ctx ends. Then it gives the lease back.
+// Run takes part in the election until ctx ends, and then revokes the lease.
 func (e *Elector) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -128,7 +128,7 @@ func (e *Elector) Run(ctx context.Context) {
 		last, cancel := context.WithTimeout(context.Background(), e.o.Lease)
 		defer cancel()
 		if err := e.etcd.revoke(last, lease); err != nil {
-			e.o.Log.Warn("the lease in etcd could not be given back; the next primary is elected once it has run out", "err", err)
+			e.o.Log.Warn("the lease in etcd could not be revoked; the next primary is elected when it expires", "err", err)
 		}
 	}
 }
@@ -152,8 +152,8 @@ func (e *Elector) note(err error) {
 	e.why = err
 }
 
-// step renews the lease of the primary, or looks who is the primary and becomes it if
-// there is none and this server may.
+// step renews the lease if this server is the primary. Otherwise it reads who the primary is,
+// and campaigns if there is none and this server is eligible.
 func (e *Elector) step(ctx context.Context) error {
 	if e.isMine() {
 		err := e.renew(ctx)
@@ -182,14 +182,16 @@ func (e *Elector) step(ctx context.Context) error {
 	e.config, e.rev = c, found[1]
 	e.mu.Unlock()
 	e.set(l)
-	// A leader of this name is this server before a restart, whose lease still runs.
+	// A leader of this server's name is this server before a restart, with a lease that has not
+	// expired.
 	if l.Name != "" && l.Name != e.o.Name || found[1] != nil && !slices.Contains(c.InSync, e.o.Name) {
 		return nil
 	}
 	return e.campaign(ctx, found[0], found[1], c)
 }
 
-// renew makes the lease last as long again, counted from before it was asked for.
+// renew extends the lease. The new term counts from before the request was sent, which is
+// earlier than etcd's own count.
 func (e *Elector) renew(ctx context.Context) error {
 	sent := boottime.Now()
 	e.mu.Lock()
@@ -211,15 +213,15 @@ func (e *Elector) renew(ctx context.Context) error {
 	return nil
 }
 
-// lost says that the server is not the primary any more.
+// lost notes that this server is no longer the primary.
 func (e *Elector) lost() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.mine, e.lease, e.until = "", 0, 0
-	e.o.Log.Warn("the lease in etcd has run out: nothing is answered until this server is elected again, or follows another")
+	e.o.Log.Warn("the lease in etcd has expired: nothing is answered until this server is elected again or follows another one")
 }
 
-// set notes who is the primary.
+// set stores the primary and signals Changed if it is another one.
 func (e *Elector) set(l Leader) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -240,10 +242,10 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 		return err
 	}
 	if config == nil && !s.Primary {
-		return nil // etcd knows nothing, and a standby may lack writes
+		return nil // etcd has no configuration yet, and a standby may lack writes
 	}
 	if err := e.o.Probe(); err != nil {
-		return err // the other server may have every write, too
+		return err // leave it to the other server, which may have every write too
 	}
 	sent := boottime.Now()
 	lease, err := e.etcd.grant(ctx, e.o.Lease)
@@ -271,7 +273,7 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 		if err == nil {
 			err = e.etcd.revoke(ctx, lease)
 		}
-		return err // the next step sees who has won, this server too
+		return err // the next step reads who has won, which may be this server
 	}
 	e.mu.Lock()
 	e.mine, e.lease, e.until, e.config = string(value), lease, sent+e.o.Lease, next
@@ -282,8 +284,8 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	return nil
 }
 
-// Add says in etcd that a standby has every acknowledged write. It is called once the
-// primary answers nothing without it.
+// Add records in etcd that a standby has every acknowledged write. The primary calls it after
+// it has begun to wait for the standby with every write.
 func (e *Elector) Add(ctx context.Context, name string) error {
 	return e.reconfigure(ctx, func(in []string) []string {
 		if slices.Contains(in, name) {
@@ -293,18 +295,18 @@ func (e *Elector) Add(ctx context.Context, name string) error {
 	})
 }
 
-// Remove says in etcd that a standby may lack writes from now on.
+// Remove records in etcd that a standby may lack writes from now on.
 func (e *Elector) Remove(ctx context.Context, name string) error {
 	return e.reconfigure(ctx, func(in []string) []string {
 		return slices.DeleteFunc(in, func(s string) bool { return s == name })
 	})
 }
 
-// errNotLeader is returned if another server has become the primary.
+// errNotLeader is returned when another server has become the primary.
 var errNotLeader = errors.New("this server is not the primary any more")
 
-// reconfigure changes who has every acknowledged write, as long as this server is the
-// primary.
+// reconfigure changes the list of servers that have every acknowledged write, provided that
+// this server is still the primary.
 func (e *Elector) reconfigure(ctx context.Context, change func([]string) []string) error {
 	e.mu.Lock()
 	mine := e.mine
@@ -318,7 +320,7 @@ func (e *Elector) reconfigure(ctx context.Context, change func([]string) []strin
 	}
 	var c clusterConfig
 	if found[0] == nil || json.Unmarshal(found[0].Value, &c) != nil {
-		return fmt.Errorf("the key %s is not what this server has put there", e.configKey())
+		return fmt.Errorf("the key %s does not hold what this server wrote", e.configKey())
 	}
 	next := clusterConfig{Epoch: c.Epoch, InSync: change(slices.Clone(c.InSync))}
 	text, err := json.Marshal(next)
@@ -339,7 +341,7 @@ func (e *Elector) reconfigure(ctx context.Context, change func([]string) []strin
 	return err
 }
 
-// InSync returns the servers that have every acknowledged write, as far as is known.
+// InSync returns the servers that have every acknowledged write, as last read from etcd.
 func (e *Elector) InSync() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// join replaces the link by one to a standby that ends at a position of the log.
+// join replaces the link with one to a standby whose log ends at j.At.
 func (p *Primary) join(j joinRequest) error {
 	p.mu.Lock()
 	err, old := p.mayJoin(j.Name), p.link
@@ -48,15 +48,16 @@ func (p *Primary) join(j joinRequest) error {
 	return nil
 }
 
-// mayJoin returns why a standby of that name cannot join. One that is in sync knows of
-// no other, and could still be promoted. It wants p.mu held.
+// mayJoin returns why a standby of that name cannot join, or nil. A standby that is in sync
+// does not learn of another one and could still be promoted, so it keeps others out. The
+// caller holds p.mu.
 func (p *Primary) mayJoin(name string) error {
 	other := p.state.Standby
 	switch live := p.link != nil && p.link.live; {
 	case other == "" && live:
 		other = p.link.name
 	case p.e != nil && !live:
-		other = "" // it is taken out in etcd before another one counts: see catch
+		other = "" // catch waits until it is removed in etcd
 	}
 	if p.err == nil && other != "" && other != name {
 		return &refused{http.StatusConflict, fmt.Sprintf("the primary has a standby, %s: stop that first, or let an operator promote the primary to go on without it", other)}
@@ -71,13 +72,13 @@ func (l *link) run(r *wal.Reader) {
 	defer l.end()
 	defer func() { r.Close() }()
 	var buf []byte
-	at := r.Pos() // up to where the standby has the log
+	at := r.Pos() // where the standby's log ends
 	beat := time.Now()
 	for l.ctx.Err() == nil {
 		if time.Since(beat) >= beatEvery {
 			beat = time.Now()
 			l.note(cmp.Or(l.beat(), l.unsent))
-			if !p.isAhead(at) { // what is sent needs no segments any more
+			if !p.isAhead(at) { // the reader's old segments are no longer needed
 				if err := renew(&r, at, p); err != nil {
 					l.fail(err)
 					return
@@ -135,8 +136,8 @@ func (l *link) run(r *wal.Reader) {
 	}
 }
 
-// noteTokens has the log say which tokens are used, which the standby has to have too
-// before it is in sync.
+// noteTokens writes the limit of tokens to the log. The standby needs that record before it
+// can be in sync.
 func (l *link) noteTokens() {
 	p := l.p
 	defer p.done.Done()
@@ -152,15 +153,15 @@ func (l *link) noteTokens() {
 	l.wake()
 }
 
-// wake ends a wait for the next batch: what the standby has is looked at again. It wants
-// p.mu held.
+// wake interrupts the wait for the next batch, so that run looks at the link's state again.
+// The caller holds p.mu.
 func (l *link) wake() {
 	if l.nudge != nil {
 		l.nudge()
 	}
 }
 
-// end says that the link has ended.
+// end detaches the link from the primary.
 func (l *link) end() {
 	p := l.p
 	l.cancel()
@@ -173,11 +174,11 @@ func (l *link) end() {
 	close(l.ended)
 }
 
-// isAhead reports whether a standby that has the log up to there was quicker than this
-// server's own disk.
+// isAhead reports whether a standby whose log ends at a position has synced a batch sooner
+// than this server's own disk.
 func (p *Primary) isAhead(at wal.Pos) bool { return at.Seq > p.source.Log().Durable().Seq }
 
-// renew replaces a reader by one that begins at a position.
+// renew replaces a reader with one that starts at a position.
 func renew(r **wal.Reader, at wal.Pos, p *Primary) error {
 	next, err := p.source.Log().NewReader(at)
 	if err != nil {
@@ -194,15 +195,15 @@ func (l *link) isCaught() bool {
 	return l.caught && l.live
 }
 
-// giveUpAfter is how long a standby may not answer before it has to join again.
+// giveUpAfter is how long a standby may fail to answer before it has to join again.
 const giveUpAfter = 10 * time.Second
 
-// nearBatches is how many batches a standby may lack for the writer to wait until it has
-// them. A standby would never catch up with a busy writer otherwise.
+// nearBatches is how far behind, in batches, a standby may be for the writer to wait for it.
+// Otherwise a standby would never catch up with a busy writer.
 const nearBatches = 16
 
-// catch lets the writer send its batches itself if the standby has the whole log. Before
-// that it notes on disk that nothing is answered without the standby. It wants p.mu held.
+// catch lets the writer send its batches directly once the standby has the whole log. First
+// it records on disk that no write is answered without the standby. The caller holds p.mu.
 func (l *link) catch(at wal.Pos) {
 	p := l.p
 	end := p.source.Log().Durable()
@@ -220,24 +221,24 @@ func (l *link) catch(at wal.Pos) {
 		s := p.state
 		s.Standby = l.name
 		if err := s.write(p.fs, p.dir); err != nil {
-			p.log.Error("the standby has all, and that cannot be noted: answers do not wait for it", "err", err)
+			p.log.Error("the standby has every write, but that cannot be recorded on disk: answers do not wait for it", "err", err)
 			l.near = false
 			l.cancel()
 			return
 		}
 		p.state = s
-		p.log.Info("the standby has all: from now on an answer waits for both disks", "standby", l.name)
+		p.log.Info("the standby has every write: from now on an answer waits for both disks", "standby", l.name)
 	}
 	select {
-	case <-l.direct: // of a request that failed
+	case <-l.direct: // left by a request that failed
 	default:
 	}
 	l.near, l.caught, p.whole = false, true, true
 	p.decide()
 }
 
-// send sends batches until the standby has them, and returns up to where it has the
-// log. from is where they begin.
+// send sends batches that begin at from, and returns where the standby's log ends then. After
+// a failure that is from, and the caller tries again.
 func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	p := l.p
 	ctx, cancel := context.WithTimeout(l.ctx, l.patience())
@@ -255,7 +256,7 @@ func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l.ctx.Err() != nil {
-		return end // whoever has ended the link knows what that is worth
+		return end // the link was ended meanwhile, so p.acked is not this link's to set
 	}
 	l.live, l.why = true, nil
 	p.acked = end
@@ -264,20 +265,20 @@ func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	return end
 }
 
-// check returns an error unless the log has a position that the standby says to be at.
+// check returns an error unless the position that the standby reports is in the log.
 func (l *link) check(end wal.Pos) error {
 	log := l.p.source.Log()
 	if d := log.Durable(); end == d || end.Seq > d.Seq {
-		return nil // the log's own write of it has not ended yet; the next batch chains to it
+		return nil // this server has not finished writing that batch; the next batch chains to it
 	}
 	ok, err := log.Follows(end)
 	if err == nil && !ok {
-		err = fmt.Errorf("the standby has another batch %d than this server", end.Seq)
+		err = fmt.Errorf("the standby's batch %d differs from this server's", end.Seq)
 	}
 	return err
 }
 
-// beat tells the standby that the primary lives.
+// beat sends the standby a heartbeat.
 func (l *link) beat() error {
 	p := l.p
 	ctx, cancel := context.WithTimeout(l.ctx, l.patience())
@@ -289,8 +290,8 @@ func (l *link) beat() error {
 	return l.call.post(ctx, "/replica/beat", b, nil)
 }
 
-// patience is how long the standby may take to answer. With etcd one that writes wait for
-// is taken out within the lease.
+// patience returns how long the standby may take to answer. With etcd, a standby that writes
+// wait for has to be removed within the lease.
 func (l *link) patience() time.Duration {
 	p := l.p
 	p.mu.Lock()
@@ -301,7 +302,7 @@ func (l *link) patience() time.Duration {
 	return answerTime
 }
 
-// note notes whether the standby has answered.
+// note records whether the standby has answered.
 func (l *link) note(err error) {
 	p := l.p
 	if l.ctx.Err() != nil {
@@ -310,7 +311,7 @@ func (l *link) note(err error) {
 	if later := (*epochError)(nil); errors.As(err, &later) {
 		l.cancel()
 		if err := p.Fence(later.Epoch, later.Primary); err != nil && !p.Replaced() {
-			p.log.Error("this server was replaced, and that cannot be noted", "err", err)
+			p.log.Error("this server was replaced, but that cannot be recorded on disk", "err", err)
 		}
 		return
 	}
@@ -331,7 +332,7 @@ func (l *link) note(err error) {
 	l.live, l.why = err == nil, err
 	if err != nil {
 		l.caught, l.near = false, false
-		if time.Since(l.since) >= giveUpAfter { // what is kept of the log for it can go
+		if time.Since(l.since) >= giveUpAfter { // the segments that are kept for it can be freed
 			l.cancel()
 		}
 	}
@@ -344,7 +345,7 @@ func (l *link) fail(err error) {
 	l.cancel()
 }
 
-// wait waits before a request is repeated.
+// wait pauses before a request is repeated.
 func (l *link) wait() {
 	select {
 	case <-time.After(retryAfter):

@@ -16,45 +16,43 @@ import (
 )
 
 const (
-	// beatEvery is how often a primary tells its standby that it lives.
+	// beatEvery is the interval of the primary's heartbeats.
 	beatEvery = time.Second
 	// answerTime is how long a standby may take to answer.
 	answerTime = 5 * time.Second
-	// retryAfter is how long a primary waits after a standby did not answer.
+	// retryAfter is the pause after a request that the standby did not answer.
 	retryAfter = 100 * time.Millisecond
-	// pieceSize is about how many bytes of batches are sent in one request while the
-	// standby catches up.
+	// pieceSize is the approximate size of a request while the standby catches up, in
+	// bytes.
 	pieceSize = 1 << 20
 )
 
-// Errors of a primary; ErrOver and ErrClosed also end a write, whose outcome is
-// unknown then.
+// Why a primary has stopped. A write that either of them ends has an unknown outcome.
 var (
 	ErrOver   = errors.New("another server has become the primary")
 	ErrClosed = errors.New("the server stops")
 )
 
-// Source is the database of a primary, as far as a standby needs it.
+// Source is what a Primary needs of its database.
 type Source interface {
 	Log() *wal.Log
-	// Segments returns the segments that a follower needs, and up to which position of
-	// the log. What stands before the position was answered.
+	// Segments returns the segments that a follower needs once its log has reached the
+	// position at. Every batch before that position was answered.
 	Segments() (at wal.Pos, numbers []uint64)
-	// Refuse answers the writes that wait for their turn with an error: nothing of them is
-	// done.
+	// Refuse answers the writes in the queue with an error. None of them is done.
 	Refuse(err error)
-	// NoteTokens writes to the log which tokens may be handed out.
+	// NoteTokens writes the limit of tokens to the log.
 	NoteTokens() error
 }
 
-// Primary sends the log to a standby. It is the Mirror of its database. Its methods may
-// be called by any goroutine, Begin, End and Cancel by the writer only.
+// Primary sends the log to a standby. It is the Mirror of its database. Any goroutine may
+// call its methods, except that only the writer calls Begin, End and Cancel.
 type Primary struct {
 	fs  disk.FS
 	dir string
 	log *slog.Logger
-	e   *Elector // nil: an operator decides who is the primary
-	// Over is closed once another server is the primary.
+	e   *Elector // nil: an operator decides which server is the primary
+	// Over is closed when another server has become the primary.
 	Over chan struct{}
 
 	ctx  context.Context // ends with Close
@@ -62,25 +60,25 @@ type Primary struct {
 	done sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows
-	changed sync.Cond  // of acked, state, err
+	changed sync.Cond  // signals changes of acked, state and err
 	source  Source
-	state   State   // durable
-	err     error   // why nothing is answered any more: ErrOver, ErrClosed
+	state   State   // as it is on disk
+	err     error   // why nothing is answered any more: ErrOver or ErrClosed
 	link    *link   // to the standby; nil: none has joined
-	acked   wal.Pos // up to where the standby has the log; zero: not known
-	from    wal.Pos // where the batch begins that is being written
-	whole   bool    // the standby has had the whole log since the start
+	acked   wal.Pos // where the standby's log ends; zero: unknown
+	from    wal.Pos // where the batch being written begins
+	whole   bool    // the standby has had the whole log at some time since the start
 	writing bool    // between Begin and End or Cancel
 	stopped bool    // see Stop
-	late    bool    // a batch has waited for the standby for longer than patience
+	late    bool    // a batch has waited for the standby longer than patience
 
-	patience time.Duration // how long a batch waits before its calls are told that it is late
-	slow     *time.Timer   // ends the wait of End
+	patience time.Duration // how long a batch waits before its calls are answered as late
+	slow     *time.Timer   // wakes End
 
-	added string // the standby that etcd says to have every write; of arbitrate
+	added string // the standby that etcd lists as having every write; owned by arbitrate
 
 	verdict atomic.Pointer[verdict] // nil: everything can be answered
-	buffer  []byte                  // the records of the frame on its way to the link's goroutine
+	buffer  []byte                  // records of the frame passed to the link's goroutine
 }
 
 // link is a standby that has joined.
@@ -92,29 +90,28 @@ type link struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{}
-	direct chan wal.Frame // from the writer; it has room for one
-	unsent error          // why the last batches could not be sent; only run uses it
+	direct chan wal.Frame // from the writer; has room for one
+	unsent error          // why the last send failed; owned by run
 
 	// Guarded by p.mu.
-	live   bool      // it has answered the last request
-	noted  bool      // the log has said since which tokens are used: a follower needs to know
-	nudge  func()    // ends a wait for the next batch; nil: nobody waits
-	near   bool      // it has nearly all: the writer waits for it, so that it can catch up
-	caught bool      // it has all that is in the log, and gets batches from the writer
-	since  time.Time // when it had all, or began to live or not to live, whatever was last
-	why    error     // why it does not live
+	live   bool      // it answered the last request
+	noted  bool      // the limit of tokens was written to the log since it joined
+	nudge  func()    // interrupts a wait for the next batch; nil: run is not waiting
+	near   bool      // it lacks few batches; the writer waits for it so that it can catch up
+	caught bool      // it has the whole log, and gets batches from the writer
+	since  time.Time // when it last had the whole log, or when live last changed, if that is later
+	why    error     // why it is not live
 }
 
-// NewPrimary returns the primary of a data directory. Serve is called once its
-// database is open. With an Elector the server is the primary only as long as that says
-// so.
+// NewPrimary returns the primary of a data directory. Call Serve once its database is open.
+// With an Elector the server is the primary only while the Elector's lease is valid.
 func NewPrimary(fsys disk.FS, dir string, e *Elector, log *slog.Logger) (*Primary, error) {
 	s, err := ReadState(fsys, dir)
 	if err != nil {
 		return nil, err
 	}
 	p := &Primary{fs: fsys, dir: dir, e: e, log: log, state: s, Over: make(chan struct{}), patience: answerTime}
-	if e != nil { // within that time the standby is taken out, or this server is not the primary
+	if e != nil { // by then either the standby is removed or this server has lost its lease
 		p.patience = e.o.Lease
 	}
 	p.changed.L = &p.mu
@@ -128,7 +125,7 @@ func NewPrimary(fsys disk.FS, dir string, e *Elector, log *slog.Logger) (*Primar
 	return p, nil
 }
 
-// Serve begins to take standbys for the database.
+// Serve starts to accept standbys for the database.
 func (p *Primary) Serve(s Source) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,8 +136,8 @@ func (p *Primary) Serve(s Source) {
 	}
 }
 
-// Close ends what is on its way: a write that waits for the standby has an unknown
-// outcome then.
+// Close ends the link and all waits. A write that is waiting for the standby has an unknown
+// outcome.
 func (p *Primary) Close() {
 	p.mu.Lock()
 	if p.err == nil {
@@ -152,7 +149,7 @@ func (p *Primary) Close() {
 	p.done.Wait()
 }
 
-// Begin hands the batch to the standby if that has all before it.
+// Begin hands the batch to the link's goroutine if the standby has everything before it.
 func (p *Primary) Begin(f wal.Frame) {
 	p.mu.Lock()
 	p.writing, p.from = true, f.From
@@ -160,17 +157,17 @@ func (p *Primary) Begin(f wal.Frame) {
 	now := l != nil && l.live && l.caught && p.acked == f.From
 	p.mu.Unlock()
 	if !now {
-		return // it is read from the log later
+		return // the link reads it from the log later
 	}
-	// The writer's memory is its own again after End, which may come before the request
-	// has ended.
+	// Copy the records: the writer reuses its memory after End, which may return before the
+	// request is done.
 	p.buffer = append(p.buffer[:0], f.Records...)
 	f.Records = p.buffer
 	l.direct <- f
 }
 
-// Cancel says that the log does not have the batch. If the standby has it, it cuts it
-// when it joins again.
+// Cancel is called if the batch is not in the log. A standby that has it cuts it off when it
+// joins again.
 func (p *Primary) Cancel() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -183,9 +180,9 @@ func (p *Primary) Cancel() {
 	}
 }
 
-// End waits until the standby has the batch, if no write is answered without it. After patience
-// it returns a *commit.Late; called again it waits for as long as that takes, and until
-// then nothing else is written.
+// End waits until the standby has the batch, if writes wait for the standby. After patience
+// it returns a *commit.Late. The second call waits for as long as it takes, and nothing else
+// is written until then.
 func (p *Primary) End(end wal.Pos) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,7 +193,7 @@ func (p *Primary) End(end wal.Pos) error {
 			return ErrClosed
 		}
 		if left := p.patience - time.Since(began); p.late {
-			p.decide() // a call can have been admitted before the last time, and come after it
+			p.decide() // refuses calls that were admitted before the last decide and queued after it
 			p.slow.Reset(beatEvery)
 		} else if left <= 0 && p.state.Standby != "" {
 			p.late = true
@@ -215,8 +212,8 @@ func (p *Primary) End(end wal.Pos) error {
 	return p.err
 }
 
-// Stop says that the server stops: a write does not wait any more for a standby that does
-// not answer. Close follows once the database is closed.
+// Stop is called when the server begins to stop. From then on a write does not wait for a
+// standby that does not answer. Call Close once the database is closed.
 func (p *Primary) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -224,40 +221,40 @@ func (p *Primary) Stop() {
 	p.changed.Broadcast()
 }
 
-// waitsFor reports whether a batch that ends there has to wait for the standby. It wants
-// p.mu held.
+// waitsFor reports whether a batch that ends at end has to wait for the standby. The caller
+// holds p.mu.
 func (p *Primary) waitsFor(end wal.Pos) bool {
 	l := p.link
 	if p.acked == end {
 		return false
 	}
 	if p.acked.Seq >= end.Seq {
-		// It has another batch in this one's place, and has to give that up.
+		// The standby has a different batch in this place and has to cut it off.
 		p.acked = wal.Pos{}
 		if l != nil {
-			l.live, l.why = false, fmt.Errorf("it has another batch %d than this server", end.Seq)
+			l.live, l.why = false, fmt.Errorf("its batch %d differs from this server's", end.Seq)
 			l.cancel()
 		}
 	}
 	return p.state.Standby != "" || l != nil && l.near && l.live
 }
 
-// Status is what a server says of its role.
+// Status describes a server's role.
 type Status struct {
 	Role    string  `json:"role"` // "primary", "standby" or "replaced"
 	Epoch   uint64  `json:"epoch"`
-	Primary string  `json:"primary,omitempty"` // the address of another one
+	Primary string  `json:"primary,omitempty"` // its address, if it is another server
 	Standby string  `json:"standby,omitempty"`
 	Sync    bool    `json:"sync"` // an answer waits for both disks
 	InSync  bool    `json:"in_sync"`
-	Live    bool    `json:"live"` // the other server was heard of just now
+	Live    bool    `json:"live"` // the other server was heard from recently
 	Batches uint64  `json:"lag_batches"`
 	Seconds float64 `json:"lag_seconds"`
 	// ClockSkew is how far the clock of a standby is ahead of the primary's, in seconds.
 	ClockSkew float64 `json:"clock_skew_seconds"`
 }
 
-// Status returns what the server is and how far its standby is.
+// Status returns the server's role and how far behind its standby is.
 func (p *Primary) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -282,14 +279,15 @@ func (p *Primary) Replaced() bool {
 	return !p.state.Primary
 }
 
-// Fence ends the server's time as the primary: one of a later epoch is at an address.
+// Fence ends the server's time as the primary. now is the address of the primary of the later
+// epoch.
 func (p *Primary) Fence(epoch uint64, now string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.fence(epoch, now)
 }
 
-// fence wants p.mu held.
+// fence is Fence; the caller holds p.mu.
 func (p *Primary) fence(epoch uint64, now string) error {
 	if epoch == p.state.Epoch && !p.state.Primary {
 		return nil // it was told already
@@ -315,8 +313,8 @@ func (p *Primary) fence(epoch uint64, now string) error {
 	return nil
 }
 
-// GoAlone makes the primary answer without its standby: its epoch is over for every
-// standby that it had. One that can be reached is told before GoAlone returns.
+// GoAlone makes the primary answer without its standby. It starts a new epoch, which no
+// earlier standby belongs to. A standby that can be reached is told before GoAlone returns.
 func (p *Primary) GoAlone() (epoch uint64, err error) {
 	l, epoch, err := p.goAlone()
 	if l == nil {
@@ -324,7 +322,7 @@ func (p *Primary) GoAlone() (epoch uint64, err error) {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, tellTime)
 	defer cancel()
-	// A beat of the new epoch: nobody waits for the standby any more.
+	// A beat of the new epoch tells the standby that writes no longer wait for it.
 	if err := l.call.post(ctx, "/replica/beat", beatRequest{Epoch: epoch}, nil); err != nil {
 		p.log.Warn("the standby does not know that the primary goes on without it: do not promote it before it has followed again", "standby", l.name, "err", err)
 	}
@@ -334,7 +332,7 @@ func (p *Primary) GoAlone() (epoch uint64, err error) {
 // tellTime is how long a standby may take to hear that the primary goes on without it.
 const tellTime = 2 * time.Second
 
-// goAlone returns the link that it has ended; nil: there was none.
+// goAlone returns the link that it ended, or nil if there was none.
 func (p *Primary) goAlone() (old *link, epoch uint64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

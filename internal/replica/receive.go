@@ -13,8 +13,8 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// Handler answers what the primary sends, and `promote`. full reports whether a request
-// has full access.
+// Handler answers the primary's requests, and `promote`. full reports whether a request has
+// full access.
 func (s *Standby) Handler(full func(*http.Request) bool) http.Handler {
 	m := http.NewServeMux()
 	fromPrimary := func(fn http.HandlerFunc) http.HandlerFunc {
@@ -71,8 +71,8 @@ func (s *Standby) serveAppend(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// append appends what the primary of an epoch sends. It holds s.mu for a batch at a
-// time, and never while it waits for the primary.
+// append appends the batches that the primary of an epoch sends. It holds s.mu for one batch
+// at a time, and not while it reads from the network.
 func (s *Standby) append(epoch uint64, body io.Reader) (end wal.Pos, err error) {
 	s.mu.Lock()
 	buf := s.buf
@@ -112,8 +112,8 @@ func (s *Standby) appendOne(epoch uint64, f wal.Frame) error {
 	return err
 }
 
-// follows returns why nothing is taken from the primary of an epoch now. It wants s.mu
-// held.
+// follows returns why nothing is accepted from the primary of an epoch now, or nil. The
+// caller holds s.mu.
 func (s *Standby) follows(epoch uint64) error {
 	if err := s.takeEpoch(epoch, ""); err != nil {
 		return err
@@ -122,12 +122,12 @@ func (s *Standby) follows(epoch uint64) error {
 		return &refused{http.StatusServiceUnavailable, "the standby is starting"}
 	}
 	if s.left {
-		return &refused{http.StatusServiceUnavailable, "the standby stops"}
+		return &refused{http.StatusServiceUnavailable, "the standby is stopping"}
 	}
 	return nil
 }
 
-// beat takes note that the primary lives, and of what it has answered.
+// beat handles a heartbeat, which also says what the primary has answered.
 func (s *Standby) beat(b beatRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,8 +142,8 @@ func (s *Standby) beat(b beatRequest) error {
 	if whole {
 		s.caught = s.heard
 	}
-	// Nothing is answered without it from now on, but it may lack what was before: it can
-	// have begun again with another copy.
+	// Writes wait for this standby from now on. It may still lack earlier ones, if it has started
+	// over with a new copy, so it is in sync only once it has those too.
 	if in := b.InSync && (whole || s.state.InSync); in != s.state.InSync {
 		next := s.state
 		next.InSync = in

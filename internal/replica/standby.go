@@ -17,24 +17,24 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// silentAfter is how long a standby hears nothing before it joins again.
+// silentAfter is how long a standby waits for its primary to be heard before it joins again.
 const silentAfter = 3 * beatEvery
 
-// endsSent is how many ends of batches a standby offers the primary to agree on.
+// endsSent is how many ends of batches a standby sends to find where the two logs agree.
 const endsSent = 8
 
-// StandbyOptions say what a standby is.
+// StandbyOptions configure a Standby.
 type StandbyOptions struct {
 	FS    disk.FS
 	Of    string        // the primary's address
-	Token func() string // returns that with which the primary gives full access
-	Sync  bool          // the primary is to wait for this standby
+	Token func() string // returns the token that has full access to the primary
+	Sync  bool          // ask the primary to wait for this standby
 	URL   string        // the address of this server, for the primary
 	Name  string        // of this server
-	// Elected is whether etcd decides who is the primary.
+	// Elected is whether etcd decides which server is the primary.
 	Elected bool
 
-	// Open says how to open the data directory; Dir is in it.
+	// Open says how to open the data directory, which is its Dir.
 	Open db.Options
 	Log  *slog.Logger
 }
@@ -44,24 +44,24 @@ type Standby struct {
 	o      StandbyOptions
 	call   caller
 	secret string
-	// Promoted is closed once the server is to become the primary.
+	// Promoted is closed when the server is to become the primary.
 	Promoted chan struct{}
 
-	// reading is held shared by whoever reads the database, and alone to close it.
+	// reading is locked shared to read the database and exclusively to close it.
 	reading sync.RWMutex
 	db      *db.DB // nil: it is not open
 
 	mu     sync.Mutex // guards what follows, and the follower's batches
 	f      *db.Follower
-	state  State // durable
+	state  State // as it is on disk
 	heard  time.Time
 	joined bool
 	why    error // why it has not joined
 	buf    []byte
 	left   bool          // it has told the primary to go on without it
-	again  chan struct{} // has a token if the log has to be compared with the primary's again
-	lag    wal.Pos       // what the primary said it had answered
-	caught time.Time     // when the standby had all of that
+	again  chan struct{} // receives a token if the logs have to be compared again
+	lag    wal.Pos       // up to where the primary has answered, by its last beat
+	caught time.Time     // when the standby last had all of that
 	clocks clocks
 }
 
@@ -75,7 +75,7 @@ func NewStandby(o StandbyOptions) (*Standby, error) {
 	if _, err := rand.Read(secret); err != nil {
 		return nil, err
 	}
-	if state.Primary { // it was, and is configured to be a standby now
+	if state.Primary { // a former primary that is configured as a standby now
 		state.Primary, state.Before, state.Standby, state.InSync = false, "", "", false
 	}
 	state.Now = o.Of
@@ -83,8 +83,8 @@ func NewStandby(o StandbyOptions) (*Standby, error) {
 		Promoted: make(chan struct{}), again: make(chan struct{}, 1)}, nil
 }
 
-// IsPrimary reports whether a server with that state, which is configured to be a
-// standby of an address, was promoted in its place.
+// IsPrimary reports whether a server that is configured as a standby of the address of was
+// promoted in that server's place. With of empty it reports whether it is the primary at all.
 func (s State) IsPrimary(of string) bool {
 	return s.Primary && (of == "" || s.Before == strings.TrimRight(of, "/"))
 }
@@ -116,7 +116,8 @@ func (s *Standby) Run(ctx context.Context) error {
 	return s.close()
 }
 
-// waitToJoin waits until the primary is silent, or the logs have to be compared.
+// waitToJoin waits until the primary has been silent for timeout, or until the logs have to be
+// compared.
 func (s *Standby) waitToJoin(ctx context.Context, timeout time.Duration) {
 	began := time.Now()
 	tick := time.NewTicker(timeout / 4)
@@ -143,13 +144,13 @@ func (s *Standby) waitToJoin(ctx context.Context, timeout time.Duration) {
 	}
 }
 
-// attach makes the log agree with the primary's and asks for what follows.
+// attach makes the log agree with the primary's and asks for everything that follows.
 func (s *Standby) attach(ctx context.Context) error {
 	s.mu.Lock()
 	f, left := s.f, s.left
 	s.mu.Unlock()
 	if left {
-		return errors.New("the standby stops")
+		return errors.New("the standby is stopping")
 	}
 	if f == nil {
 		if err := s.open(ctx); err != nil {
@@ -163,13 +164,13 @@ func (s *Standby) attach(ctx context.Context) error {
 	defer cancel()
 	err := s.call.post(c, "/replica/join", j, nil)
 	if isGone(err) {
-		// The primary's log went on differently. The next try cuts what it does not have.
+		// The primary's log continues differently. The next attempt cuts off what it lacks.
 		err = errors.Join(err, s.close())
 	}
 	return err
 }
 
-// isGone reports whether the primary does not have a position in its log.
+// isGone reports whether the error says that a position is not in the primary's log.
 func isGone(err error) bool {
 	refusal := (*statusError)(nil)
 	return errors.As(err, &refusal) && refusal.Status == http.StatusGone
@@ -198,7 +199,7 @@ func (s *Standby) note(err error) {
 		s.heard = time.Now()
 	}
 	if err != nil && (s.joined || s.why == nil || s.why.Error() != err.Error()) {
-		s.o.Log.Warn("the primary cannot be followed now, and will be tried again", "primary", s.o.Of, "err", err)
+		s.o.Log.Warn("the primary cannot be followed now; trying again", "primary", s.o.Of, "err", err)
 	}
 	s.joined, s.why = err == nil, err
 }
@@ -209,14 +210,14 @@ func (s *Standby) epoch() uint64 {
 	return s.state.Epoch
 }
 
-// setEpoch takes over a later epoch, durably. An earlier one is an *epochError.
+// setEpoch stores a later epoch on disk. For an earlier one it returns an *epochError.
 func (s *Standby) setEpoch(epoch uint64, now string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.takeEpoch(epoch, now)
 }
 
-// takeEpoch wants s.mu held.
+// takeEpoch is setEpoch; the caller holds s.mu.
 func (s *Standby) takeEpoch(epoch uint64, now string) error {
 	if epoch < s.state.Epoch {
 		e := &epochError{Epoch: s.state.Epoch}
@@ -239,7 +240,7 @@ func (s *Standby) takeEpoch(epoch uint64, now string) error {
 	return s.setState(next)
 }
 
-// setState makes a state durable. It wants s.mu held.
+// setState stores a state on disk. The caller holds s.mu.
 func (s *Standby) setState(next State) error {
 	if err := next.write(s.o.FS, s.o.Open.Dir); err != nil {
 		return err
@@ -257,9 +258,9 @@ func (s *Standby) isPromoted() bool {
 	}
 }
 
-// Leave tells the primary to go on without this standby, which stops. It has all
-// writes up to here, and later it must not be promoted for that. If the primary cannot be
-// reached at all, it knows nothing of this, and the standby stays what it is after a crash.
+// Leave tells the primary to go on without this standby, which is stopping. The primary goes
+// on, so the standby records that it may lack writes and must not be promoted. If the primary
+// cannot be reached at all, it goes on waiting for the standby, which then stays in sync.
 func (s *Standby) Leave(ctx context.Context) error {
 	s.mu.Lock()
 	was := s.state
@@ -278,14 +279,14 @@ func (s *Standby) Leave(ctx context.Context) error {
 	if was.InSync && notSent(err) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.state == next { // no later epoch has come meanwhile
+		if s.state == next { // no later epoch was stored meanwhile
 			err = errors.Join(err, s.setState(was))
 		}
 	}
 	return err
 }
 
-// notSent reports whether a request was not sent for sure, since there was no connection.
+// notSent reports whether a request was certainly not sent, because there was no connection.
 func notSent(err error) bool {
 	dial := (*net.OpError)(nil)
 	return errors.As(err, &dial) && dial.Op == "dial"
@@ -298,8 +299,8 @@ func (s *Standby) Primary() string {
 	return s.state.Now
 }
 
-// Read calls fn with the database, which may be behind the primary's, and keeps it open
-// meanwhile. It returns false if the database is not open now.
+// Read calls fn with the database, which may be behind the primary's, and keeps the database
+// open until fn returns. It returns false if the database is not open.
 func (s *Standby) Read(fn func(*db.DB)) bool {
 	s.reading.RLock()
 	defer s.reading.RUnlock()
@@ -310,8 +311,8 @@ func (s *Standby) Read(fn func(*db.DB)) bool {
 	return true
 }
 
-// Promote makes this server the primary of a new epoch. It is refused if the server
-// is a standby that may lack writes, unless it is forced to.
+// Promote makes this server the primary of a new epoch. Unless forced, it refuses if the
+// standby may lack writes.
 func (s *Standby) Promote(force bool) (epoch uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -333,7 +334,7 @@ func (s *Standby) Promote(force bool) (epoch uint64, err error) {
 	return next.Epoch, nil
 }
 
-// Status returns what the server is, and how far behind.
+// Status returns the server's role and how far behind it is.
 func (s *Standby) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -348,8 +349,8 @@ func (s *Standby) Status() Status {
 	return st
 }
 
-// Fence tells the server in whose place this one was promoted that its epoch is over,
-// until it has heard it or ctx ends.
+// Fence tells the former primary that its epoch has ended. It keeps trying until the former
+// primary has answered or ctx ends.
 func Fence(ctx context.Context, s State, token func() string, url string, log *slog.Logger) {
 	if s.Before == "" {
 		return
@@ -361,16 +362,16 @@ func Fence(ctx context.Context, s State, token func() string, url string, log *s
 		cancel()
 		refusal := (*statusError)(nil)
 		if err == nil {
-			log.Info("the server that was primary before knows that it was replaced", "server", s.Before)
+			log.Info("the former primary knows that it was replaced", "server", s.Before)
 			return
 		}
 		if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-			log.Error("the server that was primary before does not give way: if it was promoted too, stop one of the two", "server", s.Before, "err", err)
+			log.Error("the former primary does not give way: if it was promoted too, stop one of the two", "server", s.Before, "err", err)
 			return
 		}
 		if !told && ctx.Err() == nil {
 			told = true
-			log.Warn("the server that was primary before cannot be told that it was replaced; it is tried again", "server", s.Before, "err", err)
+			log.Warn("the former primary cannot be told that it was replaced; trying again", "server", s.Before, "err", err)
 		}
 		select {
 		case <-time.After(beatEvery):

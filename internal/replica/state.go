@@ -18,35 +18,35 @@ import (
 	"clouddragon/internal/format"
 )
 
-// StateFile is the name of the file in the data directory that says what the server
-// is. A server that never had a standby, nor was one, has none.
+// StateFile is the name of the file in the data directory that holds the server's role. A
+// server that was never part of a pair has no such file.
 const StateFile = "REPLICA"
 
-// stateVersion is the version of the file's format, never changed in place.
+// stateVersion is the version of the file's format. A changed format gets a new version.
 const stateVersion = 1
 
-// State is what a server durably knows of its role.
+// State is a server's role as it is stored on disk.
 type State struct {
 	Version int
-	// Epoch is the newest that the server knows. It never goes back.
+	// Epoch is the newest epoch that the server knows. It never decreases.
 	Epoch uint64
-	// Primary is whether the server is the primary of the epoch.
+	// Primary is whether the server is the primary of that epoch.
 	Primary bool
 	// Before is the address of the primary in whose place the server was promoted.
 	Before string `json:",omitempty"`
-	// Raise is whether versions, tokens and the ends of locks have still to be raised
-	// since the server was promoted.
+	// Raise is whether the server was promoted and has yet to raise its versions, its tokens
+	// and the ends of its locks.
 	Raise bool `json:",omitempty"`
-	// Now is the address of the primary, as far as it is known, of a server that is not.
+	// Now is the address of the primary if that is another server, as far as it is known.
 	Now string `json:",omitempty"`
-	// Standby names the standby without which a primary answers no write; empty: none.
+	// Standby names the standby that the primary waits for with every write; empty: none.
 	Standby string `json:",omitempty"`
-	// InSync is whether a standby has every write that was answered.
+	// InSync is whether this standby has every write that was answered.
 	InSync bool `json:",omitempty"`
 }
 
-// ReadState reads the state of a data directory. Without a file it is that of a
-// primary in its first epoch.
+// ReadState reads the state of a data directory. Without a state file the server is a primary
+// in its first epoch.
 func ReadState(fsys disk.FS, dir string) (State, error) {
 	name := path.Join(dir, StateFile)
 	f, err := fsys.Open(name)
@@ -56,7 +56,7 @@ func ReadState(fsys disk.FS, dir string) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	defer f.Close() // it was only read
+	defer f.Close() // only read from
 	size, err := f.Size()
 	if err != nil {
 		return State{}, err
@@ -72,12 +72,11 @@ func ReadState(fsys disk.FS, dir string) (State, error) {
 	return s, err
 }
 
-// decodeState reads what encode has written. The error is a *disk.Damage if it is not
-// that.
+// decodeState is the inverse of encode. For damaged bytes the error is a *disk.Damage.
 func decodeState(p []byte) (State, error) {
 	text, sum, _ := strings.Cut(string(p), "\n")
 	if sum != checksum(text)+"\n" {
-		return State{}, &disk.Damage{File: StateFile, What: "the checksum does not fit", Lost: "which server is the primary"}
+		return State{}, &disk.Damage{File: StateFile, What: "the checksum does not match", Lost: "which server is the primary"}
 	}
 	s := State{}
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
@@ -96,7 +95,7 @@ func (s State) encode() ([]byte, error) {
 	return []byte(string(text) + "\n" + checksum(string(text)) + "\n"), err
 }
 
-// write makes the state durable. The file is replaced as a whole.
+// write stores the state on disk. It replaces the whole file.
 func (s State) write(fsys disk.FS, dir string) error {
 	p, err := s.encode()
 	if err != nil {
@@ -112,7 +111,7 @@ func (s State) write(fsys disk.FS, dir string) error {
 	return fsys.SyncDir(dir)
 }
 
-// writeNew writes and syncs a file, in the place of what a crash may have left of it.
+// writeNew writes and syncs a file, and replaces one that a crash may have left behind.
 func writeNew(fsys disk.FS, name string, p []byte) error {
 	if err := fsys.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -131,12 +130,12 @@ func writeNew(fsys disk.FS, name string, p []byte) error {
 	return nil
 }
 
-// Probe returns an error unless the disk of a data directory takes writes. A server whose disk
-// does not must not become the one that alone has every write.
+// Probe returns an error if a data directory's disk does not accept writes. A server with such
+// a disk must not become the only one that has every write.
 func Probe(fsys disk.FS, dir string) error {
 	name := path.Join(dir, StateFile+".probe")
 	if err := writeNew(fsys, name, []byte("x")); err != nil {
-		return fmt.Errorf("the disk takes no writes: %w", err)
+		return fmt.Errorf("the disk does not accept writes: %w", err)
 	}
 	return fsys.Remove(name)
 }
@@ -145,11 +144,11 @@ func checksum(text string) string {
 	return fmt.Sprintf("%08x", crc32.Checksum([]byte(text), format.Castagnoli))
 }
 
-// promoted returns the state of a standby that becomes the primary in the place of that
-// one.
+// promoted returns the state of a standby that becomes the primary in place of the server at
+// the address before.
 func (s State) promoted(dir, before string, force bool) (State, error) {
 	if _, err := os.Stat(filepath.Join(dir, "CHECKPOINT")); err != nil {
-		return s, &refused{http.StatusConflict, "the standby has no whole copy of the primary's data yet: there is nothing that it could serve"}
+		return s, &refused{http.StatusConflict, "the standby has no complete copy of the primary's data yet: there is nothing that it could serve"}
 	}
 	if !s.InSync && !force {
 		return s, &refused{http.StatusConflict, "this standby may lack writes that were acknowledged: the primary did not wait for it; promote it with force to give those up"}
@@ -159,14 +158,14 @@ func (s State) promoted(dir, before string, force bool) (State, error) {
 	return s, nil
 }
 
-// PromoteStopped promotes the standby of a data directory that no server has.
+// PromoteStopped promotes the standby whose data directory this is. No server may have it open.
 func PromoteStopped(fsys disk.FS, dir string, force bool) (epoch uint64, err error) {
 	s, err := ReadState(fsys, dir)
 	if err != nil {
 		return 0, err
 	}
 	if s.Primary {
-		return 0, fmt.Errorf("%s is not a standby's: its server is the primary of epoch %d", dir, s.Epoch)
+		return 0, fmt.Errorf("%s does not belong to a standby: its server is the primary of epoch %d", dir, s.Epoch)
 	}
 	if s, err = s.promoted(dir, s.Now, force); err != nil {
 		return 0, err
@@ -174,9 +173,9 @@ func PromoteStopped(fsys disk.FS, dir string, force bool) (epoch uint64, err err
 	return s.Epoch, s.write(fsys, dir)
 }
 
-// TakeOver does what a server that was promoted has to do before it serves: the next
-// versions and tokens are above all that the old primary can have used, and locks are
-// held on with a grace, for clocks that differ. state is the one on disk.
+// TakeOver prepares the data of a promoted server before it serves. It raises versions and
+// tokens above everything that the old primary can have used. It also extends locks by a
+// grace period, because clocks differ. state is the one on disk.
 func TakeOver(fsys disk.FS, o db.Options, state *State, grace time.Duration) error {
 	if !state.Raise {
 		return nil
