@@ -304,7 +304,7 @@ func (w *Writer) append() error {
 	} else {
 		w.o.Mirror.Cancel()
 	}
-	if late := (*Late)(nil); errors.As(err, &late) {
+	if late := lateness(err); late != nil {
 		w.late = &lateBatch{end: end, began: began, calls: len(tx.answers)}
 		w.answerLate(late)
 		return err

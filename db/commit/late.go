@@ -1,7 +1,7 @@
 package commit
 
 import (
-	"slices"
+	"errors"
 	"time"
 
 	"clouddragon/kvlog/wal"
@@ -19,6 +19,16 @@ type Late struct {
 
 func (l *Late) Error() string { return "the mirror is late: " + l.Why.Error() }
 func (l *Late) Unwrap() error { return l.Why }
+
+// lateness returns the *Late that err is or wraps, or nil.
+func lateness(err error) *Late {
+	if err == nil {
+		return nil // it allocates nothing
+	}
+	l := (*Late)(nil)
+	errors.As(err, &l)
+	return l
+}
 
 // ErrUnanswered is the ErrUnknown of a call whose batch is late. Writes go on once the
 // mirror has it.
@@ -44,28 +54,30 @@ type lateBatch struct {
 // writer waits, nobody would end their wait.
 func (w *Writer) answerLate(l *Late) {
 	tx := w.tx
-	tell := func(a answer, err error) {
-		a.call.Err = err
-		a.call.Done(a.call)
-	}
-	tx.answers = slices.DeleteFunc(tx.answers, func(a answer) bool {
-		ofClient := w.o.OfClient != nil && w.o.OfClient(a.call.Op)
-		if ofClient {
-			tell(a, ErrUnanswered)
-		}
-		return ofClient
-	})
-	kept := len(tx.answers)
+	ofBatch := len(tx.answers)
 	for _, p := range w.o.Parts {
 		p.Drain(tx, l.Why)
 	}
-	for _, a := range tx.answers[kept:] {
-		tell(a, a.err)
-	}
-	clear(tx.answers[kept:])
-	tx.answers = tx.answers[:kept]
-	clear(w.decided) // some of these calls are their callers' again
+	// The batch is in the log, so nothing of it is undone. The Parts forget the calls
+	// before these are their callers' again, which may reuse them.
+	tx.forget()
+	clear(w.decided)
 	w.decided = w.decided[:0]
+	kept := tx.answers[:0]
+	for i, a := range tx.answers {
+		switch {
+		case i >= ofBatch:
+		case w.o.OfClient != nil && w.o.OfClient(a.call.Op):
+			a.err = ErrUnanswered
+		default:
+			kept = append(kept, a)
+			continue
+		}
+		a.call.Err = a.err
+		a.call.Done(a.call)
+	}
+	clear(tx.answers[len(kept):])
+	tx.answers = kept
 }
 
 // settle waits until the mirror has the batch that is late, if one is, and applies it.

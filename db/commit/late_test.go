@@ -53,7 +53,9 @@ func newLateRig(t *testing.T) (*rig, *lateMirror) {
 func TestCallOfALateBatchIsToldThatItsOutcomeIsUnknown(t *testing.T) {
 	r, m := newLateRig(t)
 	m.late <- struct{}{}
-	err := r.Do(add("a", 1))
+	ended := make(chan error, 1)
+	go func() { ended <- r.Do(add("a", 1)) }()
+	err := soon(t, "the answer", ended)
 	if !errors.Is(err, commit.ErrUnknown) || !errors.Is(err, commit.ErrUnanswered) {
 		t.Fatalf("a write of a late batch ends with %v, want %v", err, commit.ErrUnanswered)
 	}
@@ -69,6 +71,29 @@ func TestCallOfALateBatchIsToldThatItsOutcomeIsUnknown(t *testing.T) {
 	if n, _ := r.number("a"); next.Err != nil || n != 2 {
 		t.Errorf("the next write ends with %v and %d, want 2", next.Err, n)
 	}
+	r.close(t)
+}
+
+// Its caller may reuse a call once it is answered, so nobody else uses it then. Calls that
+// wait in a Part are answered too.
+func TestPartsForgetTheCallsOfALateBatchBeforeTheyAreAnswered(t *testing.T) {
+	r, m := newLateRig(t)
+	done := make(chan struct{})
+	c := &commit.Call{Op: add("a", 1), Done: func(*commit.Call) { // the writer calls it
+		if n := len(r.alarm.marks); n > 0 {
+			t.Errorf("a call is answered while a Part can still undo %d steps", n)
+		}
+		if !errors.Is(r.alarm.drained, errAway) {
+			t.Errorf("calls that wait in a Part end with %v, want %v", r.alarm.drained, errAway)
+		}
+		close(done)
+	}}
+	m.late <- struct{}{}
+	if err := r.Queue(c); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the answer", done)
+	m.taken <- nil
 	r.close(t)
 }
 

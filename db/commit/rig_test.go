@@ -144,7 +144,8 @@ type alarm struct {
 	mu    sync.Mutex  // guards at: a test sets it while the writer looks
 	at    int64       // 0: never
 
-	state int // changed within transactions; owned by the writer
+	state   int   // changed within transactions; owned by the writer
+	drained error // the last error of Drain; owned by the writer
 }
 
 // alarmMark is what an alarm was at a savepoint.
@@ -182,19 +183,20 @@ func (a *alarm) Undo(mark int) {
 	a.set(m.at)
 }
 
-func (a *alarm) Forget()                 { a.marks = a.marks[:0] }
-func (a *alarm) TimeOut(*commit.Tx)      {}
-func (a *alarm) Drain(*commit.Tx, error) {}
-func (a *alarm) Committed()              {}
+func (a *alarm) Forget()                       { a.marks = a.marks[:0] }
+func (a *alarm) TimeOut(*commit.Tx)            {}
+func (a *alarm) Drain(_ *commit.Tx, err error) { a.drained = err }
+func (a *alarm) Committed()                    {}
 
-// soon waits for what has to come.
-func soon[T any](t *testing.T, what string, c <-chan T) {
+// soon waits for what has to come, and returns it.
+func soon[T any](t *testing.T, what string, c <-chan T) (got T) {
 	t.Helper()
 	select {
-	case <-c:
+	case got = <-c:
 	case <-time.After(10 * time.Second):
 		t.Fatal(what, "does not come")
 	}
+	return got
 }
 
 func wantDone(t *testing.T, what string, err error) {
