@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"clouddragon/db"
 	"clouddragon/handlers"
 	"clouddragon/internal/disk"
+	"clouddragon/internal/front"
 	"clouddragon/internal/replica"
 	"clouddragon/internal/systemd"
 	"clouddragon/metrics"
@@ -198,12 +198,12 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(newRare(log.Handler()), slog.LevelWarn),
 		Protocols:         new(http.Protocols),
+		ConnContext:       front.ConnContext,
+		ConnState:         front.ConnState,
 	}
 	s.Protocols.SetHTTP1(true)
-	var l net.Listener = keptOpen{env.socket, make(chan struct{})}
-	if t := a.tlsConfig(); t != nil {
-		l = tls.NewListener(l, t)
-	}
+	kept := keptOpen{env.socket, make(chan struct{})}
+	l := front.NewListener(kept, front.Options{Max: of.connections, TLS: a.tlsConfig(), Plain: true})
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(l) }()
 	log.Info("listening", "addr", bound(env.socket), "role", "standby", "of", c.Replica.Of, "sync", c.Replica.Sync, "data", c.Data, "version", versionText())
@@ -287,6 +287,7 @@ type standbyHandler struct {
 }
 
 func (x *standbyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	front.Begin(r)
 	if strings.HasPrefix(r.URL.Path, "/replica/") {
 		x.peers.ServeHTTP(w, r)
 		return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"clouddragon/internal/replica"
 )
@@ -183,7 +185,9 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 	for _, path := range []string{url + "?add=1", "http://" + p.addr + "/db/1/batch"} {
 		p.until("the standby is in sync", inSync)
 		sb.signal(syscall.SIGSTOP)
-		r, err := http.NewRequestWithContext(t.Context(), "POST", path, strings.NewReader("POST counter/c?add=1\n"))
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it is answered after five
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, "POST", path, strings.NewReader("POST counter/c?add=1\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
