@@ -58,7 +58,7 @@ func (p *Primary) arbitrateOnce() error {
 		return p.elected(leader.Epoch)
 	}
 	name, l := p.state.Standby, p.link
-	gone := l == nil || l.name != name || !l.live && time.Since(l.since) >= p.e.o.Lease/3
+	gone := l == nil || l.name != name || !p.silent.IsZero() && time.Since(p.silent) >= p.e.o.Lease/3
 	add := name != "" && l != nil && l.caught && l.live && p.added != name
 	remove := name != "" && gone
 	p.mu.Unlock()

@@ -226,7 +226,7 @@ func (l *link) catch(at wal.Pos) {
 			l.cancel()
 			return
 		}
-		p.state = s
+		p.state, p.silent = s, time.Time{}
 		p.log.Info("the standby has every write: from now on an answer waits for both disks", "standby", l.name)
 	}
 	select {
@@ -258,7 +258,7 @@ func (l *link) send(frames []byte, from wal.Pos) wal.Pos {
 	if l.ctx.Err() != nil {
 		return end // the link was ended meanwhile, so p.acked is not this link's to set
 	}
-	l.live, l.why = true, nil
+	l.live, l.why, p.silent = true, nil, time.Time{}
 	p.acked = end
 	l.catch(end)
 	p.decide()
@@ -330,6 +330,11 @@ func (l *link) note(err error) {
 		}
 	}
 	l.live, l.why = err == nil, err
+	if err == nil {
+		p.silent = time.Time{}
+	} else if p.silent.IsZero() {
+		p.silent = time.Now()
+	}
 	if err != nil {
 		l.caught, l.near = false, false
 		if time.Since(l.since) >= giveUpAfter { // the segments that are kept for it can be freed

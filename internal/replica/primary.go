@@ -71,6 +71,9 @@ type Primary struct {
 	writing bool    // between Begin and End or Cancel
 	stopped bool    // see Stop
 	late    bool    // a batch has waited for the standby longer than patience
+	// silent is when the standby that every write waits for stopped answering; zero: it
+	// answers. That it joins again is no answer.
+	silent time.Time
 
 	patience time.Duration // how long a batch waits before its calls are answered as late
 	slow     *time.Timer   // wakes End
@@ -187,6 +190,9 @@ func (p *Primary) End(end wal.Pos) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.writing = false
+	if p.err == nil && !p.late && !p.waitsFor(end) {
+		return nil
+	}
 	began := time.Now()
 	for p.err == nil && p.waitsFor(end) {
 		if p.stopped && (p.link == nil || !p.link.live) {

@@ -25,6 +25,7 @@ const patience = 60 * time.Second
 // test can interfere with.
 type rig struct {
 	t        *testing.T
+	e        *Elector   // of the primary; nil: there is no etcd
 	o        db.Options // of the primary
 	p        *Primary
 	d        *db.DB
@@ -39,8 +40,11 @@ type rig struct {
 
 var quietly = slog.New(slog.DiscardHandler)
 
-func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "standby")}
+func newRig(t *testing.T) *rig { return newElectedRig(t, nil) }
+
+// newElectedRig is newRig with an Elector of the primary.
+func newElectedRig(t *testing.T, e *Elector) *rig {
+	r := &rig{t: t, e: e, dir: filepath.Join(t.TempDir(), "standby")}
 	r.o = db.Options{Dir: filepath.Join(t.TempDir(), "primary"), Segment: 64 << 10, CheckpointEvery: 100 << 10, CompactRatio: 1.2, Extent: 8192, QuietAfter: time.Hour, Log: quietly}
 	r.startPrimary()
 	r.atP = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
@@ -66,7 +70,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) startPrimary() {
 	r.t.Helper()
 	var err error
-	if r.p, err = NewPrimary(disk.OS{}, r.o.Dir, nil, quietly); err != nil {
+	if r.p, err = NewPrimary(disk.OS{}, r.o.Dir, r.e, quietly); err != nil {
 		r.t.Fatal(err)
 	}
 	o := r.o
