@@ -23,6 +23,13 @@ func (e *elector) election() *replica.Elector {
 	return e.Elector
 }
 
+// serves tells that the server has opened its data as the primary.
+func (e *elector) serves() {
+	if e != nil {
+		e.Serves()
+	}
+}
+
 // otherThan returns a channel that is closed once the primary is this server or one at
 // another address. Without an election it is nil.
 func (e *elector) otherThan(ctx context.Context, primary string) <-chan struct{} {
@@ -99,7 +106,7 @@ func serveCluster(fsys disk.FS, c Config, env environment, a *access) int {
 	e := &elector{replica.NewElector(replica.ElectorOptions{
 		Etcd: c.Cluster.Etcd, Prefix: prefix, Name: name, URL: c.address(bound(env.socket)),
 		State: func() (replica.State, error) { return replica.ReadState(fsys, c.Data) },
-		Probe: func() error { return replica.Probe(fsys, c.Data) },
+		Fit:   func(isNew bool) error { return replica.Fit(fsys, c.Data, isNew) },
 		Lease: c.Cluster.Lease, Log: log,
 	})}
 	env.elector = e

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -66,6 +67,14 @@ func (p *Primary) arbitrateOnce() error {
 	defer cancel()
 	switch {
 	case add:
+		// The standby has to know it first, or it would refuse to be elected.
+		a, err := l.beat()
+		if err == nil && !a.InSync {
+			err = errors.New("the standby does not know yet that it has every write")
+		}
+		if err != nil {
+			return err
+		}
 		if err := p.e.Add(ctx, name); err != nil {
 			return err
 		}
@@ -136,6 +145,6 @@ func BecomePrimary(fsys disk.FS, dir string, epoch uint64) (State, error) {
 		return s, err
 	}
 	s.Raise = s.Raise || !s.Primary || s.Epoch+1 != epoch
-	s.Epoch, s.Primary, s.Before, s.Now, s.Standby, s.InSync = epoch, true, "", "", "", false
+	s.Epoch, s.Primary, s.Before, s.Now, s.Standby, s.InSync, s.Partial = epoch, true, "", "", "", false, false
 	return s, s.write(fsys, dir)
 }

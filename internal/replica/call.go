@@ -155,6 +155,9 @@ type (
 		InSync   bool     // every write waits for this standby
 		Wall     int64    // the primary's wall clock when it sent this, in ns since 1970; 0: unknown
 	}
+	beatAnswer struct {
+		InSync bool // the standby knows durably that it has every write that was answered
+	}
 	leaveRequest struct{ Name string }
 	fenceRequest struct {
 		Epoch uint64

@@ -96,13 +96,13 @@ func exists(name string) bool {
 func (s *Standby) fetch(ctx context.Context) error {
 	dir := s.o.Open.Dir
 	began := time.Now()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
 	if err := s.begin(); err != nil {
 		return err
 	}
 	s.o.Log.Info("fetching a copy of the primary's data", "from", s.o.Of)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	copied := filepath.Join(dir, fetched+".tar")
 	if err := s.download(ctx, copied); err != nil {
 		return errors.Join(fmt.Errorf("fetch a copy: %w", err), remove(copied))
@@ -169,11 +169,11 @@ func remove(name string) error {
 func (s *Standby) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.state.InSync {
+	next := s.state
+	next.InSync, next.Partial = false, true
+	if next == s.state {
 		return nil
 	}
-	next := s.state
-	next.InSync = false
 	return s.setState(next)
 }
 

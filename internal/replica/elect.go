@@ -41,6 +41,7 @@ type Elector struct {
 	lease  int64
 	until  time.Duration // on boottime's clock: the lease is certainly valid before this
 	config clusterConfig
+	others []string // who else had every write when this server was elected; nil: it serves
 	rev    *etcdKey // the configuration as it was read
 	why    error    // why etcd did not answer the last time
 }
@@ -53,8 +54,9 @@ type ElectorOptions struct {
 	URL    string   // its address
 	Lease  time.Duration
 	State  func() (State, error) // reads this server's role from disk
-	Probe  func() error          // fails if the disk does; then this server does not stand for election
-	Log    *slog.Logger
+	// Fit fails if this server must not be elected: see the function Fit.
+	Fit func(isNew bool) error
+	Log *slog.Logger
 }
 
 // Leader is the primary according to etcd.
@@ -120,17 +122,33 @@ func (e *Elector) Run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+	last, cancel := context.WithTimeout(context.Background(), e.o.Lease)
+	defer cancel()
 	e.mu.Lock()
-	lease := e.lease
+	lease, others := e.lease, e.others
+	e.mu.Unlock()
+	if len(others) > 0 {
+		if err := e.reconfigure(last, func([]string) []string { return others }); err != nil {
+			e.o.Log.Error("this server was elected and did not serve; etcd could not be told that others have every write, so none of them is elected",
+				"others", others, "err", err)
+		}
+	}
+	e.mu.Lock()
 	e.mine, e.lease = "", 0
 	e.mu.Unlock()
 	if lease != 0 {
-		last, cancel := context.WithTimeout(context.Background(), e.o.Lease)
-		defer cancel()
 		if err := e.etcd.revoke(last, lease); err != nil {
 			e.o.Log.Warn("the lease in etcd could not be revoked; the next primary is elected when it expires", "err", err)
 		}
 	}
+}
+
+// Serves tells that this server is the primary and has opened its data. Until then the
+// others that had every write still do, and they are named in etcd again if it ends.
+func (e *Elector) Serves() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.others = nil
 }
 
 func (e *Elector) isMine() bool {
@@ -142,15 +160,24 @@ func (e *Elector) isMine() bool {
 func (e *Elector) note(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if (err == nil) != (e.why == nil) {
-		if err != nil {
-			e.o.Log.Warn("etcd does not answer", "err", err)
-		} else {
-			e.o.Log.Info("etcd answers again")
+	var unfit, was *unfitError
+	switch {
+	case errors.As(err, &unfit):
+		if !errors.As(e.why, &was) || was.Error() != err.Error() {
+			e.o.Log.Error("there is no primary, and this server cannot be elected", "err", err)
 		}
+	case err != nil:
+		if e.why == nil || errors.As(e.why, &was) {
+			e.o.Log.Warn("etcd does not answer", "err", err)
+		}
+	case e.why != nil && !errors.As(e.why, &was):
+		e.o.Log.Info("etcd answers again")
 	}
 	e.why = err
 }
+
+// unfitError says why this server must not be elected.
+type unfitError struct{ error }
 
 // step renews the lease if this server is the primary. Otherwise it reads who the primary is,
 // and campaigns if there is none and this server is eligible.
@@ -217,7 +244,7 @@ func (e *Elector) renew(ctx context.Context) error {
 func (e *Elector) lost() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mine, e.lease, e.until = "", 0, 0
+	e.mine, e.lease, e.until, e.others = "", 0, 0, nil
 	e.o.Log.Warn("the lease in etcd has expired: nothing is answered until this server is elected again or follows another one")
 }
 
@@ -244,8 +271,8 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	if config == nil && !s.Primary {
 		return nil // etcd has no configuration yet, and a standby may lack writes
 	}
-	if err := e.o.Probe(); err != nil {
-		return err // leave it to the other server, which may have every write too
+	if err := e.o.Fit(config == nil); err != nil {
+		return &unfitError{err} // leave it to the other server, which may have every write too
 	}
 	sent := boottime.Now()
 	lease, err := e.etcd.grant(ctx, e.o.Lease)
@@ -277,6 +304,7 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	}
 	e.mu.Lock()
 	e.mine, e.lease, e.until, e.config = string(value), lease, sent+e.o.Lease, next
+	e.others = slices.DeleteFunc(slices.Clone(c.InSync), func(name string) bool { return name == e.o.Name })
 	e.rev = nil
 	e.mu.Unlock()
 	e.o.Log.Info("elected: this server is the primary", "epoch", next.Epoch)

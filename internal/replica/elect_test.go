@@ -1,14 +1,20 @@
 package replica
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"clouddragon/db"
 	"clouddragon/internal/boottime"
 	"clouddragon/internal/disk"
 )
@@ -18,28 +24,50 @@ type brokenDisk struct{ disk.OS }
 
 func (brokenDisk) Create(string) (disk.File, error) { return nil, errors.New("the disk is broken") }
 
-// emptyEtcd is an etcd without keys. It notes what it is asked.
-type emptyEtcd struct {
-	mu    sync.Mutex // guards asked
-	asked []string   // paths
+// fakeEtcd is an etcd that has at most the configuration. It notes what it is asked.
+type fakeEtcd struct {
+	mu     sync.Mutex // guards what follows
+	config string     // the value of the key config; empty: there is none
+	asked  []string   // paths
+	put    []string   // values of the key config
 }
 
-func (e *emptyEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (e *fakeEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.asked = append(e.asked, r.URL.Path)
-	e.mu.Unlock()
-	// The client ends the connection if this cannot be sent, and the test fails.
-	_, _ = w.Write([]byte(`{"succeeded": true, "ID": "7", "responses": [{"response_range": {}}, {"response_range": {}}]}`))
+	type key struct{ Key, Value []byte }
+	var q struct {
+		Success []struct {
+			Range key `json:"request_range"`
+			Put   key `json:"request_put"`
+		}
+	}
+	// The client ends the connection if this cannot be read or answered, and the test fails.
+	_ = json.NewDecoder(r.Body).Decode(&q)
+	answers := []any{}
+	for _, op := range q.Success {
+		keys := []any{}
+		if strings.HasSuffix(string(op.Range.Key), "/config") && e.config != "" {
+			keys = append(keys, map[string]any{"value": []byte(e.config), "mod_revision": "1"})
+		}
+		if strings.HasSuffix(string(op.Put.Key), "/config") {
+			e.config = string(op.Put.Value)
+			e.put = append(e.put, e.config)
+		}
+		answers = append(answers, map[string]any{"response_range": map[string]any{"kvs": keys}})
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"succeeded": true, "ID": "7", "responses": answers})
 }
 
-func newTestElector(t *testing.T, fsys disk.FS, dir string) (*Elector, *emptyEtcd) {
-	etcd := &emptyEtcd{}
+func newTestElector(t *testing.T, fsys disk.FS, dir string) (*Elector, *fakeEtcd) {
+	etcd := &fakeEtcd{}
 	s := httptest.NewServer(etcd)
 	t.Cleanup(s.Close)
 	return NewElector(ElectorOptions{
 		Etcd: []string{s.URL}, Prefix: "x", Name: "a", Lease: 10 * time.Second, Log: quietly,
 		State: func() (State, error) { return ReadState(fsys, dir) },
-		Probe: func() error { return Probe(fsys, dir) },
+		Fit:   func(isNew bool) error { return Fit(fsys, dir, isNew) },
 	}), etcd
 }
 
@@ -74,5 +102,70 @@ func TestPrimaryWithABrokenDiskKeepsItsStandbyInEtcd(t *testing.T) {
 	}
 	if len(etcd.asked) > 0 {
 		t.Errorf("etcd was asked %v", etcd.asked)
+	}
+}
+
+// A standby whose data is gone, or that is about to fetch a new copy, may still be named in
+// etcd as one that has every write.
+func TestServerWithoutTheWholeDataIsNotElected(t *testing.T) {
+	dir := t.TempDir()
+	e, etcd := newTestElector(t, disk.OS{}, dir)
+	etcd.config = `{"Epoch": 3, "InSync": ["a", "b"]}`
+	refused := func(why string) {
+		t.Helper()
+		if err := e.step(t.Context()); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("a step of the election: %v, want %q", err, why)
+		}
+		if _, mine, _ := e.Primary(); mine {
+			t.Errorf("elected, although %s", why)
+		}
+	}
+	refused("has none")
+	if err := os.WriteFile(filepath.Join(dir, "CHECKPOINT"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &Standby{o: StandbyOptions{FS: disk.OS{}, Open: db.Options{Dir: dir}}, state: State{Epoch: 3}}
+	if err := s.begin(); err != nil {
+		t.Fatal(err)
+	}
+	refused("not complete")
+	s.state.Partial = false
+	if err := s.setState(s.state); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.step(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, mine, _ := e.Primary(); !mine {
+		t.Error("not elected with the whole data")
+	}
+}
+
+// A server that was elected and cannot open its data must not keep the others from being
+// elected.
+func TestElectedServerThatDoesNotServeNamesTheOthersAgain(t *testing.T) {
+	for _, serves := range []bool{false, true} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "CHECKPOINT"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e, etcd := newTestElector(t, disk.OS{}, dir)
+		etcd.config = `{"Epoch": 3, "InSync": ["a", "b"]}`
+		if err := e.step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if serves {
+			e.Serves()
+		}
+		etcd.put = nil
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		e.Run(ctx)
+		if want := []string{`{"Epoch":4,"InSync":["b"]}`}; !serves && !slices.Equal(etcd.put, want) {
+			t.Errorf("etcd got %v, want %v", etcd.put, want)
+		}
+		if serves && len(etcd.put) > 0 {
+			t.Errorf("etcd got %v from a server that has served", etcd.put)
+		}
 	}
 }

@@ -77,7 +77,8 @@ func (l *link) run(r *wal.Reader) {
 	for l.ctx.Err() == nil {
 		if time.Since(beat) >= beatEvery {
 			beat = time.Now()
-			l.note(cmp.Or(l.beat(), l.unsent))
+			_, err := l.beat()
+			l.note(cmp.Or(err, l.unsent))
 			if !p.isAhead(at) { // the reader's old segments are no longer needed
 				if err := renew(&r, at, p); err != nil {
 					l.fail(err)
@@ -279,7 +280,7 @@ func (l *link) check(end wal.Pos) error {
 }
 
 // beat sends the standby a heartbeat.
-func (l *link) beat() error {
+func (l *link) beat() (a beatAnswer, err error) {
 	p := l.p
 	ctx, cancel := context.WithTimeout(l.ctx, l.patience())
 	defer cancel()
@@ -287,7 +288,8 @@ func (l *link) beat() error {
 	p.mu.Lock()
 	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name, Wall: time.Now().UnixNano()}
 	p.mu.Unlock()
-	return l.call.post(ctx, "/replica/beat", b, nil)
+	err = l.call.post(ctx, "/replica/beat", b, &a)
+	return a, err
 }
 
 // patience returns how long the standby may take to answer. With etcd, a standby that writes

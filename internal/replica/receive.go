@@ -38,7 +38,7 @@ func (s *Standby) Handler(full func(*http.Request) bool) http.Handler {
 	}
 	m.HandleFunc("POST /replica/append", fromPrimary(s.serveAppend))
 	m.HandleFunc("POST /replica/beat", fromPrimary(func(w http.ResponseWriter, r *http.Request) {
-		serve(w, r, func(b beatRequest) (struct{}, error) { return struct{}{}, s.beat(b) })
+		serve(w, r, s.beat)
 	}))
 	m.HandleFunc("POST /replica/fence", operator(func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, func(f fenceRequest) (struct{}, error) { return struct{}{}, s.setEpoch(f.Epoch, f.URL) })
@@ -128,11 +128,11 @@ func (s *Standby) follows(epoch uint64) error {
 }
 
 // beat handles a heartbeat, which also says what the primary has answered.
-func (s *Standby) beat(b beatRequest) error {
+func (s *Standby) beat(b beatRequest) (a beatAnswer, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.follows(b.Epoch); err != nil {
-		return err
+		return a, err
 	}
 	s.heard, s.lag = time.Now(), b.Answered
 	if b.Wall != 0 {
@@ -146,13 +146,14 @@ func (s *Standby) beat(b beatRequest) error {
 	// over with a new copy, so it is in sync only once it has those too.
 	if in := b.InSync && (whole || s.state.InSync); in != s.state.InSync {
 		next := s.state
-		next.InSync = in
+		next.InSync, next.Partial = in, s.state.Partial && !in
 		if err := s.setState(next); err != nil {
-			return err
+			return a, err
 		}
 	}
+	a.InSync = s.state.InSync
 	if err := s.f.Settle(b.Answered); err != nil {
-		return err
+		return a, err
 	}
-	return s.f.Release(b.Answered, b.Segments)
+	return a, s.f.Release(b.Answered, b.Segments)
 }

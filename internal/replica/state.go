@@ -43,6 +43,9 @@ type State struct {
 	Standby string `json:",omitempty"`
 	// InSync is whether this standby has every write that was answered.
 	InSync bool `json:",omitempty"`
+	// Partial is whether the data is a copy that was begun, and that the primary has not
+	// called complete since.
+	Partial bool `json:",omitempty"`
 }
 
 // ReadState reads the state of a data directory. Without a state file the server is a primary
@@ -140,6 +143,24 @@ func Probe(fsys disk.FS, dir string) error {
 	return fsys.Remove(name)
 }
 
+// Fit returns an error unless a server may be elected: its disk takes writes, and it has all
+// of the data. A cluster that is new has none.
+func Fit(fsys disk.FS, dir string, isNew bool) error {
+	if err := Probe(fsys, dir); err != nil || isNew {
+		return err
+	}
+	s, err := ReadState(fsys, dir)
+	switch {
+	case err != nil:
+		return err
+	case s.Partial:
+		return errors.New("its copy of the primary's data is not complete yet")
+	case !exists(filepath.Join(dir, "CHECKPOINT")):
+		return fmt.Errorf("the servers have data, and %s has none: start the server that has it; or, to begin anew without it, delete the cluster's keys in etcd", dir)
+	}
+	return nil
+}
+
 func checksum(text string) string {
 	return fmt.Sprintf("%08x", crc32.Checksum([]byte(text), format.Castagnoli))
 }
@@ -154,6 +175,7 @@ func (s State) promoted(dir, before string, force bool) (State, error) {
 		return s, &refused{http.StatusConflict, "this standby may lack writes that were acknowledged: the primary did not wait for it; promote it with force to give those up"}
 	}
 	s.Epoch++
+	s.Partial = false
 	s.Primary, s.Raise, s.Before, s.Now, s.Standby, s.InSync = true, true, before, "", "", false
 	return s, nil
 }
