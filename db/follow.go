@@ -8,20 +8,20 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// Mirror is a second place that has to have each batch before it is answered; see
+// Mirror is a second place that has to have each batch before its calls are answered; see
 // commit.Mirror.
 type Mirror = commit.Mirror
 
-// Follower is a data directory that is made what another server's is, batch by batch.
-// It can be read like any other; every other call of its DB is refused or waits for good.
+// Follower is a data directory that replays another server's log, batch by batch. It can be
+// read like any other. Every other call of its DB is refused or never returns.
 type Follower struct {
 	*DB
 	commits *commit.Follower
-	marks   bool // the marks of accounts that move were stored since they were read
+	marks   bool // the log has changed the marks of moving accounts since they were read
 }
 
-// OpenFollower opens a data directory to follow another server's log. It was made from
-// a backup of the other one, or followed it before.
+// OpenFollower opens a data directory to follow another server's log. The directory was made
+// from a backup of that server, or has followed it before.
 func OpenFollower(o Options) (*Follower, error) {
 	d, err := open(o)
 	if err != nil {
@@ -44,8 +44,7 @@ func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
 	return end, errors.Join(err, f.readMarks())
 }
 
-// readMarks reads the marks of accounts that move, if a batch that was applied has changed
-// them.
+// readMarks reads the marks of moving accounts again if an applied batch has changed them.
 func (f *Follower) readMarks() error {
 	if !f.marks {
 		return nil
@@ -54,19 +53,18 @@ func (f *Follower) readMarks() error {
 	return f.reloadMarks()
 }
 
-// Settle says that everything up to a position was answered; see commit.Follower.
+// Settle tells the follower that everything up to a position was answered; see commit.Follower.
 func (f *Follower) Settle(answered wal.Pos) error {
 	return errors.Join(f.commits.Settle(answered), f.readMarks())
 }
 
-// Release gives up the segments of the log before at that the other server has freed:
-// all but those.
+// Release frees the segments before at, except those given, which the other server still needs.
 func (f *Follower) Release(at wal.Pos, segments []uint64) error {
 	return f.store.ReleaseOthers(at, segments)
 }
 
-// Close writes a last checkpoint and closes the files. The batch that was appended last
-// may be behind the checkpoint, and can still be cut off.
+// Close writes a last checkpoint and closes the files. The last batch may lie after the
+// checkpoint, and can still be cut off.
 func (f *Follower) Close() error {
 	f.watchers.drain()
 	close(f.events.stop)
@@ -75,11 +73,11 @@ func (f *Follower) Close() error {
 	return f.store.Close(int64(f.writer.Position().Tokens))
 }
 
-// Log returns the log, for whoever sends it to a follower.
+// Log returns the log, from which batches are sent to a follower.
 func (d *DB) Log() *wal.Log { return d.store.Log }
 
-// NoteTokens writes to the log which tokens may be handed out. A start, a restore and a
-// promotion say that in CHECKPOINT only, which a follower does not get.
+// NoteTokens writes the limit of tokens to the log. A start, a restore and a promotion write it
+// only to CHECKPOINT, which a follower does not get.
 func (d *DB) NoteTokens() error { return d.writer.Do(commit.ReserveTokens{}) }
 
 // Refuse answers the calls of clients that wait for the writer with an error: nothing of
@@ -102,8 +100,8 @@ func ofClient(op commit.Op) bool {
 	return list || ok && o.account() != ""
 }
 
-// Segments returns the segments of the log that a follower needs, and up to which
-// position.
+// Segments returns the segments that a follower needs once its log has reached the position
+// at.
 func (d *DB) Segments() (at wal.Pos, numbers []uint64) { return d.store.Segments() }
 
 // Ends returns the ID of a data directory and the ends of the last batches of its log; see store.Ends.
@@ -111,7 +109,7 @@ func Ends(dir string, most int) (id [16]byte, ends []wal.Pos, err error) {
 	return store.Ends(store.Options{Dir: dir}, most)
 }
 
-// Cut cuts the log of a data directory that no server has; see store.Cut.
+// Cut cuts off the log of a data directory that no server has open; see store.Cut.
 func Cut(dir string, at wal.Pos, size int64) error {
 	return store.Cut(store.Options{Dir: dir}, at, size)
 }

@@ -12,12 +12,12 @@ import (
 	"clouddragon/db/commit"
 )
 
-// The move of an account, step by step, as the command that moves it asks for it. Each may
-// be asked for again: after a crash, or because its answer was lost.
+// The steps of moving an account to another server. The move command asks for each of them,
+// and may repeat any of them after a crash or a lost answer.
 
-// moves is what changes the marks.
+// moves serializes changes of the marks and announces them.
 type moves struct {
-	mu sync.Mutex // held while a mark changes, or what it rests on
+	mu sync.Mutex // held while a mark, or anything that it depends on, changes
 	// now is closed at the next change of a mark.
 	now atomic.Pointer[chan struct{}]
 }
@@ -27,7 +27,7 @@ func (m *moves) init() {
 	m.now.Store(&c)
 }
 
-// changed is closed once a mark changes.
+// changed returns a channel that is closed when a mark changes.
 func (m *moves) changed() <-chan struct{} { return *m.now.Load() }
 
 func (m *moves) tell() {
@@ -35,7 +35,7 @@ func (m *moves) tell() {
 	close(*m.now.Swap(&c))
 }
 
-// reloadMarks reads the marks anew, which came with another server's log.
+// reloadMarks reads the marks again after another server's log has changed them.
 func (d *DB) reloadMarks() error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
@@ -52,10 +52,10 @@ func (d *DB) reloadMarks() error {
 	return nil
 }
 
-// MoveChanged is closed once the mark of any account changes.
+// MoveChanged returns a channel that is closed when the mark of any account changes.
 func (d *DB) MoveChanged() <-chan struct{} { return d.moves.changed() }
 
-// MoveOf returns the mark of an account; without a State it has none.
+// MoveOf returns the mark of an account. Its State is empty if there is none.
 func (d *DB) MoveOf(acc string) Move { return d.moveOf(acc) }
 
 func (d *DB) moveOf(acc string) Move {
@@ -65,8 +65,8 @@ func (d *DB) moveOf(acc string) Move {
 	return Move{}
 }
 
-// waits waits until a call is answered. Not nil is why its caller does not wait longer:
-// the context's end, or that the account does not live here any more.
+// waits waits until a call is answered. It returns an error if the wait ends earlier, because
+// the context ended or because the account no longer lives here.
 func (d *DB) waits(ctx context.Context, acc string, answered <-chan struct{}, moves <-chan struct{}) error {
 	for {
 		select {
@@ -83,9 +83,9 @@ func (d *DB) waits(ctx context.Context, acc string, answered <-chan struct{}, mo
 	}
 }
 
-// setMark changes the mark of an account, once it is durable. With closes nobody is
-// answered for the account from now on, which holds before it is durable. raise is what
-// versions have to be above from now on. moves.mu is held.
+// setMark changes the mark of an account once the change is durable. With closes, calls on the
+// account are refused even before that. Versions given out from then on are above raise. The
+// caller holds moves.mu.
 func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
 	was := d.homes.Load()
 	next := was.with(acc, m)
@@ -94,7 +94,7 @@ func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
 		return err
 	}
 	if most := d.store.SegmentSize() / 4; int64(len(data)) > most && d.moveOf(acc).State == "" {
-		return &ConflictError{fmt.Sprintf("the marks of accounts that have moved take %d bytes, and may take %d (a quarter of log.segment): no other account can move", len(data), most)}
+		return &ConflictError{fmt.Sprintf("the marks of accounts that have moved take %d bytes, and the limit is %d (a quarter of log.segment): no other account can move", len(data), most)}
 	}
 	if closes {
 		d.homes.Store(next)
@@ -113,17 +113,17 @@ func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
 	return err
 }
 
-// MoveStart is what Freeze answers.
+// MoveStart is the result of Freeze.
 type MoveStart struct {
 	Move
-	// What the target has to be above: everything that was ever given to the account.
+	// The newest version and token here. Those of the target have to be above them.
 	Version, Token int64
 }
 
-// Freeze begins the move of an account to another server: from now on nothing of it
-// changes here and nobody is answered, so that it can be copied. Its mutexes are free, and
-// who waits gets a *MovingError. Where it has moved already, that is the answer. A
-// *ConflictError says that it is in another move.
+// Freeze begins the move of an account to another server. From now on calls on the account are
+// refused, so that it can be copied unchanged. Its mutexes are freed, and waiting calls get a
+// *MovingError. If the account has already moved to that server, Freeze returns that mark. If
+// it is in another move, the error is a *ConflictError.
 func (d *DB) Freeze(acc, to string) (MoveStart, error) {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
@@ -156,8 +156,8 @@ func (d *DB) Freeze(acc, to string) (MoveStart, error) {
 	return MoveStart{m, all.version, all.token}, nil
 }
 
-// Unfreeze gives up a move: the account lives here again. A *ConflictError says that it
-// has moved already.
+// Unfreeze abandons a move: the account lives here again. If it has already moved, the error is
+// a *ConflictError.
 func (d *DB) Unfreeze(acc string) error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
@@ -170,7 +170,7 @@ func (d *DB) Unfreeze(acc string) error {
 	return nil
 }
 
-// before is the mark that an account had before its move.
+// before returns the mark that the account had before its move.
 func (m Move) before() Move {
 	if m.Before == nil {
 		return Move{}
@@ -178,22 +178,22 @@ func (m Move) before() Move {
 	return *m.Before
 }
 
-// Depart says that all of an account was copied: from now on it lives on the other server.
-// A *ConflictError says that the account is not frozen in that move.
+// Depart records that the account was copied completely: from now on it lives on the other
+// server. If the account is not frozen in that move, the error is a *ConflictError.
 func (d *DB) Depart(acc, id string) error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
 	m := d.moveOf(acc)
 	switch {
 	case m.ID != id || m.State != Frozen && m.State != Moved:
-		return &ConflictError{fmt.Sprintf("account %q is not in this move any more: it was given up, or finished", acc)}
+		return &ConflictError{fmt.Sprintf("account %q is no longer in this move, which was given up or finished", acc)}
 	case m.State == Moved:
 		return nil
 	}
 	return d.setMark(acc, Move{State: Moved, ID: id, Peer: m.Peer}, true, 0)
 }
 
-// Forget removes what is left of an account that has moved in that move.
+// Forget removes the data of an account that has moved away in that move.
 func (d *DB) Forget(ctx context.Context, acc, id string) error {
 	m := d.moveOf(acc)
 	if m.State != Moved || m.ID != id {
@@ -202,10 +202,10 @@ func (d *DB) Forget(ctx context.Context, acc, id string) error {
 	return d.removeAll(ctx, acc, m)
 }
 
-// Arrive prepares the target of a move: from now on every version and token that is given
-// here is above those that the source has given, and nothing is here of the account. Where
-// it was Copied already, or is Here, that is the answer. A *ConflictError says that the
-// account lives here, or arrives in another move.
+// Arrive prepares the target of a move. Versions and tokens given out here from now on are
+// above those of the source, and the account starts out empty. If that move has already copied
+// or opened the account, Arrive returns that mark. If the account lives here or is in another
+// move, the error is a *ConflictError.
 func (d *DB) Arrive(ctx context.Context, acc, id, from string, version, token int64) (Move, error) {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
@@ -243,7 +243,7 @@ func (d *DB) Arrive(ctx context.Context, acc, id, from string, version, token in
 	return next, d.removeAll(ctx, acc, next)
 }
 
-// raiseTokens makes every token from now on larger than above.
+// raiseTokens makes every token given out from now on larger than above.
 func (d *DB) raiseTokens(above int64) error {
 	if err := d.writer.Do(commit.ReserveTokens{Above: above}); err != nil {
 		return err
@@ -252,7 +252,7 @@ func (d *DB) raiseTokens(above int64) error {
 	return nil
 }
 
-// Import takes over things of an account that arrives.
+// Import stores things of an arriving account.
 func (d *DB) Import(acc, id, attempt string, recs []*MoveRecord) error {
 	ops := make([]Operation, len(recs))
 	for i, r := range recs {
@@ -261,7 +261,7 @@ func (d *DB) Import(acc, id, attempt string, recs []*MoveRecord) error {
 	return d.doAll(ops)
 }
 
-// Arrived says that all of an account was copied to here. Nobody is answered for it yet.
+// Arrived records that the account was copied here completely. Calls on it are still refused.
 func (d *DB) Arrived(acc, id, attempt string) error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
@@ -270,28 +270,28 @@ func (d *DB) Arrived(acc, id, attempt string) error {
 	case m.ID == id && (m.State == Copied || m.State == Here):
 		return nil
 	case m.ID != id || m.State != Arriving || m.Attempt != attempt:
-		return &ConflictError{fmt.Sprintf("account %q does not arrive in this attempt to move it: another one has begun, or has ended it", acc)}
+		return &ConflictError{fmt.Sprintf("account %q is not arriving in this attempt to move it: another attempt has replaced or ended it", acc)}
 	}
 	return d.setMark(acc, Move{State: Copied, ID: id, Peer: m.Peer, Before: m.Before}, true, 0)
 }
 
-// Open says that an account that was copied to here lives here from now on. The source has
-// to have said before that it has departed.
+// Open makes an account that was copied here live here. The source has to have departed
+// before.
 func (d *DB) Open(acc, id string) error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
 	m := d.moveOf(acc)
 	switch {
 	case m.ID != id || m.State != Copied && m.State != Here:
-		return &ConflictError{fmt.Sprintf("account %q was not copied to here in this move", acc)}
+		return &ConflictError{fmt.Sprintf("account %q was not copied here in this move", acc)}
 	case m.State == Here:
 		return nil
 	}
 	return d.setMark(acc, Move{State: Here, ID: id, Peer: m.Peer}, false, 0)
 }
 
-// Abandon gives up a move of an account to here: what has come of it is removed. The source
-// has to have given that very move up before, so that it can never depart in it.
+// Abandon gives up a move of an account to this server and removes what was copied. The source
+// has to have given up the same move before, so that it can never depart in it.
 func (d *DB) Abandon(ctx context.Context, acc, id string) error {
 	d.moves.mu.Lock()
 	defer d.moves.mu.Unlock()
@@ -302,7 +302,7 @@ func (d *DB) Abandon(ctx context.Context, acc, id string) error {
 	case m.ID != id:
 		return &ConflictError{fmt.Sprintf("account %q is being moved to here in another move, from %s", acc, m.Peer)}
 	}
-	// Whoever still copies is refused from here on.
+	// A command that is still copying is refused from here on.
 	m.State, m.Attempt = Arriving, rand.Text()
 	if err := d.setMark(acc, m, true, 0); err != nil {
 		return err
@@ -313,11 +313,11 @@ func (d *DB) Abandon(ctx context.Context, acc, id string) error {
 	return d.setMark(acc, m.before(), false, 0)
 }
 
-// arriveFirst sets the mark of an account that has none. A *ConflictError says that it has
-// something here already, which must neither be lost nor mixed with what comes.
+// arriveFirst sets the mark of an account that has none. If the account already has data here,
+// which must neither be lost nor mixed with the source's, the error is a *ConflictError.
 func (d *DB) arriveFirst(ctx context.Context, acc string, next Move, version int64) error {
 	was := d.homes.Load()
-	d.homes.Store(was.with(acc, next)) // nobody puts anything in meanwhile
+	d.homes.Store(was.with(acc, next)) // keeps others from storing anything meanwhile
 	d.moves.tell()
 	err := d.eachOf(ctx, acc, func(kind uint8, id string) error {
 		if kind == valueKind {
@@ -326,7 +326,7 @@ func (d *DB) arriveFirst(ctx context.Context, acc string, next Move, version int
 				return err
 			}
 		}
-		return &ConflictError{fmt.Sprintf("account %q has something here already: nothing was moved", acc)}
+		return &ConflictError{fmt.Sprintf("account %q already has data here: nothing was moved", acc)}
 	})
 	if err == nil {
 		err = d.setMark(acc, next, true, version)

@@ -115,7 +115,7 @@ func (o *moveIn) prepare(d *DB) error {
 // arrive in this attempt.
 func (o *moveIn) Decide(tx *commit.Tx) error {
 	if m := o.d.moveOf(o.acc); m.State != Arriving || m.ID != o.move || m.Attempt != o.attempt {
-		return &ConflictError{fmt.Sprintf("account %q does not arrive in this attempt to move it: another one has begun, or has ended it", o.acc)}
+		return &ConflictError{fmt.Sprintf("account %q is not arriving in this attempt to move it: another attempt has replaced or ended it", o.acc)}
 	}
 	if o.rec.Kind == valueKind {
 		return o.value(tx)

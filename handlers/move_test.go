@@ -106,10 +106,10 @@ func TestMoveTakesAFullTokenAndRefusesNonsense(t *testing.T) {
 		{400, "peer has 300 bytes", "POST", "/move?account=shop&step=freeze&peer=" + strings.Repeat("p", 300)},
 		{400, "id is missing", "POST", "/move?account=shop&step=open"},
 		{400, "version must be", "POST", "/move?account=shop&step=arrive&id=x&peer=y&version=-1"},
-		{409, "was not copied to here", "POST", "/move?account=shop&step=open&id=x"},
-		{409, "is not in this move", "POST", "/move?account=shop&step=depart&id=x"},
+		{409, "was not copied here", "POST", "/move?account=shop&step=open&id=x"},
+		{409, "is no longer in this move", "POST", "/move?account=shop&step=depart&id=x"},
 		{409, "has not moved from here", "POST", "/move?account=shop&step=forget&id=x"},
-		{409, "does not arrive in this attempt", "POST", "/move?account=shop&step=arrived&id=x&attempt=y"},
+		{409, "is not arriving in this attempt", "POST", "/move?account=shop&step=arrived&id=x&attempt=y"},
 		{409, "is not frozen in this move", "GET", "/movedata?account=shop&id=x"},
 		{405, "not allowed", "DELETE", "/move?account=shop"},
 	} {
@@ -119,7 +119,7 @@ func TestMoveTakesAFullTokenAndRefusesNonsense(t *testing.T) {
 
 	record := db.AppendMoveRecord(nil, &db.MoveRecord{ID: "v", Version: 1, Payload: []byte("v")})
 	target := "/movedata?account=shop&id=x&attempt=y"
-	r.checkRefusal(r.send("POST", target, string(record), all), 409, "does not arrive in this attempt", "an import")
+	r.checkRefusal(r.send("POST", target, string(record), all), 409, "is not arriving in this attempt", "an import")
 	for what, body := range map[string]string{
 		"half a record": string(record[:20]), "half a head": string(record[:5]),
 		"a changed one":  string(record[:len(record)-1]) + "x",

@@ -309,7 +309,7 @@ func TestMoveRefusesWhatWouldMixAccounts(t *testing.T) {
 	r.fill("shop")
 	r.wants(r.to, 200, "1\n", "POST", "/db/shop/sequence/mine", "")
 	out := r.move(1, "-account", "shop", "-map", r.file)
-	if !strings.Contains(out, `account "shop" has something here already`) {
+	if !strings.Contains(out, `account "shop" already has data here`) {
 		t.Errorf("it says\n%s", out)
 	}
 	r.wants(r.to, 200, "1\n", "GET", "/db/shop/sequence/mine", "")

@@ -14,9 +14,9 @@ import (
 // never changed.
 //
 //	TypeSlot    u64 slot, then the slot's new image
-//	TypeTokens  u64 every token handed out from now on, until the next such record, is below
-//	TypeMoment  a moment, at which the batch was decided. Alone in its batch it is
-//	            a durability mark: the batch before was durable
+//	TypeTokens  u64 limit: every token handed out before the next such record is below it
+//	TypeMoment  the moment at which the batch was decided. Alone in its batch it is
+//	            a durability mark: the batch before it was durable
 const (
 	TypeSlot   uint8 = 1
 	TypeTokens uint8 = 2
@@ -31,9 +31,8 @@ const (
 	momentRecord = 8 + MomentSize
 )
 
-// SlotChange is the most that a change of one slot adds to a batch, in bytes: an
-// image that moves to another slot, the free slot that it leaves, and a new
-// block of tokens.
+// SlotChange is the most that one changed thing adds to a batch, in bytes: its new image in
+// another slot, the image of the slot that it frees, and a new block of tokens.
 const SlotChange = 2*SlotRecord + tokensRecord
 
 // SlotRecord is the most that one image of a slot takes in a batch, in bytes.
@@ -43,17 +42,17 @@ const SlotRecord = 8 + 8 + 512
 func slotRecordSize(r slots.Ref) int { return wal.RecordSize(8 + r.Size()) }
 
 // State is what the log's records change: the slot tables, the index of the
-// values, and the limits of tokens and versions. Commit and recovery share one Apply,
-// and so would a server that follows the log of another.
+// values, and the limits of tokens and versions. The writer, recovery and a follower share
+// one Apply.
 type State struct {
 	Tables  *slots.Tables
 	Values  *kvlog.Values
 	Tokens  uint64 // every token handed out is below
 	Version uint64 // the newest version of a value
-	Moment  Moment // the latest that the log has
+	Moment  Moment // the latest in the log
 
-	// Images, where it is not nil, collects the last image of each slot instead of
-	// storing them in the tables. Recovery stores them once all is found good.
+	// Images, if not nil, collects the last image of each slot instead of storing it in the
+	// tables. Recovery stores them once the whole log is found to be good.
 	Images map[slots.Ref][]byte
 	// Seen, if not nil, is called with the name of everything that a record stores; the
 	// kind of a value is 0.
@@ -62,11 +61,10 @@ type State struct {
 	images []slots.Image
 }
 
-// Apply changes the state to what the records of one durable batch say. steps are
-// what the batch changes of the values, as whoever made it knows them; nil: they
-// are found from the records, which must be new to the index. An error says that
-// the batch cannot be what a server of this version has written, or that the tables
-// could not be written: then nothing may be answered from them any more.
+// Apply applies the records of one durable batch. steps are the changes of the values, as the
+// writer knows them. If nil, Apply derives them from the records, which the index must not
+// have seen before. An error means that no server of this version can have written the batch,
+// or that the tables could not be written. Either way the state must not be used any more.
 func (s *State) Apply(recs wal.Records, steps []kvlog.Step) error {
 	s.images = s.images[:0]
 	for rec := range recs.All() {
@@ -97,8 +95,7 @@ func (s *State) Apply(recs wal.Records, steps []kvlog.Step) error {
 	return s.Tables.Err()
 }
 
-// ApplyValues takes over only the values of a batch, where the tables hold the
-// rest already.
+// ApplyValues applies only the values of a batch, for tables that already hold the rest.
 func (s *State) ApplyValues(recs wal.Records) error {
 	for rec := range recs.All() {
 		if rec.Type == kvlog.TypeValue || rec.Type == kvlog.TypeTombstone {

@@ -86,9 +86,9 @@ func (w *Writer) answersUnknown() {
 	}
 }
 
-// undoBatch undoes a batch that found the disk full, and hands its calls to Room.
-// Those that need no room in the log are decided once more, without the others. What
-// ends because time has passed is tried again after BlockedWait.
+// undoBatch undoes a batch that found the disk full, and hands its calls to Room. Calls that
+// need no room in the log are decided again without the others. Expired things are tried again
+// after BlockedWait.
 func (w *Writer) undoBatch(begin *savepoint, err error) {
 	w.tx.undo(begin)
 	w.expiryBlocked, w.refused = true, time.Now()
@@ -102,8 +102,8 @@ func (w *Writer) undoBatch(begin *savepoint, err error) {
 	w.o.Room.Unwritten(unwritten, err)
 }
 
-// decideFree decides a call that needs no room in the log. It returns false, and
-// nothing was decided, if it does need some.
+// decideFree decides a call if it needs no room in the log. Otherwise it changes nothing and
+// returns false.
 func (w *Writer) decideFree(c *Call) bool {
 	tx := w.tx
 	s := tx.save()
@@ -131,8 +131,7 @@ func (w *Writer) refuseWaiters() {
 	}
 }
 
-// decideAll decides as much as fits into one batch, at least one call, and returns
-// how many.
+// decideAll decides as many calls as fit into one batch, at least one, and returns how many.
 func (w *Writer) decideAll(todo []*Call) int {
 	tx := w.tx
 	w.expire(w.o.Room.Begin())
@@ -175,8 +174,8 @@ func (w *Writer) decideOne(c *Call, i int) bool {
 	}
 }
 
-// decide decides one call. It returns false if the call needs more room than it
-// said, and nothing was decided.
+// decide decides one call. If the call needs more room than it said, decide changes nothing and
+// returns false.
 func (w *Writer) decide(c *Call) bool {
 	tx := w.tx
 	before := tx.bytes()
@@ -205,7 +204,7 @@ func (w *Writer) decide(c *Call) bool {
 	return true
 }
 
-// ask has an operation decided, if it is admitted.
+// ask decides an operation if it is admitted.
 func (w *Writer) ask(op Op) error {
 	if w.o.Admit != nil {
 		if err := w.o.Admit(op); err != nil {
@@ -219,14 +218,14 @@ func (w *Writer) ask(op Op) error {
 func (w *Writer) expire(reserve int) {
 	tx := w.tx
 	tx.expired = true
-	// Where the disk had no room for a batch the calls come first.
+	// After a batch that found the disk full, the calls come first for a while.
 	w.expiryBlocked = time.Since(w.refused) < BlockedWait
 	for _, p := range w.o.Parts {
 		for !w.expiryBlocked && tx.bytes() < MaxBatch {
 			if at, ok := p.Next(); !ok || at > tx.Now() {
 				break
 			}
-			// Without room for an end the next batch tries again.
+			// If there is no room to expire a thing, the next batch tries again.
 			if w.expiryBlocked = tx.bytes()+SlotChange > reserve; !w.expiryBlocked {
 				w.expiryBlocked = !w.expireOne(p, reserve)
 			}
@@ -261,7 +260,7 @@ func (w *Writer) expireOne(p Part, reserve int) bool {
 	if done {
 		return true
 	}
-	// Room is asked for first; only if that has failed it is known to be scarce.
+	// Ask for room first. It is scarce only if the same thing was lacking before.
 	asked := lacks == w.lacks
 	w.lacks = lacks
 	if lacks.Class != LogRoom {
@@ -287,7 +286,8 @@ func (tx *Tx) encode() {
 	}
 }
 
-// noSteps says that a batch changes no values, as far as whoever made it knows.
+// noSteps are the steps of a batch that changes no values. Unlike nil, they are not derived from
+// the records.
 var noSteps = []kvlog.Step{}
 
 // append makes the batch durable and applies it. After wal.ErrFull nothing of it was
@@ -320,7 +320,7 @@ func (w *Writer) append() error {
 	return w.apply(end, began, len(tx.answers))
 }
 
-// apply applies the batch, which is durable and ends there. It has answers for so many calls.
+// apply applies the batch, which is durable and ends at end. calls is how many calls it answers.
 func (w *Writer) apply(end wal.Pos, began time.Time, calls int) error {
 	tx, state := w.tx, w.o.State
 	took := time.Since(began)
@@ -329,7 +329,7 @@ func (w *Writer) apply(end wal.Pos, began time.Time, calls int) error {
 		steps = noSteps
 	}
 	if step := state.Moment.Stepped(tx.moment); tx.dated && step != 0 {
-		w.o.Logger.Warn("the wall clock was set; nothing that is held or stored ends earlier or later for it", "forward", step.Round(time.Millisecond))
+		w.o.Logger.Warn("the wall clock was set; this does not change when locks and values expire", "forward", step.Round(time.Millisecond))
 	}
 	w.changes.Add(1)
 	if err := state.Apply(tx.records.At(end), steps); err != nil {

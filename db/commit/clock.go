@@ -15,16 +15,16 @@ import (
 // What is written is one moment in both times. It goes into CHECKPOINT, into
 // every durability mark, and into each batch that
 //
-//   - writes an end: after a restart nothing has longer left than it was given
-//   - removes a value because its time is over: it cannot come back
+//   - writes an end: after a restart nothing has more time left than it was given
+//   - removes an expired value: it cannot come back
 //   - comes after a step of the wall clock
 //   - comes ClockNote after the moment before it, with other operations or alone
 //
 // A start takes the latest moment and adds the wall time that has passed since,
 // or nothing if the wall clock is behind it.
 
-// Clock returns the time in nanoseconds. mono never steps, and counts the time
-// that the machine sleeps. wall is since 1970.
+// Clock returns the time in nanoseconds. mono never steps, and includes the time that the
+// machine sleeps. wall is since 1970.
 type Clock func() (mono, wall int64)
 
 // MachineClock returns the machine's clocks. Its mono is CLOCK_BOOTTIME, since
@@ -41,8 +41,8 @@ func MachineClock() Clock {
 
 const (
 	// ClockTick is how often an idle database looks at the clocks. Package time's
-	// timers stand still while the machine sleeps, so what ended meanwhile is
-	// noticed this much later at most.
+	// timers stand still while the machine sleeps, so what expired meanwhile is
+	// noticed at most this much later.
 	ClockTick = time.Second
 	// ClockNote is the longest time without a moment in the log: how far database
 	// time can fall back if a crash and a step of the wall clock come together.
@@ -117,11 +117,11 @@ func ResumeClock(c Clock, last Moment) DatabaseClock {
 	return DatabaseClock{clock: c, zero: last.Resume(wall).Now - mono}
 }
 
-// Read returns the moment of now.
+// Read returns the current moment.
 func (c DatabaseClock) Read() Moment {
 	mono, wall := c.clock()
 	return Moment{Now: mono + c.zero, Wall: wall}
 }
 
-// Now returns the database time of now, in ns.
+// Now returns the current database time, in ns.
 func (c DatabaseClock) Now() int64 { return c.Read().Now }

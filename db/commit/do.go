@@ -28,7 +28,7 @@ func (w *Writer) Do(op Op) error {
 	return err
 }
 
-// Closed reports whether nothing is taken any more.
+// Closed reports whether the writer no longer takes calls.
 func (w *Writer) Closed() bool {
 	w.queue.mu.Lock()
 	defer w.queue.mu.Unlock()

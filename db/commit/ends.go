@@ -10,28 +10,26 @@ import (
 // batch need not wait for a million of them.
 const endsPerBatch = 1000
 
-// Ends removes things in slots once their time is over: it is a Part that knows
-// the end of each. A kind takes part by saying what the end is that a payload
-// holds; see NewEnds. Until a thing is removed, whoever reads it has to compare
-// its end with the time.
+// Ends removes expired things from slots. It is a Part that knows when each thing ends. A kind
+// takes part with a function that reads the end from a payload; see NewEnds. An expired thing
+// stays in its slot until it is removed, so readers have to compare its end with the time.
 //
-// It learns of ends from the batches that were applied, so it never has to take
-// anything back but a removal that finds no room.
+// Ends learns of new ends from applied batches, so it only ever has to undo a removal.
 type Ends struct {
 	kinds  [128]EndOf
 	tables *slots.Tables
-	room   func() int // bytes that a batch may take, without what is held back
+	room   func() int // bytes that a batch may take, without the reserve
 
 	due     endHeap
-	removed []end // in the batch that is being decided, for undo
+	removed []end // in the current batch, for undo
 	count   int   // how many that batch has removed
 }
 
-// EndOf returns the end that a payload holds, in database time; 0: it has none.
+// EndOf returns the end that a payload holds, in database time; 0: none.
 type EndOf func(payload []byte) int64
 
-// NewEnds returns the ends of things of those kinds, 1 to 127, and takes over what
-// the tables hold of them.
+// NewEnds returns the Ends of some kinds, 1 to 127, with the ends of all things of these kinds
+// in the tables.
 func NewEnds(t *slots.Tables, kinds map[uint8]EndOf) (*Ends, error) {
 	e := &Ends{tables: t, due: endHeap{place: make(map[slots.Ref]int)}}
 	for kind, end := range kinds {
@@ -49,7 +47,7 @@ func NewEnds(t *slots.Tables, kinds map[uint8]EndOf) (*Ends, error) {
 	return e, nil
 }
 
-// applied follows what a durable batch has changed.
+// applied takes over the ends that a durable batch has changed.
 func (e *Ends) applied(entries []Entry) {
 	for i := range entries {
 		if en := &entries[i]; en.dirty && en.had && e.kinds[en.key.Kind] != nil {
@@ -67,7 +65,7 @@ func (e *Ends) applied(entries []Entry) {
 	}
 }
 
-// Next returns the first end, or none while this batch has removed enough.
+// Next returns the first end, or none if this batch has removed enough.
 func (e *Ends) Next() (at int64, ok bool) {
 	if len(e.due.ends) == 0 || e.count >= endsPerBatch {
 		return 0, false
@@ -75,8 +73,8 @@ func (e *Ends) Next() (at int64, ok bool) {
 	return e.due.ends[0].at, true
 }
 
-// Expire removes the thing that ends first. It leaves the room that is held back
-// on a full disk to deletes: nobody misses what is over.
+// Expire removes the thing that ends first. On a full disk it leaves the reserve to deletes:
+// readers no longer see an expired thing anyway.
 func (e *Ends) Expire(tx *Tx) error {
 	if tx.bytes()+SlotChange > e.room() {
 		return &NoRoom{Class: LogRoom}
@@ -93,14 +91,14 @@ func (e *Ends) Expire(tx *Tx) error {
 	return nil
 }
 
-// take takes an end that is being decided from the heap.
+// take removes an end that is being decided from the heap.
 func (e *Ends) take(first end) {
 	e.due.drop(first.ref)
 	e.removed = append(e.removed, first)
 	e.count++
 }
 
-// Mark, Undo and Forget take back removals.
+// Mark returns a savepoint of the removals.
 func (e *Ends) Mark(*Tx) int { return len(e.removed) }
 
 // Undo takes back the removals since a mark.
@@ -130,7 +128,7 @@ type end struct {
 	ref slots.Ref
 }
 
-// endHeap has the first end on top, and knows where each slot's stands.
+// endHeap has the first end on top, and knows the position of each slot's end.
 type endHeap struct {
 	ends  []end
 	place map[slots.Ref]int

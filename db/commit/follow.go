@@ -8,19 +8,18 @@ import (
 	"clouddragon/slots"
 )
 
-// Mirror is a second place that has to have each batch before it is answered: the log
-// of a standby. The leader calls its methods, in the order in which they stand here,
-// once for each batch.
+// Mirror is a second place that has to have each batch before its calls are answered: the log
+// of a standby. For each batch the leader calls Begin, then either End or Cancel.
 type Mirror interface {
 	// Begin is called before the log writes a batch. The mirror can have it at the same
 	// time. The frame is valid until End or Cancel.
 	Begin(f wal.Frame)
-	// End returns once the mirror has the batch too, or need not have it. The batch is
-	// in the log, which ends there now. A *Late says that the mirror has not answered in
-	// time: then End is called again, and waits for as long as it takes. After any other
-	// error writes are stopped: the batch's outcome is unknown, and nothing of it is applied.
+	// End returns once the mirror has the batch, or if the mirror is not needed. The batch is
+	// in the log, which now ends at end. After a *Late, which means that the mirror has not
+	// answered in time, End is called again and waits for as long as it takes. After any other
+	// error writes are stopped: the batch's outcome is unknown, and it is not applied.
 	End(end wal.Pos) error
-	// Cancel is called instead of End if the batch is not in the log, nor will be.
+	// Cancel is called instead of End if the batch could not be written to the log.
 	Cancel()
 }
 
@@ -31,8 +30,8 @@ func (noMirror) Begin(wal.Frame)   {}
 func (noMirror) End(wal.Pos) error { return nil }
 func (noMirror) Cancel()           {}
 
-// Refuse answers those calls with an error that the writer has not taken yet and that may
-// be refused: nothing of them is done.
+// Refuse answers queued calls with an error, if may returns true for their operations. None of
+// them is done.
 func (w *Writer) Refuse(err error, may func(Op) bool) {
 	for _, c := range w.queue.remove(may) {
 		c.Err = err
@@ -40,35 +39,35 @@ func (w *Writer) Refuse(err error, may func(Op) bool) {
 	}
 }
 
-// Follower makes a data directory what another server's is: it appends the batches
-// that the writer of the other one has decided, and applies each once the other
-// server has answered its calls. A batch that it has appended and not applied may still
-// have to be cut off: the other server can have failed before its own disk had it.
+// Follower replays another server's log in a data directory. It appends the batches that the
+// other server's writer has decided, and applies each once the other server has answered its
+// calls. A batch that was appended but not applied may still have to be cut off, because the
+// other server can have failed before the batch was on its own disk.
 //
 // The Writer of a Follower is not started and gets no calls. One goroutine at a time
 // may use a Follower.
 type Follower struct {
 	w       *Writer
 	name    func(kind uint8, acc, id string)
-	batches [2]wal.Batch // the one that is not applied yet, and the next
-	waiting wal.Records  // of the batch that is not applied yet; empty: there is none
-	from    wal.Pos      // where the last batch begins that was appended
+	batches [2]wal.Batch // the next one, and the last one that was appended
+	waiting wal.Records  // of the batch that is not applied yet; empty: none
+	from    wal.Pos      // where the last appended batch begins
 	end     wal.Pos      // of the log
 }
 
-// NewFollower returns a Follower of the log of w. name is told what each batch stores,
-// before that is applied; the kind of a value is 0.
+// NewFollower returns a Follower that appends to the log of w. name is called with everything
+// that a batch stores, before the batch is applied. The kind of a value is 0.
 func NewFollower(w *Writer, name func(kind uint8, acc, id string)) *Follower {
 	return &Follower{w: w, name: name, end: w.Position().Log}
 }
 
-// End returns where the log ends. What stands behind Position is not applied yet.
+// End returns where the log ends. A batch after the writer's Position is not applied yet.
 func (f *Follower) End() wal.Pos { return f.end }
 
-// Append applies the batch before, makes a batch durable, and returns the end of the
-// log. If the batch is the last one that was appended, it does nothing: a server that got no
-// answer sends it again. The error is wal.ErrNoPosition if the log does not end where
-// the batch begins. Then, and if there is no room, nothing was appended.
+// Append applies the batch before, makes a batch durable, and returns the end of the log. If
+// the batch was appended already, Append does nothing: a server that got no answer sends its
+// last batch again. If the log does not end where the batch begins, the error is
+// wal.ErrNoPosition. Then, and if there is no room, nothing was appended.
 func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
 	w := f.w
 	if err := w.Err(); err != nil {
@@ -100,7 +99,7 @@ func (f *Follower) Append(frame wal.Frame) (wal.Pos, error) {
 	return end, nil
 }
 
-// Settle applies the last batch if it ends there or before: its calls are answered.
+// Settle applies the last batch if it ends at answered or before, so its calls were answered.
 func (f *Follower) Settle(answered wal.Pos) error {
 	if err := f.w.Err(); err != nil {
 		return err
@@ -111,7 +110,7 @@ func (f *Follower) Settle(answered wal.Pos) error {
 	return f.apply()
 }
 
-// growFor makes the tables as large as those of the other server are.
+// growFor grows the tables until they have every slot that the batch stores to.
 func (f *Follower) growFor(frame wal.Frame) error {
 	tables := f.w.o.State.Tables
 	for rec := range frame.All() {
@@ -128,7 +127,7 @@ func (f *Follower) growFor(frame wal.Frame) error {
 	return nil
 }
 
-// apply applies the batch that waits for it.
+// apply applies the waiting batch, if there is one.
 func (f *Follower) apply() error {
 	w, state := f.w, f.w.o.State
 	if f.waiting.Len() == 0 {

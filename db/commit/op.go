@@ -13,8 +13,8 @@ type Op interface {
 	// Size returns the most bytes that the operation itself adds to the log. With 0
 	// it is decided even when the log has no room at all.
 	Size() int
-	// Frees reports whether the operation only gives room back, as a delete does. On a
-	// full disk it may use the room that is held back.
+	// Frees reports whether the operation only frees room, as a delete does. On a full disk it
+	// may use the reserve.
 	Frees() bool
 	// Decide decides the operation against tx and stores the answer in the operation. It
 	// does no I/O except reading values that are not in memory, and reads no clock: the
@@ -33,15 +33,15 @@ type Call struct {
 	// Err is the answer; nil if the operation was done.
 	Err error
 
-	// Reserve lets the call use the last of the room that is held back. It is
-	// set by Room, for a call that frees, once nothing else helps.
+	// Reserve lets the call use the last of the reserve. Room sets it for a call that frees,
+	// once nothing else helps.
 	Reserve bool
-	// Need is set by the writer to the bytes that the call adds to the log, where
-	// that turned out to be more than its operation's Size: many waiters of a lock can
-	// be granted at once.
+	// Need is how many bytes the call adds to the log, if that turned out to be more than its
+	// operation's Size, because many waiters of a lock can be granted at once. The writer sets
+	// it.
 	Need int
-	// Unwritten is set by the writer to how many batches with the call found the
-	// disk full when they were written.
+	// Unwritten counts the batches with this call that found the disk full when they were
+	// written. The writer sets it.
 	Unwritten int
 }
 
@@ -66,8 +66,8 @@ var (
 	ErrUnknown = errors.New("the disk failed or another server took over during this write: its outcome is unknown")
 )
 
-// NoRoom is returned when there is no room for an operation yet. Nothing changed. The call
-// is submitted again when room was made.
+// NoRoom is returned when there is no room for an operation yet. Nothing changed. The call is
+// submitted again once there is room.
 type NoRoom struct {
 	// Class is the slot table that has no free slot, or LogRoom.
 	Class int
@@ -85,7 +85,7 @@ func (e *NoRoom) Error() string {
 	return fmt.Sprintf("the table of %d-byte slots has no free slot", slots.Classes[e.Class])
 }
 
-// Group is an operation made of several: all of them are done, or none.
+// Group is an operation made of several, of which either all are done or none.
 type Group []Op
 
 // GroupError says which operation of a group was refused.

@@ -2,13 +2,13 @@ package commit
 
 import "sync/atomic"
 
-// pulse is what the leader leaves for a watchdog.
+// pulse is the leader's sign of life for a watchdog.
 type pulse struct {
-	steps  atomic.Uint64 // rounds and appends, begun and ended
+	steps  atomic.Uint64 // counts the start of each round, and the start and end of each append
 	onDisk atomic.Bool   // an append is under way
 }
 
-// appending notes that an append begins or ends.
+// appending records that an append begins or ends.
 func (p *pulse) appending(begins bool) {
 	p.steps.Add(1)
 	p.onDisk.Store(begins)
@@ -16,10 +16,10 @@ func (p *pulse) appending(begins bool) {
 
 // Pulse shows whether the writer makes progress: compare it with an earlier one.
 type Pulse struct {
-	Steps uint64 // grows with all that the writer does
-	Busy  bool   // calls wait, or somebody is the leader; false once the writer is closed
-	// OnDisk says that a batch is written to the log and synced, which takes as long
-	// as the disk takes.
+	Steps uint64 // grows with everything that the writer does
+	Busy  bool   // calls are waiting or there is a leader; false once the writer is closed
+	// OnDisk says that a batch is being written and synced, which takes as long as the disk
+	// takes.
 	OnDisk bool
 }
 

@@ -11,7 +11,7 @@ import (
 type queue struct {
 	mu           sync.Mutex // guards what follows
 	calls        []*Call
-	closed       error // why nothing more is taken
+	closed       error // why no more calls are taken; nil: they are
 	busy         bool  // there is a leader
 	standbyWants bool  // the standby has asked to be the next leader
 	handedOver   bool  // the last leader passed the turn to the standby
@@ -21,8 +21,8 @@ type queue struct {
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 
-// put adds calls. With lead the caller is the leader, and its calls come first in
-// the queue. A caller that may not lead leaves that to the standby.
+// put adds calls. If it returns lead, the caller is the leader, and its calls come first in the
+// queue. Without mayLead put wakes the standby instead.
 func (q *queue) put(mayLead bool, calls ...*Call) (lead bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -51,7 +51,7 @@ func (q *queue) take(spare []*Call) (calls []*Call, closed bool) {
 	return calls, q.closed != nil
 }
 
-// remove takes the calls out of the queue whose operations match.
+// remove removes the calls whose operations match.
 func (q *queue) remove(may func(Op) bool) (removed []*Call) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -65,8 +65,8 @@ func (q *queue) remove(may func(Op) bool) (removed []*Call) {
 	return removed
 }
 
-// begin makes the standby the leader. If somebody else leads, that one wakes the
-// standby at the end of its turn.
+// begin makes the standby the leader. If a caller leads now, begin returns false, and the caller
+// wakes the standby at the end of its turn.
 func (q *queue) begin() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -114,7 +114,7 @@ func (q *queue) len() int {
 	return len(q.calls)
 }
 
-// active reports whether calls wait or somebody commits. After close it does not tell.
+// active reports whether calls are waiting or there is a leader. After close it returns false.
 func (q *queue) active() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -9,8 +9,8 @@ type Entry struct {
 	hash  uint64
 	next  int32 // the entry before it with the same hash, plus one
 	index int32
-	had   bool      // the tables hold it, at old
-	old   slots.Ref // where it stands in the tables
+	had   bool      // it is in the tables, at old
+	old   slots.Ref // its slot in the tables
 	entryState
 }
 
@@ -19,9 +19,9 @@ type entryState struct {
 	placed  bool // it has a slot, ref
 	live    bool // it exists
 	dirty   bool // this transaction changed it
-	taken   bool // another thing has taken over the slot that it has in the tables
+	taken   bool // another thing has taken over its slot in the tables
 	ref     slots.Ref
-	from    int32 // the entry whose slot in the tables it has taken over, plus one
+	from    int32 // the entry from whose slot in the tables it took over, plus one; 0: none
 	payload []byte
 }
 
@@ -33,12 +33,12 @@ type entryUndo struct {
 // Live reports whether the thing exists.
 func (e *Entry) Live() bool { return e.live }
 
-// Payload returns what the thing's slot holds; empty if it does not exist. It is
-// valid until the batch is over, and must not be changed.
+// Payload returns what the thing's slot holds; empty if it does not exist. It is valid until
+// the batch ends, and must not be changed.
 func (e *Entry) Payload() []byte { return e.payload }
 
-// Entry returns what is known of a thing, decided or durable. hash is the key's.
-// The pointer is good until the next call.
+// Entry returns a thing as this transaction sees it. hash is the key's. The pointer is valid
+// until the next call.
 func (tx *Tx) Entry(k slots.Key, hash uint64) *Entry {
 	head := tx.byHash[hash]
 	for i := head; i != 0; i = tx.entries[i-1].next {
@@ -55,7 +55,7 @@ func (tx *Tx) Entry(k slots.Key, hash uint64) *Entry {
 	return e
 }
 
-// change notes the state of e, for undo, before it changes.
+// change saves the state of e for undo before it changes.
 func (tx *Tx) change(e *Entry) {
 	tx.entryUndo = append(tx.entryUndo, entryUndo{e.index, e.entryState})
 }
@@ -99,7 +99,7 @@ func (tx *Tx) store(e *Entry, payload []byte, endOnly bool) {
 	e.payload, e.live, e.dirty = payload, true, true
 }
 
-// leaveSlot gives back the slot that e got in this transaction, if any.
+// leaveSlot frees the slot that e got in this transaction, if any.
 func (tx *Tx) leaveSlot(e *Entry) {
 	switch {
 	case e.from != 0:

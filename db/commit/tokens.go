@@ -6,15 +6,14 @@ import "sync/atomic"
 // a block.
 const TokenBlock = 1 << 20
 
-// Tokens hands out fencing tokens, for locks and mutexes alike. They only grow,
-// and a limit above all that were handed out is durable before they are used.
-// Any goroutine may call its methods.
+// Tokens hands out the fencing tokens of locks and mutexes. They only grow. A limit above a
+// token is durable before the token is used. Any goroutine may call its methods.
 type Tokens struct {
-	last  atomic.Int64 // handed out
-	limit atomic.Int64 // durable: every token handed out is below
+	last  atomic.Int64 // the last one handed out
+	limit atomic.Int64 // durable: every token in use is below
 }
 
-// NewTokens returns tokens from first on. Those below limit may be used at once.
+// NewTokens returns the tokens from first on. Those below limit may be used at once.
 func NewTokens(first, limit int64) *Tokens {
 	t := new(Tokens)
 	t.last.Store(first - 1)
@@ -22,22 +21,22 @@ func NewTokens(first, limit int64) *Tokens {
 	return t
 }
 
-// Take hands out the next token. left is how many more there are before a new
-// block has to be durable; the token must not be used if it is 0 or less.
+// Take hands out the next token. left is how many more there are before a new block has to be
+// durable. If left is 0 or less, the token must not be used.
 func (t *Tokens) Take() (token, left int64) {
 	token = t.last.Add(1)
 	return token, t.limit.Load() - token
 }
 
-// Stop makes sure that no further token may be used, and returns a number above
-// every token handed out.
+// Stop prevents the use of any further token, and returns a number above every token handed
+// out.
 func (t *Tokens) Stop() int64 {
 	t.limit.Store(0)
 	return t.last.Load() + 1
 }
 
-// Token hands out the next token to an operation. Where the block is used up,
-// the batch that grants it makes the next block durable too.
+// Token hands out the next token to an operation. If that uses up the block, the same batch
+// makes the next block durable.
 func (tx *Tx) Token() int64 {
 	token := tx.tokens.last.Add(1)
 	if token+1 >= max(tx.tokens.limit.Load(), tx.tokenLimit) {
@@ -54,8 +53,8 @@ type ReserveTokens struct {
 // Size returns the size of the one record.
 func (ReserveTokens) Size() int { return tokensRecord }
 
-// Frees is true although the operation gives nothing back: without tokens no mutex
-// could be granted on a full disk, so it may use the room that is held back.
+// Frees is true although the operation frees nothing: without tokens no mutex could be granted
+// on a full disk, so the operation may use the reserve.
 func (ReserveTokens) Frees() bool { return true }
 
 // Decide reserves the block.
@@ -65,5 +64,5 @@ func (o ReserveTokens) Decide(tx *Tx) error {
 	return nil
 }
 
-// Skip leaves only so many tokens in the block, for tests of a block's end.
+// Skip leaves only the last tokens of the block, for tests of a block's end.
 func (t *Tokens) Skip(left int64) { t.last.Store(t.limit.Load() - left) }

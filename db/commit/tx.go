@@ -8,9 +8,9 @@ import (
 	"clouddragon/slots"
 )
 
-// Tx is the transaction that becomes one batch: a layer over the tables, the
-// values and the Parts that holds what was decided and is not yet durable. It
-// belongs to the leader, and only Decide and a Part's methods use it.
+// Tx is the transaction that becomes one batch. It is a layer on top of the tables, the values
+// and the Parts that holds what was decided but is not yet durable. It belongs to the leader,
+// and only Decide and a Part's methods use it.
 type Tx struct {
 	tables *slots.Tables
 	index  *kvlog.Values
@@ -20,13 +20,13 @@ type Tx struct {
 	moment  Moment // at which the batch is decided
 	dated   bool   // the batch notes that moment in the log
 	expired bool   // a Part is deciding an expiry
-	scarce  bool   // a full disk has no room for more than that expiry
+	scarce  bool   // a full disk has room for that expiry only
 	call    *Call
 
 	entries  []Entry // of slots that were looked at
 	byHash   map[uint64]int32
 	given    []slots.Ref // slots that were allocated
-	released []slots.Ref // slots that were allocated, then not needed: free once the batch is over
+	released []slots.Ref // slots that were allocated, then not needed: freed after the batch
 	size     int         // upper bound of the bytes of the slots' records
 
 	values  []ValueEntry
@@ -61,7 +61,7 @@ type Touched struct {
 	Sub     uint64
 	Payload []byte // of a slot; valid until Publish returns
 	Created bool   // it did not exist before
-	Gone    bool   // it was deleted, or its time is over
+	Gone    bool   // it was deleted or has expired
 	Expired bool   // it changed because time has passed
 	EndOnly bool   // it has another end, and is the same otherwise
 	Handed  bool   // it is gone, and what is touched next took its place
@@ -76,8 +76,8 @@ type Touched struct {
 // Part is state in memory that changes together with slots and values, such as the queue
 // of a lock. The leader calls its methods.
 type Part interface {
-	// Mark returns a savepoint, Undo takes back everything since one, and Forget
-	// says that nothing so far will be taken back.
+	// Mark returns a savepoint, Undo undoes everything since one, and Forget makes everything
+	// so far final.
 	Mark(tx *Tx) int
 	Undo(mark int)
 	Forget()
@@ -88,19 +88,19 @@ type Part interface {
 	// Expire decides the first change whose time has come; it is called only if there
 	// is one. The error is a *NoRoom: what was decided is undone, and tried again later.
 	Expire(tx *Tx) error
-	// TimeOut answers the calls whose wait is over. It is called instead of Expire
-	// if a full disk leaves the log no room.
+	// TimeOut answers the calls whose wait has timed out. It is called instead of Expire if the
+	// log has no room because the disk is full.
 	TimeOut(tx *Tx)
-	// Drain answers every call that waits, with err, now and whenever it is called.
+	// Drain answers all calls that are waiting with err. It may be called more than once.
 	Drain(tx *Tx, err error)
 	// Committed is called after each batch that changed something, once it is durable.
 	Committed()
 }
 
-// arenaSize is how much memory for payloads is made at a time, in bytes.
+// arenaSize is how much memory for payloads is allocated at a time, in bytes.
 const arenaSize = 64 << 10
 
-// Bytes returns memory for a payload, which is good until the batch is over.
+// Bytes returns zeroed memory for a payload. It is valid until the batch ends.
 func (tx *Tx) Bytes(n int) []byte {
 	if cap(tx.arena)-len(tx.arena) < n {
 		tx.arena = make([]byte, 0, max(n, arenaSize))
@@ -141,14 +141,14 @@ func (tx *Tx) reset() {
 	tx.forget()
 }
 
-// Now returns the database time, in ns. Everything that ends, ends in it.
+// Now returns the database time, in ns. All ends are in database time.
 func (tx *Tx) Now() int64 { return tx.moment.Now }
 
 // Wall returns the wall time of an instant of database time, in ns since 1970.
 func (tx *Tx) Wall(at int64) int64 { return tx.moment.Wall + at - tx.moment.Now }
 
-// Date makes the batch write its moment to the log. Call it if the operation writes an end,
-// or changes something because its time is over.
+// Date makes the batch write its moment to the log. Call it if the operation writes an end, or
+// changes something that has expired.
 func (tx *Tx) Date() { tx.dated = true }
 
 // BeginSegment makes the batch the first one of the log's next segment, if there is one.
@@ -157,8 +157,8 @@ func (tx *Tx) BeginSegment() { tx.records.BeginSegment() }
 // Call returns the call that is being decided; nil where a Part changes by itself.
 func (tx *Tx) Call() *Call { return tx.call }
 
-// Scarce reports whether what is decided only gives room back and a full disk leaves
-// it next to none. Then it should do as little as it can.
+// Scarce reports whether a full disk leaves almost no room for an operation or expiry that only
+// frees room. It should then do as little as it can.
 func (tx *Tx) Scarce() bool { return tx.scarce || tx.call != nil && tx.call.Reserve }
 
 // HasSlot reports whether there is a free slot for a payload of that size.
@@ -179,7 +179,7 @@ func (tx *Tx) bytes() int {
 	return n
 }
 
-// touch notes a change for whoever listens.
+// touch records a change for Options.Publish.
 func (tx *Tx) touch(t Touched) {
 	if tx.touches && !strings.HasPrefix(t.ID, Hidden) {
 		t.Expired = t.Expired || tx.expired
@@ -187,7 +187,7 @@ func (tx *Tx) touch(t Touched) {
 	}
 }
 
-// savepoint is the state of a transaction at some moment, to which undo goes back.
+// savepoint is an earlier state of a transaction, to which undo returns.
 type savepoint struct {
 	entryUndo, valueUndo, given, released, steps, answers, touched int
 
@@ -215,8 +215,8 @@ func (tx *Tx) save() savepoint {
 	return s
 }
 
-// undo takes back everything that was decided since s. Tokens are not given
-// again: a number that was seen nowhere may be skipped.
+// undo undoes everything that was decided since s. Tokens are not handed out again: skipping a
+// number that nobody has seen is harmless.
 func (tx *Tx) undo(s *savepoint) {
 	for i := len(tx.entryUndo) - 1; i >= s.entryUndo; i-- {
 		u := &tx.entryUndo[i]
@@ -226,7 +226,7 @@ func (tx *Tx) undo(s *savepoint) {
 		u := &tx.valueUndo[i]
 		tx.values[u.index].valueState = u.valueState
 	}
-	for i := len(tx.given) - 1; i >= s.given; i-- { // so that they are given out in the same order again
+	for i := len(tx.given) - 1; i >= s.given; i-- { // backwards, so that they are allocated in the same order again
 		tx.tables.Release(tx.given[i])
 	}
 	for i, p := range tx.parts {
@@ -239,7 +239,7 @@ func (tx *Tx) undo(s *savepoint) {
 	tx.size, tx.version, tx.tokenLimit, tx.dated = s.size, s.version, s.tokenLimit, s.dated
 }
 
-// forget says that nothing decided so far will be undone.
+// forget makes everything decided so far final.
 func (tx *Tx) forget() {
 	tx.entryUndo, tx.valueUndo = tx.entryUndo[:0], tx.valueUndo[:0]
 	for _, p := range tx.parts {
@@ -247,8 +247,8 @@ func (tx *Tx) forget() {
 	}
 }
 
-// Try decides op within this transaction. After an error, which is op's, nothing
-// of it is left, and the transaction goes on.
+// Try decides op within this transaction. If op returns an error, Try undoes op and returns
+// the error, and the transaction goes on.
 func (tx *Tx) Try(op Op) error {
 	s := tx.save()
 	err := op.Decide(tx)
@@ -258,6 +258,6 @@ func (tx *Tx) Try(op Op) error {
 	return err
 }
 
-// Logged returns the bytes that the records of the values take so far. Those of
-// slots come last, and do not count.
+// Logged returns how many bytes the records of the values take so far. The records of slots are
+// encoded last and do not count.
 func (tx *Tx) Logged() int { return tx.records.Len() }

@@ -5,8 +5,8 @@ import (
 	"clouddragon/slots"
 )
 
-// ValueEntry is a key that may have a value, as the transaction sees it: what the index
-// finds, and what the transaction has decided about it.
+// ValueEntry is a key that may have a value, as the transaction sees it: what the index finds,
+// and what the transaction has decided about it.
 type ValueEntry struct {
 	key   slots.Key
 	hash  uint64
@@ -18,7 +18,7 @@ type ValueEntry struct {
 // valueState is the part of a ValueEntry that a transaction changes.
 type valueState struct {
 	found kvlog.Found
-	after int // the step that put it there, plus one; 0: it was there before
+	after int // the step that stored it, plus one; 0: it was there before
 }
 
 type valueUndo struct {
@@ -26,7 +26,7 @@ type valueUndo struct {
 	valueState
 }
 
-// Found returns what the key has. Its time may be over, see Live.
+// Found returns the key's value, which may have expired; see Live.
 func (e *ValueEntry) Found() *kvlog.Found { return &e.found }
 
 // Live reports whether the key has a value at that database time.
@@ -34,8 +34,8 @@ func (e *ValueEntry) Live(now int64) bool {
 	return e.found.OK && (e.found.Expires == 0 || e.found.Expires > now)
 }
 
-// Decided returns what the transaction knows of a key; nil if nothing. The
-// pointer is good until the next AddValue.
+// Decided returns what the transaction knows about a key; nil if nothing. The pointer is valid
+// until the next AddValue.
 func (tx *Tx) Decided(k slots.Key, hash uint64) *ValueEntry {
 	for i := tx.byValue[hash]; i != 0; i = tx.values[i-1].next {
 		if e := &tx.values[i-1]; e.key == k {
@@ -45,7 +45,7 @@ func (tx *Tx) Decided(k slots.Key, hash uint64) *ValueEntry {
 	return nil
 }
 
-// AddValue tells the transaction what was found of a key of which it knows nothing.
+// AddValue tells the transaction what was found for a key that it does not know yet.
 func (tx *Tx) AddValue(k slots.Key, hash uint64, found kvlog.Found) *ValueEntry {
 	tx.values = append(tx.values, ValueEntry{key: k, hash: hash, next: tx.byValue[hash], index: int32(len(tx.values)), valueState: valueState{found: found}})
 	tx.byValue[hash] = int32(len(tx.values))
@@ -81,14 +81,14 @@ func (tx *Tx) PutValue(e *ValueEntry, v *NewValue) (version uint64) {
 	return tx.version
 }
 
-// RetimeValue gives the value that a key has another end. v is that value; its
-// version stays.
+// RetimeValue changes the end of a key's value. v is the value with its new end. The version
+// stays the same.
 func (tx *Tx) RetimeValue(e *ValueEntry, v *NewValue) {
 	tx.putValue(e, v, e.found.Version)
 	tx.touch(touchedValue(e, v, e.found.Version, Touched{EndOnly: true}))
 }
 
-// touchedValue fills in what a value is.
+// touchedValue fills in the fields that describe a value.
 func touchedValue(e *ValueEntry, v *NewValue, version uint64, t Touched) Touched {
 	t.Acc, t.ID, t.Version = e.key.Acc, e.key.ID, version
 	t.Size, t.Type, t.Expires = len(v.Data), v.Type, v.Expires
@@ -123,7 +123,7 @@ func (tx *Tx) RemoveValue(e *ValueEntry, tombstone bool, origin uint64) {
 	e.found, e.after = kvlog.Found{}, 0
 }
 
-// touchGone notes that the value that a key has is gone, for whoever listens.
+// touchGone records for Options.Publish that the key's value is gone.
 func (tx *Tx) touchGone(e *ValueEntry) {
 	tx.touch(Touched{
 		Acc: e.key.Acc, ID: e.key.ID, Gone: true, Expired: !e.Live(tx.Now()),
@@ -131,15 +131,15 @@ func (tx *Tx) touchGone(e *ValueEntry) {
 	})
 }
 
-// addTombstone adds the record that a key has no value, and returns its size.
+// addTombstone adds the record that a key has no value, and returns the record's size.
 func (tx *Tx) addTombstone(k slots.Key, origin uint64) int {
 	at := tx.records.Len()
 	kvlog.PutTombstone(tx.records.Add(kvlog.TypeTombstone, kvlog.TombstoneSize(k.Acc, k.ID)), k.Acc, k.ID, origin)
 	return tx.records.Len() - at
 }
 
-// MoveValue appends the record of a value anew, unless the key has another one
-// by now. A value whose time is over is removed instead.
+// MoveValue appends the record of a value again, unless the key has another value by now. An
+// expired value is removed instead.
 func (tx *Tx) MoveValue(m *kvlog.Move) {
 	key := slots.Key{Acc: m.Acc, ID: m.ID}
 	e := tx.Decided(key, m.Hash)
@@ -153,7 +153,7 @@ func (tx *Tx) MoveValue(m *kvlog.Move) {
 		return
 	}
 	if !e.Live(tx.Now()) {
-		// No older value of the key lies behind this segment.
+		// No segment after this one holds an older value of the key.
 		tx.Date()
 		tx.expired = true
 		tx.RemoveValue(e, tx.index.Needed(m.From, m.From), m.From)
@@ -167,8 +167,8 @@ func (tx *Tx) MoveValue(m *kvlog.Move) {
 	e.after = len(tx.steps)
 }
 
-// MoveTombstone appends a tombstone anew, unless its key has a value: that says
-// the same to an index that is built anew.
+// MoveTombstone appends a tombstone again, unless its key has a value. That value's record has
+// the same effect on an index that is rebuilt.
 func (tx *Tx) MoveTombstone(m *kvlog.Move) error {
 	key := slots.Key{Acc: m.Acc, ID: m.ID}
 	found := m.Found
@@ -186,8 +186,8 @@ func (tx *Tx) MoveTombstone(m *kvlog.Move) error {
 	return nil
 }
 
-// Stored returns the body of the record of a value that this transaction has
-// stored, or nil if it has not. It is valid until the transaction stores another.
+// Stored returns the body of the record of a value that this transaction has stored, or nil if
+// it has not stored one. It is valid until the transaction stores another value.
 func (tx *Tx) Stored(e *ValueEntry) []byte {
 	if e.after == 0 {
 		return nil

@@ -1,16 +1,15 @@
-// Package commit is the single writer: it turns operations into batches of the
-// log, makes them durable and applies them. It knows no API: what an operation
-// does is the operation's own.
+// Package commit is the single writer: it turns operations into batches of the log, makes them
+// durable and applies them. It knows nothing about the APIs, which define their own operations.
 //
 // One goroutine at a time, the leader, commits. Nobody else changes anything:
 //
 //	take all calls that wait in the queue
 //	decide each operation against the tables and what this batch has decided so far
-//	put the images of what changed into one batch of records
+//	encode what changed as one batch of records
 //	append the batch to the log: one write, one fdatasync
 //	apply the records to the tables and to the index of the values
 //	publish what was touched
-//	answer the calls, refusals too: they may rest on what this batch decided
+//	answer the calls, refusals too: they may depend on what this batch decided
 //
 // If the append finds the disk full, everything that the batch decided is undone, and
 // Room makes room for its calls or refuses them.
@@ -46,32 +45,32 @@ type Options struct {
 	Position wal.Pos
 	Tokens   *Tokens
 	Parts    []Part // at most 3
-	Ends     *Ends  // one more Part; nil: nothing in a slot ends by itself
+	Ends     *Ends  // one more Part; nil: nothing in a slot expires
 	Clock    DatabaseClock
 	// QuietAfter is how long after the last batch a durability mark is written, if
 	// no other batch follows.
 	QuietAfter time.Duration
 	Logger     *slog.Logger
 
-	// Admit, if not nil, is asked before an operation is decided. Its error is the
-	// answer then.
+	// Admit, if not nil, is called before an operation is decided. If it returns an error, that
+	// is the answer.
 	Admit func(Op) error
 	// Batch, if not nil, is called after each batch that was written.
 	Batch func(Batch)
-	// Publish, if not nil, is called with what a batch has touched and the moment at
-	// which it was decided, after the batch is applied and before Position tells of it
-	// and its calls are answered. It must not block.
+	// Publish, if not nil, is called with what a batch has touched and the moment at which the
+	// batch was decided. It is called after the batch is applied, before Position includes the
+	// batch and before its calls are answered. It must not block.
 	Publish func(at Moment, touched []Touched)
 	// Maintain is called after each batch, since there may be work for the background
 	// goroutines. It must not block.
 	Maintain func()
 	Mirror   Mirror // nil: the log is the only place that has a batch
-	// OfClient reports whether a client waits for an operation, which is answered before a
-	// Mirror that is late then. nil: none is.
+	// OfClient reports whether a client waits for an operation. If a Mirror is late, such
+	// operations are answered without it. nil: none are.
 	OfClient func(Op) bool
 }
 
-// Batch is what is told of a batch that was written.
+// Batch describes a batch that was written.
 type Batch struct {
 	Calls int           // answered by it
 	Bytes int           // written to the log
@@ -93,13 +92,13 @@ type Writer struct {
 
 	// Owned by the leader.
 	todo, rest    []*Call // what was taken from the queue, and what of it is not yet decided
-	closed        bool    // nothing more will be in the queue
+	closed        bool    // no more calls will be queued
 	tx            *Tx
-	appended      time.Time  // when the last batch was
-	quiet         bool       // a durability mark stands behind it
-	expiryBlocked bool       // the log has no room for what has to end
-	lacks         NoRoom     // what the last end that was blocked lacked
-	decided       []*Call    // the calls of the batch, but for those that Room has taken over
+	appended      time.Time  // when the last batch was appended
+	quiet         bool       // a durability mark follows it
+	expiryBlocked bool       // the log has no room to expire what is due
+	lacks         NoRoom     // what the last blocked expiry lacked
+	decided       []*Call    // the calls of the batch, except those that Room has taken over
 	refused       time.Time  // when a batch last found the disk full
 	late          *lateBatch // the mirror lacks the batch still, whose calls were answered; nil: none
 	timer         *time.Timer
@@ -122,12 +121,12 @@ type Writer struct {
 func New(o Options) *Writer {
 	if o.Ends != nil {
 		o.Ends.room = func() int { return o.Log.Room(false) }
-		o.Parts = append(o.Parts, o.Ends) // the last: it can be blocked where others are not
+		o.Parts = append(o.Parts, o.Ends) // the last, because it can be blocked when the others are not
 	}
 	o.Mirror = cmp.Or(o.Mirror, Mirror(noMirror{}))
 	return &Writer{
 		o: o, queue: newQueue(), tx: newTx(&o),
-		quiet:    true, // what was recovered was just written anew, and a checkpoint stands behind it
+		quiet:    true, // recovery has just rewritten everything, and a checkpoint follows it
 		timer:    time.NewTimer(ClockTick),
 		done:     make(chan struct{}),
 		failed:   make(chan struct{}),
@@ -150,7 +149,7 @@ func (w *Writer) Submit(calls ...*Call) error {
 	return err
 }
 
-// Queue is as Submit, but never commits on the caller's goroutine.
+// Queue is like Submit, but never commits on the caller's goroutine.
 func (w *Writer) Queue(calls ...*Call) error {
 	_, err := w.queue.put(false, calls...)
 	return err
@@ -169,8 +168,8 @@ func (w *Writer) Position() Position {
 	return w.position
 }
 
-// Changes counts the batches that were applied and published. ok is false while one
-// is applied that is not yet published: what was read may be a part of it.
+// Changes counts the batches that were applied and published. ok is false while a batch is
+// being applied or published: a read may then see only a part of it.
 func (w *Writer) Changes() (n uint64, ok bool) {
 	n = w.changes.Load()
 	return n / 2, n%2 == 0
@@ -179,8 +178,8 @@ func (w *Writer) Changes() (n uint64, ok bool) {
 // Wake makes the standby check whether there is something to do.
 func (w *Writer) Wake() { w.queue.signal() }
 
-// Fail stops writes for good: what the disk holds is no longer known. Whoever
-// watches Failed ends the process; the next start recovers.
+// Fail stops writes for good, because it is no longer known what the disk holds. The server
+// watches Failed and ends the process; the next start recovers.
 func (w *Writer) Fail(err error) {
 	w.failOnce.Do(func() {
 		stopped := fmt.Errorf("%w: %w", ErrStopped, err)
@@ -194,7 +193,7 @@ func (w *Writer) Fail(err error) {
 // Failed is closed once writes are stopped.
 func (w *Writer) Failed() <-chan struct{} { return w.failed }
 
-// Err says why writes are stopped; nil while they are not.
+// Err returns why writes are stopped, or nil if they are not.
 func (w *Writer) Err() error {
 	if p := w.failure.Load(); p != nil {
 		return *p
@@ -218,8 +217,8 @@ func (w *Writer) Close() {
 	w.timer.Stop()
 }
 
-// standby leads whenever no caller does and there is something to do: what a
-// caller's batch left over, and what happens because time has passed.
+// standby leads when no caller does and there is something to do: calls that did not fit into a
+// caller's batch, and things that expire.
 func (w *Writer) standby() {
 	defer close(w.done)
 	for rang := false; ; {
@@ -248,14 +247,14 @@ func (w *Writer) standby() {
 func (w *Writer) lead() {
 	defer func() {
 		if p := recover(); p != nil {
-			// Half a batch may be done: no caller may go on from here.
+			// The batch may be half done, so no caller may go on from here. Crash.
 			go panic(fmt.Sprintf("%v\n%s", p, debug.Stack()))
 			select {}
 		}
 	}()
 	w.round()
 	if w.late != nil {
-		go w.endTurn() // the caller has its answer, and does not wait with the writer
+		go w.endTurn() // the caller has its answer and need not wait with the writer
 		return
 	}
 	w.endTurn()
@@ -292,7 +291,7 @@ func (w *Writer) round() bool {
 	return did
 }
 
-// due reports whether something has to happen because time has passed.
+// due reports whether anything has expired or a moment has to be written.
 func (w *Writer) due() bool {
 	if w.expiryBlocked {
 		return false
@@ -301,9 +300,9 @@ func (w *Writer) due() bool {
 	return ok && at <= w.tx.moment.Now || w.noteDue()
 }
 
-// noteDue reports whether the batch notes the moment in the log although no operation
-// asks for it: the wall clock has stepped, or the last moment in the log is old. Only
-// a step may use the room that is held back for deletes.
+// noteDue reports whether the batch has to write its moment to the log even if no operation asks
+// for it, because the wall clock has stepped or the last moment in the log is old. Only a step
+// may use the reserve.
 func (w *Writer) noteDue() bool {
 	last, now := w.o.State.Moment, w.tx.moment
 	stepped := last.Stepped(now) != 0
@@ -331,12 +330,12 @@ func (w *Writer) idle() (rang bool) {
 	}
 }
 
-// BlockedWait is how long an idle writer waits before it tries again to end expired
-// leases for which the log had no room.
+// BlockedWait is how long an idle writer waits before it retries expiries for which the log had
+// no room.
 const BlockedWait = 50 * time.Millisecond
 
-// setTimer sets the timer, at the end of a turn, to whatever comes first: a
-// durability mark, a change of a Part, or the next look at the clocks.
+// setTimer sets the timer at the end of a turn to whichever comes first: a durability mark, a
+// change of a Part, or the next look at the clocks.
 func (w *Writer) setTimer() {
 	wait := ClockTick
 	if !w.quiet {
@@ -356,9 +355,9 @@ func (w *Writer) setTimer() {
 	w.timer.Reset(wait)
 }
 
-// markQuiet writes a durability mark behind the last batch if no batch has followed
-// it for a while. A batch with another behind it was durable, so damage in it is never
-// taken for a torn tail.
+// markQuiet writes a durability mark after the last batch if no batch has followed it for a
+// while. A batch that another one follows was durable, so damage in it is never taken for a torn
+// tail.
 func (w *Writer) markQuiet() {
 	if w.quiet || w.queue.len() > 0 || time.Since(w.appended) < w.o.QuietAfter {
 		return
@@ -371,7 +370,8 @@ func (w *Writer) markQuiet() {
 	w.tx.moment = w.o.Clock.Read()
 	w.tx.Date()
 	w.tx.encode()
-	// A full disk gets no mark; any other error has stopped writes, or is seen to here.
+	// On a full disk there is no mark. A late batch is settled below. Any other error has stopped
+	// writes.
 	_ = w.append()
 	w.settle()
 }
