@@ -85,7 +85,7 @@ func (d *DB) Do(op Operation) error {
 	}
 	err := d.writer.Do(op)
 	if retry, ok := op.(*Retry); ok {
-		d.retries.count(retry, err)
+		d.CountRetry(retry, err)
 	}
 	return err
 }

@@ -129,6 +129,10 @@ type RetryStats struct {
 // retryCounters are the counters behind RetryStats.
 type retryCounters struct{ kept, replayed, mismatched atomic.Uint64 }
 
+// CountRetry counts a call with a retry key that was submitted and has ended with err. Do
+// counts its own.
+func (d *DB) CountRetry(o *Retry, err error) { d.retries.count(o, err) }
+
 func (c *retryCounters) count(o *Retry, err error) {
 	switch {
 	case errors.Is(err, ErrOtherRequest):

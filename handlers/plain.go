@@ -23,6 +23,7 @@ type plainCall struct {
 	c        *call
 	endpoint *endpoint
 	call     db.Call // the submitted operation
+	once     *once   // the operation's retry key; nil: it has none
 	queues   bool    // if the lock is held, the call has to wait
 }
 
@@ -39,7 +40,7 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 	}
 	c := calls.Get().(*call)
 	c.w, c.r, c.began, c.plain = x, x.Request, time.Now(), p
-	p.c, p.queues = c, false
+	p.c, p.once, p.queues = c, nil, false
 	defer func() {
 		if r := recover(); r != nil || v != front.Pending {
 			v = s.end(c, v, r)
@@ -85,6 +86,10 @@ func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 		p.queues, x.Keep = true, true
 	}
 	p.endpoint, p.call.Op, p.call.Err = e, op, nil
+	if c.retryKey != "" {
+		p.once = s.once(c, op, func() error { return c.say(e.steps.answer(op)) })
+		p.call.Op = p.once.retry
+	}
 	return front.Pending, nil
 }
 
@@ -129,7 +134,11 @@ func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
 	if p.queues && errors.As(err, &held) {
 		return front.Odd
 	}
-	if err == nil {
+	switch {
+	case p.once != nil:
+		s.db.CountRetry(p.once.retry, err)
+		err = p.once.answer(c, err)
+	case err == nil:
 		err = c.say(p.endpoint.steps.answer(op))
 	}
 	if err != nil {

@@ -85,9 +85,18 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 		}
 		return say()
 	}
-	h := c.w.Header()
-	before := maps.Clone(h)
-	retry := &db.Retry{
+	o := s.once(c, op, say)
+	return o.answer(c, s.run(c, o.retry, op))
+}
+
+// once is an operation with a retry key, whose answer is stored with it.
+type once struct {
+	retry  *db.Retry
+	before http.Header // headers of the answer before the operation is done
+}
+
+func (s *server) once(c *call, op db.Operation, say func() error) *once {
+	return &once{before: maps.Clone(c.w.Header()), retry: &db.Retry{
 		Acc: c.key.Acc, Key: c.retryKey, Request: c.requestSum(c.sentBody), Keep: s.limits.Replay, Op: op,
 		Answer: func() ([]byte, error) {
 			if err := say(); err != nil {
@@ -95,17 +104,22 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 			}
 			return c.keep(), nil
 		},
-	}
-	err := s.run(c, retry, op)
+	}}
+}
+
+// answer answers with what became of the operation: its own answer, which is set already,
+// or the stored one.
+func (o *once) answer(c *call, err error) error {
 	switch {
-	case err == nil && !retry.Replayed:
+	case err == nil && !o.retry.Replayed:
 		return nil
 	case err == nil:
-		return c.replay(retry.Kept)
+		return c.replay(o.retry.Kept)
 	}
 	// say may have run for an operation that then found no room. Discard that answer.
+	h := c.w.Header()
 	clear(h)
-	maps.Copy(h, before)
+	maps.Copy(h, o.before)
 	c.status, c.ctype, c.body = 0, nil, nil
 	if errors.Is(err, db.ErrOtherRequest) {
 		return &refusal{http.StatusUnprocessableEntity, "the " + idempotencyKey + " " + quote(c.retryKey) + " was used for another request: nothing was done"}

@@ -23,6 +23,7 @@ const (
 	fieldContentType
 	fieldUserAgent
 	fieldConnection
+	fieldIdempotencyKey
 	fieldAcceptEncoding // this one and those below are ignored
 	fieldAcceptLanguage
 	fields
@@ -30,8 +31,8 @@ const (
 
 // fieldNames are in lower case; canonicalNames as net/http spells them.
 var (
-	fieldNames     = [fields]string{"host", "accept", "authorization", "content-length", "content-type", "user-agent", "connection", "accept-encoding", "accept-language"}
-	canonicalNames = [fields]string{"Host", "Accept", "Authorization", "Content-Length", "Content-Type", "User-Agent", "Connection", "Accept-Encoding", "Accept-Language"}
+	fieldNames     = [fields]string{"host", "accept", "authorization", "content-length", "content-type", "user-agent", "connection", "idempotency-key", "accept-encoding", "accept-language"}
+	canonicalNames = [fields]string{"Host", "Accept", "Authorization", "Content-Length", "Content-Type", "User-Agent", "Connection", "Idempotency-Key", "Accept-Encoding", "Accept-Language"}
 )
 
 // message is a plain request, as slices of the bytes that were received.

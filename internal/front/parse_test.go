@@ -15,6 +15,7 @@ var plainRequests = []string{
 	"POST /db/1/sequence/a?n=5&x=%SAFE HTTP/1.1\r\nHost: localhost:8081\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n",
 	"POST /db/1/counter/a HTTP/1.1\r\nhost: [::1]:80\r\nCONTENT-LENGTH: 5\r\nContent-Type:application/x-www-form-urlencoded  \r\n\r\nadd=5",
 	"PUT /db/1/kv/a HTTP/1.1\r\nHost: a\r\nConnection: Keep-Alive\r\nAuthorization: Bearer x y\r\nContent-Length: 0\r\n\r\n",
+	"POST /db/1/sequence/a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: \"order 7\"\r\n\r\n",
 	"DELETE /db/1/kv/a HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate\r\nAccept-Language: de\r\n\r\n",
 }
 
@@ -61,7 +62,7 @@ var oddRequests = map[string]string{
 	"large head":               "GET /a HTTP/1.1\r\nHost: a\r\nAccept: " + strings.Repeat("a", maxPlainHead) + "\r\n\r\n",
 	"empty line first":         "\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n",
 	"Range":                    "GET /a HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\n\r\n",
-	"Idempotency-Key":          "POST /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: b\r\n\r\n",
+	"two keys":                 "POST /a HTTP/1.1\r\nHost: a\r\nIdempotency-Key: b\r\nIdempotency-Key: c\r\n\r\n",
 	"condition":                "GET /a HTTP/1.1\r\nHost: a\r\nIf-Match: *\r\n\r\n",
 	"Origin":                   "GET /a HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n\r\n",
 }
