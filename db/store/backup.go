@@ -170,7 +170,7 @@ func (b *backup) run(m *archive.Manifest) error {
 	}
 	b.pin.Narrow(b.from.Segments[0], end.Segment)
 	m.Segment, m.Offset, m.Batch = end.Segment, end.Offset, end.Seq
-	if err := b.moment(m); err != nil {
+	if err := b.moment(m, end); err != nil {
 		return err
 	}
 	if err := b.copyIndex(); err != nil {
@@ -260,10 +260,12 @@ func (b *backup) table(class int, size int64) error {
 }
 
 // moment notes in the manifest what is true at the end of the copy, or shortly after it.
-func (b *backup) moment(m *archive.Manifest) error {
+func (b *backup) moment(m *archive.Manifest, end wal.Pos) error {
 	for {
 		at := b.s.writer.Position()
-		if at.Log.Seq >= m.Batch {
+		// A seal, which the log can be left with if the disk is full just then, is never applied.
+		sealed := end.StartsSegment() && at.Log.Seq+1 == m.Batch
+		if at.Log.Seq >= m.Batch || sealed {
 			m.Version, m.Tokens, m.Time = at.Version, at.Tokens, time.Unix(0, b.s.Clock.Read().Wall)
 			return nil
 		}

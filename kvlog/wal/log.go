@@ -40,6 +40,10 @@ type Pos struct {
 	Sum     uint32 // checksum of that batch, to which the next one chains
 }
 
+// StartsSegment reports whether no batch of its segment is before p. The batch before it, if
+// there is one, is the seal of the segment before: it has no records to apply.
+func (p Pos) StartsSegment() bool { return p.Offset == pageSize }
+
 // Options say where a log is and how its segments are made.
 type Options struct {
 	FS  disk.FS
