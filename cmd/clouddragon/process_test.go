@@ -179,6 +179,25 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
+// pause sends SIGSTOP and waits until every thread has stopped, which takes a moment.
+func (p *process) pause() {
+	p.t.Helper()
+	p.signal(syscall.SIGSTOP)
+	eventually(p.t, func() string {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		if err != nil || len(stats) == 0 {
+			return fmt.Sprintf("no threads: %v", err)
+		}
+		for _, name := range stats {
+			stat, err := os.ReadFile(name)
+			if err != nil || !strings.Contains(string(stat), ") T ") {
+				return fmt.Sprintf("%s: %s (%v), want that it has stopped", name, stat, err)
+			}
+		}
+		return ""
+	})
+}
+
 // stop ends the server and wants exit code 0.
 func (p *process) stop() {
 	p.t.Helper()

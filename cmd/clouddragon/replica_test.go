@@ -184,7 +184,7 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 	sent, n := 0, int64(0)
 	for _, path := range []string{url + "?add=1", "http://" + p.addr + "/db/1/batch"} {
 		p.until("the standby is in sync", inSync)
-		sb.signal(syscall.SIGSTOP)
+		sb.pause()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it is answered after five
 		defer cancel()
 		r, err := http.NewRequestWithContext(ctx, "POST", path, strings.NewReader("POST counter/c?add=1\n"))
@@ -234,7 +234,7 @@ func TestPromotedPrimaryGoesOnAlone(t *testing.T) {
 	sb := standbyOf(t, p, "sync: true")
 	p.until("the standby is in sync", inSync)
 	sb.until("it is in sync", inSync)
-	sb.signal(syscall.SIGSTOP)
+	sb.pause()
 	defer sb.signal(syscall.SIGKILL)
 	if out, code := promoted(t, "-server", "http://"+p.addr); code != 0 || out != "2\n" {
 		t.Fatalf("promote the primary: exit %d: %s", code, out)
