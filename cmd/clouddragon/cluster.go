@@ -23,13 +23,6 @@ func (e *elector) election() *replica.Elector {
 	return e.Elector
 }
 
-// serves tells that the server has opened its data as the primary.
-func (e *elector) serves() {
-	if e != nil {
-		e.Serves()
-	}
-}
-
 // otherThan returns a channel that is closed once the primary is this server or one at
 // another address. Without an election it is nil.
 func (e *elector) otherThan(ctx context.Context, primary string) <-chan struct{} {

@@ -167,7 +167,6 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 		ConnState:                    front.ConnState,
 	}
 	s.Protocols.SetHTTP1(true)
-	env.elector.serves() // from here on others lack what is answered
 	if c.Front.Enabled {
 		err := l.StartLoops(front.LoopOptions{
 			Plain: handlers.Plain(handler), Loops: c.Front.Loops,

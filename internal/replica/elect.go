@@ -41,7 +41,6 @@ type Elector struct {
 	lease  int64
 	until  time.Duration // on boottime's clock: the lease is certainly valid before this
 	config clusterConfig
-	others []string // who else had every write when this server was elected; nil: it serves
 	rev    *etcdKey // the configuration as it was read
 	why    error    // why etcd did not answer the last time
 }
@@ -122,33 +121,17 @@ func (e *Elector) Run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	last, cancel := context.WithTimeout(context.Background(), e.o.Lease)
-	defer cancel()
 	e.mu.Lock()
-	lease, others := e.lease, e.others
-	e.mu.Unlock()
-	if len(others) > 0 {
-		if err := e.reconfigure(last, func([]string) []string { return others }); err != nil {
-			e.o.Log.Error("this server was elected and did not serve; etcd could not be told that others have every write, so none of them is elected",
-				"others", others, "err", err)
-		}
-	}
-	e.mu.Lock()
+	lease := e.lease
 	e.mine, e.lease = "", 0
 	e.mu.Unlock()
 	if lease != 0 {
+		last, cancel := context.WithTimeout(context.Background(), e.o.Lease)
+		defer cancel()
 		if err := e.etcd.revoke(last, lease); err != nil {
 			e.o.Log.Warn("the lease in etcd could not be revoked; the next primary is elected when it expires", "err", err)
 		}
 	}
-}
-
-// Serves tells that this server is the primary and has opened its data. Until then the
-// others that had every write still do, and they are named in etcd again if it ends.
-func (e *Elector) Serves() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.others = nil
 }
 
 func (e *Elector) isMine() bool {
@@ -244,7 +227,7 @@ func (e *Elector) renew(ctx context.Context) error {
 func (e *Elector) lost() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mine, e.lease, e.until, e.others = "", 0, 0, nil
+	e.mine, e.lease, e.until = "", 0, 0
 	e.o.Log.Warn("the lease in etcd has expired: nothing is answered until this server is elected again or follows another one")
 }
 
@@ -304,7 +287,6 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	}
 	e.mu.Lock()
 	e.mine, e.lease, e.until, e.config = string(value), lease, sent+e.o.Lease, next
-	e.others = slices.DeleteFunc(slices.Clone(c.InSync), func(name string) bool { return name == e.o.Name })
 	e.rev = nil
 	e.mu.Unlock()
 	e.o.Log.Info("elected: this server is the primary", "epoch", next.Epoch)

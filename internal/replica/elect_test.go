@@ -1,14 +1,12 @@
 package replica
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,34 +136,5 @@ func TestServerWithoutTheWholeDataIsNotElected(t *testing.T) {
 	}
 	if _, mine, _ := e.Primary(); !mine {
 		t.Error("not elected with the whole data")
-	}
-}
-
-// A server that was elected and cannot open its data must not keep the others from being
-// elected.
-func TestElectedServerThatDoesNotServeNamesTheOthersAgain(t *testing.T) {
-	for _, serves := range []bool{false, true} {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "CHECKPOINT"), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		e, etcd := newTestElector(t, disk.OS{}, dir)
-		etcd.config = `{"Epoch": 3, "InSync": ["a", "b"]}`
-		if err := e.step(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if serves {
-			e.Serves()
-		}
-		etcd.put = nil
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		e.Run(ctx)
-		if want := []string{`{"Epoch":4,"InSync":["b"]}`}; !serves && !slices.Equal(etcd.put, want) {
-			t.Errorf("etcd got %v, want %v", etcd.put, want)
-		}
-		if serves && len(etcd.put) > 0 {
-			t.Errorf("etcd got %v from a server that has served", etcd.put)
-		}
 	}
 }
