@@ -112,8 +112,13 @@ func (c *netCluster) start(primary *netServer, round int) {
 			rng: rand.New(rand.NewPCG(*seed, uint64(round)<<16|uint64(n)|1<<15)), servers: c.load.servers}
 		c.clients.Go(func() {
 			defer l.client.close()
+			next := time.NewTicker(thinkTime)
+			defer next.Stop()
 			for ctx.Err() == nil && l.step() {
-				time.Sleep(thinkTime)
+				select {
+				case <-next.C:
+				case <-ctx.Done():
+				}
 			}
 		})
 	}
