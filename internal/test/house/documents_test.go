@@ -49,6 +49,17 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	})
 }
 
+// TestDocumentsHaveNoConflictMarkers finds what a merge left behind.
+func TestDocumentsHaveNoConflictMarkers(t *testing.T) {
+	files(t, ".md", func(name string, text []byte) {
+		for i, line := range strings.Split(string(text), "\n") {
+			if strings.HasPrefix(line, "<<<<<<< ") || strings.HasPrefix(line, ">>>>>>> ") {
+				t.Errorf("%s:%d has a conflict marker", name, i+1)
+			}
+		}
+	})
+}
+
 // TestFormatsNameTheVersions compares docs/formats.md with the code.
 func TestFormatsNameTheVersions(t *testing.T) {
 	b, err := os.ReadFile(root + "/docs/formats.md")
