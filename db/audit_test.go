@@ -40,7 +40,7 @@ func TestAuditTellsWhoWasGrantedForcedAndExpired(t *testing.T) {
 	wantDone(t, "by force", d.Unlock(UnlockRequest{Key: door, Force: true}))
 	c := mustTake(t, d, LockRequest{Owner: "c"})
 	unlock(t, d, c)
-	// What is undone is not told.
+	// A change that is undone is not reported.
 	err := d.Do(&Batch{Atomic: true, Ops: []Operation{&LockTake{LockRequest: LockRequest{Key: door, Owner: "undone", Dur: time.Hour}},
 		&CounterAdd{Key: Key{"a", "c"}, Add: 1, Max: 0}}})
 	if err == nil {

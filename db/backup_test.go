@@ -22,8 +22,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// stepper is a worker whose state after k steps is known, so that a copy can be
-// compared with it: step k does one of several things to things of its own.
+// stepper is a worker whose state after k steps is known, so that a copy can be compared with
+// it. Step k changes one of several things that only this worker uses.
 type stepper struct {
 	d    *DB
 	acc  string
@@ -32,8 +32,8 @@ type stepper struct {
 
 const (
 	stepsToValue = 5
-	// cold is how many counters there are, so that most of them have not changed
-	// since the last checkpoint and the log behind it does not have them.
+	// cold is the number of counters. It is large, so that most of them have not changed since
+	// the last checkpoint and are not in the log after it.
 	cold = 101
 )
 
@@ -77,7 +77,7 @@ func (s *stepper) run(stop func(k int64) bool) error {
 	return nil
 }
 
-// stepState is what there is to see of a worker.
+// stepState is the state of a worker's things.
 type stepState struct {
 	all      int64
 	news     int64 // sequences that were made
@@ -86,7 +86,7 @@ type stepState struct {
 	held     bool
 }
 
-// after returns what there is to see after k steps.
+// after returns the state after k steps.
 func after(k int64) (s stepState) {
 	for i := range k {
 		switch i % stepsToValue {
@@ -105,8 +105,8 @@ func after(k int64) (s stepState) {
 	return s
 }
 
-// steps returns after how many steps a database shows the worker, most at most, or
-// an error if it shows a state that there never was.
+// steps returns the number of steps, at most most, after which the worker's things were as the
+// database has them. It returns an error if they never were in that state.
 func (s *stepper) steps(d *DB, most int64) (int64, error) {
 	key := func(id string) Key { return Key{s.acc, id} }
 	var got stepState
@@ -183,8 +183,8 @@ func verified(t *testing.T, backup []byte, o Options) (*DB, *archive.Manifest) {
 	return mustOpen(t, o), m
 }
 
-// pacedWriter takes a piece only after a worker has gone on by some steps, so that
-// much changes while a backup is on its way.
+// pacedWriter accepts each piece only after a worker has taken some more steps, so that much
+// changes during a backup.
 type pacedWriter struct {
 	bytes.Buffer
 	worker *stepper
@@ -199,10 +199,10 @@ func (p *pacedWriter) Write(b []byte) (int, error) {
 	return p.Buffer.Write(b)
 }
 
-// TestBackupShowsOneMoment takes backups, also two at once, while everything
-// changes and checkpoints, compaction and growth go on. Each has all that was
-// acknowledged before it began, nothing that was never asked, and of each worker
-// the state between two of its steps.
+// TestBackupShowsOneMoment takes backups, some of them two at a time, while everything changes
+// and checkpoints, compaction and growth go on. Each backup has everything that was
+// acknowledged before it began and nothing that was never asked for, and the state of each
+// worker is one between two of its steps.
 func TestBackupShowsOneMoment(t *testing.T) {
 	o := small(t)
 	o.CheckpointEvery = 32 << 10
@@ -304,7 +304,7 @@ func TestBackupThatHoldsTooMuchLogIsGivenUp(t *testing.T) {
 	if _, err := archive.Read(&w.Buffer, nil); !errors.Is(err, archive.ErrCut) {
 		t.Errorf("what there is of it: %v", err)
 	}
-	// What was kept for it is freed.
+	// The log that was kept for it is freed.
 	for end := time.Now().Add(20 * time.Second); d.Stats().Log.Bytes > 2*o.BackupHold; runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatalf("the log has %d bytes still", d.Stats().Log.Bytes)
@@ -343,7 +343,7 @@ func TestBackupOfLittleIsSmall(t *testing.T) {
 	mustClose(t, d)
 }
 
-// backup takes a backup in the midst of a load, and finds it without damage.
+// backup takes a backup during a load and checks that it has no damage.
 func (l *load) backup() error {
 	var b bytes.Buffer
 	if _, err := l.d.Backup(context.Background(), &b, "test"); err != nil {

@@ -92,8 +92,8 @@ func TestABatchThatDoesNotFitIntoTheSegmentGoesIntoTheNext(t *testing.T) {
 	mustClose(t, d)
 }
 
-// The records of a batch are counted to the last byte: one too many, and the log
-// could take the batch nowhere.
+// The size of a batch's records is computed to the byte. With one byte too many the batch
+// would not fit into any segment.
 func TestABatchThatFillsASegmentFits(t *testing.T) {
 	for over, want := range map[int]uint64{0: 2, 16: 3} {
 		fs := memdisk.New()
@@ -133,8 +133,8 @@ func TestABatchThatFillsASegmentFits(t *testing.T) {
 	}
 }
 
-// A slot that was taken and given up within one batch lies below one that is in
-// use then. It holds the image of a free slot, also after a checkpoint and a crash.
+// A slot that is allocated and released within one batch can lie below one that stays in use.
+// It holds the image of a free slot, even after a checkpoint and a crash.
 func TestASlotTakenInVainIsNoDamage(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)

@@ -28,7 +28,7 @@ func (m *modelTime) now() int64 {
 	return mono + m.zero
 }
 
-// give notes that something with an end was given.
+// give notes that something with an expiry was stored or granted.
 func (m *modelTime) give() { m.given = m.now() }
 
 // step draws a step of the wall clock.
@@ -41,7 +41,7 @@ func (m *modelTime) pass(t *rapid.T) {
 	m.clock.pass(time.Duration(rapid.IntRange(0, 50).Draw(t, "seconds")) * time.Second)
 }
 
-// notices has a process notice all steps so far, by reads alone. That may wait
+// notices makes a process notice all steps so far, using only reads. That may have to wait
 // until a segment is ready.
 func (m *modelTime) notices(t *rapid.T, d *DB) {
 	for noticed := false; !noticed; {
@@ -69,9 +69,9 @@ func (m *modelTime) down(t *rapid.T) {
 	}
 }
 
-// resume checks the time at which a process starts: the wall time since the last
-// one has passed. Where the wall clock went back, time goes on where it was, and
-// after a kill at most commit.ClockNote before that, but not before anything that was given.
+// resume checks the time at which a process starts: the wall time since the last one has
+// passed. If the wall clock went back, database time continues where it was. After a kill it
+// may continue up to commit.ClockNote earlier, but not before the time of any grant.
 func (m *modelTime) resume(t *rapid.T, d *DB) {
 	mono, wall := m.clock.read()
 	now := timeOf(d)

@@ -15,8 +15,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// restart ends a process, as it should or by a power cut, and starts the next
-// one, with another monotonic clock.
+// restart stops a process cleanly or by a power cut, and starts the next one with another
+// monotonic clock.
 func restart(t *testing.T, d *DB, fs *memdisk.FS, clock *testClock, how string, down time.Duration) (*DB, *memdisk.FS) {
 	t.Helper()
 	next := fs
@@ -46,8 +46,8 @@ func wantValue(t *testing.T, d *DB, there bool, when string) {
 	}
 }
 
-// What is stored or held after a step of the wall clock, or before it, lives on
-// over a restart for as long as it was given, and no longer.
+// Values and holds from before or after a step of the wall clock survive a restart until their
+// expiry, and no longer.
 func TestClockStepBeforeARestartNeitherEndsNorProlongs(t *testing.T) {
 	for _, how := range bothEnds {
 		for _, step := range []time.Duration{24 * time.Hour, -24 * time.Hour, time.Second, -time.Second} {
@@ -126,7 +126,8 @@ func TestExpiredValueThatWasDeletedStaysGone(t *testing.T) {
 	}
 }
 
-// Nobody deletes what is over, and nobody writes. The time is in the log all the same.
+// Nothing deletes the expired value and nothing else is written. The log gets the time all the
+// same.
 func TestExpiredValueStaysGoneThoughNobodyDeletedIt(t *testing.T) {
 	for _, how := range bothEnds {
 		for _, after := range []time.Duration{0, commit.ClockNote} {
@@ -188,7 +189,7 @@ func TestStartSaysThatTheWallClockIsBehind(t *testing.T) {
 	}
 }
 
-// A database in which nothing happens and no clock is set writes once in commit.ClockNote.
+// An idle database whose clock is not set writes once every commit.ClockNote.
 func TestIdleDatabaseRarelyWrites(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
@@ -210,8 +211,8 @@ func TestIdleDatabaseRarelyWrites(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A value whose time is over leaves the index while its record is still in the
-// log. It must not come back if the time of that is lost.
+// An expired value leaves the index while its record is still in the log. It must not come
+// back if a crash loses the time at which that happened.
 func TestCompactedExpiredValueStaysGone(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
@@ -267,7 +268,7 @@ func TestDirectoryOfAnotherFormatIsRefused(t *testing.T) {
 	}
 }
 
-// A waiter's turn comes while the machine sleeps, so the timer rings late.
+// A waiter's turn comes while the machine sleeps, so the timer fires late.
 func TestMutexIsHandedOverThoughTheTimerStoodStill(t *testing.T) {
 	clock := newTestClock()
 	o := tiny(memdisk.New(), clock)

@@ -13,8 +13,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// A call that lacks room when the database is closed is answered: that is the
-// shutdown, and no failed disk.
+// Calls that wait for room are answered when the database is closed: with the error of a
+// shutdown, not that of a failed disk.
 func TestCallsThatLackRoomAreAnsweredWhenItCloses(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))

@@ -40,12 +40,13 @@ func awaitAsked(d *DB, n int) {
 	}
 }
 
-// refuses reports whether Close has got so far that nothing new is taken.
+// refuses reports whether Close has begun to refuse new calls.
 func refuses(d *DB) bool {
 	return d.writer.Closed()
 }
 
-// A refusal that rests on what the same batch decided is as unsure as the batch.
+// A refusal that depends on an earlier operation of the same batch is no more certain than the
+// batch.
 func TestRefusalWaitsForWhatItRestsOn(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		fs := memdisk.New()
@@ -159,7 +160,8 @@ func TestCloseAnswersWhatIsOnItsWayAndRefusesTheRest(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A segment that becomes ready while the writer looks for room is no full disk.
+// If a segment becomes ready while the writer looks for room, the disk is not reported as
+// full.
 func TestGrowthInTheBackgroundIsNeverAFullDisk(t *testing.T) {
 	fs := memdisk.New()
 	fs.Fail(func(op memdisk.Op) error {

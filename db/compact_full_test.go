@@ -8,8 +8,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// crowd is a database on a disk with room for so many segments beside what a new
-// directory takes. The ratio is such that only a full disk makes it compact.
+// crowd is a database on a disk with room for the given number of segments beside a new
+// directory. Its compaction ratio is so high that it compacts only when the disk is full.
 func crowd(t *testing.T, segments int64) (*memdisk.FS, Options, *DB) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)

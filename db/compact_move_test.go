@@ -15,7 +15,7 @@ import (
 	"clouddragon/kvlog"
 )
 
-// What a survey saw of a key is no longer so when the writer comes to it.
+// A key changes between the survey of a compaction and the writer's turn to move it.
 func TestCompactionDoesNotMoveWhatHasChanged(t *testing.T) {
 	key := Key{"1", "k"}
 	data := func(s string) *ValueSet {
@@ -65,8 +65,8 @@ func TestCompactionDoesNotMoveWhatHasChanged(t *testing.T) {
 	}
 }
 
-// The value that is over took the place of one that never ends, which an index
-// rebuilt from the log would find without a tombstone.
+// The expired value replaced one that never expires. Without a tombstone, an index rebuilt
+// from the log would find the old one.
 func TestExpiredValueLeavesATombstoneWhileAnOlderOneMayRemain(t *testing.T) {
 	clock := newTestClock()
 	o := tinyKV(memdisk.New(), clock.read)
@@ -109,7 +109,7 @@ func TestExpiredValueLeavesATombstoneWhileAnOlderOneMayRemain(t *testing.T) {
 	mustClose(t, d)
 }
 
-// moveOf is the move of the record that a key has now.
+// moveOf returns the operation that moves the current record of a key.
 func moveOf(t *testing.T, d *DB, k Key) kvlog.Move {
 	t.Helper()
 	hash := d.store.Values.Hash(k.Acc, k.ID)
@@ -123,7 +123,7 @@ func moveOf(t *testing.T, d *DB, k Key) kvlog.Move {
 	return kvlog.Move{Type: kvlog.TypeValue, Acc: k.Acc, ID: k.ID, Hash: hash, Size: f.Size, Body: body, Version: v.Version, Expires: v.Expires, Loc: f.Loc}
 }
 
-// A damaged record is met by compaction: its segment stays, all else moves on.
+// Compaction finds a damaged record: it keeps that segment and moves all other records.
 func TestADamagedRecordKeepsItsSegmentAndHarmsNoOther(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)

@@ -21,8 +21,8 @@ import (
 // compactAll compacts every segment before the last checkpoint, worth it or not.
 func compactAll(d *DB) { compactSome(d, 1) }
 
-// compactBeside compacts one in so many segments again and again, and saves the index
-// between, until the function that it returns is called.
+// compactBeside compacts one in so many segments over and over, saving the index in between,
+// until the function that it returns is called.
 func compactBeside(t *testing.T, d *DB, oneIn int) (end func()) {
 	var stop atomic.Bool
 	var compactor sync.WaitGroup
@@ -60,8 +60,8 @@ func saveIndex(d *DB) error {
 	return d.store.CheckpointWithSnapshot()
 }
 
-// Writers change and delete keys, and readers read them, while every segment is
-// compacted over and over; then the log alone has to say the same.
+// Clients write, delete and read keys while every segment is compacted over and over. Then an
+// index rebuilt from the log alone has to agree.
 func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
 	fs := memdisk.New()
 	fs.Fail(func(op memdisk.Op) error { // time for others to join the next batch
@@ -126,7 +126,7 @@ func TestCompactionBesideTheTrafficLosesAndRevivesNothing(t *testing.T) {
 		}
 	}
 	after(d, "in the end")
-	// The segment with which the last one ends may be freed by now.
+	// The segment in which the last snapshot ends may have been freed by now.
 	if err := errors.Join(d.store.PrepareSegment(), saveIndex(d)); err != nil {
 		t.Fatal(err)
 	}

@@ -61,8 +61,8 @@ func TestCounterSetAndIf(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A window: the first add starts it, later ones count in it, and after its end it
-// begins anew.
+// A window: the first add starts it, later adds count within it, and after its end a new one
+// begins.
 func TestCounterEnds(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
@@ -102,7 +102,7 @@ func TestCounterEnds(t *testing.T) {
 	}
 	add(CounterAdd{Add: 2, If: CounterIf{Asked: true, None: true}}, 2)
 	wantLeft(0)
-	add(minute, 3) // it is there already, and has no end
+	add(minute, 3) // it exists and does not expire
 	wantLeft(0)
 	add(CounterAdd{TTL: time.Minute, Touch: true}, 3)
 	wantLeft(time.Minute)
@@ -121,7 +121,7 @@ func openAgain(t *testing.T, d *DB, o *Options) *DB {
 	return mustOpen(t, *o)
 }
 
-// awaitNoSlots waits until what is over has given its slot back.
+// awaitNoSlots waits until everything that has expired has released its slot.
 func awaitNoSlots(t *testing.T, d *DB) {
 	t.Helper()
 	await(t, "no slot is in use", func() bool {
@@ -133,8 +133,8 @@ func awaitNoSlots(t *testing.T, d *DB) {
 	})
 }
 
-// A batch removes only so many counters that are over, and the writes in it find the
-// rest still in their slots.
+// A batch removes a limited number of expired counters. The operations of that batch still
+// find the others in their slots.
 func TestCountersThatAreOverBeginAnewInTheBatchThatDoesNotRemoveThem(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)

@@ -13,8 +13,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// shared is a disk whose blocks a copy shares: while it is full, what is there cannot
-// be overwritten where the name of the file contains one of the names.
+// shared is a copy-on-write disk whose blocks a snapshot shares. While it is full, existing
+// data cannot be overwritten in files whose names contain one of the given names.
 type shared struct {
 	full atomic.Bool
 	of   func(op memdisk.Op) bool
@@ -42,7 +42,7 @@ func isCheckpoint(op memdisk.Op) bool {
 	return op.Kind == memdisk.Write && strings.HasSuffix(op.Name, "CHECKPOINT")
 }
 
-// anyOverwrite is every write to what is there, and every new block.
+// anyOverwrite matches every overwrite and every write to a new block.
 func anyOverwrite(op memdisk.Op) bool {
 	return op.Kind == memdisk.Write || op.Kind == memdisk.Store || op.Kind == memdisk.Allocate
 }
@@ -112,7 +112,7 @@ func TestABatchThatFindsTheDiskFullChangesNothing(t *testing.T) {
 	mustClose(t, d)
 }
 
-// What the log holds back helps where overwriting needs room.
+// The log's reserve is used when overwriting needs room.
 func TestTheReserveIsGivenToBatches(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
@@ -129,7 +129,7 @@ func TestTheReserveIsGivenToBatches(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A delete is not refused because a value in its batch needs more room.
+// A delete is done even if a value in the same batch lacks room.
 func TestADeleteGoesOnWithoutTheRestOfItsBatch(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
@@ -147,7 +147,7 @@ func TestADeleteGoesOnWithoutTheRestOfItsBatch(t *testing.T) {
 	mustClose(t, d)
 }
 
-// The end of a hold that finds no room is tried again.
+// The expiry of a hold that finds no room is tried again.
 func TestAnEndThatFindsTheDiskFullComesLater(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))

@@ -17,7 +17,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// A fault is how a call of the disk fails in a test.
+// A fault is a way in which a call of the disk fails in a test.
 type fault struct {
 	name string
 	err  error
@@ -35,7 +35,7 @@ var faults = []fault{
 	{"short writes on a full disk from then on", memdisk.Short(100, syscall.ENOSPC), true, 7},
 }
 
-// may reports whether a call can fail so.
+// may reports whether a call can fail in that way.
 func (f fault) may(op memdisk.Op) bool {
 	switch op.Kind {
 	case memdisk.Open, memdisk.ReadDir, memdisk.Read, memdisk.Size, memdisk.Close, memdisk.Map, memdisk.Unmap, memdisk.Remove:
@@ -44,9 +44,9 @@ func (f fault) may(op memdisk.Op) bool {
 	return true
 }
 
-// Each call of the disk in a short life fails once: no answer is wrong, every
-// error is one that is documented, nothing stays open, and neither a restart nor
-// a power cut, nor a power cut during the restart, loses what was acknowledged.
+// Each call of the disk in a short life of a database fails once. No answer is wrong, every
+// error is a documented one, and no file stays open. Nothing that was acknowledged is lost by
+// a restart, by a power cut, or by a power cut during the restart.
 func TestEveryDiskCallFailsOnce(t *testing.T) {
 	t.Parallel()
 	c := &crasher{t: t, rnd: rand.New(rand.NewPCG(1, 2)), o: tiny(nil, newTestClock())}
@@ -92,7 +92,7 @@ type faulty struct {
 	failed bool                 // writes were stopped in it
 }
 
-// failCall has the n-th call of a life fail, and looks at what that leaves.
+// failCall makes the n-th call of a life fail, and checks the state that results.
 func (f *faulty) failCall(n int, how fault) {
 	fs := memdisk.New()
 	var hit memdisk.Op
@@ -124,7 +124,7 @@ func (f *faulty) failCall(n int, how fault) {
 	f.after(fs, hit, fail)
 }
 
-// after restarts what a fault has left, cuts the power instead, or both.
+// after restarts the database after a fault, cuts the power instead, or does both.
 func (f *faulty) after(fs *memdisk.FS, hit memdisk.Op, fail func(string, ...any)) {
 	l := newLedger()
 	for _, op := range fs.Journal() {
@@ -150,7 +150,8 @@ func (f *faulty) after(fs *memdisk.FS, hit memdisk.Op, fail func(string, ...any)
 		if op := cut.Last(); op.Kind == memdisk.Note && cut.At() > from {
 			during.enter(op.Note)
 		}
-		// A failed sync of CHECKPOINT is the worst: what is read is not what is there.
+		// A failed sync of CHECKPOINT is the worst case: reads show data that the disk does
+		// not have.
 		if strings.HasSuffix(hit.Name, store.CheckpointName) && hit.Kind == memdisk.Sync {
 			f.check(cut.Nothing(), during, fail, fmt.Sprintf("after a power cut during the restart, at %v", cut.Last()))
 		} else if f.rnd.IntN(60) == 0 {
@@ -166,8 +167,8 @@ func (f *faulty) check(fs *memdisk.FS, l *ledger, fail func(string, ...any), wha
 	}
 }
 
-// live has a short life on a disk, which fails as the hook says: some of
-// everything, a restart, and a little more. The error is what no fault explains.
+// live runs a short life of a database on a disk that fails as the hook says: a few operations
+// of each kind, a restart, and a few more. The error is one that no fault explains.
 func (f *faulty) live(fs *memdisk.FS, hook func(memdisk.Op) error) error {
 	f.acked, f.failed = 0, false
 	clock := newTestClock()
@@ -212,9 +213,9 @@ func (f *faulty) live(fs *memdisk.FS, hook func(memdisk.Op) error) error {
 	return nil
 }
 
-// mustStop reports whether a failed call leaves it open what is on the disk. Not so a
-// full disk where something is made ahead of need, nor the index of the values,
-// which is a copy.
+// mustStop reports whether writes have to stop because it is unknown what the disk has after
+// the failed call. They go on if the disk was full while something was made ahead of need, or
+// if the call was for the snapshot of the index, which is a copy.
 func mustStop(op memdisk.Op) bool {
 	if disk.IsFull(op.Err) || strings.Contains(op.Name, "index") || strings.Contains(op.Name, "/names") {
 		return false
@@ -226,7 +227,7 @@ func mustStop(op memdisk.Op) bool {
 	return false
 }
 
-// want takes an answer, and says what is wrong with it.
+// want checks an answer and records what is wrong with it.
 func (f *faulty) want(err error) {
 	switch {
 	case err == nil:
@@ -272,8 +273,8 @@ func (f *faulty) second(p *player) {
 	f.want(err)
 }
 
-// The same under load: a call fails while several clients wait, and while other
-// calls are on their way.
+// The same under load: a call of the disk fails while several clients wait and other calls are
+// in flight.
 func TestDiskFailsUnderLoad(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	rnd := rand.New(rand.NewPCG(seed, 0))

@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever the sizes, on a full disk deletes are done, and a third of what they
-// gave back can be written at once.
+// On a full disk, deletes succeed whatever the sizes, and a third of the bytes that they freed
+// can be written at once.
 func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	disks := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -109,8 +109,8 @@ func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	})
 }
 
-// What is moved fills segments up, also where segments are smaller than configured. Else
-// a fifth deleted of each segment would give nothing back.
+// Moved records fill segments, even segments that are smaller than configured. Otherwise
+// deleting a fifth of each segment would free nothing.
 func TestSmallValuesMakeRoomOnASmallFullDisk(t *testing.T) {
 	for range 4 {
 		fs := memdisk.New()
@@ -172,8 +172,8 @@ func TestALargeValueSaysThatTheDiskIsFull(t *testing.T) {
 	}
 }
 
-// What was written last lies in the segment that is written to. It gives its room back
-// too, on disks with room for a few segments only.
+// The newest values are in the segment that is being written. Their room is given back too, on
+// disks with room for only a few segments.
 func TestDeletesOfTheNewestMakeRoomOnAFullDisk(t *testing.T) {
 	for segments := 2; segments <= 6; segments++ {
 		fs := memdisk.New()
@@ -244,7 +244,7 @@ func TestSpreadDeletesAreNotRefusedOnAFullDisk(t *testing.T) {
 	}
 }
 
-// What has ended gives its room back as what was deleted does.
+// Expired values give their room back just as deleted ones do.
 func TestEndedValuesMakeRoomOnAFullDisk(t *testing.T) {
 	for every := 1; every <= 3; every++ {
 		fs, clock := memdisk.New(), newTestClock()
@@ -277,7 +277,7 @@ func TestEndedValuesMakeRoomOnAFullDisk(t *testing.T) {
 	}
 }
 
-// What only makes a start or a list faster takes no blocks that compaction frees.
+// Files that only make a start or a list faster get none of the blocks that compaction frees.
 func TestFullDiskWritesNoCaches(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)

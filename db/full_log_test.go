@@ -15,8 +15,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// fullLog returns a database with a log that has no room at all, not even what is
-// held back for deletes, and what ends that.
+// fullLog returns a database whose log has no room at all, not even the reserve for deletes,
+// and a function that ends that.
 func fullLog(t *testing.T, o Options, prepare func(*DB)) (d *DB, free func()) {
 	t.Helper()
 	fs := o.FS.(*memdisk.FS)
@@ -80,8 +80,8 @@ func TestReadsGoOnWithoutAnyRoom(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A hold that is over and finds no room in the log is tried again every now and
-// then, not over and over.
+// The expiry of a hold that finds no room in the log is tried again after a pause, not in a
+// busy loop.
 func TestExpiryWithoutRoomDoesNotSpin(t *testing.T) {
 	t.Parallel()
 	fs, clock := memdisk.New(), newTestClock()
@@ -97,8 +97,8 @@ func TestExpiryWithoutRoomDoesNotSpin(t *testing.T) {
 	mustClose(t, d)
 }
 
-// The time goes into the log every now and then, but not into the room that is
-// held back for deletes.
+// Moments of the clock are written to the log from time to time, but they do not use the room
+// that is held back for deletes.
 func TestNotesOfTheTimeDoNotUseTheReserve(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)
@@ -135,8 +135,8 @@ func noSecondSegment(op memdisk.Op) error {
 	return nil
 }
 
-// triesNowAndThen wants that a database on a full disk, with a hold that is over,
-// tries to get room with pauses between.
+// triesNowAndThen checks that a database on a full disk, with an expired hold, pauses between
+// its attempts to get room.
 func triesNowAndThen(t *testing.T, d *DB, fs *memdisk.FS, isTry func(memdisk.Op) bool) {
 	t.Helper()
 	tries, enough := make(chan struct{}), make(chan struct{})

@@ -23,7 +23,7 @@ func addN(d *DB, id string, n int64) error {
 // long is an id of the largest slots, of which there are few.
 func long(i int) string { return fmt.Sprint(i, strings.Repeat("x", 250)) }
 
-// wantFull makes sure that a call was refused for want of room, and nothing else.
+// wantFull checks that a call was refused for lack of room and for no other reason.
 func wantFull(t *testing.T, d *DB, what string, err error) {
 	t.Helper()
 	if !errors.Is(err, ErrFull) {
@@ -96,8 +96,8 @@ func TestFullDiskRefusesOnlyWhatNeedsANewSlot(t *testing.T) {
 	mustClose(t, d)
 }
 
-// Where nothing can be freed a refusal does not try to: it costs the others no
-// checkpoint, however many clients try again and again.
+// If nothing can be freed, a refused call does not start a checkpoint, however often clients
+// repeat it.
 func TestARefusalOnAFullDiskCostsNoCheckpoint(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)
@@ -133,8 +133,8 @@ func TestARefusalOnAFullDiskCostsNoCheckpoint(t *testing.T) {
 	mustClose(t, d)
 }
 
-// On a disk that is full for everything each call is done or refused as a whole,
-// a little is held back for what gives room back, and a restart changes nothing.
+// On a completely full disk each call is done or refused as a whole, calls that free room can
+// use the reserve, and a restart changes nothing.
 func TestFullDiskLosesNothing(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)

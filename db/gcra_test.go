@@ -44,8 +44,8 @@ func someRate(rnd *rand.Rand) Rate {
 	return Rate{min(MaxRate, upTo(MaxRate)), min(MaxPer, time.Duration(upTo(int64(MaxPer)))), min(MaxRate, upTo(MaxRate))}
 }
 
-// What is left, what is allowed and how long it takes say the same, and are what
-// numbers of any size give.
+// The results for what is left, what is allowed and how long it takes agree with each other
+// and with arithmetic on big integers.
 func TestRateAgreesWithLargeNumbers(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 300_000 {

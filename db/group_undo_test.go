@@ -64,7 +64,7 @@ func TestARefusedBatchLeavesEverythingAsItWas(t *testing.T) {
 		for range 1 + rnd.IntN(6) {
 			b.Ops = append(b.Ops, some())
 		}
-		if !b.Atomic { // each on its own: refusals in it are no matter
+		if !b.Atomic { // not atomic: it may contain refusals
 			wantDone(t, "a batch", d.Do(b))
 			done++
 			continue

@@ -11,9 +11,9 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// The notes of the life of a few locks with several holders.
+// The journal notes of a few locks with several holders.
 type (
-	// granted: it was answered, and the hold ends then at the earliest.
+	// granted: the call was answered; this is the earliest end of the hold.
 	granted struct {
 		k           Key
 		token, ends int64
@@ -28,15 +28,15 @@ type (
 		k     Key
 		token int64
 	}
-	// timeGoes: it is about to be so late.
+	// timeGoes: the clock is about to reach that time.
 	timeGoes struct{ now int64 }
 )
 
-// holdsKnown is what the notes so far say of the holders.
+// holdsKnown is what the notes so far say about the holders.
 type holdsKnown struct {
 	now   int64
 	holds map[int64]granted // by token: those that must hold
-	over  map[int64]bool    // tokens that must not hold any more
+	over  map[int64]bool    // tokens whose holds must have ended
 }
 
 func (h *holdsKnown) enter(note any) {
@@ -87,9 +87,9 @@ func (h *holdsKnown) check(d *DB, locks []Key) error {
 	return nil
 }
 
-// At any moment of a life of semaphores, readers and writers the power is cut, and no
-// lock has more holders than each of them allows, none that was given back, and all
-// that were told that they hold it.
+// The power is cut at any moment while semaphores, readers and writers are in use. Afterwards
+// no lock has more holders than each of them allows, no released hold is back, and every
+// acknowledged hold is there.
 func TestPowerCutNeverLeavesMoreHoldersThanAllowed(t *testing.T) {
 	states := 0
 	for seed := range uint64(12) {

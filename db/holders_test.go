@@ -60,8 +60,8 @@ func wantGranted(t *testing.T, all []*taker) {
 	}
 }
 
-// roomy are options with which hundreds of holders fit into a segment of the log, but
-// not into the tables that are ready.
+// roomy returns options with which hundreds of holders fit into a segment of the log, but not
+// into the allocated slots.
 func roomy(fs *memdisk.FS, clock *testClock) Options {
 	o := tiny(fs, clock)
 	o.Segment, o.CheckpointEvery = 1<<20, 1<<20

@@ -7,10 +7,10 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// A batch that the mirror does not take in time is late. It is in the log and cannot be taken
-// back, and the mirror may have it or not, so the calls of clients are told that their
-// outcome is unknown. The writer waits on: it applies the batch once the mirror has it,
-// and decides nothing before that.
+// A batch that the mirror does not take in time is late. It is in the log and cannot be
+// undone, and nobody knows whether the mirror has it. So the calls of clients are answered
+// that their outcome is unknown. The writer keeps waiting: it applies the batch once the
+// mirror has it, and decides nothing until then.
 
 // Late is the error of a Mirror that has not answered in time.
 type Late struct {
@@ -43,23 +43,23 @@ func (unanswered) Error() string {
 // Is makes it an ErrUnknown.
 func (unanswered) Is(target error) bool { return target == ErrUnknown }
 
-// lateBatch is what is left to do for a batch.
+// lateBatch is a batch that has yet to be applied.
 type lateBatch struct {
 	end   wal.Pos
 	began time.Time
-	calls int // that it would have answered
+	calls int // how many calls it would have answered
 }
 
-// answerLate answers the calls of a late batch, and those that wait in a queue: while the
-// writer waits, nobody would end their wait.
+// answerLate answers the calls of a late batch. It also answers the calls that wait in the
+// queue of a Part, because their waits cannot time out while the writer waits.
 func (w *Writer) answerLate(l *Late) {
 	tx := w.tx
 	ofBatch := len(tx.answers)
 	for _, p := range w.o.Parts {
 		p.Drain(tx, l.Why)
 	}
-	// The batch is in the log, so nothing of it is undone. The Parts forget the calls
-	// before these are their callers' again, which may reuse them.
+	// The batch is in the log, so nothing of it is undone. The Parts have to forget the calls
+	// before they are answered, because callers may then reuse them.
 	tx.forget()
 	clear(w.decided)
 	w.decided = w.decided[:0]
@@ -80,7 +80,7 @@ func (w *Writer) answerLate(l *Late) {
 	tx.answers = kept
 }
 
-// settle waits until the mirror has the batch that is late, if one is, and applies it.
+// settle waits until the mirror has the late batch, if there is one, and applies it.
 func (w *Writer) settle() {
 	b := w.late
 	if b == nil {
