@@ -36,7 +36,7 @@ func (m *modelTime) step(t *rapid.T) {
 	m.clock.step(time.Duration(rapid.IntRange(-50, 50).Draw(t, "seconds forward")) * time.Second)
 }
 
-// pass lets time go by.
+// pass advances the clock.
 func (m *modelTime) pass(t *rapid.T) {
 	m.clock.pass(time.Duration(rapid.IntRange(0, 50).Draw(t, "seconds")) * time.Second)
 }

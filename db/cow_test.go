@@ -42,7 +42,7 @@ func isCheckpoint(op memdisk.Op) bool {
 	return op.Kind == memdisk.Write && strings.HasSuffix(op.Name, "CHECKPOINT")
 }
 
-// anyOverwrite matches every overwrite and every write to a new block.
+// anyOverwrite matches every write, every store to a mapping and every allocation.
 func anyOverwrite(op memdisk.Op) bool {
 	return op.Kind == memdisk.Write || op.Kind == memdisk.Store || op.Kind == memdisk.Allocate
 }
@@ -216,7 +216,7 @@ func TestSlotsWithoutRoomAreKeptUntilThereIsSome(t *testing.T) {
 		t.Fatalf("a checkpoint without room: %v, and writes: %v", err, d.Err())
 	}
 	wantCounters(t, d, want)
-	// Every state that a power cut leaves has all of it.
+	// Every state after a power cut has all of it.
 	cut := fs.Cut(fs.Len()).Nothing()
 	o2 := o
 	o2.FS = cut
@@ -238,7 +238,7 @@ func TestSlotsWithoutRoomAreKeptUntilThereIsSome(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A page that fails for another reason is a failed disk.
+// A page that cannot be stored for another reason means a failed disk.
 func TestASlotThatCannotBeStoredStopsWrites(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))

@@ -24,10 +24,10 @@ var (
 	damageShare = flag.Int("damage", 0, "of so many damages and failed calls one is tried, 1: all; 0: as every test run does")
 )
 
-// At any moment of a long and busy life the power is cut, the disk keeps any part
-// of what was not synced, and the data directory is opened: all that was
-// acknowledged is there, nothing else but what was on its way, and all goes on
-// from there. Recovery itself is cut off in the same manner, three deep.
+// The power is cut at any moment of a long and busy life, the disk keeps any part of the data
+// that was not synced, and the data directory is opened. It has everything that was
+// acknowledged, and nothing else except calls that were in flight, and it works from there on.
+// Recovery itself is cut off in the same way, up to three times in a row.
 func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	t.Parallel()
 	c := &crasher{t: t, want: 10_000, seed: *crashSeed}
@@ -59,21 +59,21 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 		c.states, c.deep[1], c.deep[2], took.Seconds(), float64(c.states)/took.Seconds(), c.seed)
 }
 
-// maxDepth is how many power cuts follow one another.
+// maxDepth is the largest number of power cuts in a row.
 const maxDepth = 3
 
 // crasher builds crash states and checks them.
 type crasher struct {
 	t            *testing.T
 	want, states int
-	deep         [maxDepth]int // states by how many power cuts came before
+	deep         [maxDepth]int // number of states by the number of earlier power cuts
 	seed         uint64
 	rnd          *rand.Rand
 	o            Options
 }
 
-// life cuts the power at every place of one journal, or at a share of them if
-// few states are wanted.
+// life cuts the power after every entry of one journal, or after a share of them if few states
+// are wanted.
 func (c *crasher) life(seed uint64) {
 	c.o = tiny(nil, newTestClock())
 	c.o.Segment = []int64{8 << 10, 16 << 10, 64 << 10}[c.rnd.IntN(3)]
@@ -101,7 +101,7 @@ func (c *crasher) cuts(fs *memdisk.FS, l *ledger, depth, oneIn int) {
 	journal := fs.Journal()
 	entered := 0
 	for cut := range fs.Cuts() {
-		// The last of several notes in a row says the most.
+		// Of several notes in a row only the last matters: it includes the others.
 		at := cut.At()
 		if at < len(journal) && journal[at].Kind == memdisk.Note || c.rnd.IntN(oneIn) > 0 {
 			continue
@@ -177,7 +177,7 @@ func (c *crasher) recovers(fs *memdisk.FS, l *ledger) error {
 	return err
 }
 
-// verifies has Verify find nothing, and change nothing.
+// verifies checks that Verify finds no damage and changes nothing.
 func verifies(fs *memdisk.FS, o Options) error {
 	if !slices.Contains(fs.Files(), path.Join(o.Dir, store.CheckpointName)) {
 		return nil
@@ -197,7 +197,7 @@ func verifies(fs *memdisk.FS, o Options) error {
 	return nil
 }
 
-// goesOn has a recovered database do something of everything.
+// goesOn checks that a recovered database still does operations of each kind.
 func (c *crasher) goesOn(p *player, l *ledger) error {
 	from := len(p.fs.Journal())
 	for k, e := range l.things {
@@ -237,7 +237,7 @@ func (c *crasher) goesOn(p *player, l *ledger) error {
 	return err
 }
 
-// save writes the files of a disk into a directory that stays.
+// save writes the files of a disk into a directory that is kept after the test.
 func (c *crasher) save(fs *memdisk.FS) string {
 	dir, err := os.MkdirTemp("", "crash")
 	if err != nil {

@@ -28,17 +28,17 @@ type damaged struct {
 	served  int
 }
 
-// Whatever becomes of a byte, a sector or a file: a start refuses and names the
-// file, or it serves, and then nothing that was acknowledged is wrong.
+// A byte, a sector or a file is damaged. Then either the start is refused with an error that
+// names the file, or the server starts and everything that was acknowledged is right.
 func TestDamageIsRefusedByNameOrHarmless(t *testing.T) {
 	t.Run("after a stop", func(t *testing.T) { damagedDirectory(t, true, true).all() })
 	t.Run("after a crash", func(t *testing.T) { damagedDirectory(t, false, true).all() })
-	// Without a durability mark behind it the last batch passes for one that was cut off.
+	// Without a durability mark after it, a damaged last batch looks like a torn tail.
 	t.Run("after a crash in mid-traffic", func(t *testing.T) { damagedDirectory(t, false, false).all() })
 }
 
-// damagedDirectory returns a directory with something of everything, which was
-// closed or whose process was killed, with a durability mark behind the last batch or without.
+// damagedDirectory returns a directory with data of each kind. Its process was stopped or
+// killed, with or without a durability mark after the last batch.
 func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 	fs, clock := memdisk.New(), newTestClock()
 	d := &damaged{T: t, o: tiny(fs, clock), closed: closed, l: newLedger()}
@@ -61,7 +61,7 @@ func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 	must(err)
 	must(p.reset(kindSequence, Key{"a", "x"}))
 	must(p.remove(Key{"v", "0"}))
-	// The last write is one that may be on its way yet where there is no durability mark.
+	// Without a durability mark, the last write may look like one that was in flight.
 	last := p.ask(asked{verb: verbAdd, kind: kindCounter, key: Key{"a", "last"}, n: 1})
 	must(addN(db, "last", 1))
 	if marked {
@@ -83,8 +83,8 @@ func damagedDirectory(t *testing.T, closed, marked bool) *damaged {
 	return d
 }
 
-// all damages each file in every way. Of the bits and the lengths it takes some,
-// others every time.
+// all damages each file in every way. It flips some of the bits and tries some of the lengths,
+// different ones in each run.
 func (d *damaged) all() {
 	seed := *crashSeed
 	if seed == 0 {
@@ -119,7 +119,7 @@ func (d *damaged) all() {
 				b[i] ^= 1 << bit
 				return b
 			})
-			// After a stop the last batch is no torn tail either.
+			// After a clean stop the last batch does not look like a torn tail either.
 			if d.closed && b[i] != 0 && strings.HasSuffix(name, ".seg") && d.verifies(fs) == nil {
 				d.Errorf("%s, bit %d of byte %d: verify does not see it", name, bit, i)
 			}
@@ -136,7 +136,7 @@ func (d *damaged) all() {
 		last := bytes.LastIndex(b, []byte("\xcdLOG")) // the header of the last batch, 48 bytes
 		for at := 0; at+512 <= len(b); at += 512 {
 			if last >= 0 && last < at+512 && last+48 > at && !d.closed {
-				continue // with the batches in it all that could tell of them may be gone
+				continue // the evidence that there were batches may be gone together with them
 			}
 			d.try(name, fmt.Sprintf("sector at %d zeroed", at), func(b []byte) []byte {
 				clear(b[at : at+512])
@@ -170,7 +170,7 @@ func (d *damaged) try(name, what string, change func([]byte) []byte) *memdisk.FS
 		wantDone(d.T, what, err)
 		bad := change(bytes.Clone(b))
 		wantDone(d.T, what, fs.WriteFile(name, bad))
-		// A start does without it, and says nothing of it but in its log.
+		// The start does without the file and only logs that it is damaged.
 		if path.Base(name) == "index" && !bytes.Equal(b, bad) && d.verifies(fs) == nil {
 			d.Errorf("%s, %s: verify does not see it", name, what)
 		}

@@ -19,7 +19,7 @@ type taker struct {
 	asked int64 // database time, for tests that note it
 }
 
-// submit asks for a lock. Its answer comes later.
+// submit asks for a lock. The answer comes later.
 func submit(t *testing.T, d *DB, r LockRequest) *taker {
 	t.Helper()
 	w := &taker{LockTake: LockTake{LockRequest: r}, done: make(chan struct{})}
@@ -96,7 +96,7 @@ func TestOneUnlockLetsInAllReadersInOneCommit(t *testing.T) {
 	}
 }
 
-// A batch does not grow beyond a segment of the log, however many wait.
+// A batch never becomes larger than a segment of the log, however many callers wait.
 func TestMoreReadersThanASegmentHoldsAreLetIn(t *testing.T) {
 	for _, how := range []string{"unlock", "expiry"} {
 		clock := newTestClock()
@@ -114,9 +114,8 @@ func TestMoreReadersThanASegmentHoldsAreLetIn(t *testing.T) {
 	}
 }
 
-// On a disk without room for more holders an unlock is done, and its slot is the first
-// waiter's. The others are told that the disk is full, and nothing of other locks waits
-// for them.
+// On a disk without room for more holders an unlock is done, and the first waiter gets its
+// slot. The other waiters are told that the disk is full, and they do not hold up other locks.
 func TestUnlockOnAFullDiskLetsInAsManyAsThereIsRoomFor(t *testing.T) {
 	for _, how := range []string{"unlock", "expiry", "leave"} {
 		fs, clock := memdisk.New(), newTestClock()
@@ -167,7 +166,7 @@ func TestUnlockOnAFullDiskLetsInAsManyAsThereIsRoomFor(t *testing.T) {
 				wantFull(t, d, fmt.Sprint(how, ": reader ", i), err)
 			}
 		}
-		// Another lock ends as ever.
+		// Another lock expires as usual.
 		clock.pass(2 * time.Minute)
 		d.writer.Wake()
 		if _, err := next.answer(t); err != nil {

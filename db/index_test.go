@@ -57,12 +57,12 @@ func TestTheIndexIsRebuiltOnlyWithoutASnapshotAndThatIsSaid(t *testing.T) {
 	mustClose(t, d)
 }
 
-// Also without a clean stop a start reads little of the log: snapshots come as
-// the log grows, but not with every checkpoint.
+// A start reads little of the log even without a clean stop: snapshots are written as the log
+// grows, but not with every checkpoint.
 func TestSnapshotsComeAsTheLogGrows(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)
-	o.CompactRatio = 1e6 // what compaction moves, and when, would decide on the number of snapshots too
+	o.CompactRatio = 1e6 // otherwise the number of snapshots would depend on compaction, too
 	d := mustOpen(t, o)
 	saved := func() (n int) {
 		for _, op := range fs.Journal() {
@@ -97,8 +97,8 @@ func TestSnapshotsComeAsTheLogGrows(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A start after a crash goes by the snapshot also if compaction has freed the
-// segment with which it ends, and knows all that it would know from the whole log.
+// After a crash, a start uses the snapshot even if compaction has freed the segment in which
+// the snapshot ends. The resulting index is the same as one built from the whole log.
 func TestASnapshotIsOfUseWithoutTheSegmentItEndsWith(t *testing.T) {
 	for seed := range uint64(30) {
 		fs := memdisk.New()
@@ -163,7 +163,7 @@ func TestASnapshotIsOfUseWithoutTheSegmentItEndsWith(t *testing.T) {
 	}
 }
 
-// The snapshot is a cache: that it cannot be written stops nothing.
+// The snapshot is a cache: failing to write it stops nothing.
 func TestASnapshotThatCannotBeWrittenIsLeftOut(t *testing.T) {
 	for _, fault := range []syscall.Errno{syscall.ENOSPC, syscall.EIO} {
 		for _, kind := range []memdisk.Kind{memdisk.Create, memdisk.Write, memdisk.Sync, memdisk.Rename} {

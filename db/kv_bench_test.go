@@ -12,7 +12,7 @@ import (
 
 var benchKeys = flag.Int("keys", 1_000_000, "keys of BenchmarkManyKeys")
 
-// many sets n keys with values of that many bytes, so many at a time.
+// many sets n keys with values of the given size, in groups of the given size.
 func many(tb testing.TB, d *DB, n, size, atOnce int) {
 	tb.Helper()
 	errs := make(chan error, atOnce)
@@ -35,8 +35,8 @@ func many(tb testing.TB, d *DB, n, size, atOnce int) {
 	}
 }
 
-// With -keys 10000000 -benchtime 1x this is the promise of ten million keys: the
-// memory, and the start after a clean stop and without the snapshot.
+// With -keys 10000000 -benchtime 1x this measures what is promised for ten million keys: the
+// memory, and the time of a start after a clean stop and without the snapshot.
 func BenchmarkManyKeys(b *testing.B) {
 	for range b.N {
 		o := Options{Dir: b.TempDir()}

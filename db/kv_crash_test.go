@@ -14,30 +14,30 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// valueNote is a note in a disk's journal: a key is about to get this value, ""
-// for none, or got it.
+// valueNote is a note in a disk's journal: a key is about to get this value, or has got it. ""
+// stands for no value.
 type valueNote struct {
 	key     Key
 	data    string
-	version int64 // of one that was answered
+	version int64 // if the call was answered
 	done    bool
 	ttl     int64
-	// Between these, in database time, its time is over; 0: never. Before it was
+	// The value expires between these, in database time; 0: never. Before the call was
 	// answered, only the first is known.
 	lo, hi int64
 }
 
-// over reports whether the value's time may have been over by now.
+// over reports whether the value may have expired by now.
 func (n valueNote) over(now int64) bool { return n.lo != 0 && n.lo <= now }
 
-// valueLedger is what may be found of each key. Each belongs to one client, so at
-// most one change of it is on its way.
+// valueLedger is what may be found under each key. Each key belongs to one client, so at most
+// one change of it is in flight.
 type valueLedger struct {
 	acked map[Key]valueNote
 	open  map[Key]valueNote
 	last  int64 // the newest version answered
-	given int64 // the last that a value with a ttl was asked for, and acknowledged
-	now   int64 // the latest that it may have been, but for steps
+	given int64 // when the last acknowledged value with a ttl was asked for
+	now   int64 // the latest that database time may be, not counting steps
 	wall  int64 // the same of the wall clock
 }
 
@@ -106,8 +106,8 @@ func (l *valueLedger) check(d *DB) error {
 	return nil
 }
 
-// valueLife is a disk whose journal holds a life of values, with compaction and
-// snapshots of the index going on all the time.
+// valueLife returns a disk whose journal holds a life of values, with compaction and index
+// snapshots running all the time.
 func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 	fs := memdisk.New()
 	fs.Fail(func(op memdisk.Op) error {
@@ -176,9 +176,9 @@ func valueLife(t *testing.T, o Options, seed uint64) *memdisk.FS {
 	return fs
 }
 
-// The power is cut at any moment while values are written, deleted, over, compacted and
-// the index is saved. What was acknowledged is there, what was deleted is not, also
-// once the index is built from the log, and after one more compaction.
+// The power is cut at any moment while values are written, deleted, compacted and expire, and
+// while the index is saved. Acknowledged values are there and deleted ones are not, even with
+// an index rebuilt from the log, and after one more compaction.
 func TestPowerCutWhileCompactingLosesAndRevivesNothing(t *testing.T) {
 	want := 400
 	if *crashStates > 0 {

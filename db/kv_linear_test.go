@@ -14,7 +14,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// valueCall is what was asked of one key; valueAnswer is what came back.
+// valueCall is a call on one key; valueAnswer is its answer.
 type valueCall struct {
 	verb  string // get, set, delete
 	check int64
@@ -44,8 +44,8 @@ var oneValue = porcupine.Model{
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v: %+v", input, output) },
 }
 
-// Clients read, compare and set the same few keys while these are compacted and the
-// index is saved, over restarts and power cuts.
+// Clients read, compare and set the same few keys while they are compacted and the index is
+// saved, with restarts and power cuts.
 func TestValuesAreLinearizable(t *testing.T) {
 	fs := memdisk.New()
 	o := tinyKV(fs, nil)

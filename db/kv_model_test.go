@@ -33,7 +33,7 @@ type kvModel struct {
 	db      *DB // nil: closed
 	values  map[string]modelValue
 	newest  int64 // version
-	spoiled bool  // the index was, and may be yet
+	spoiled bool  // the index was damaged, and may still be
 }
 
 func (m *kvModel) open(t *rapid.T) {
@@ -54,7 +54,7 @@ var modelKeys = []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 
 func (m *kvModel) key(t *rapid.T) string { return rapid.SampledFrom(modelKeys).Draw(t, "key") }
 
-// compare holds every key against the model.
+// compare checks every key against the model.
 func (m *kvModel) compare(t *rapid.T, d *DB, what string) {
 	for _, k := range modelKeys {
 		want, ok := m.value(k)
@@ -100,7 +100,7 @@ func (m *kvModel) set(t *rapid.T) {
 	k := m.key(t)
 	old, ok := m.value(k)
 	r := SetRequest{Key: Key{"1", k}, Type: rapid.SampledFrom([]string{"", "text/plain"}).Draw(t, "type"), Check: AnyVersion}
-	// Seldom large, so that also segments with many records come.
+	// Rarely large, so that some segments have many records.
 	r.Data = make([]byte, rapid.SampledFrom([]int{0, 10, 100, 700, 3000}).Draw(t, "size"))
 	for i := range r.Data {
 		r.Data[i] = byte(int64(i) + m.newest)
@@ -139,7 +139,7 @@ func (m *kvModel) set(t *rapid.T) {
 	}
 }
 
-// retime gives a value another end, or none.
+// retime gives a value another expiry, or none.
 func (m *kvModel) retime(t *rapid.T) {
 	k := m.key(t)
 	old, ok := m.value(k)
@@ -172,7 +172,7 @@ func (m *kvModel) delete(t *rapid.T) {
 	delete(m.values, k)
 }
 
-// roll goes on in a new segment, and makes the ones before it ready to compact.
+// roll starts a new segment, so that the earlier ones can be compacted.
 func (m *kvModel) roll(t *rapid.T) {
 	for at := m.db.store.Log.Stats().Appended + 13<<10; m.db.store.Log.Stats().Appended < at; {
 		v, err := m.db.Set(SetRequest{Key: Key{"1", "h"}, Data: make([]byte, 3000), Check: AnyVersion})
@@ -187,7 +187,7 @@ func (m *kvModel) roll(t *rapid.T) {
 	}
 }
 
-// crash cuts the power: all that was answered has to be there.
+// crash cuts the power: everything that was answered has to be there.
 func (m *kvModel) crash(t *rapid.T) {
 	m.end(t, m.db, false)
 	m.fs.Freeze()
@@ -273,7 +273,7 @@ func (m *kvModel) compactAny(t *rapid.T) {
 		return
 	}
 	n := rapid.SampledFrom(ready).Draw(t, "segment")
-	// It gives up where the log's next segment is only being made.
+	// A move gives up while the log's next segment is still being made.
 	for range 10 {
 		if m.db.store.CompactSegment(n) || !m.db.store.Values.Segments()[n] {
 			return
@@ -326,7 +326,8 @@ func TestOverwritingTheSameKeysLeavesABoundedLog(t *testing.T) {
 	d.store.Compact()
 	s := d.Stats()
 	size = int(s.Log.Bytes)
-	// Beside ratio and slack: the one that is written to, the one that is ready, and the reserve.
+	// In addition to ratio and slack: the segment being written, the prepared one, and the
+	// reserve.
 	if bound := 2*s.Values.Live + (store.CompactSlack+3)*o.Segment; int64(size) > bound {
 		t.Errorf("the log has %d bytes with %d live, at most %d are allowed", size, s.Values.Live, bound)
 	}

@@ -32,7 +32,7 @@ type soaker struct {
 	last int64
 }
 
-// value is data that says whose it is, and is different every time.
+// value returns data that names its owner and is different every time.
 func (s *soaker) value(k int) []byte {
 	size := s.rnd.IntN(400)
 	if s.rnd.IntN(50) == 0 {
@@ -47,7 +47,7 @@ func (s *soaker) value(k int) []byte {
 
 func (s *soaker) key(k int) Key { return Key{s.name, fmt.Sprint(k)} }
 
-// step does one thing, and says what is wrong with its answer.
+// step makes one call and returns what is wrong with its answer.
 func (s *soaker) step(d *DB) error {
 	k := s.rnd.IntN(len(s.keys))
 	if s.rnd.IntN(4) == 0 {
@@ -82,7 +82,7 @@ func (s *soaker) step(d *DB) error {
 	return nil
 }
 
-// soakGrace is by how much a value may seem to end early or late.
+// soakGrace is by how much a value may appear to expire early or late.
 const soakGrace = 500 * time.Millisecond
 
 func (s *soaker) check(d *DB, k int) error {
@@ -105,9 +105,9 @@ func (s *soaker) check(d *DB, k int) error {
 	return nil
 }
 
-// Clients write, delete and let values expire while the log is compacted and the
-// index saved, with restarts, for as long as -soak says; every value is checked.
-// Meanwhile the log stays within its bound.
+// For the time of -soak, clients write, delete and let values expire while the log is
+// compacted and the index saved, with restarts. Every value is checked, and the log stays
+// within its bound.
 func TestSoak(t *testing.T) {
 	seed := rand.Uint64()
 	o := Options{Dir: t.TempDir(), Segment: 1 << 20, Extent: 4096}
@@ -143,7 +143,7 @@ func TestSoak(t *testing.T) {
 		}
 		d.store.Compact()
 		s := d.Stats()
-		// What is written while a checkpoint and a compaction run comes on top.
+		// Bytes written while a checkpoint and a compaction run come on top.
 		if bound := int64(2*float64(s.Values.Live)) + (store.CompactSlack+3)*o.Segment; s.Log.Bytes > bound {
 			t.Errorf("the log has %d bytes with %d live, at most %d are allowed", s.Log.Bytes, s.Values.Live, bound)
 		}

@@ -8,7 +8,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// wantTTLOf checks what a key holds and how long.
+// wantTTLOf checks what a key holds and how long it has left.
 func wantTTLOf(t *testing.T, d *DB, k Key, data string, version int64, left time.Duration) {
 	t.Helper()
 	v, err := d.Get(k)
@@ -58,7 +58,7 @@ func TestANewEndLeavesValueAndVersion(t *testing.T) {
 		d = mustOpen(t, o)
 		wantTTLOf(t, d, k, "data", version, time.Minute)
 	}
-	// The next version is a larger one all the same.
+	// The next version is larger all the same.
 	other := ValueSet{Key: Key{"a", "other"}, Conditions: Conditions{Check: AnyVersion}}
 	wantDone(t, "set", d.Do(&other))
 	if other.Version <= version {
@@ -81,9 +81,9 @@ func dropAnyIndex(t *testing.T, fs *memdisk.FS, dir string) {
 	}
 }
 
-// The value that gets the end is the one that is there when it is decided: what
-// another operation has stored after this one was submitted, before it in the same
-// group, or by another end.
+// The new expiry applies to the value that is there when the operation is decided: another
+// operation may have stored it after this one was submitted, earlier in the same group, or
+// with another expiry.
 func TestNewEndAppliesToTheCurrentValue(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	k, anything := Key{"a", "v"}, Conditions{Check: AnyVersion}

@@ -8,7 +8,7 @@ import (
 	slot "clouddragon/slots"
 )
 
-// found is what was read of a thing.
+// found is what reading a thing returned.
 type found struct {
 	live    bool
 	value   int64
@@ -16,7 +16,7 @@ type found struct {
 	holder  Holder
 }
 
-// read reads all that a ledger knows of.
+// read reads everything that a ledger knows.
 func (l *ledger) read(d *DB) (map[slot.Key]found, error) {
 	all := make(map[slot.Key]found, len(l.things))
 	for k := range l.things {
@@ -44,8 +44,8 @@ func (l *ledger) read(d *DB) (map[slot.Key]found, error) {
 	return all, nil
 }
 
-// check reads everything and says what contradicts the ledger. It returns the
-// ledger that is certain from then on: what was read stays.
+// check reads everything and returns an error if it contradicts the ledger. Otherwise it
+// returns the ledger that holds from then on, because what was read must stay.
 func (l *ledger) check(d *DB) (*ledger, error) {
 	if l.err != nil {
 		return nil, l.err
@@ -121,7 +121,7 @@ func (l *ledger) checkNumber(k slot.Key, e entry, f found) error {
 // checkValue also returns what is certain of the value from then on.
 func (l *ledger) checkValue(k slot.Key, e entry, f found, at int64) (sure entry, err error) {
 	open := l.onTheirWay(k)
-	// over reports whether what ends then may have been over, now or at the latest
+	// over reports whether something with that end may have expired, by now or by the latest
 	// time of the process before.
 	over := func(end int64) bool { return end != 0 && end <= max(at, l.now+l.ahead) }
 	if f.live == e.live && f.value == e.sum && f.version == e.version && (!e.live || e.hi == 0 || e.hi > at) {
@@ -183,8 +183,8 @@ func (l *ledger) checkLock(k slot.Key, e entry, f found, at int64) error {
 	return nil
 }
 
-// checkAnswers looks at all answers of a run together: no number of a sequence
-// is handed out twice between two resets, and no token ever.
+// checkAnswers checks all answers of a run together: no number of a sequence is handed out
+// twice between two resets, and no token is ever granted twice.
 func checkAnswers(notes []any) error {
 	type block struct{ last, n int64 }
 	open := make(map[int64]asked)
@@ -218,5 +218,5 @@ func checkAnswers(notes []any) error {
 	return nil
 }
 
-// isUnknown reports whether the disk failed during the very write.
+// isUnknown reports whether the disk failed during this write, so that its outcome is unknown.
 func isUnknown(err error) bool { return errors.Is(err, ErrUnknown) }

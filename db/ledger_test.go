@@ -8,15 +8,14 @@ import (
 	slot "clouddragon/slots"
 )
 
-// The ledger is what a client may rely on, kept from the notes that players put
-// into a disk's journal. With the notes before a power cut it says what may be
-// found after it:
+// The ledger is what a client may rely on. It is computed from the notes that players put into
+// a disk's journal. From the notes before a power cut follows what may be found after it:
 //
 //	acknowledged  ⊆  found  ⊆  acknowledged + asked for and not yet answered
 //
-// It assumes that a reset is never on its way together with another operation on
-// the same thing, that a caller unlocks only what it was granted, and that a value
-// has one writer at a time.
+// It assumes that a reset is never in flight together with another operation on the same
+// thing, that a caller unlocks only what it was granted, and that a value has one writer at a
+// time.
 
 // asked is a note: somebody is about to submit this operation.
 type asked struct {
@@ -31,7 +30,7 @@ type asked struct {
 	at    int64 // in database time, as all that follows
 }
 
-// answered is a note: the operation with that id is done, or refused and nothing changed.
+// answered is a note: the operation with that id is done, or was refused and changed nothing.
 type answered struct {
 	id    int64
 	done  bool
@@ -39,7 +38,7 @@ type answered struct {
 	at    int64
 }
 
-// passed is a note: that much time is about to go by.
+// passed is a note: that much time is about to pass.
 type passed struct{ t int64 }
 
 // stepping is a note: the wall clock is about to be set forward that far, or back,
@@ -57,13 +56,13 @@ type setWhileDown struct{ by int64 }
 // is the first in the queue.
 type inLine struct{ id int64 }
 
-// pinned is a note: all that a ledger says was read, so it stays.
+// pinned is a note: everything in the ledger was read, so it must stay.
 type pinned struct{ l *ledger }
 
 // ledger is the state that the notes so far allow.
 type ledger struct {
 	now, wall int64 // the latest that the clocks may have been
-	given     int64 // the last that something with an end was asked for, and acknowledged
+	given     int64 // when the last acknowledged thing with an end was asked for
 	back      int64 // how far before now a process may start
 	ahead     int64 // and how far after it
 
@@ -74,7 +73,7 @@ type ledger struct {
 	err    error   // an answer that contradicts what was acknowledged before
 }
 
-// entry is what was acknowledged of one thing.
+// entry is what was acknowledged about one thing.
 type entry struct {
 	live bool
 	sum  int64 // of a sequence or counter: all that was added; of a value: which one
@@ -85,8 +84,8 @@ type entry struct {
 	token      int64
 	owner      string
 	lo, hi     int64 // between these its hold ends, or the value; 0: never
-	ended      bool  // somebody asked to unlock it
-	freed      bool  // and was answered
+	ended      bool  // an unlock was asked for
+	freed      bool  // the unlock was answered
 	nextWaiter int64 // who is the first in its queue, if somebody is known to be
 }
 
@@ -170,7 +169,7 @@ func (l *ledger) answer(n answered) {
 			break
 		}
 		if n.value < e.token {
-			break // its hold was over, and the next one's answer overtook this one
+			break // the hold had ended, and the next holder's answer overtook this one
 		}
 		e = entry{live: true, token: n.value, owner: a.owner, lo: a.at + a.dur, hi: n.at + a.dur}
 		l.token = max(l.token, n.value)

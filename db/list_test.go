@@ -39,7 +39,7 @@ func awaitNames(t *testing.T, d *DB) {
 	await(t, "the index of names is rebuilt", d.store.NamesComplete)
 }
 
-// makeOne makes one thing of each kind that lives on disk.
+// makeOne makes one thing of each kind that is stored on disk.
 func makeOne(t *testing.T, d *DB, k Key) {
 	t.Helper()
 	ctx := context.Background()
@@ -116,7 +116,7 @@ func TestListTellsWhatIsThere(t *testing.T) {
 			}
 		}
 	}
-	// Everything that has an end ends.
+	// Everything with an expiry expires.
 	if _, err := d.Set(SetRequest{Key: Key{"acc", "short"}, Check: AnyVersion, TTL: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestAccountsAreThoseInWhichSomethingIs(t *testing.T) {
 	}
 }
 
-// TestInternalNamesAreNotListed makes what no client can.
+// TestInternalNamesAreNotListed makes things that no client can.
 func TestInternalNamesAreNotListed(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	if _, err := d.AddSequence(Key{"acc", "\x00internal"}, 1); err != nil {
@@ -253,8 +253,8 @@ func TestPageIsOneMoment(t *testing.T) {
 	wg.Wait()
 }
 
-// TestListOutlivesCrashesAndDamage restarts in every way. What is listed is always
-// just what is there.
+// TestListOutlivesCrashesAndDamage restarts in every way. The lists always have exactly the
+// things that exist.
 func TestListOutlivesCrashesAndDamage(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	fs, clock := memdisk.New(), newTestClock()
@@ -364,7 +364,7 @@ func TestDamageIsMetAndRebuilt(t *testing.T) {
 	}
 }
 
-// A prefix is bytes: what is no UTF-8 counts like everything else.
+// A prefix is bytes, which need not be UTF-8.
 func TestPrefixEndIsTheNextPrefix(t *testing.T) {
 	for p, want := range map[string]string{"a": "b", "a\xff": "b", "a\x80": "a\x81", "a\xfe\xff\xff": "a\xff", "\uFFFD": "\xef\xbf\xbe"} {
 		if got := prefixEnd(p); got != want {

@@ -14,23 +14,23 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// load is what several clients do at once: hot things that all of them add to,
-// things that are reset, ever new ones, locks that are waited for, renewed, left
-// to end by themselves and given up by hanging up, values.
+// load is what several clients do at once, with values and with hot numbers that all of them
+// add to, numbers that are reset, and new ones. They wait for locks, renew them, let them
+// expire, and give up waits by hanging up.
 type load struct {
 	*player
 	workers, steps int
 	seed           uint64
-	faulty         bool // the disk is: every documented error may come
+	faulty         bool // the disk may fail: every documented error is allowed
 
 	waiting   atomic.Int64             // workers that may be waiting for a lock
-	busy      atomic.Int64             // workers that have steps to do yet
+	busy      atomic.Int64             // workers that still have steps to do
 	resetting [resettable]sync.RWMutex // read: adding to that thing; write: resetting it
 	mu        sync.Mutex               // guards err
 	err       error
 }
 
-const resettable = 3 // things that all workers add to and now and then reset
+const resettable = 3 // number of things that all workers add to and sometimes reset
 
 func (l *load) fail(err error) {
 	l.mu.Lock()
@@ -50,8 +50,8 @@ func (l *load) run() error {
 			for i := range l.steps {
 				l.step(rnd, w, i)
 			}
-			// The first to be done lets time go by for the others: whoever waits for a
-			// lock gets it, or sees its wait run out.
+			// The first worker that is done advances the clock for the others: a worker that
+			// waits for a lock gets it, or its wait times out.
 			for first := l.busy.Add(-1) == int64(l.workers)-1; first && l.busy.Load() > 0; runtime.Gosched() {
 				if l.waiting.Load() > 0 {
 					l.pass(10 * time.Second)
@@ -64,7 +64,7 @@ func (l *load) run() error {
 	return l.err
 }
 
-// refused reports whether an answer is one that the load has to expect.
+// refused reports whether an error is one that the load has to expect.
 func refused(err error) bool {
 	var conflict *ConflictError
 	var held *HeldError
@@ -77,7 +77,7 @@ func (l *load) want(err error) {
 	}
 }
 
-// failed reports whether an answer is one that tells of a failed disk.
+// failed reports whether an error is that of a failed disk.
 func failed(err error) bool {
 	return errors.Is(err, ErrUnknown) || errors.Is(err, ErrStopped) || errors.Is(err, ErrFull) || errors.Is(err, ErrDamaged)
 }
@@ -153,7 +153,7 @@ func (l *load) holdLock(rnd *rand.Rand, w, i int) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	// One of the workers never waits, so that time goes by for the others.
+	// One of the workers never waits, so that it can advance the clock for the others.
 	if l.waiting.Add(1) < int64(l.workers) && rnd.IntN(4) > 0 {
 		r.Wait = time.Duration(1+rnd.IntN(60)) * time.Second
 		if rnd.IntN(4) == 0 {
@@ -183,7 +183,7 @@ func (l *load) holdLock(rnd *rand.Rand, w, i int) {
 	}
 }
 
-// handOver has a known waiter get a lock from its holder, with all of it noted.
+// handOver makes a known waiter get a lock from its holder, and notes each step.
 func (p *player) handOver(id string) error {
 	r := LockRequest{Key: Key{"lock", "hand-over " + id}, Owner: "first " + id, Dur: time.Hour}
 	token, err := p.lock(context.Background(), r)
@@ -235,14 +235,14 @@ func someStep(rnd *rand.Rand) time.Duration {
 	return by
 }
 
-// loaded returns a disk whose journal holds a whole life of a data directory: made,
-// loaded, closed, recovered and loaded again, with the notes of all that was asked
-// and answered.
+// loaded returns a disk whose journal holds a whole life of a data directory: created, loaded,
+// closed, recovered and loaded again, with notes of everything that was asked for and
+// answered.
 func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
 	fs, clock := memdisk.New(), newTestClock()
 	o.FS, o.Clock = fs, clock.read
 	if seed%2 == 0 {
-		// A slow disk: batches of many operations, and others come in between.
+		// A slow disk, so that batches have many operations and others arrive in between.
 		fs.Fail(func(op memdisk.Op) error {
 			yields := op.N % 2
 			if op.Kind == memdisk.Sync {

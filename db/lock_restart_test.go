@@ -50,7 +50,7 @@ func TestHeldLockSurvivesARestartUntilItsEnd(t *testing.T) {
 			t.Errorf("%s: a lock that ended while the server was down: %v", how, err)
 		}
 		if n := d.Stats().Tables; used(n) != 0 {
-			t.Errorf("%s: a lock that is over has its slot: %+v", how, n)
+			t.Errorf("%s: an expired lock still has its slot: %+v", how, n)
 		}
 		mustClose(t, d)
 	}

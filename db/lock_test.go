@@ -32,14 +32,14 @@ func awaitQueue(t *testing.T, d *DB, k Key, n int) {
 	}
 }
 
-// grant is the answer to who waits for a lock.
+// grant is the answer to a call that waits for a lock.
 type grant struct {
 	owner string
 	token int64
 	err   error
 }
 
-// wait has owner wait for the door, as the n-th in the queue.
+// wait makes owner wait for the door, as the n-th in the queue.
 func wait(t *testing.T, d *DB, ctx context.Context, n int, owner string) chan grant {
 	t.Helper()
 	got := make(chan grant, 1)
@@ -118,7 +118,7 @@ func TestExpiredLockIsHandedOver(t *testing.T) {
 	mustClose(t, d)
 }
 
-// With the machine's clock nobody but the writer itself sees that it is time.
+// With the machine's clock, only the writer's own timer notices that the time has come.
 func TestWriterWakesUpForTheEndOfAHoldOrAWait(t *testing.T) {
 	o := tiny(memdisk.New(), newTestClock())
 	o.Clock = nil
@@ -176,8 +176,8 @@ func TestHangUpDuringAGrantPassesTheLockOn(t *testing.T) {
 	mustClose(t, d)
 }
 
-// hungUp is the context of a caller whose connection is closed, which nobody has
-// told the context yet.
+// hungUp is the context of a caller whose connection is closed but whose context is not
+// cancelled yet.
 type hungUp struct{ context.Context }
 
 func (hungUp) Gone() bool { return true }
@@ -243,7 +243,7 @@ func TestNoMoreWaitersThanMay(t *testing.T) {
 	mustClose(t, d)
 }
 
-// The next holder's name may be as long as can be: its slot is the one that is there.
+// The next holder's id may have the greatest length: it takes over the existing slot.
 func TestHandOverNeedsNoNewSlot(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))

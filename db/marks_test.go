@@ -10,8 +10,8 @@ import (
 	"clouddragon/db"
 )
 
-// TestMarkIsStrongerThanTheConfiguration moves accounts to and from a server that lists
-// its own.
+// TestMarkIsStrongerThanTheConfiguration moves accounts to and from a server whose
+// configuration lists its accounts.
 func TestMarkIsStrongerThanTheConfiguration(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t)
@@ -51,7 +51,7 @@ func TestMarkIsStrongerThanTheConfiguration(t *testing.T) {
 	check(w.d)
 	w.powerCut()
 	check(w.d)
-	// One that has arrived leaves again, and comes back where the move is given up.
+	// An account that has arrived leaves again, and comes back when that move is given up.
 	if _, err := w.d.Freeze("new", "there"); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestMarkIsStrongerThanTheConfiguration(t *testing.T) {
 	check(w.d)
 }
 
-// TestMarksHaveABound moves so many accounts away that their marks do not fit.
+// TestMarksHaveABound moves away so many accounts that their marks do not fit.
 func TestMarksHaveABound(t *testing.T) {
 	w := newWorld(t)
 	for i := range 2000 {

@@ -8,7 +8,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// modelDB is the database beside a model, over restarts.
+// modelDB is the database next to a model, over restarts.
 type modelDB struct {
 	modelTime
 	fs *memdisk.FS
@@ -28,7 +28,7 @@ func (m *modelDB) open(t *rapid.T) {
 	m.resume(t, d)
 }
 
-// end ends the process: as it should, by a kill, or by a power cut.
+// end ends the process: cleanly, by a kill, or by a power cut.
 func (m *modelDB) end(t *rapid.T) {
 	old := m.fs
 	how := rapid.SampledFrom([]string{"close", "kill", "power cut"}).Draw(t, "how")
@@ -39,7 +39,7 @@ func (m *modelDB) end(t *rapid.T) {
 	case "power cut":
 		m.fs = old.Crash(old.Len(), rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "fate"), 0)))
 	}
-	// What the old process goes on to do does not concern the new one.
+	// Whatever the old process still does does not affect the new one.
 	m.close(t)
 	if n := old.OpenHandles(); n > 0 {
 		t.Fatalf("%d handles stay open", n)

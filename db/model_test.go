@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is a database in a few maps, and the database that has to agree with it.
+// model is a simple database made of maps, and the real database that has to agree with it.
 type model struct {
 	modelDB
 
@@ -63,7 +63,7 @@ func (m *model) compare(t *rapid.T) {
 			t.Fatalf("the holder of %v is %+v, %v; want %+v", k, got, err, want)
 		}
 	}
-	// The end of a hold may wait until a segment is ready.
+	// The expiry of a hold may have to wait until a segment is ready.
 	for tries := 0; ; tries++ {
 		used := 0
 		for _, c := range m.d.Stats().Tables.Classes {
@@ -204,9 +204,9 @@ func (m *model) unlock(t *rapid.T) {
 	delete(m.locks, k)
 }
 
-// end ends the process: as it should, by a kill, or by a power cut.
+// end ends the process: cleanly, by a kill, or by a power cut.
 func (m *model) end(t *rapid.T) {
-	// What is over by now stays over, however the wall clock is stepped.
+	// Whatever has expired stays expired, however the wall clock is stepped.
 	m.compare(t)
 	for k := range m.locks {
 		if _, ok := m.held(k); !ok {

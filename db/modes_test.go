@@ -9,7 +9,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// reopened is what a power cut leaves of a database, so much later.
+// reopened returns a database after a power cut, reopened that much later.
 func reopened(t *testing.T, fs *memdisk.FS, clock *testClock, later time.Duration) (*DB, *testClock) {
 	t.Helper()
 	after := newTestClock()
@@ -18,7 +18,7 @@ func reopened(t *testing.T, fs *memdisk.FS, clock *testClock, later time.Duratio
 	return mustOpen(t, tiny(fs.Cut(fs.Len()).Nothing(), after)), after
 }
 
-// takeDoor asks for the door and wants an answer at once.
+// takeDoor asks for the door without waiting.
 func takeDoor(t *testing.T, d *DB, r LockRequest) (int64, error) {
 	t.Helper()
 	r.Key = door
@@ -42,7 +42,7 @@ func wantNotTaken(t *testing.T, d *DB, r LockRequest) {
 	}
 }
 
-// tokensOf are the tokens of all holders of the door.
+// tokensOf returns the tokens of all holders of the door.
 func tokensOf(t *testing.T, d *DB) (all []int64) {
 	t.Helper()
 	h, err := d.LockHolders(door, 0)
@@ -96,7 +96,7 @@ func TestSemaphoreOnDiskKeepsItsHoldersAndItsLimit(t *testing.T) {
 	}
 }
 
-// What force has ended stays ended.
+// Holds that were ended by force stay ended.
 func TestForceEndsAllHoldersOnDisk(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	d := mustOpen(t, tiny(fs, clock))
@@ -121,7 +121,7 @@ func TestReadersAndWritersOnDisk(t *testing.T) {
 	a, b := mustTake(t, d, LockRequest{Shared: true}), mustTake(t, d, LockRequest{Shared: true})
 	wantNotTaken(t, d, LockRequest{})
 	writer := submit(t, d, LockRequest{Key: door, Dur: time.Hour, Wait: time.Hour})
-	// The writer that waits holds later readers up.
+	// The waiting writer holds up later readers.
 	wantNotTaken(t, d, LockRequest{Shared: true})
 	reader := submit(t, d, LockRequest{Key: door, Dur: time.Hour, Wait: time.Hour, Shared: true})
 	crashed, _ := reopened(t, fs, clock, 0)
@@ -143,8 +143,8 @@ func TestReadersAndWritersOnDisk(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A hold that was given back rests over a restart: its token is void, and nobody else
-// gets the lock before its least time is over, which begins at the grant.
+// A released hold keeps resting over a restart: its token is void, and nobody else gets the
+// lock before the least time since the grant has passed.
 func TestLeastTimeOutlivesARestart(t *testing.T) {
 	for _, how := range []string{"given back before", "given back after", "over"} {
 		fs, clock := memdisk.New(), newTestClock()

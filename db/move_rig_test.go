@@ -126,7 +126,7 @@ func copyAccount(t *testing.T, from, to *world, id, attempt string) {
 	}
 }
 
-// await waits for a condition that has nothing to wait on.
+// await polls for a condition that has nothing to wait on.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {

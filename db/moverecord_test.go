@@ -66,7 +66,7 @@ func TestMovedRecordsComeAsTheyWereSent(t *testing.T) {
 	if _, _, err := readMoved(AppendMoveEnd(bytes.Clone(sent), uint64(len(want))+1)); err == nil {
 		t.Error("a stream that lacks a record is taken")
 	}
-	// Without its end a stream is as long as it is.
+	// A stream that need not have an end record may end after any record.
 	in := NewMoveReader(bytes.NewReader(sent), 1000)
 	for range want {
 		if _, err := in.Next(false); err != nil {
@@ -124,8 +124,8 @@ func TestMarksFormat(t *testing.T) {
 	}
 }
 
-// TestRemovalStopsWhereTheAccountComesBack has a removal of what an account has left behind
-// meet what comes back of it.
+// TestRemovalStopsWhereTheAccountComesBack removes what an account has left behind while the
+// account comes back.
 func TestRemovalStopsWhereTheAccountComesBack(t *testing.T) {
 	d := mustOpen(t, small(t))
 	defer mustClose(t, d)

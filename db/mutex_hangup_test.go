@@ -69,7 +69,8 @@ func (h *hangUp) Err() error {
 
 func TestMutexGrantedWhileItsCallerHangsUpGoesToTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// Grant and hang-up are both there when the caller looks; in what order it sees them is drawn by select.
+		// The grant and the hang-up have both happened when the caller looks. select chooses
+		// at random which of them it sees first.
 		for range 50 {
 			m := testMutexes(10)
 			mustLock(t, m, LockRequest{Key: gate, Owner: "ann", Dur: time.Hour})
@@ -132,7 +133,8 @@ func TestMutexRenewedWhileItsFirstCallerHangsUpIsKept(t *testing.T) {
 	})
 }
 
-// Callers of all kinds at once, some of whom hang up at any moment: one holder at a time, tokens that grow, nothing left.
+// Callers of all kinds run at once, and some hang up at any moment. There is one holder at a
+// time, tokens grow, and nothing is left at the end.
 func TestMutexHasOneHolderAtATime(t *testing.T) {
 	m := testMutexes(1000)
 	type room struct {

@@ -139,7 +139,8 @@ func TestMutexEndsAndWaitsEndOnTime(t *testing.T) {
 	})
 }
 
-// Nobody asks for the second mutex while the timer is set to the end of the first, which never comes.
+// Nobody else asks for the second mutex. The timer is still set to the end of the first hold,
+// which was released.
 func TestTimerIsSetAgainAfterASpuriousWakeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := testMutexes(10)

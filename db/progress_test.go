@@ -28,8 +28,8 @@ func (s *steps) told(done, total int64) {
 	s.n, s.done, s.total = s.n+1, done, total
 }
 
-// want wants more than a few steps from the beginning to the end, and that at least so
-// many bytes were told of.
+// want checks that there were more than a few steps from the beginning to the end, and that
+// they reported at least that many bytes.
 func (s *steps) want(what string, bytes int64) {
 	s.t.Helper()
 	if s.n < 10 || s.least > 20 || s.done != s.total || s.total < bytes {

@@ -65,7 +65,7 @@ func (w *world) restart() {
 	w.open(w.fs)
 }
 
-// powerCut goes on with what a power cut of now leaves on the disk.
+// powerCut reopens the database with what a power cut now leaves on the disk.
 func (w *world) powerCut() {
 	w.t.Helper()
 	after := w.fs.Crash(w.fs.Len(), w.rnd)

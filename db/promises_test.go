@@ -16,9 +16,9 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// What the database promises to its users. These tests do not see its insides: they
-// know Open, operations, Do, Submit and Close, and a disk that can lose what was not
-// synced. So they survive a redesign.
+// What the database promises to its users. These tests use only exported names, such as Open,
+// Do, Submit and Close, and a disk that can lose what was not synced. So they survive a
+// redesign.
 
 func TestNumbersTokensAndVersionsAreNeverUsedTwice(t *testing.T) {
 	w := newWorld(t)
@@ -73,7 +73,7 @@ func TestWhatWasAnsweredSurvivesAPowerCutAtAnyMoment(t *testing.T) {
 		if err != nil {
 			t.Fatalf("after a cut at %d: %v", cut.At(), err)
 		}
-		// What was on its way may be there too.
+		// Calls in flight may have been done too.
 		if n, err := d.Sequence(key("s")); (err != nil && was.number > 0) || n < was.number || n > was.number+1 {
 			t.Errorf("after a cut at %d the sequence is at %d (%v), and %d was answered", cut.At(), n, err, was.number)
 		}

@@ -12,7 +12,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// rateModel is a rate with a list of waiting calls, the plainest that there can be.
+// rateModel is the simplest possible rate with a list of waiting calls.
 type rateModel struct {
 	now, at int64
 	queue   []*rateStep
@@ -42,7 +42,7 @@ func (m *rateModel) take(s *rateStep) (waits bool, err bool) {
 	return true, false
 }
 
-// serve counts all that are allowed by now.
+// serve counts all waiting calls that are allowed by now.
 func (m *rateModel) serve() (served []*rateStep) {
 	for len(m.queue) > 0 && m.at-max(0, m.queue[0].most(m.queue[0].Cost)) <= m.now {
 		s := m.queue[0]
@@ -53,7 +53,7 @@ func (m *rateModel) serve() (served []*rateStep) {
 	return served
 }
 
-// A random life of a rate, with undone steps among it, agrees with the model.
+// A random life of a rate, including undone steps, agrees with the model.
 func TestRateAgreesWithItsModel(t *testing.T) {
 	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

@@ -21,7 +21,7 @@ func take(d *DB, r Rate, cost int64) (int64, error) {
 	return s.Left, err
 }
 
-// wantTaken counts cost, after which so many are left.
+// wantTaken counts cost and checks how many are left.
 func wantTaken(t *testing.T, d *DB, r Rate, cost, left int64) {
 	t.Helper()
 	if got, err := take(d, r, cost); got != left || err != nil {
@@ -58,7 +58,7 @@ func awaitPace(t *testing.T, d *DB, n int64) {
 	}
 }
 
-// paced has a call wait for the pace, as the n-th in the queue.
+// paced makes a call wait for the rate pace, as the n-th in the queue.
 func paced(t *testing.T, d *DB, ctx context.Context, n int64, cost int64) chan error {
 	t.Helper()
 	got := make(chan error, 1)
@@ -135,7 +135,7 @@ func TestCallThatWaitsUntilARateIsFullIsCounted(t *testing.T) {
 	mustClose(t, d)
 }
 
-// Another limit goes on from the same instant.
+// Another limit continues from the same instant.
 func TestRateWithAnotherLimitGoesOn(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	wantTaken(t, d, slow, 3, 0) // a backlog of 3 s
@@ -175,7 +175,7 @@ func TestCallsThatWaitForARateAreServedInOrder(t *testing.T) {
 	second := paced(t, d, context.Background(), 2, 1)
 	clock.pass(time.Second)
 	d.writer.Wake()
-	// One is allowed now, but the first wants two, and nobody overtakes it.
+	// One is allowed now, but the first caller wants two, and nobody overtakes it.
 	wantLeft(t, d, slow, 0)
 	_, err := take(d, slow, 1)
 	wantRefused(t, err, 0, 3*time.Second)
@@ -191,7 +191,7 @@ func TestCallsThatWaitForARateAreServedInOrder(t *testing.T) {
 	mustClose(t, d)
 }
 
-// With the machine's clock nobody but the writer itself sees that it is time.
+// With the machine's clock, only the writer's own timer notices that the time has come.
 func TestWriterWakesUpWhenARateAllowsACall(t *testing.T) {
 	o := tiny(memdisk.New(), newTestClock())
 	o.Clock = nil
@@ -212,7 +212,7 @@ func TestCallThatCannotBeServedInTimeTakesNoPlace(t *testing.T) {
 	_, err := d.TakeRate(context.Background(), RateRequest{Key: pace, Rate: slow, Cost: 1, Wait: 4*time.Second - 1})
 	wantRefused(t, err, 0, 4*time.Second)
 	awaitPace(t, d, 1)
-	// An empty burst of another rate would allow this at once, but the first is before it.
+	// The other rate would allow this call at once, but the first call is ahead of it.
 	other := Rate{Limit: 1000, Per: time.Second, Burst: 1_000_000}
 	_, err = d.TakeRate(context.Background(), RateRequest{Key: pace, Rate: other, Cost: 1, Wait: time.Second})
 	wantRefused(t, err, 0, 3*time.Second)
@@ -251,7 +251,7 @@ func TestHangUpGivesBackWhatWasCountedForIt(t *testing.T) {
 	g := fs.NewBarrier()
 	clock.pass(3 * time.Second)
 	d.writer.Wake()
-	<-g.Reached // what it counts is on its way to disk
+	<-g.Reached // its count is on the way to disk
 	hangUp(gone)
 	g.Open()
 	if err := soon(t, "who hung up", first); !errors.Is(err, gone) {

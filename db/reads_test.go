@@ -16,8 +16,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// However many calls ask for a value while the disk is slow, only so many read
-// at a time, since each holds a thread.
+// However many calls ask for a value while the disk is slow, only a limited number read at a
+// time, since each holds a thread.
 func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())
@@ -60,7 +60,7 @@ func TestOnlySoManyReadsAreUnderWay(t *testing.T) {
 			done <- calls[i%len(calls)]()
 		}()
 	}
-	// All ask, and those that may read do; the others get their chance.
+	// All calls ask, and those that may read do so. The others get time to try.
 	for n := 0; n < 1000 || int(asking.Load()) < asked || int(under.Load()) < o.Files; n++ {
 		runtime.Gosched()
 	}
@@ -80,8 +80,8 @@ func ignore(err, other error) error {
 	return err
 }
 
-// A read that waits for others for too long is refused, and one whose client
-// hangs up stops to wait. Nobody else's place is lost by that.
+// A read that waits too long for others is refused, and one whose client hangs up stops
+// waiting. Neither takes a place from other reads.
 func TestAReadDoesNotWaitForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := make(reads, 1)
@@ -103,8 +103,7 @@ func TestAReadDoesNotWaitForever(t *testing.T) {
 	})
 }
 
-// A caller that has no memory for a value learns how large it is, without that
-// any of it is read.
+// A caller without memory for a value learns its size, and none of the value is read.
 func TestALargeValueIsNotReadWithoutMemoryForIt(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())
@@ -141,9 +140,8 @@ func TestALargeValueIsNotReadWithoutMemoryForIt(t *testing.T) {
 	}
 }
 
-// Where the process has no file descriptor left, a call that needs one is refused
-// and changes nothing; the disk is neither full nor failed, and no value counts as
-// damaged.
+// If the process has no file descriptor left, a call that needs one is refused and changes
+// nothing. The disk counts as neither full nor failed, and no value as damaged.
 func TestNoDescriptorIsARefusal(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())

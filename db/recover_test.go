@@ -7,8 +7,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// A power cut during a start must not leave slots of a batch that only the page
-// cache had of the log.
+// A power cut during a start must not leave slots of a batch if only the page cache had the
+// batch's log.
 func TestAStartMakesTheLogDurableBeforeItTouchesATable(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())

@@ -50,8 +50,8 @@ func openRestored(t *testing.T, dir string) *DB {
 	return mustOpen(t, o)
 }
 
-// TestRestoredServerRepeatsNoNumber goes on for long after a backup, also over a
-// restart, and restores it: no version and no token comes a second time.
+// TestRestoredServerRepeatsNoNumber goes on for long after a backup, over a restart too, and
+// then restores the backup: no version and no token is used twice.
 func TestRestoredServerRepeatsNoNumber(t *testing.T) {
 	o := small(t)
 	d := mustOpen(t, o)
@@ -94,7 +94,7 @@ func TestRestoredServerRepeatsNoNumber(t *testing.T) {
 	if got, err := (&stepper{d: d, acc: "a"}).steps(d, 40); err != nil || got != 40 {
 		t.Errorf("%d steps, %v", got, err)
 	}
-	// What is in the copy stays as it is.
+	// The restored data is unchanged.
 	if v, err := d.Get(Key{"a", "value"}); err != nil || v.Version > int64(r.Manifest.Version) {
 		t.Errorf("got %+v, %v", v, err)
 	}
@@ -140,8 +140,7 @@ func TestRestoreKeepsOrSkips(t *testing.T) {
 	}
 }
 
-// TestDamagedBackupIsRefusedAndLeavesNothing flips bytes and cuts off the end of a
-// backup.
+// TestDamagedBackupIsRefusedAndLeavesNothing flips bytes of a backup and cuts off its end.
 func TestDamagedBackupIsRefusedAndLeavesNothing(t *testing.T) {
 	d := mustOpen(t, small(t))
 	b := smallBackup(t, d)
@@ -167,7 +166,7 @@ func TestDamagedBackupIsRefusedAndLeavesNothing(t *testing.T) {
 	mustRestore(t, restoreOf(b, filepath.Join(above, "x", "data")))
 }
 
-// files returns what is in a directory, and in those below it.
+// files returns the contents of a directory and its subdirectories.
 func files(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
@@ -183,8 +182,8 @@ func files(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// TestFailedRestoreLeavesNothing has each step of a restore fail, after some of the
-// copy was made.
+// TestFailedRestoreLeavesNothing makes each step of a restore fail, after a part of the copy
+// was made.
 func TestFailedRestoreLeavesNothing(t *testing.T) {
 	d := mustOpen(t, small(t))
 	if _, err := d.AddSequence(Key{"a", "full"}, 1); err != nil {
@@ -222,7 +221,7 @@ func TestFailedRestoreLeavesNothing(t *testing.T) {
 	damaged := damagedBackup(t, b)
 	nothing("a backup of a damaged directory", "was damaged when it was backed up", restoreOf(damaged, dir))
 
-	// What is there stays.
+	// Existing files stay.
 	full := t.TempDir()
 	if err := os.WriteFile(filepath.Join(full, "mine"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -235,7 +234,7 @@ func TestFailedRestoreLeavesNothing(t *testing.T) {
 	}
 }
 
-// damagedBackup writes a backup anew, whole, of files one of which is damaged.
+// damagedBackup writes a complete backup again, with one of its files damaged.
 func damagedBackup(t *testing.T, b []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -263,8 +262,8 @@ func damagedBackup(t *testing.T, b []byte) []byte {
 	return out.Bytes()
 }
 
-// TestCutOffRestoreIsNoDataDirectory finds a server that starts empty where a
-// restore was killed.
+// TestCutOffRestoreIsNoDataDirectory checks that a server does not start where a restore was
+// killed.
 func TestCutOffRestoreIsNoDataDirectory(t *testing.T) {
 	o := small(t)
 	if err := os.MkdirAll(filepath.Join(o.Dir, "restoring", "log"), 0o700); err != nil {

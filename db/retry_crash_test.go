@@ -9,12 +9,12 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// retryNote is a note in a disk's journal: the add with that key is about to be asked
-// for, or was answered.
+// retryNote is a note in a disk's journal: the add with that key is about to be sent, or was
+// answered.
 type retryNote struct{ key, answer string }
 
-// Wherever the power is cut: whoever sends every write again that it has sent, with
-// its key, has done each of them once, and what was answered is answered again.
+// Wherever the power is cut, a client that sends all its writes again with their keys has done
+// each of them once, and gets the answers that it got before.
 func TestSentAgainAfterAPowerCutEachWriteIsDoneOnce(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
 	o := tiny(fs, clock)

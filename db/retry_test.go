@@ -16,7 +16,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// keyed is a write with a retry key whose answer is what result says.
+// keyed is a write with a retry key, whose answer is made by result.
 func keyed(acc, key, request string, op Operation, result func() string) *Retry {
 	return &Retry{
 		Acc: acc, Key: key, Request: sha256.Sum256([]byte(request)), Keep: time.Hour, Op: op,
@@ -24,7 +24,7 @@ func keyed(acc, key, request string, op Operation, result func() string) *Retry 
 	}
 }
 
-// addOnce adds to a counter under a key and returns the answer that is told.
+// addOnce adds to a counter with a retry key and returns the answer.
 func addOnce(d *DB, k Key, n int64, key string) (answer string, replayed bool, err error) {
 	op := &CounterAdd{Key: k, Add: n, Min: -1000, Max: 1000}
 	said := ""
@@ -80,7 +80,8 @@ func TestAWriteWithAKeyIsDoneOnce(t *testing.T) {
 	mustClose(t, d)
 }
 
-// Two that are decided in one batch are one write, and so are two at any time.
+// Two calls with one key that are decided in one batch are one write, and so are two at
+// different times.
 func TestTwoWithOneKeyAtOnceAreOneWrite(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	k := Key{"a", "c"}
@@ -109,8 +110,7 @@ func TestTwoWithOneKeyAtOnceAreOneWrite(t *testing.T) {
 	mustClose(t, d)
 }
 
-// What Op would have been refused before it is decided does not keep an answer from
-// being replayed.
+// An answer is replayed even if Op would now be refused before it is decided.
 func TestReplayNeedsNothingOfTheThing(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	k, anything := Key{"a", "v"}, Conditions{Check: AnyVersion}
@@ -128,7 +128,7 @@ func TestReplayNeedsNothingOfTheThing(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A batch that is not atomic is kept whole, with what was refused in it.
+// The answer of a batch that is not atomic is kept whole, with its refusals.
 func TestABatchIsKeptWhole(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	k := Key{"a", "c"}
@@ -155,7 +155,7 @@ func TestABatchIsKeptWhole(t *testing.T) {
 	mustClose(t, d)
 }
 
-// What an answer that is not kept leaves is nothing.
+// An answer that cannot be encoded undoes the write.
 func TestAnAnswerThatCannotBeSaidUndoesTheWrite(t *testing.T) {
 	d := mustOpen(t, tiny(memdisk.New(), newTestClock()))
 	r := keyed("a", "key", "", &CounterAdd{Key: Key{"a", "c"}, Add: 1, Min: math.MinInt64, Max: math.MaxInt64}, nil)
@@ -187,7 +187,7 @@ func TestRetryRecordIsAlwaysTheseBytes(t *testing.T) {
 	mustClose(t, d)
 }
 
-// retryModel is what has to be of counters whose every add has a key.
+// retryModel is the expected state of counters whose adds all have a key.
 type retryModel struct {
 	modelDB
 	counters map[Key]int64
@@ -247,7 +247,7 @@ func (m *retryModel) compact(t *rapid.T) {
 }
 
 func (m *retryModel) restart(t *rapid.T) {
-	for key, was := range m.kept { // what is over stays over
+	for key, was := range m.kept { // what has expired stays expired
 		if was.expires <= m.now() {
 			delete(m.kept, key)
 		}

@@ -24,7 +24,7 @@ type testClock struct {
 	mono, wall int64
 }
 
-// epoch is where the wall clocks of the tests begin.
+// epoch is the initial wall time of the tests.
 const epoch = int64(1_800_000_000e9)
 
 func newTestClock() *testClock { return &testClock{wall: epoch} }
@@ -35,7 +35,7 @@ func (c *testClock) read() (mono, wall int64) {
 	return c.mono, c.wall
 }
 
-// pass lets time go by.
+// pass advances the clock.
 func (c *testClock) pass(t time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -50,14 +50,14 @@ func (c *testClock) step(t time.Duration) {
 	c.wall += int64(t)
 }
 
-// restart has the monotonic clock begin anew, as after a reboot.
+// restart makes the monotonic clock begin anew, as after a reboot.
 func (c *testClock) restart() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mono = c.wall % 1e9
 }
 
-// bubbleClock is package time's clock, which a bubble of synctest owns.
+// bubbleClock is the clock of package time, which a synctest bubble controls.
 func bubbleClock() Clock {
 	began := time.Now()
 	return func() (mono, wall int64) {
@@ -66,8 +66,8 @@ func bubbleClock() Clock {
 	}
 }
 
-// tiny are options with which rolls, growth and checkpoints happen all the time.
-// The data directory lies in directories that are not there yet.
+// tiny returns options with which new segments, growth and checkpoints happen all the time.
+// The data directory is in directories that do not exist yet.
 func tiny(fs disk.FS, clock *testClock) Options {
 	return Options{
 		FS: fs, Dir: "srv/cloud/data",
@@ -78,7 +78,7 @@ func tiny(fs disk.FS, clock *testClock) Options {
 	}
 }
 
-// small are options for a directory of the operating system's.
+// small returns options for a directory of the real file system.
 func small(t *testing.T) Options {
 	return Options{Dir: t.TempDir(), Segment: 64 << 10, Extent: 4096, CheckpointRoom: 4096}
 }
@@ -99,10 +99,10 @@ func mustClose(t *testing.T, d *DB) {
 	}
 }
 
-// player submits operations and notes in the disk's journal what it asked for,
-// before, and what it was answered, behind. Any number of goroutines may play.
+// player submits operations. It notes in the disk's journal each request before it is made and
+// each answer afterwards. Any number of goroutines may play.
 type player struct {
-	keeps bool // a full disk can keep a lock from being given back whose caller has gone
+	keeps bool // the disk may be full, so a lock whose caller has gone may not be released
 	d     *DB
 	fs    *memdisk.FS
 	clock *testClock
@@ -122,8 +122,8 @@ func (p *player) ask(a asked) asked {
 	return a
 }
 
-// note notes an answer. Of a write whose outcome is unknown nothing is noted: it
-// stays as it was asked. Who hangs up is not told that it is unknown.
+// note notes an answer. If the outcome of a write is unknown, nothing is noted and the request
+// stays open. A caller that hangs up is not told that the outcome is unknown.
 func (p *player) note(a asked, value int64, err error) error {
 	if !isUnknown(err) && !(errors.Is(err, context.Canceled) && (p.d.Err() != nil || p.keeps)) {
 		p.fs.Mark(answered{id: a.id, done: err == nil, value: value, at: timeOf(p.d)})
@@ -162,8 +162,8 @@ func (p *player) unlock(k Key, token int64) error {
 	return p.note(a, 0, p.d.Unlock(UnlockRequest{Key: k, Token: token}))
 }
 
-// pass lets time go by. That it will is noted before: a hold that it ends may
-// end on disk from then on.
+// pass advances the clock. The note comes first: a hold that ends meanwhile may end on disk
+// from then on.
 func (p *player) pass(t time.Duration) {
 	p.passing.Lock()
 	defer p.passing.Unlock()
@@ -171,8 +171,8 @@ func (p *player) pass(t time.Duration) {
 	p.clock.pass(t)
 }
 
-// setClock sets the wall clock while nothing else is on its way, and has the database
-// notice it.
+// setClock sets the wall clock while nothing else is in flight, and makes the database notice
+// it.
 func (p *player) setClock(t time.Duration) error {
 	p.fs.Mark(stepping{int64(t)})
 	p.clock.step(t)
@@ -183,10 +183,10 @@ func (p *player) setClock(t time.Duration) error {
 	return nil
 }
 
-// timeOf returns the time in which all that a database holds ends.
+// timeOf returns the database time, in which all expiries are.
 func timeOf(d *DB) int64 { return d.store.Clock.Now() }
 
-// verb says what a note is about.
+// verb names the operation of a note.
 type verb uint8
 
 const (
@@ -198,16 +198,16 @@ const (
 	verbDelete
 )
 
-// kindValue stands for values in notes; in the files they have no kind.
+// kindValue stands for values in notes; in the files values have no kind.
 const kindValue uint8 = 0
 
-// content is the n-th value, of whatever length.
+// content returns the n-th value. Its length depends on n.
 func content(n int64) []byte {
 	b := fmt.Appendf(nil, "%d,", n)
 	return append(b, bytes.Repeat([]byte{byte(n)}, int(n%997))...)
 }
 
-// contentOf tells which value that is, or -1.
+// contentOf returns the n of content(n), or -1.
 func contentOf(b []byte) int64 {
 	digits, _, _ := strings.Cut(string(b), ",")
 	n, err := strconv.ParseInt(digits, 10, 64)
@@ -254,7 +254,7 @@ func (w *watcher) HandedOver(_ LockKind, d time.Duration) {
 	w.handOvers = append(w.handOvers, d)
 }
 
-// soon waits for what has to come.
+// soon receives from a channel that must have a value soon.
 func soon[T any](t *testing.T, what string, c <-chan T) T {
 	t.Helper()
 	select {
@@ -266,7 +266,7 @@ func soon[T any](t *testing.T, what string, c <-chan T) T {
 	}
 }
 
-// await waits for a condition that nothing tells of.
+// await polls for a condition that has nothing to wait on.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {

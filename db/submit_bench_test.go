@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// BenchmarkCommit tells what the writer does for an operation, the part of a request that
-// one core does at a time: CPU time of deciding, appending, syncing and applying batches
-// of so many sequence POSTs. The CPU time is little disturbed by what else runs.
+// BenchmarkCommit measures the writer's share of an operation, which runs on one core at a
+// time: the CPU time for deciding, appending, syncing and applying batches of the given number
+// of sequence POSTs. The CPU time depends little on what else runs.
 func BenchmarkCommit(b *testing.B) {
 	const ids = 100_000
 	for _, size := range []int{1, 16, 64, 256} {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The server before can have handed out more than the one that takes over knows of.
+// The old server may have handed out more than the new one knows.
 func TestTakeOverRaisesWhatIsHandedOut(t *testing.T) {
 	o := Options{Dir: t.TempDir(), Segment: 64 << 10, Extent: 8192}
 	handOut := func(id string) (token, version int64, left time.Duration) {

@@ -10,8 +10,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// Where fencing tokens run out since the disk is slow, a mutex is refused for
-// that, and not as if the disk were full; once the disk has caught up it is granted.
+// If fencing tokens run out because the disk is slow, a mutex is refused with an error that
+// says so, not with that of a full disk. Once the disk has caught up, it is granted.
 func TestTokensThatRunOutOnASlowDiskAreNoFullDisk(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))
@@ -44,7 +44,7 @@ func TestTokensThatRunOutOnASlowDiskAreNoFullDisk(t *testing.T) {
 	wantDone(t, "with the disk good again", lock("next"))
 }
 
-// On a full disk they run out too, and that is said.
+// On a full disk they run out too, and the error says so.
 func TestTokensThatRunOutOnAFullDiskSaySo(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))

@@ -13,8 +13,7 @@ import (
 	"clouddragon/kvlog"
 )
 
-// A value that could not be read for a moment does not come back behind the one
-// that took its place.
+// A value that could not be read for a moment does not come back after it was replaced.
 func TestUnreadableForAMomentDoesNotComeBack(t *testing.T) {
 	fs := memdisk.New()
 	o := tiny(fs, newTestClock())
@@ -58,8 +57,8 @@ func TestUnreadableForAMomentDoesNotComeBack(t *testing.T) {
 	mustClose(t, d)
 }
 
-// A failure with one record is not forgotten over the next: a segment whose tombstone
-// could not be moved must not be freed.
+// A failure to move one record is remembered while the next ones are moved: a segment whose
+// tombstone could not be moved must not be freed.
 func TestTombstoneThatCannotBeMovedKeepsItsSegment(t *testing.T) {
 	fs := memdisk.New()
 	d := mustOpen(t, tiny(fs, newTestClock()))

@@ -9,8 +9,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// A wait that was over before the hold is refused with 409, also where the
-// writer learns of both at once.
+// A wait that timed out before the hold ended is refused with 409, even if the writer notices
+// both at once.
 func TestWaitThatEndedBeforeTheHoldIsNoFullDisk(t *testing.T) {
 	clock := newTestClock()
 	d := mustOpen(t, tiny(memdisk.New(), clock))

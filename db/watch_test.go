@@ -13,16 +13,16 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// far is a wait that no test sees the end of.
+// far is a wait that is longer than any test.
 const far = time.Hour
 
-// watching is a call that watches on a goroutine of its own.
+// watching is a watch on its own goroutine.
 type watching struct {
 	cancel context.CancelFunc
 	done   chan error
 }
 
-// startWatch runs watch and returns once it is on the list of its thing.
+// startWatch runs watch and returns once it is in the list of its key.
 func startWatch(t *testing.T, d *DB, watch func(ctx context.Context) error) *watching {
 	t.Helper()
 	before := d.watchers.n.Load()
@@ -42,8 +42,8 @@ func startWatch(t *testing.T, d *DB, watch func(ctx context.Context) error) *wat
 	return w
 }
 
-// isListed reports whether somebody is on the list of a thing. A commit takes a
-// list before its calls are answered.
+// isListed reports whether a watcher is in the list of a key. A commit takes the list before
+// its calls are answered.
 func isListed(d *DB, kind uint8, k Key) bool {
 	d.watchers.mu.Lock()
 	defer d.watchers.mu.Unlock()
@@ -163,7 +163,7 @@ func TestWatcherIsToldOfEachKindOfChange(t *testing.T) {
 	}
 }
 
-// TestWatcherIsToldOfAHandOver watches as a holder whose lock another is given.
+// TestWatcherIsToldOfAHandOver watches a lock that is handed over to another holder.
 func TestWatcherIsToldOfAHandOver(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	k, ctx := Key{"acc", "l"}, context.Background()
@@ -193,8 +193,8 @@ func TestWatcherIsToldOfAHandOver(t *testing.T) {
 	}
 }
 
-// TestWatcherIsNotToldBeforeItIsDurable looks at a list while the change is on its
-// way to disk.
+// TestWatcherIsNotToldBeforeItIsDurable checks a watch list while the change is on the way to
+// disk.
 func TestWatcherIsNotToldBeforeItIsDurable(t *testing.T) {
 	d, fs, _ := memoryDB(t)
 	k := Key{"acc", "id"}
@@ -245,7 +245,7 @@ func TestChangeRightAfterTheLookIsSeen(t *testing.T) {
 	}
 }
 
-// TestWatcherIsNotToldOfWhatWasUndone refuses a group of which a part was decided.
+// TestWatcherIsNotToldOfWhatWasUndone refuses a group after a part of it was decided.
 func TestWatcherIsNotToldOfWhatWasUndone(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	k, other := Key{"acc", "id"}, Key{"acc", "other"}
@@ -310,8 +310,8 @@ func TestWatcherEndsWithoutAChange(t *testing.T) {
 	checkNobodyWatches(t, d)
 }
 
-// TestWatchersMissNothing lets watchers follow numbers that others change: each
-// sees only values that it had not seen, in order, and all see the last.
+// TestWatchersMissNothing lets watchers follow numbers that others change. Each watcher sees
+// new values in order, and all see the last one.
 func TestWatchersMissNothing(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	const things, each, last = 3, 5, 200
@@ -345,7 +345,8 @@ func TestWatchersMissNothing(t *testing.T) {
 	checkNobodyWatches(t, d)
 }
 
-// TestManyWatchersOfOneThing also finds a commit that waits for those it wakes up.
+// TestManyWatchersOfOneThing would also hang if a commit waited for the watchers that it wakes
+// up.
 func TestManyWatchersOfOneThing(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	const many = 10_000

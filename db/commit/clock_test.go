@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// epoch is where the wall clocks of the tests begin.
+// epoch is the initial wall time of the tests.
 const epoch = int64(1_800_000_000e9)
 
 func TestClockResumes(t *testing.T) {

@@ -15,8 +15,7 @@ import (
 	"clouddragon/slots"
 )
 
-// endingKind is a kind of things with an end. Their payload is the end; then
-// anything.
+// endingKind is a kind of things with an end. The payload is the end, followed by anything.
 const endingKind = 8
 
 func endOf(payload []byte) int64 { return int64(binary.LittleEndian.Uint64(payload)) }
@@ -26,7 +25,7 @@ func endingKey(id string) slots.Key { return slots.Key{Kind: endingKind, Acc: "a
 // began is the database time at which a rig starts.
 const began = 1_800_000_000e9
 
-// lasts is the operation that gives a thing an end; 0: it has none.
+// lasts returns the operation that gives a thing an end; 0: none.
 func lasts(id string, end int64, more int) commit.Op {
 	return opFunc(func(tx *commit.Tx) error {
 		b := tx.Bytes(8 + more)
@@ -82,8 +81,8 @@ func awaitUsed(t *testing.T, r *rig, want uint64) {
 	}
 }
 
-// Nobody asks for the thing: it ends all the same, at its time and not before, and
-// whoever listens is told why.
+// A thing expires although nobody asks for it, at its time and not before, and the reason is
+// published.
 func TestExpiredThingsGiveTheirSlotsBack(t *testing.T) {
 	var told published
 	r := newRig(t, 1<<20, commit.Options{Publish: told.publish})
@@ -109,8 +108,8 @@ func TestExpiredThingsGiveTheirSlotsBack(t *testing.T) {
 	wantDone(t, "close", r.store.Close(r.tokens.Stop()))
 }
 
-// An end that is put off, brought forward or taken away counts as it is now, and so
-// does one of a thing that has moved to a slot of another size.
+// If an end is put off, brought forward or removed, the newest one counts, even if the thing
+// has moved to a slot of another size.
 func TestTheLastEndCounts(t *testing.T) {
 	r := newRig(t, 1<<20, commit.Options{})
 	for _, id := range []string{"later", "sooner", "never", "moved", "removed"} {
@@ -143,7 +142,7 @@ func TestTheLastEndCounts(t *testing.T) {
 	r.close(t)
 }
 
-// A thing that is given a new end in the batch that removes it stays.
+// A thing that gets a new end in the batch that would remove it stays.
 func TestThingPutAgainInTheBatchThatExpiresItStays(t *testing.T) {
 	r := newRig(t, 1<<20, commit.Options{})
 	wantDone(t, "put", r.Do(lasts("a", began+1, 0)))
@@ -158,7 +157,7 @@ func TestThingPutAgainInTheBatchThatExpiresItStays(t *testing.T) {
 	r.close(t)
 }
 
-// A million things may end at once: a caller's write waits for few of them.
+// A million things may expire at once: a caller's write waits for only a few of them.
 func TestABatchEndsAtMostAThousandThings(t *testing.T) {
 	var told published
 	r := newRig(t, 16<<20, commit.Options{Publish: told.publish})
@@ -184,7 +183,7 @@ func TestABatchEndsAtMostAThousandThings(t *testing.T) {
 	r.close(t)
 }
 
-// The next process knows every end, whether the last one was closed or killed.
+// The next process knows every end, whether the last process was stopped or killed.
 func TestEndsOutliveTheProcess(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, how := range []string{"closed", "killed"} {
@@ -205,7 +204,7 @@ func TestEndsOutliveTheProcess(t *testing.T) {
 	}
 }
 
-// What is stored under a hidden id is told to nobody.
+// Changes under a hidden id are not published.
 func TestHiddenValuesAreNotPublished(t *testing.T) {
 	var told published
 	r := newRig(t, 1<<20, commit.Options{Publish: told.publish})

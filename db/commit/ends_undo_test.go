@@ -6,7 +6,7 @@ import (
 	"clouddragon/slots"
 )
 
-// A removal that finds no room is taken back, and comes again.
+// A removal that finds no room is undone and tried again.
 func TestUndoneRemovalsAreStillDue(t *testing.T) {
 	e := &Ends{due: endHeap{place: make(map[slots.Ref]int)}}
 	for ref, at := range []int64{30, 10, 20} {

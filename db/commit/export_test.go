@@ -1,6 +1,6 @@
 package commit
 
-// What the tests of the writer's turns look at.
+// Access for the tests of the writer's turns.
 
 // Put adds a call to the queue; with lead it is the caller's turn.
 func (w *Writer) Put(c *Call) (lead bool, err error) { return w.queue.put(true, c) }
@@ -8,7 +8,7 @@ func (w *Writer) Put(c *Call) (lead bool, err error) { return w.queue.put(true, 
 // Lead takes the caller's turn.
 func (w *Writer) Lead() { w.lead() }
 
-// Ring has the standby find that its timer rang.
+// Ring makes the standby find that its timer has fired.
 func (w *Writer) Ring() { w.timer.Reset(0) }
 
 // StandbyWants reports whether the standby waits for the end of a caller's turn.

@@ -52,8 +52,8 @@ func TestABatchThatFindsTheDiskFullIsUndone(t *testing.T) {
 	r.close(t)
 }
 
-// An end that finds the disk full is decided again, and an operation that needs no
-// room does not wait for it.
+// An expiry that finds the disk full is decided again, and an operation that needs no room
+// does not wait for it.
 func TestAnEndThatFindsTheDiskFullIsTriedAgain(t *testing.T) {
 	written := make(chan struct{}, 100)
 	r := newRig(t, 64<<10, commit.Options{Batch: func(commit.Batch) { written <- struct{}{} }})
@@ -88,7 +88,7 @@ func (looks) Size() int                    { return 0 }
 func (looks) Frees() bool                  { return true }
 func (f looks) Decide(tx *commit.Tx) error { return f(tx) }
 
-// sly is an operation that adds more to the log than its Size.
+// sly is an operation that adds more to the log than its Size says.
 type sly struct{ large }
 
 func (*sly) Size() int { return 100 }

@@ -8,10 +8,10 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// lateMirror is a Mirror that is late for one batch, which it takes once the test says so.
+// lateMirror is a Mirror that is late for one batch and accepts it when the test says so.
 type lateMirror struct {
-	late  chan struct{} // has a token if the next batch is late
-	taken chan error    // how the wait for it ends
+	late  chan struct{} // has an element if the next batch is to be late
+	taken chan error    // what the wait for the late batch returns
 	again bool
 }
 
@@ -74,7 +74,7 @@ func TestCallOfALateBatchIsToldThatItsOutcomeIsUnknown(t *testing.T) {
 	r.close(t)
 }
 
-// Its caller may reuse a call once it is answered, so nobody else uses it then. Calls that
+// A caller may reuse a call once it is answered, so nothing else may use it then. Calls that
 // wait in a Part are answered too.
 func TestPartsForgetTheCallsOfALateBatchBeforeTheyAreAnswered(t *testing.T) {
 	r, m := newLateRig(t)
@@ -97,7 +97,7 @@ func TestPartsForgetTheCallsOfALateBatchBeforeTheyAreAnswered(t *testing.T) {
 	r.close(t)
 }
 
-// What the server does for itself, such as a block of tokens, cannot go on without knowing.
+// Internal calls, such as one for a block of tokens, need to know the outcome, so they wait.
 func TestInternalCallOfALateBatchWaits(t *testing.T) {
 	for _, end := range []error{nil, errAway} {
 		r, m := newLateRig(t)
@@ -129,7 +129,7 @@ func TestInternalCallOfALateBatchWaits(t *testing.T) {
 	}
 }
 
-// A server that stops does not hang with a batch that is late.
+// A server that stops does not hang on a late batch.
 func TestWriterEndsWithALateBatch(t *testing.T) {
 	r, m := newLateRig(t)
 	wantDone(t, "a write", r.Do(add("a", 1)))

@@ -9,7 +9,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// TestPulseTellsAStuckDecisionFromASlowDisk holds the writer up at either place.
+// TestPulseTellsAStuckDecisionFromASlowDisk holds up the writer in either place.
 func TestPulseTellsAStuckDecisionFromASlowDisk(t *testing.T) {
 	fs := memdisk.New()
 	r := openRig(t, fs, 1<<20, commit.Options{})

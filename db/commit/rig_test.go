@@ -65,7 +65,7 @@ func (r *rig) close(t *testing.T) {
 	}
 }
 
-// pass lets time go by.
+// pass advances the clock.
 func (r *rig) pass(d time.Duration) { r.mono.Add(int64(d)) }
 
 // number returns what a thing holds, which is durable; ok is false if there is none.
@@ -80,7 +80,7 @@ func (r *rig) number(id string) (n int64, ok bool) {
 
 func key(id string) slots.Key { return slots.Key{Kind: 9, Acc: "a", ID: id} }
 
-// opFunc is an operation that a test makes up.
+// opFunc makes a function an operation.
 type opFunc func(tx *commit.Tx) error
 
 func (opFunc) Size() int                     { return commit.SlotChange }
@@ -97,7 +97,7 @@ func numberOf(e *commit.Entry) int64 {
 	return int64(binary.LittleEndian.Uint64(e.Payload()))
 }
 
-// put sets a number. The payload has so many bytes more.
+// put sets a number. The payload has that many additional bytes.
 func put(tx *commit.Tx, id string, n int64, more int) error {
 	b := tx.Bytes(8 + more)
 	binary.LittleEndian.PutUint64(b, uint64(n))
@@ -115,7 +115,7 @@ func add(id string, n int64) commit.Op {
 	return opFunc(func(tx *commit.Tx) error { return put(tx, id, get(tx, id)+n, 0) })
 }
 
-// large is an operation that adds a record of so many bytes to the log.
+// large is an operation that adds a record of that many bytes to the log.
 type large struct{ data []byte }
 
 func (o *large) Frees() bool { return false }
@@ -132,7 +132,7 @@ func (o *large) Decide(tx *commit.Tx) error {
 	return nil
 }
 
-// call returns a call and what is closed once it is answered.
+// call returns a call and a channel that is closed once the call is answered.
 func call(op commit.Op) (*commit.Call, <-chan struct{}) {
 	done := make(chan struct{})
 	return &commit.Call{Op: op, Done: func(*commit.Call) { close(done) }}, done
@@ -148,7 +148,7 @@ type alarm struct {
 	drained error // the last error of Drain; owned by the writer
 }
 
-// alarmMark is what an alarm was at a savepoint.
+// alarmMark is the state of an alarm at a savepoint.
 type alarmMark struct {
 	state int
 	at    int64
@@ -188,7 +188,7 @@ func (a *alarm) TimeOut(*commit.Tx)            {}
 func (a *alarm) Drain(_ *commit.Tx, err error) { a.drained = err }
 func (a *alarm) Committed()                    {}
 
-// soon waits for what has to come, and returns it.
+// soon receives a value that must come soon.
 func soon[T any](t *testing.T, what string, c <-chan T) (got T) {
 	t.Helper()
 	select {

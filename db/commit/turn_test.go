@@ -14,8 +14,8 @@ import (
 
 var noValue = kvlog.Found{}
 
-// takeTurn puts a call first into the queue of a writer that is left alone, so that
-// it is the test's turn.
+// takeTurn puts the first call into the queue of an idle writer, so that the test has the
+// turn.
 func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
 	t.Helper()
 	for {
@@ -29,7 +29,7 @@ func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
 	}
 }
 
-// The standby finds that something is due while a caller writes, and comes back to it.
+// The standby's timer fires during a caller's turn, and the standby handles it afterwards.
 func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	r := newRig(t, 16<<10, commit.Options{})
 	done := takeTurn(t, r)
@@ -50,11 +50,11 @@ func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	r.close(t)
 }
 
-// What happens by itself happens also where nobody asks after a caller's turn.
+// After a caller's turn, timed work is done even if no other call comes.
 func TestTimerIsSetAtTheEndOfACallersTurn(t *testing.T) {
 	r := newRig(t, 1<<20, commit.Options{})
 	for r.store.Log.NeedsPrepare() {
-		runtime.Gosched() // until the standby has no reason to look but the timer
+		runtime.Gosched() // until only the timer can wake the standby
 	}
 	done := takeTurn(t, r)
 	r.alarm.set(1_800_000_000e9 + int64(10*time.Millisecond))
@@ -72,7 +72,7 @@ func TestTimerIsSetAtTheEndOfACallersTurn(t *testing.T) {
 	r.close(t)
 }
 
-// A durability mark is for a log that is quiet, and a log that is written to is not.
+// A durability mark is written when the log is quiet, not between writes.
 func TestNoDurabilityMarksBetweenWrites(t *testing.T) {
 	r := newRig(t, 1<<20, commit.Options{}) // all of it in one segment, without a seal
 	wantDone(t, "an increment", r.Do(add("a", 1)))
@@ -89,7 +89,7 @@ func TestNoDurabilityMarksBetweenWrites(t *testing.T) {
 	r.close(t)
 }
 
-// A caller writes one batch, whatever else waits: what is left of it is the standby's.
+// A caller writes one batch, whatever else waits: the standby writes the rest.
 func TestACallersTurnIsOneBatch(t *testing.T) {
 	r := newRig(t, 4*commit.MaxBatch, commit.Options{})
 	done := takeTurn(t, r)
@@ -123,7 +123,8 @@ func TestACallersTurnIsOneBatch(t *testing.T) {
 	r.close(t)
 }
 
-// Servers recover from a panic of a handler, but nobody can go on behind half a batch.
+// HTTP servers recover from the panic of a handler, but after half a batch the process must
+// end.
 func TestAPanicInACallersTurnEndsTheProcess(t *testing.T) {
 	const child = "CLOUDDRAGON_PANICS"
 	if os.Getenv(child) == "" {
@@ -142,7 +143,7 @@ func TestAPanicInACallersTurnEndsTheProcess(t *testing.T) {
 	_ = r.Do(add("a", 1)) // of no interest
 }
 
-// A caller that may not lead leaves the batch to the standby.
+// A call that was only queued leaves the batch to the standby.
 func TestQueuedCallsAreTheStandbys(t *testing.T) {
 	r := newRig(t, 16<<10, commit.Options{})
 	g := r.fs.NewBarrier()

@@ -30,7 +30,7 @@ const (
 	verbs
 )
 
-// change is one change within an operation, of a thing in a slot or of a value.
+// change is one change within an operation: of a slot or of a value.
 type change struct {
 	verb      verb
 	id, other string
@@ -38,8 +38,8 @@ type change struct {
 	more      int // bytes of the payload behind the number
 }
 
-// plan is an operation: what it does, what of it is tried and taken back, and
-// whether it is refused in the end.
+// plan is an operation: its changes, those that are tried and undone, and whether it is
+// refused in the end.
 type plan struct {
 	changes, tried []change
 	refused        bool
@@ -47,7 +47,7 @@ type plan struct {
 
 var undoIDs = []string{"a", "b", "c", "d", "e"}
 
-// world is what has to be there: a plain map.
+// world is the expected state, as plain maps.
 type world struct {
 	slots  map[string]string // payloads
 	values map[string]int64
@@ -56,12 +56,12 @@ type world struct {
 
 func newWorld() *world { return &world{slots: map[string]string{}, values: map[string]int64{}} }
 
-// payload is a number and so many bytes more.
+// payload returns a number and that many additional bytes.
 func payload(n int64, more int) string {
 	return string(binary.LittleEndian.AppendUint64(nil, uint64(n))) + strings.Repeat("x", more)
 }
 
-// enter does a change in the map.
+// enter makes a change in the maps.
 func (w *world) enter(c change) {
 	switch c.verb {
 	case put9:
@@ -92,7 +92,7 @@ func (w *world) replaces(c change) bool {
 	return from && !to
 }
 
-// enter does a change in a transaction.
+// enter makes a change in a transaction.
 func (r *rig) enter(tx *commit.Tx, c change) error {
 	switch c.verb {
 	case put9:
@@ -141,7 +141,7 @@ func (r *rig) value(tx *commit.Tx, id string) *commit.ValueEntry {
 
 var errRefused = errors.New("refused")
 
-// run submits operations as one batch. With all it does what is taken back too.
+// run submits operations as one batch. With all it also does the changes that are undone.
 func (r *rig) run(t *testing.T, plans []plan, all bool) {
 	t.Helper()
 	look := opFunc(func(tx *commit.Tx) error {
@@ -178,7 +178,7 @@ func (r *rig) run(t *testing.T, plans []plan, all bool) {
 	}
 }
 
-// tries is the operation that makes changes, and may be refused behind them.
+// tries is the operation that makes changes, and may be refused after them.
 func (r *rig) tries(changes []change, refused bool) opFunc {
 	return func(tx *commit.Tx) error {
 		for _, c := range changes {
@@ -193,7 +193,7 @@ func (r *rig) tries(changes []change, refused bool) opFunc {
 	}
 }
 
-// check holds everything against the map.
+// check compares everything with the maps.
 func (w *world) check(t *testing.T, r *rig, what string) {
 	t.Helper()
 	for _, id := range undoIDs {
@@ -222,10 +222,10 @@ func logBytes(t *testing.T, fs *memdisk.FS) []byte {
 	return b
 }
 
-// A refused operation leaves nothing: with any number of them in a batch, and tried
-// ones in the midst of others, the log, the tables, the index, the Parts and what is
-// published are, to the byte, as without them. All of it is what a map says, before
-// and after a start from the log.
+// A refused operation leaves no trace. With any number of them in a batch, and with tried
+// changes inside other operations, the log, the tables, the index, the Parts and the published
+// changes are the same as without them, byte for byte. Everything agrees with plain maps,
+// before and after a start from the log.
 func TestARefusedOperationLeavesNothing(t *testing.T) {
 	empty := memdisk.New()
 	openRig(t, empty, 1<<20, commit.Options{}).close(t)
@@ -284,13 +284,13 @@ func someChanges(rnd *rand.Rand) []change {
 			n: 1000 + int64(rnd.IntN(9000)), more: rnd.IntN(2) * 60,
 		}
 	}
-	if len(all) > 1 && rnd.IntN(2) == 0 { // a thing whose slot another takes over, which ends too
+	if len(all) > 1 && rnd.IntN(2) == 0 { // a thing that ends, and whose slot another thing takes over
 		all[0].verb, all[1] = replace9, change{verb: remove9, id: all[0].other}
 	}
 	return all
 }
 
-// A waiter that a refused operation would have answered waits on.
+// A waiter that a refused operation would have answered keeps waiting.
 func TestARefusedOperationAnswersNobody(t *testing.T) {
 	r := newRig(t, 16<<10, commit.Options{})
 	answered := make(chan struct{}, 2)
@@ -316,7 +316,7 @@ func TestARefusedOperationAnswersNobody(t *testing.T) {
 	r.close(t)
 }
 
-// What is published can be read, and what a failed disk keeps from being durable is
+// Published changes can be read, and a change that is not durable because the disk failed is
 // not published.
 func TestOnlyWhatIsDurableIsPublished(t *testing.T) {
 	var r *rig

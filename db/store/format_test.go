@@ -78,7 +78,7 @@ func FuzzCheckpoint(f *testing.F) {
 			}
 		}
 		check(b)
-		// The same with a good checksum, so that what comes after it is met too.
+		// The same with a good checksum, so that the checks after it are reached too.
 		if len(b) >= checkpointHead {
 			b = bytes.Clone(b)
 			if n := le.Uint32(b[16:]); n < checkpointHead || int64(n) > int64(len(b)) {
@@ -101,8 +101,8 @@ func TestEachByteOfACheckpointCounts(t *testing.T) {
 	}
 }
 
-// A record that does not fit into one sector can be torn: one of the two copies is
-// good all the same.
+// A record that does not fit into one sector can be torn, but one of the two copies is always
+// good.
 func TestCheckpointIsOldOrNewAtEveryPowerCut(t *testing.T) {
 	fs := memdisk.New()
 	c := goldenCheckpoint()

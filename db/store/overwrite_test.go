@@ -13,8 +13,8 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// A checkpoint that finds the disk full, at either copy and after any number of bytes,
-// leaves a good copy on the disk, also while the next one is written.
+// A checkpoint that finds the disk full, at either copy and after any number of bytes, leaves
+// a good copy on the disk, even while the next checkpoint is written.
 func TestACheckpointThatFindsTheDiskFullLeavesAGoodCopy(t *testing.T) {
 	for fails := 1; fails <= 4; fails++ {
 		for _, written := range []int64{0, 100, 600} {
@@ -63,8 +63,8 @@ func TestACheckpointThatFindsTheDiskFullLeavesAGoodCopy(t *testing.T) {
 	}
 }
 
-// wantCheckpointAtEveryCut opens CHECKPOINT as a power cut can leave it: the newest
-// that was written, or a later one, has to be there.
+// wantCheckpointAtEveryCut opens CHECKPOINT in each state that a power cut can leave. It has
+// to hold the newest checkpoint that was written, or a later one.
 func wantCheckpointAtEveryCut(t *testing.T, fs *memdisk.FS, from int) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))

@@ -6,15 +6,15 @@ import (
 	"clouddragon/db/commit"
 )
 
-// frees is an operation that gives room back and takes so many bytes of the log.
+// frees is an operation that gives room back and takes that many bytes of the log.
 type frees int
 
 func (f frees) Size() int               { return int(f) }
 func (frees) Frees() bool               { return true }
 func (frees) Decide(_ *commit.Tx) error { return nil }
 
-// A delete that just fits leaves what the rest of a compaction takes, with the bytes that
-// a batch has before anything is decided.
+// A delete that just fits leaves enough room for the rest of a compaction, including the bytes
+// that every batch starts with.
 func TestDeletesLeaveRoomForTheRestOfACompaction(t *testing.T) {
 	const empty, size, rest = 72, 32, 50_000
 	r := &room{last: true, short: true, reserve: 1 << 20}
