@@ -104,7 +104,7 @@ func (e *etcds) signalSome(s syscall.Signal, members int) {
 
 // config is the configuration of a server of a cluster.
 func (e *etcds) config(name string) string {
-	return fmt.Sprintf("%s\ncluster: {etcd: [%s], name: %s, lease: 2s}", smallFiles, `"`+strings.Join(e.urls, `", "`)+`"`, name)
+	return fmt.Sprintf("%s\ncluster: {etcd: [%s], name: %s, lease: %v}", smallFiles, `"`+strings.Join(e.urls, `", "`)+`"`, name, clusterLease)
 }
 
 // counted returns the same cluster behind a proxy, and how many requests the proxy has passed on.

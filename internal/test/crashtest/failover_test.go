@@ -102,6 +102,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 	first, primary := begun(smallFiles)
 	second, standby := begun(standbyOf(primary.addr))
 	rounds := atMost(*rounds, 4)
+	var away outages
 	for round := range rounds {
 		inSync(t, primary, standby)
 		if err := l.check(primary.addr); err != nil {
@@ -131,8 +132,10 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 		} else {
 			primary.kill()
 		}
+		began := time.Now()
 		promote(t, second.data, false)
 		isPrimary(t, standby)
+		away = append(away, time.Since(began))
 		if hangs {
 			if err := primary.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
@@ -160,6 +163,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 		primary, standby, first, second = standby, old, second, first
 	}
 	inSync(t, primary, standby)
+	away.log(t, "promotions by hand")
 	t.Logf("%d failovers, %d acknowledged writes in the last round", rounds, ledger.acks)
 	if err := standby.stop(); err != nil {
 		t.Error(err)

@@ -16,6 +16,8 @@ type ledger struct {
 	faults []string
 
 	acks    int           // in this round
+	last    time.Time     // of the last ack
+	silence time.Duration // the longest time between two acks in this round
 	until   int           // acks that make enough
 	full    chan struct{} // closed once there are enough
 	failing bool          // the disk may fail
@@ -50,12 +52,20 @@ func (l *ledger) acked() int {
 	return l.acks
 }
 
+// away returns the longest time of the round in which no write was acknowledged.
+func (l *ledger) away() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.silence
+}
+
 // round begins a round. It returns a channel that is closed once so many writes were
 // acknowledged in it.
 func (l *ledger) round(acks int) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.acks, l.until, l.full, l.failing, l.cut = 0, acks, make(chan struct{}), false, false
+	l.last, l.silence = time.Time{}, 0
 	for target, m := range l.mutexes {
 		l.exclusive(m, target)
 		m.forget()
@@ -140,6 +150,10 @@ func (l *ledger) end(e *entry, acked bool, what string) {
 	if e.mustBeDown {
 		l.fault("%s was acknowledged, though the power was cut before it was asked for", what)
 	}
+	if !l.last.IsZero() {
+		l.silence = max(l.silence, e.until.Sub(l.last))
+	}
+	l.last = e.until
 	l.acks++
 	if l.acks == l.until {
 		close(l.full)

@@ -45,6 +45,8 @@ type netCluster struct {
 	load    *load
 	history *history
 	acks    int
+	faults  []fault
+	outages outages // of rounds in which the standby took over
 
 	clients sync.WaitGroup // of the history
 	enough  context.CancelFunc
@@ -57,7 +59,7 @@ func newNetCluster(t *testing.T) *netCluster {
 	http.DefaultClient = &http.Client{Transport: withToken{http.DefaultTransport}, Timeout: patience}
 	ledger := newLedger()
 	ledger.prolonged = 5 * time.Second
-	c := &netCluster{t: t, rng: rand.New(rand.NewPCG(*seed, 9)), history: newHistory(),
+	c := &netCluster{t: t, rng: rand.New(rand.NewPCG(*seed, 9)), history: newHistory(), faults: possibleFaults(t),
 		load: &load{ledger: ledger, clients: 12, valueSize: 2 << 10, seed: *seed}}
 	last := atomic.Int32{}
 	last.Store(2378)
@@ -194,6 +196,7 @@ func TestClusterInANetworkLosesNothing(t *testing.T) {
 	for round := range atMost(*rounds, 4) {
 		c.round(round)
 	}
+	c.outages.log(t, "faults of the primary after which the standby took over")
 	t.Logf("%d rounds in %.0f s, %d acknowledged writes", atMost(*rounds, 4), time.Since(began).Seconds(), c.acks)
 	primary, standby := c.settled()
 	for _, s := range []*netServer{standby, primary} {
@@ -208,6 +211,8 @@ func TestClusterInANetworkLosesNothing(t *testing.T) {
 	}
 }
 
+const primaryRole = "primary"
+
 // round breaks something and mends it.
 func (c *netCluster) round(round int) {
 	c.t.Helper()
@@ -220,11 +225,13 @@ func (c *netCluster) round(round int) {
 	names := ""
 	kinds := c.choose(round)
 	disk := (*netServer)(nil) // whose disk is broken
+	struck := ""              // the role of the last victim
 	for i, f := range kinds {
-		victim, other, role := primary, standby, "primary"
+		victim, other, role := primary, standby, primaryRole
 		if f.disk && disk == primary || disk != standby && c.rng.IntN(3) == 0 {
 			victim, other, role = standby, primary, "standby"
 		}
+		struck = role
 		if f.disk {
 			disk = victim
 		}
@@ -260,12 +267,16 @@ func (c *netCluster) round(round int) {
 	c.stop(primary, round)
 	c.checked(primary)
 	c.acks += c.load.ledger.acks
-	c.t.Logf("round %d: %sbroken for %.1f s, in sync after %.1f s, %d writes", round, names, broken.Seconds(), time.Since(began).Seconds(), c.load.ledger.acks)
+	if len(kinds) == 1 && kinds[0].failsOver && struck == primaryRole {
+		c.outages = append(c.outages, c.load.ledger.away())
+	}
+	c.t.Logf("round %d: %sbroken for %.1f s, in sync after %.1f s, no write acknowledged for %.1f s, %d writes", round, names, broken.Seconds(), time.Since(began).Seconds(), c.load.ledger.away().Seconds(), c.load.ledger.acks)
 }
 
 // choose returns the fault of a round, or two.
 func (c *netCluster) choose(round int) []fault {
-	f := faults[round%len(faults)]
+	faults := c.faults
+	f := faults[(int(*seed%uint64(len(faults)))+round)%len(faults)] // a run of few rounds tries others than the last one
 	if i := slices.IndexFunc(faults, func(f fault) bool { return f.name == *only }); i >= 0 {
 		f = faults[i]
 	} else if *only != "" {
@@ -277,7 +288,8 @@ func (c *netCluster) choose(round int) []fault {
 	for {
 		two := c.rng.Perm(len(faults) - 1)
 		// The standby takes over by its own clock, so locks end early if the clocks differ.
-		if x, y := faults[two[0]], faults[two[1]]; x.name != clockStep && y.name != clockStep {
+		// A link is delayed once at a time.
+		if x, y := faults[two[0]], faults[two[1]]; x.name != clockStep && y.name != clockStep && !(x.delays && y.delays) {
 			return []fault{x, y}
 		}
 	}

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"os"
+	"slices"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -21,6 +23,8 @@ type fault struct {
 	silent bool
 	// disk is whether it is the disk that breaks.
 	disk bool
+	// delays is whether it delays links.
+	delays bool
 }
 
 // linkFault cuts the links of the victim to those nodes; "" is the other server.
@@ -33,6 +37,58 @@ func linkFault(nodes ...string) func(c *netCluster, victim, other *netServer) fu
 		}
 		set(false)
 		return func() { set(true) }
+	}
+}
+
+// possibleFaults returns the faults that this machine can make.
+func possibleFaults(t *testing.T) []fault {
+	t.Helper()
+	f, err := os.OpenFile(tunDevice, os.O_RDWR, 0)
+	if err == nil {
+		if err = f.Close(); err == nil {
+			return faults
+		}
+	}
+	if os.Getenv(requiredVariable) != "" {
+		t.Fatalf("%s is set, and no link can be delayed: %v", requiredVariable, err)
+	}
+	t.Logf("NO LINK IS DELAYED: that needs TAP devices: %v", err)
+	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.delays })
+}
+
+// clusterLease is the lease of the servers.
+const clusterLease = 2 * time.Second
+
+// delayFault delays the links of the victim to those nodes; "" is the other server.
+func delayFault(nodes ...string) func(c *netCluster, victim, other *netServer) func() {
+	return func(c *netCluster, victim, other *netServer) func() {
+		return c.delay(victim, other, nodes, 20*time.Millisecond, 50*time.Millisecond, false)
+	}
+}
+
+// stallFault has the links of the victim to those nodes deliver nothing for longer than the
+// lease, and then everything that was sent meanwhile.
+func stallFault(nodes ...string) func(c *netCluster, victim, other *netServer) func() {
+	return func(c *netCluster, victim, other *netServer) func() {
+		over := time.After(clusterLease + time.Second)
+		mend := c.delay(victim, other, nodes, 0, 0, true)
+		return func() {
+			<-over
+			mend()
+		}
+	}
+}
+
+// delay delays the links of the victim to those nodes.
+func (c *netCluster) delay(victim, other *netServer, nodes []string, least, most time.Duration, stalled bool) (mend func()) {
+	var slow []*slowLink
+	for _, node := range nodes {
+		slow = append(slow, delayLink(c.t, victim.node, cmp.Or(node, other.node), least, most, stalled))
+	}
+	return func() {
+		for _, l := range slow {
+			l.mend()
+		}
 	}
 }
 
@@ -82,5 +138,9 @@ var faults = []fault{
 		victim.setClock(c.t, pick(c.rng, []time.Duration{-24 * time.Hour, -time.Minute, time.Minute, 24 * time.Hour}))
 		return func() { victim.setClock(c.t, 0) }
 	}},
+	{name: "delay", goesOn: true, delays: true, strike: delayFault(clientsNode, etcdNode, "")},
+	{name: "stall to the other server", goesOn: true, delays: true, strike: stallFault("")},
+	{name: "stall to etcd", failsOver: true, goesOn: true, delays: true, strike: stallFault(etcdNode)},
+	{name: "stall to etcd and the other server", failsOver: true, goesOn: true, delays: true, strike: stallFault(etcdNode, "")},
 	{name: twoFaults},
 }
