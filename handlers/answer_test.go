@@ -78,7 +78,7 @@ func TestNumbersTooLargeForJavaScriptComeAsTextToo(t *testing.T) {
 	r.want(200, "-9007199254740993\n", "GET", "/db/1/counter/a")
 }
 
-// No proxy or browser keeps an answer that may be another a moment later.
+// Proxies and browsers must not cache answers, which may change at any moment.
 func TestAnswersAreNotStored(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Metrics = http.NotFoundHandler() })
 	r.stored(r.put("/db/1/kv/a", "v"))
@@ -123,7 +123,7 @@ func FuzzAccept(f *testing.F) {
 		if !got && strings.HasPrefix(lower, "application/json,") {
 			t.Fatalf("%q is answered with text", accept)
 		}
-		// What follows with a lower q, or none of both, changes nothing.
+		// Further media types with a lower q, or of neither kind, change nothing.
 		r.Header["Accept"] = []string{accept, "text/html", "text/plain;q=0"}
 		if (&call{r: r}).wantsJSON() != got {
 			t.Fatalf("%q is another with more behind it", accept)
@@ -157,7 +157,7 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// Every error of the database has its status, and none says more than it should.
+// Each error of the database has its status, and no answer shows internals.
 func TestStatusOfEachDatabaseError(t *testing.T) {
 	secret := errors.New("open /var/data/log/00000001.seg: input/output error")
 	expires := time.Date(2026, 11, 22, 11, 0, 0, 123e6, time.FixedZone("", 3600))
@@ -228,7 +228,7 @@ func TestPanicIs500InOneLine(t *testing.T) {
 	if log := r.log.String(); !strings.Contains(log, "oops in") || !strings.Contains(log, "answer_test.go") {
 		t.Errorf("the log has no stack: %s", log)
 	}
-	// With the answer on its way, the connection ends in the middle.
+	// If the answer has begun, the connection is cut off in the middle of it.
 	c := r.dial()
 	if _, err := io.WriteString(c, request("GET", "/db/1/sequence/a", "")); err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func TestMetricsAreServedByTheirHandler(t *testing.T) {
 	r.refused(400, "unknown parameter", "GET", "/metrics?x=1")
 }
 
-// blank is a connection that costs nothing.
+// blank is a connection that allocates nothing.
 type blank struct{ header http.Header }
 
 func (b *blank) Header() http.Header { return b.header }
@@ -301,7 +301,7 @@ func (b *blank) Write(p []byte) (int, error) { return len(p), nil }
 
 func (b *blank) WriteHeader(int) {}
 
-// What a request for a number costs beside net/http and the database is no memory.
+// A request for a number allocates no memory in this package.
 func TestHotPathAllocatesNothing(t *testing.T) {
 	swap(t, Sequence, "POST", func(s *server, c *call) error {
 		if n := c.params.number("n", 1, 1, db.MaxBlock); c.params.bad == nil {

@@ -54,7 +54,7 @@ func (r *rig) askBackup() (net.Conn, *bufio.Reader) {
 	return c, b
 }
 
-// fill stores more than the buffers of a connection take.
+// fill stores more than fits into the buffers of a connection.
 func (r *rig) fill() {
 	r.t.Helper()
 	for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j"} {
@@ -73,7 +73,8 @@ func TestBackupsBeyondFourAreRefused(t *testing.T) {
 	r.refused(503, "too many backups", "GET", "/backup")
 }
 
-// TestSlowReaderOfABackupIsDropped finds a reader that keeps the log of the server for ever.
+// TestSlowReaderOfABackupIsDropped has a reader so slow that the server would keep its log for
+// ever.
 func TestSlowReaderOfABackupIsDropped(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.pace.idle = 100 * time.Millisecond
@@ -85,7 +86,7 @@ func TestSlowReaderOfABackupIsDropped(t *testing.T) {
 	if !strings.Contains(r.log.String(), "a backup was cut off") {
 		t.Errorf("the log says %s", r.log)
 	}
-	// What was sent is no whole backup.
+	// The part that was sent is not taken for a whole backup.
 	rest, _ := io.ReadAll(io.MultiReader(strings.NewReader("HTTP/1.1 200 OK\r\n"), b))
 	resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(rest))), nil)
 	if err != nil {

@@ -37,7 +37,7 @@ func TestBatchAnswersEachCallAsASingleOne(t *testing.T) {
 	r.wantBatch("?atomic=false", "POST rate/r?limit=1&per=1h\nGET rate/r?limit=1&per=1h\nDELETE rate/r\nGET rate/r?limit=1&per=1h\nPATCH kv/none?ttl=1h",
 		"200 0\n200 0\n204\n200 1\n404 there is no kv \"none\" of account \"1\"\n")
 	r.checkRefusal(r.batch("", "POST counter/stock\nPATCH kv/none?ttl=1h"), 404, "line 2: there is no kv", "a PATCH of nothing")
-	// What another account has under the same name is another thing.
+	// The same name in another account is another thing.
 	r.want(404, "*", "GET", "/db/2/counter/stock")
 }
 
@@ -52,7 +52,7 @@ func TestBatchAsJSON(t *testing.T) {
 	if a := r.do("GET", "/db/1/kv/a%2Fb"); a.body != "te\nxt" || a.header.Get("Content-Type") != "text/plain" {
 		t.Errorf("the value is %v", a)
 	}
-	// Accept names another form than the request has.
+	// Accept asks for another form than that of the request.
 	r.wantBatch("", `[{"method":"POST","path":"sequence/s"}]`, "200 1\n", "Accept: text/plain")
 	r.wantBatch("", "POST sequence/s", `[{"status":200,"value":2}]`+"\n", "Accept: application/json")
 	a := r.batch("", `[{"method":"POST","path":"lock/l?id=x"},{"method":"GET","path":"lock/l"}]`)
@@ -79,11 +79,11 @@ func TestABatchIsDoneOrNot(t *testing.T) {
 	if r.checkRefusal(a, 409, "line 2: lock", "a batch"); a.header.Get("Lock-Id") != "a" {
 		t.Errorf("a held lock: %v", a)
 	}
-	// With atomic=false each is on its own.
+	// With atomic=false each call stands alone.
 	r.wantBatch("?atomic=false", "POST counter/c?add=1\nPOST counter/c?add=-100&min=0\nPOST counter/c?add=1",
 		"200 6\n409 counter \"c\" is at 6: adding -100 gives -94, under min=0\n200 7\n")
 	r.want(200, "7\n", "GET", "/db/1/counter/c")
-	// A condition on a read refuses, a read that finds nothing does not.
+	// A failed condition of a read makes the batch fail; a read that finds nothing does not.
 	r.checkRefusal(r.batch("", "POST counter/c\nGET kv/none?ver=3"), 409, "line 2: value", "a batch")
 	r.checkRefusal(r.batch("", "POST counter/c\nGET lock/none?token=3"), 409, "line 2: token 3", "a batch")
 	r.wantBatch("", "GET kv/none?ver=0\nPOST counter/c", "404 there is no kv \"none\" of account \"1\"\n200 8\n")
@@ -174,7 +174,7 @@ func TestBatchesOfTokens(t *testing.T) {
 	r.checkRefusal(r.batch("", "GET counter/c"), 401, "token", "no token")
 }
 
-// A read sees what the calls before it did, and only the whole batch is seen by others.
+// A read sees the changes of the calls before it, and others see only the whole batch.
 func TestMoneyIsNeitherMadeNorLost(t *testing.T) {
 	r := newRig(t, nil)
 	r.wantBatch("", "POST counter/a?add=1000\nPOST counter/b?add=1000", "200 1000\n200 1000\n")
@@ -202,7 +202,7 @@ func TestMoneyIsNeitherMadeNorLost(t *testing.T) {
 	wg.Wait()
 }
 
-// What a batch gives back is the first waiter's, not the next call's.
+// What a batch releases goes to the first waiter, not to the next call of the batch.
 func TestAWaiterIsServedBeforeTheRestOfABatch(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "*", "POST", "/db/1/lock/l?id=a&dur=1h")
@@ -210,7 +210,7 @@ func TestAWaiterIsServedBeforeTheRestOfABatch(t *testing.T) {
 	go func() { waiter <- r.do("POST", "/db/1/lock/l?id=b&dur=1h&wait=1m") }()
 	r.queued("/db/1/lock/l", 1)
 	r.checkRefusal(r.batch("", "DELETE lock/l?id=a\nPOST lock/l?id=c"), 409, "line 2: lock", "a batch that wants it back")
-	// It was undone as a whole: the waiter waits on.
+	// The batch was undone as a whole, so the waiter keeps waiting.
 	if h := r.holder("/db/1/lock/l"); h.ID == nil || *h.ID != "a" || h.Waiters != 1 {
 		t.Errorf("the lock is %+v", h)
 	}
@@ -233,7 +233,7 @@ func TestALargeBatchIsOneCommit(t *testing.T) {
 		if a.status != 200 || strings.Count(a.body, "\n") != 10_000 {
 			t.Fatalf("%d %.100s", a.status, a.body)
 		}
-		if n := r.db.Stats().Commits - before; n > 3 { // and a mark, or a try that found no slot
+		if n := r.db.Stats().Commits - before; n > 3 { // perhaps a durability mark, or an attempt that found no slot
 			t.Errorf("%d commits", n)
 		}
 	}

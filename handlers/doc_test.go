@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestApiDocNamesEveryRouteAndParameter finds a route or a parameter that
-// docs/api.md does not tell of.
+// TestApiDocNamesEveryRouteAndParameter finds routes and parameters that docs/api.md does not
+// describe.
 func TestApiDocNamesEveryRouteAndParameter(t *testing.T) {
 	b, err := os.ReadFile("../docs/api.md")
 	if err != nil {
@@ -35,7 +35,7 @@ func checkRoute(t *testing.T, sections []string, e endpoint, route string) {
 	}
 	for _, name := range e.params {
 		if !strings.Contains(text, name+"=") && !strings.Contains(text, "`"+name+"`") {
-			t.Errorf("docs/api.md does not tell of the parameter %s of %s %s", name, e.method, route)
+			t.Errorf("docs/api.md does not describe the parameter %s of %s %s", name, e.method, route)
 		}
 	}
 }

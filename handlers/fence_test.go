@@ -67,7 +67,7 @@ func TestCounterIsSetComparedAndEnds(t *testing.T) {
 	wantTTL("")
 }
 
-// A holder that was overtaken cannot write, whatever it writes.
+// A holder that has lost its lock cannot write anything.
 func TestFencedWrites(t *testing.T) {
 	clock := newHandClock()
 	r := newRigOn(t, db.Options{Clock: clock.read}, nil)

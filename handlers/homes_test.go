@@ -21,7 +21,7 @@ func TestOtherShardsAccountIs421(t *testing.T) {
 				continue
 			}
 			r.refused(http.StatusMisdirectedRequest, line, e.method, path)
-			// Whatever else is wrong with the call, it is for another server to say.
+			// Other faults of the call are for the other server to report.
 			r.refused(http.StatusMisdirectedRequest, line, e.method, path+"?nonsense=1")
 		}
 	}
@@ -40,7 +40,7 @@ func TestOtherShardsAccountIs421(t *testing.T) {
 	if a := r.do("HEAD", "/db/other/kv/v"); a.status != 421 {
 		t.Errorf("HEAD: %v", a)
 	}
-	// A route that is none is no matter of the account.
+	// A request that matches no route is refused as such, whatever the account.
 	r.refused(404, "no such route", "GET", "/db/other/nothing/x")
 	r.refused(405, "not allowed", "PUT", "/db/other/sequence/x")
 	r.refused(400, "may not be", "GET", "/db/../kv/x")
@@ -61,7 +61,8 @@ func TestTokenIsAskedForBeforeTheShard(t *testing.T) {
 	r.refused(421, `account "other"`, "GET", "/db/other/kv/v", "Authorization: Bearer all")
 }
 
-// TestOnlyOwnAccountsAreListed lists what a server has, of which some is not its own.
+// TestOnlyOwnAccountsAreListed lists the data of a server that also has data of other servers'
+// accounts.
 func TestOnlyOwnAccountsAreListed(t *testing.T) {
 	dir := t.TempDir()
 	var all []string

@@ -23,7 +23,7 @@ func TestValueOverTheLimitIs413(t *testing.T) {
 	r.checkRefusal(r.put("/db/1/kv/a", over), 413, part, "one more")
 	chunks := func(s string) string { return fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(s), s) }
 	r.checkRefusal(r.raw("PUT", request("PUT", "/db/1/kv/a", chunks(over), "Transfer-Encoding: chunked")), 413, part, "in chunks")
-	// The length alone is enough: nobody is asked to go on.
+	// The length alone is enough: the client is not asked to continue.
 	ask := "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775807\r\nExpect: 100-continue\r\n\r\n"
 	r.checkRefusal(r.raw("PUT", ask), 413, "9223372036854775807 bytes, "+part, "a huge length")
 	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", full)
@@ -72,7 +72,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 		}
 		r.checkRefusal(r.read(bufio.NewReader(c), "POST"), 400, "stopped after 4 bytes", wait)
 	}
-	// Nor does one wait for a body that means nothing.
+	// Nor does the server wait for a body that it does not use.
 	var clients sync.WaitGroup
 	for _, target := range []string{"/db/1/sequence/a", "/nothing", "/healthz"} {
 		c := r.dial()
@@ -89,8 +89,8 @@ func TestStalledBodyIsCut(t *testing.T) {
 	r.refused(404, "kv", "GET", "/db/1/kv/a")
 }
 
-// A byte now and then keeps a connection, and the memory for the whole body, no
-// longer than the least rate allows.
+// A client that sends a byte now and then keeps its connection, and the memory for the whole
+// body, no longer than the least rate allows.
 func TestTricklingBodyIsCut(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.pace = pace{idle: 300 * time.Millisecond, rate: 1 << 20}
@@ -117,8 +117,8 @@ func TestTricklingBodyIsCut(t *testing.T) {
 	close(answered)
 }
 
-// A server-wide deadline is for the others: a value may take its time as long
-// as some of it comes.
+// The server-wide deadline is for other requests: a value may take longer as long as its bytes
+// keep coming.
 func TestSlowBodyIsStored(t *testing.T) {
 	r := newRig(t, func(_ *Options, h *http.Server) {
 		h.ReadTimeout, h.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
@@ -142,14 +142,14 @@ func TestSlowBodyIsStored(t *testing.T) {
 
 func TestClientThatDoesNotReadIsCut(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 16 << 20 })
-	// The value is made up, since no segment of this test would hold one that
-	// the buffers of the connection do not swallow.
+	// The value is not stored: one that is larger than the buffers of the connection would not
+	// fit into this test's segments.
 	swap(t, KV, "GET", func(_ *server, c *call) error {
 		c.w.Header()["Content-Length"] = []string{strconv.Itoa(64 << 20)}
 		c.status, c.ctype, c.body = 200, octetStream, make([]byte, 64<<20)
 		return nil
 	})
-	// Reading all of it might take a minute, but to begin must not.
+	// The client may take a minute to read all of it, but it has to begin sooner.
 	r.server.pace = pace{idle: 50 * time.Millisecond, rate: 1 << 20}
 	c := r.dial()
 	if _, err := io.WriteString(c, request("GET", "/db/1/kv/a", "")); err != nil {
@@ -160,7 +160,7 @@ func TestClientThatDoesNotReadIsCut(t *testing.T) {
 	}
 }
 
-// What a Content-Length promises costs no memory before it is there.
+// A Content-Length alone does not make the server allocate memory.
 func TestPromisedLengthIsNotAllocated(t *testing.T) {
 	s := New(Options{}).(*server)
 	r := httptest.NewRequest("PUT", "/db/1/kv/a", strings.NewReader("short"))

@@ -122,7 +122,7 @@ func TestConditionsInHeaders(t *testing.T) {
 	r := newRig(t, nil)
 	const kv = "/db/1/kv/a"
 	now := r.stored(r.put(kv, "x"))
-	// V is the version of now, O another; the value is there or not.
+	// V is the current version, O another one. The value exists or not.
 	for _, c := range []struct {
 		there  bool
 		method string

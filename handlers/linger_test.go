@@ -13,8 +13,8 @@ import (
 	"clouddragon/internal/front"
 )
 
-// upload sends a request with a body of n bytes, all of it, and only then reads
-// the answer, as many clients do. Whether it could send all, it says too.
+// upload sends a request with a whole body of n bytes and only then reads the answer, as many
+// clients do. It also returns whether it could send all of it.
 func (r *rig) upload(head string, n int) (reply, error) {
 	r.t.Helper()
 	c := r.dial()
@@ -63,7 +63,7 @@ func TestRefusedUploadIsReadToItsEnd(t *testing.T) {
 	}
 }
 
-// The answer is there before the body, and an end behind it.
+// The answer comes before the body is sent, and then the end of the connection.
 func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	r := newRig(t, guarded)
 	for _, rest := range []string{
@@ -96,7 +96,7 @@ func TestConnectionIsUsedAgainBehindAShortRefusedBody(t *testing.T) {
 	}
 }
 
-// A body that was read whole has no end to wait for.
+// A body that was read completely need not be waited for.
 func TestConnectionIsUsedAgainBehindARefusedValue(t *testing.T) {
 	r := newRig(t, nil)
 	c, b := r.start(request("PUT", "/db/1/kv/a?ver=7", strings.Repeat("x", 1<<20)))
@@ -109,8 +109,8 @@ func TestConnectionIsUsedAgainBehindARefusedValue(t *testing.T) {
 	}
 }
 
-// A waiter that has sent its next request already, and hangs up, must not get the
-// lock: net/http does not notice.
+// A waiter that has already sent its next request and hangs up must not get the lock, although
+// net/http does not notice the hang-up.
 func TestWaiterThatPipelinesAndHangsUpLeavesTheQueue(t *testing.T) {
 	r := newRig(t, nil)
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -147,7 +147,7 @@ func TestWaiterThatPipelinesAndHangsUpLeavesTheQueue(t *testing.T) {
 			r.network, r.addr = at[0], at[1]
 			c, _ := r.start(request("POST", lock+"?wait=5m", ""))
 			r.queued(lock, 1)
-			// Sent now, it ends the watch of net/http.
+			// Sent now, the next request ends net/http's watch for a hang-up.
 			if _, err := io.WriteString(c, request("GET", "/healthz", "")); err != nil {
 				t.Fatal(err)
 			}

@@ -25,7 +25,7 @@ func TestListIsOneIdALine(t *testing.T) {
 		r.want(200, "", "HEAD", path)
 		r.want(200, "", "GET", "/db/nobody/"+api)
 		r.want(200, "a%2Fb\n", "GET", path+"?prefix=a&after=a")
-		// As a script follows the pages.
+		// This is how a script follows the pages.
 		var all string
 		for next := path + "?limit=2"; next != ""; {
 			a := r.want(200, "*", "GET", next)

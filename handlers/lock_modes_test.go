@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Locks on disk take what mutexes take, and tell of all holders and waiters.
+// Locks on disk take the same parameters as mutexes, and list all holders and waiters.
 func TestHoldersAndQueueOfALockAreListed(t *testing.T) {
 	r := newRig(t, nil)
 	const lock = "/db/1/lock/a"
@@ -52,7 +52,7 @@ func TestHoldersAndQueueOfALockAreListed(t *testing.T) {
 	r.granted(r.do("POST", lock+"?limit=2"))
 	r.want(204, "", "DELETE", lock+"?force=true")
 	r.want(404, "*", "GET", lock)
-	// Two without an id: nobody can tell which is meant.
+	// Two holders without an id cannot be told apart.
 	three := r.granted(r.do("POST", lock+"?shared=true"))
 	r.granted(r.do("POST", lock+"?shared=true"))
 	r.refused(409, "several holders without an id", "DELETE", lock)

@@ -40,7 +40,7 @@ func (r *rig) holder(target string) holding {
 	return h
 }
 
-// queued waits until a lock has that many waiters.
+// queued waits until a lock has the given number of waiters.
 func (r *rig) queued(target string, n int) {
 	r.t.Helper()
 	for began := time.Now(); r.holder(target).Waiters != n; {
@@ -50,7 +50,7 @@ func (r *rig) queued(target string, n int) {
 	}
 }
 
-// start sends a request and leaves its answer for later.
+// start sends a request without waiting for its answer.
 func (r *rig) start(req string) (net.Conn, *bufio.Reader) {
 	r.t.Helper()
 	c := r.dial()
@@ -70,7 +70,7 @@ func (r *rig) granted(a reply) int64 {
 	return token
 }
 
-// held checks a refusal since another holds the lock: its headers say who.
+// held checks a refusal because another holds the lock. Its headers name the holder.
 func (r *rig) held(a reply, owner string, dur time.Duration) {
 	r.t.Helper()
 	r.checkRefusal(a, 409, "", "a held lock")
@@ -141,7 +141,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// JSON cannot hold every id: what GET tells unlocks all the same.
+// JSON cannot represent every id, but the answer to a GET is enough to unlock.
 func TestHolderWhoseIDIsNotUTF8CanBeUnlocked(t *testing.T) {
 	r := newRig(t, nil)
 	const lock = "/db/1/lock/a"
@@ -187,7 +187,7 @@ func TestMutex(t *testing.T) {
 	}
 	r.want(204, "", "POST", unlock+"?id=me")
 	r.granted(r.do("POST", lock))
-	// The lock of the same name is another.
+	// A lock of the same name is a different thing.
 	if three := r.granted(r.do("POST", "/db/1/lock/a")); three <= two {
 		t.Errorf("token %d after %d", three, two)
 	}
@@ -234,7 +234,8 @@ func TestHungUpWaiterLeavesTheQueue(t *testing.T) {
 	} {
 		c, b := r.start(req)
 		r.queued(lock, 1)
-		// Half of a hang-up is one too, and gets nothing that reads like a lock.
+		// A half-closed connection counts as a hang-up too, and gets no answer that looks like
+		// a grant.
 		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}

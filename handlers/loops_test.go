@@ -19,7 +19,7 @@ import (
 	"clouddragon/db"
 )
 
-// What is asked of the pair of servers in TestLoopsAnswerAsNetHTTP.
+// The requests that TestLoopsAnswerAsNetHTTP sends to the pair of servers.
 var (
 	askedMethods = []string{"GET", "POST", "PUT", "DELETE"}
 	askedPaths   = []string{"sequence/a", "sequence/b", "counter/a", "counter/b", "kv/a", "kv/b", "kv/b", "mlock/m", "munlock/m", "lock/l", "lock/l"}
@@ -45,7 +45,7 @@ var (
 	askedBodies = []string{"", "", "", "value", "add=1", "n=2", `{"n":3}`, `{"add":"7"}`, strings.Repeat("v", 2100), strings.Repeat("w", 9000), strings.Repeat("x", 20_000)}
 )
 
-// askOne makes a request, which is odd in one way or another if odd.
+// askOne makes a request. With odd it is one that an event loop leaves to net/http.
 func askOne(g *rand.Rand, acc string, odd bool) string {
 	pick := func(of []string) string { return of[g.IntN(len(of))] }
 	method, path := pick(askedMethods), pick(askedPaths)
@@ -109,11 +109,11 @@ func askOne(g *rand.Rand, acc string, odd bool) string {
 	return r
 }
 
-// last is a request whose answer is the last of its connection.
+// last is a request after whose answer the connection ends.
 const last = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
-// exchangeRaw sends pieces on a connection of their own and returns all that is
-// answered. With half the client then ends its side at once.
+// exchangeRaw sends pieces on a new connection and returns everything that is answered. With
+// half the client closes its sending side right after.
 func (r *rig) exchangeRaw(pieces [][]byte, half bool) (string, error) {
 	c, err := net.Dial(r.network, r.addr)
 	if err != nil {
@@ -129,7 +129,7 @@ func (r *rig) exchangeRaw(pieces [][]byte, half bool) (string, error) {
 		}
 		runtime.Gosched()
 	}
-	// It may be closed already.
+	// The connection may be closed already.
 	if half {
 		_ = c.(*net.TCPConn).CloseWrite()
 		got, err := io.ReadAll(c)
@@ -143,7 +143,7 @@ func (r *rig) exchangeRaw(pieces [][]byte, half bool) (string, error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return string(got), err
 	}
-	// The server takes the last request for a part of another.
+	// The server takes the last request for a part of an earlier one.
 	_ = c.(*net.TCPConn).CloseWrite()
 	if err := c.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		return "", err
@@ -152,11 +152,11 @@ func (r *rig) exchangeRaw(pieces [][]byte, half bool) (string, error) {
 	return string(got) + string(rest), err
 }
 
-// shortBodies makes a message fit for a log.
+// shortBodies shortens the bodies of a message for a log.
 var shortBodies = strings.NewReplacer(strings.Repeat("v", 100), "", strings.Repeat("w", 100), "", strings.Repeat("x", 100), "")
 
-// varying is what differs from one time to another, and the line that says what is
-// wrong with a request that is none: it depends on how much was read of it.
+// varying matches the parts of an answer that differ from one time to another, and the error
+// line for a malformed request, which depends on how much of it was read.
 var varying = regexp.MustCompile(`Vary: Accept\r\nContent-Length: \d+\r\n\r\n(bad request|the path has a bad)[^\n]*\n|Content-Length: \d+\r\n\r\n(\{"id"|\[|HTTP|$)|Date: [^\r]*|Lock-Expires: [^\r]*|Ttl: [^\r]*|Retry-After: \d*|"expires":"[^"]*"|"ttl":[0-9.]*`)
 
 // pair is a server with event loops and one without.
@@ -194,10 +194,10 @@ func (p pair) ask(pieces [][]byte, half bool) (a pairAnswer) {
 	return a
 }
 
-// wasReset reports whether the end of an answer may be lost.
+// wasReset reports whether the connection was reset, so that the end of an answer may be lost.
 func (a *pairAnswer) wasReset() bool { return a.errs[0] != nil || a.errs[1] != nil }
 
-// differ reports whether the answers are different, but for what varies.
+// differ reports whether the answers differ in more than the varying parts.
 func (a *pairAnswer) differ() bool {
 	with, without := varying.ReplaceAllString(a.got[0], "-"), varying.ReplaceAllString(a.got[1], "-")
 	if a.wasReset() {
@@ -212,11 +212,11 @@ func (a pairAnswer) String() string {
 		pairNames[0], a.errs[0], a.seen[0], a.got[0], pairNames[1], a.errs[1], a.seen[1], a.got[1])
 }
 
-// special are bytes that mean something in a head.
+// special are bytes with a meaning in the head of a request.
 const special = "\r\n :\t\x00,;0/?%"
 
-// mutate changes a few bytes of a message: some of them are others, missing, or there
-// twice, or a part of it stands elsewhere once more.
+// mutate changes a message in a few places: bytes are replaced, removed or doubled, or a part
+// is copied to another place.
 func mutate(g *rand.Rand, b []byte) []byte {
 	for range 1 + g.IntN(3) {
 		at := g.IntN(len(b))
@@ -291,7 +291,8 @@ func TestLoopsAnswerAsNetHTTP(t *testing.T) {
 				if g.IntN(8) == 0 {
 					message = mutate(g, message)
 				}
-				// Whoever has ended its side is taken for gone where it asks for a lock.
+				// A client that has closed its sending side and asks for a lock is taken for
+				// gone.
 				half := !strings.Contains(string(message), "lock/")
 				pieces := cutUp(g, message)
 				a := p.ask(pieces, half)

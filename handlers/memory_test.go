@@ -20,8 +20,8 @@ import (
 
 func memoryOf(bytes int64) *memory { return &memory{total: bytes, spare: bytes} }
 
-// Large values on their way take no more memory than there is: who finds none is
-// refused after a while, and nothing is left taken.
+// Large values in flight take no more memory than is allowed. A call that gets none is refused
+// after a while, and all memory is given back.
 func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.memory = memoryOf(2 << 20)
@@ -31,7 +31,7 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	v := r.stored(r.put("/db/1/kv/a", value))
 	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", value)
 
-	// Others hold it all.
+	// Other calls hold all of it.
 	others := call{r: httptest.NewRequest("GET", "/", nil)}
 	if err := r.server.memory.hold(&others, 2<<20, time.Minute); err != nil {
 		t.Fatalf("an answered call keeps memory: %v", err)
@@ -47,10 +47,10 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	}
 	r.refused(503, "too many large values", "GET", "/db/1/kv/a")
 	r.refused(404, "kv", "GET", "/db/1/kv/b")
-	// Small values do not need it.
+	// Small values need none of it.
 	r.stored(r.put("/db/1/kv/small", "v"))
 
-	// One that waits has it as soon as it is given back.
+	// A waiting call gets memory as soon as it is given back.
 	r.server.pace.idle = time.Minute
 	c = r.dial()
 	if _, err := io.WriteString(c, request("GET", "/db/1/kv/a", "")); err != nil {
@@ -63,8 +63,8 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	}
 }
 
-// Calls that wait for memory each get all of theirs in turn, where a part each
-// would be of use to none.
+// Calls that wait for memory each get all of theirs in turn. If each got a part, none could go
+// on.
 func TestWaiterForMemoryGetsAllOfItAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memoryOf(4 << 20)
@@ -98,7 +98,7 @@ func TestWaiterForMemoryGetsAllOfItAtOnce(t *testing.T) {
 	})
 }
 
-// One that gives up, or hangs up, is not in the way of those behind it.
+// A call that gives up or hangs up does not block the calls behind it.
 func TestEndedWaitForMemoryLeavesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := memoryOf(4 << 20)
@@ -121,8 +121,8 @@ func TestEndedWaitForMemoryLeavesTheQueue(t *testing.T) {
 	})
 }
 
-// Two large bodies that come side by side, where there is memory for one, are
-// both stored, one after the other.
+// If two large bodies arrive together and there is memory for one, both are stored, one after
+// the other.
 func TestLargeBodiesSideBySideDoNotWaitForEachOther(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Limits.Value = 2 << 20 })
 	r.server.memory = memoryOf(2 << 20)
@@ -160,14 +160,14 @@ func TestHangUpIsNoticedWhileALargeValueWaitsForMemory(t *testing.T) {
 	}
 }
 
-// What the answer does not hold is not read: a HEAD, a condition that fails, a
-// value that has not changed.
+// A value that is not part of the answer is not read: for a HEAD, for a condition that fails,
+// and if it has not changed.
 func TestOnlyAGetReadsAValue(t *testing.T) {
 	fs := memdisk.New()
 	r := newRigOn(t, db.Options{FS: fs}, nil)
 	value := strings.Repeat("v", 1<<20)
 	v := r.stored(r.put("/db/1/kv/a", value))
-	r.server.memory = memoryOf(0) // so that nothing is granted either
+	r.server.memory = memoryOf(0) // so that no memory is granted either
 	var read atomic.Int64
 	fs.Fail(func(op memdisk.Op) error {
 		if op.Kind == memdisk.Read {
@@ -196,8 +196,7 @@ func TestOnlyAGetReadsAValue(t *testing.T) {
 	}
 }
 
-// Bodies and values count from the first bytes on that they take beyond what
-// every connection may.
+// Bodies and values count from the first byte beyond what every connection may take.
 func TestBodiesBelowAMebibyteCount(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.memory = memoryOf(20_000)
@@ -216,8 +215,8 @@ func TestBodiesBelowAMebibyteCount(t *testing.T) {
 	r.want(200, value, "GET", "/db/1/kv/a")
 }
 
-// What is held and what the collector may not have found yet stay within the
-// total, whoever comes and goes.
+// Memory that is held, together with memory that may not have been collected yet, stays within
+// the total at all times.
 func TestGarbageCountsUntilItIsCollected(t *testing.T) {
 	m := memoryOf(8 << 20)
 	one := &call{r: httptest.NewRequest("GET", "/", nil)}

@@ -20,7 +20,7 @@ func (r *rig) moveStep(query string) (m moveAnswer) {
 	return m
 }
 
-// TestMovingAccountIs503AndThen421 looks at an account on the server that it leaves.
+// TestMovingAccountIs503AndThen421 uses an account on the server that it is moved away from.
 func TestMovingAccountIs503AndThen421(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "1\n", "POST", "/db/shop/sequence/s")

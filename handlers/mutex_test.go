@@ -14,7 +14,7 @@ const (
 	munlock = "/db/1/munlock/a"
 )
 
-// listing is a holder with the lists of all.
+// listing is the answer to a GET: a holder, with the lists of holders and waiters.
 type listing struct {
 	holding
 	Holders *[]holding
@@ -24,7 +24,7 @@ type listing struct {
 	}
 }
 
-// listed asks who has a mutex and who waits for it.
+// listed returns who has a mutex and who waits for it.
 func (r *rig) listed(target string) listing {
 	r.t.Helper()
 	a := r.want(200, "*", "GET", target)
@@ -37,7 +37,7 @@ func (r *rig) listed(target string) listing {
 	return l
 }
 
-// waitFor starts a request and returns once so many wait for the mutex.
+// waitFor starts a request and returns once the given number of callers wait for the mutex.
 func (r *rig) waitFor(target string, n int) *bufio.Reader {
 	r.t.Helper()
 	_, b := r.start(request("POST", target, ""))

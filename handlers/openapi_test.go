@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestOpenAPIIsTheTableOfRoutes compares what the server tells of itself with the
-// table of endpoints. No token is needed for it.
+// TestOpenAPIIsTheTableOfRoutes compares the server's OpenAPI description with the table of
+// endpoints. Reading it needs no token.
 func TestOpenAPIIsTheTableOfRoutes(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = NewTokens(Token{Token: "secret"}) })
 	a := r.want(200, "*", "GET", "/openapi.json")

@@ -37,15 +37,14 @@ func TestPagesOfOtherSitesAreRefused(t *testing.T) {
 	r.refused(404, "there is no sequence", "GET", "/db/1/sequence/a")
 }
 
-// A token does not help a page that has the browser send it.
+// A page of another site is refused even if the browser sends a token along.
 func TestPagesOfOtherSitesAreRefusedWithAToken(t *testing.T) {
 	r := newRig(t, guarded)
 	r.refused(403, "only pages of this server", "POST", "/db/1/sequence/a", basic("", "all"), "Sec-Fetch-Site: cross-site")
 	r.refused(404, "there is no sequence", "GET", "/db/1/sequence/a", bear("all"))
 }
 
-// hosts are each a Host that a request may have, and whether a server without a
-// token answers it.
+// hosts are values of the Host header, each with whether a server without a token answers it.
 var hosts = map[string]bool{
 	"localhost": true, "LocalHost:8081": true, "127.0.0.1": true, "127.0.0.1:8081": true, "127.9.8.7:1": true, "[::1]": true, "[::1]:8081": true,
 	"[::ffff:127.0.0.1]:80": true,
@@ -66,7 +65,7 @@ func TestWithoutATokenTheHostMustBeThisMachine(t *testing.T) {
 		} else if !good {
 			r.checkRefusal(a, 403, "without a token the Host must be localhost", host)
 		}
-		// The health of a server is for everybody.
+		// Everybody may ask for the health of a server.
 		if a := r.raw("GET", strings.Replace(request("GET", "/healthz", ""), "localhost", host, 1)); a.status != 200 {
 			t.Errorf("the health, as %s: %v", host, a)
 		}

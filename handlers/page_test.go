@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestPageIsOpenSinceItHasNoData asks for the page as a browser does that has no token, and
-// that follows a link of another site.
+// TestPageIsOpenSinceItHasNoData asks for the page like a browser that has no token and
+// follows a link of another site.
 func TestPageIsOpenSinceItHasNoData(t *testing.T) {
 	for name, set := range map[string]func(*Options, *http.Server){"with tokens": guarded, "without": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestPagePolicyAllowsNothingButThePage(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, policy[name], want)
 		}
 	}
-	// What the policy would refuse is not there to begin with.
+	// The page contains nothing that the policy would refuse.
 	for _, bad := range []string{`\son[a-z]+="`, `\sstyle="`, `innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|localStorage`, `(src|href)="(http|//)`} {
 		if at := regexp.MustCompile(bad).FindString(a.body); at != "" {
 			t.Errorf("the page has %q", at)

@@ -73,7 +73,7 @@ func FuzzPath(f *testing.F) {
 		if c.api == Other || c.api == Healthz || c.api == Metrics {
 			return
 		}
-		// What the client wrote, taken apart by the letter.
+		// The expected names: each segment of the path as the client wrote it, unescaped.
 		path, _, _ := strings.Cut(target, "?")
 		if i := strings.Index(path, "://"); i >= 0 && !strings.HasPrefix(path, "/") {
 			path = path[i+3:]
@@ -97,7 +97,7 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// What a client may write as the escaped form of any names comes back as them.
+// Any names, escaped as a client may escape them, are read as the same names.
 func FuzzNames(f *testing.F) {
 	f.Add("1", "a/b")
 	f.Add("é", "\x00")

@@ -82,8 +82,8 @@ func TestBodiesWithoutParameters(t *testing.T) {
 	}
 }
 
-// Whoever sends a parameter in a way that is not understood has to learn of it:
-// otherwise a DELETE of version 999 deletes any.
+// A client that sends a parameter in a way that is not understood has to be refused: otherwise
+// a DELETE with ver=999 would delete any version.
 func TestBodiesThatAreNoParametersAreRefused(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Metrics = http.NotFoundHandler() })
 	r.want(200, "1\n", "POST", "/db/1/sequence/a")
@@ -197,7 +197,7 @@ func TestLongBodyOfParametersIsRefused(t *testing.T) {
 	r.sent(200, "10\n", r.send("POST", "/db/1/sequence/a", `{"n":5`+strings.Repeat(" ", maxParamsBody-7)+"}", asJSON))
 }
 
-// A parameter of which the tables disagree could never be given in JSON.
+// A parameter on which the tables disagree could never be given in JSON.
 func TestEachParameterHasAPlaceAndAKind(t *testing.T) {
 	known := map[string]bool{}
 	for _, e := range endpoints {

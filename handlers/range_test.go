@@ -54,7 +54,7 @@ func TestRangeGivesAPartOfAValue(t *testing.T) {
 			t.Errorf("%q: Content-Range is %q", header, got)
 		}
 	}
-	// A HEAD has no parts, and a version that the client does not have is sent whole.
+	// A HEAD ignores ranges, and if If-Range names another version, the value is sent whole.
 	if a := r.do("HEAD", "/db/1/kv/a", "Range: bytes=0-0"); a.status != 200 || a.length != int64(size) {
 		t.Errorf("HEAD: %v", a)
 	}
@@ -68,7 +68,7 @@ func TestRangeGivesAPartOfAValue(t *testing.T) {
 	r.refused(416, "past the end", "GET", "/db/1/kv/empty", "Range: bytes=-1")
 }
 
-// A browser that is led to a value runs nothing in it.
+// A browser that opens a value runs nothing that is in it.
 func TestValuesAreSandboxed(t *testing.T) {
 	r := newRig(t, nil)
 	r.stored(r.put("/db/1/kv/a", "<script>", "Content-Type: text/html"))

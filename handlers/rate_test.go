@@ -44,7 +44,7 @@ func TestRateAnswersHowManyAreLeft(t *testing.T) {
 	r.want(204, "", "DELETE", "/db/a/rate/x")
 	r.want(204, "", "DELETE", "/db/a/rate/x")
 	r.want(200, "100\n", "GET", hourly)
-	// The same id of another API and of another account is another thing.
+	// The same id in another API or another account is another thing.
 	r.want(404, "*", "GET", "/db/a/counter/x")
 	r.want(200, "100\n", "GET", strings.Replace(hourly, "/a/", "/b/", 1))
 }
@@ -56,7 +56,7 @@ func TestRateWaits(t *testing.T) {
 	r.want(200, "0\n", "POST", "/db/a/rate/x?limit=20&per=1&burst=1&wait=10")
 }
 
-// The place of a client that hangs up is the next one's.
+// The place of a client that hangs up goes to the next one.
 func TestClientThatHangsUpGivesItsPlaceOfARateBack(t *testing.T) {
 	r := newRig(t, nil)
 	const slow = "/db/a/rate/x?limit=1&per=5m&burst=1"
@@ -65,7 +65,7 @@ func TestClientThatHangsUpGivesItsPlaceOfARateBack(t *testing.T) {
 	if _, err := io.WriteString(c, request("POST", slow+"&wait=9m", "")); err != nil {
 		t.Fatal(err)
 	}
-	// Another would be served in ten minutes, unless the first has gone.
+	// Another call would have to wait ten minutes if the first were still there.
 	for r.do("POST", "/db/a/rate/x?limit=1&per=4m&burst=1").header.Get("Retry-After") <= "300" {
 	}
 	if err := c.Close(); err != nil {
@@ -73,7 +73,7 @@ func TestClientThatHangsUpGivesItsPlaceOfARateBack(t *testing.T) {
 	}
 	for r.do("POST", "/db/a/rate/x?limit=1&per=4m&burst=1").header.Get("Retry-After") > "300" {
 	}
-	// Who waits is served once the rate is forgotten.
+	// Waiting calls are served once the rate is deleted.
 	c = r.dial()
 	if _, err := io.WriteString(c, request("POST", slow+"&wait=9m", "")); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"clouddragon/internal/replica"
 )
 
-// A server can hang between what it reads and what it says, and be replaced meanwhile.
+// A server can hang between reading and answering, and be replaced meanwhile.
 func TestAnswerIsAdmittedOnceMoreBeforeItIsSent(t *testing.T) {
 	var asked atomic.Int64 // of the request
 	var hung atomic.Bool
@@ -36,10 +36,10 @@ func TestAnswerIsAdmittedOnceMoreBeforeItIsSent(t *testing.T) {
 		{503, "GET", "/db/1/lock/l"},
 		{503, "GET", "/db/1/sequence"},
 		{503, "POST", "/db/1/mlock/m?id=a"},
-		{503, "POST", "/db/1/lock/l?id=b"},      // a refusal is about what is held
-		{503, "PUT", "/db/1/kv/v?ver=99"},       // and about what is stored
-		{200, "POST", "/db/1/sequence/s"},       // is done, so no other server can have been elected without it
-		{400, "GET", "/db/1/sequence/s?typo=1"}, // says nothing of what is stored
+		{503, "POST", "/db/1/lock/l?id=b"},      // the refusal says that the lock is held
+		{503, "PUT", "/db/1/kv/v?ver=99"},       // the refusal says which version is stored
+		{200, "POST", "/db/1/sequence/s"},       // the write is done, so no other server can have been elected without it
+		{400, "GET", "/db/1/sequence/s?typo=1"}, // says nothing about stored data
 		{200, "GET", "/healthz"}, {200, "GET", "/"},
 	} {
 		asked.Store(0)

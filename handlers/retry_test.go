@@ -14,8 +14,8 @@ const replayed = "Idempotency-Replayed"
 
 func keyHeader(key string) string { return idempotencyKey + ": " + key }
 
-// Every write of the contract with a key is done once, and says the same again,
-// whatever has happened to the thing meanwhile.
+// Every write with a retry key is done once. Sent again, it gets the same answer, whatever has
+// happened to the thing meanwhile.
 func TestEveryWriteWithAKeyIsDoneOnce(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "*", "POST", "/db/1/kv/there")
@@ -144,7 +144,7 @@ func TestLocksTakeNoRetryKeyAndReadsIgnoreIt(t *testing.T) {
 	}
 }
 
-// With a key a rate is waited for too, and what was waited for is taken once.
+// A call with a key can wait for a rate too, and is counted once.
 func TestARateWithAKeyIsWaitedFor(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "0\n", "POST", "/db/1/rate/a?limit=1&per=0.05")
@@ -191,7 +191,7 @@ func TestAnswersAreKeptForTheLimit(t *testing.T) {
 	r.want(200, "2\n", "POST", "/db/1/counter/a", keyHeader("k"))
 }
 
-// A client that reads what is kept under a key's id would have to name a NUL.
+// Stored answers are under ids with a NUL, which clients cannot name.
 func TestKeptAnswersCannotBeAddressed(t *testing.T) {
 	r := newRig(t, nil)
 	r.want(200, "1\n", "POST", "/db/1/counter/a", keyHeader("key"))

@@ -19,12 +19,12 @@ import (
 	"clouddragon/internal/front"
 )
 
-// withLoops says that the tests' servers have event loops in front of net/http. Many
-// tests change the server between two requests. The race detector knows the order of
-// that from package net, but not from the system calls of a loop.
+// withLoops says whether the tests' servers have event loops in front of net/http. Many tests
+// change the server between two requests. The race detector sees through package net that this
+// is ordered, but not through the system calls of a loop.
 var withLoops = os.Getenv("CLOUDDRAGON_LOOPS") != "off" && !raceEnabled
 
-// rig is a server on a loopback port with a database in a directory of its own.
+// rig is a server on a loopback port with its own database directory.
 type rig struct {
 	t      *testing.T
 	db     *db.DB
@@ -77,7 +77,7 @@ func newRigOn(t *testing.T, on db.Options, set func(*Options, *http.Server)) *ri
 	r.network, r.addr = "tcp", l.Addr().String()
 	served := make(chan struct{})
 	fl := front.NewListener(l, front.Options{Max: 1000})
-	loops := withLoops // which may be another by the time of the cleanup
+	loops := withLoops // which may have changed by the time of the cleanup
 	if loops {
 		times := front.LoopOptions{Plain: Plain(h), HeaderTime: 10 * time.Second, IdleTime: 2 * time.Minute}
 		if err := fl.StartLoops(times); err != nil {
@@ -136,7 +136,7 @@ type reply struct {
 
 func (a reply) String() string { return fmt.Sprintf("%d %q %v", a.status, a.body, a.header) }
 
-// dial connects; the test ends the connection.
+// dial connects. The connection is closed at the end of the test.
 func (r *rig) dial() net.Conn {
 	r.t.Helper()
 	c, err := net.Dial(r.network, r.addr)
@@ -164,7 +164,7 @@ func (r *rig) read(b *bufio.Reader, method string) reply {
 	return reply{resp.StatusCode, resp.Header, resp.ContentLength, string(body)}
 }
 
-// raw sends bytes on a connection of their own and reads one answer.
+// raw sends bytes on a new connection and reads one answer.
 func (r *rig) raw(method, request string) reply {
 	r.t.Helper()
 	c := r.dial()
@@ -191,7 +191,7 @@ func request(method, target, body string, headers ...string) string {
 	return b.String()
 }
 
-// do sends a request whose target is sent as it is.
+// do sends a request with the target exactly as given.
 func (r *rig) do(method, target string, headers ...string) reply {
 	r.t.Helper()
 	return r.raw(method, request(method, target, "", headers...))
@@ -213,7 +213,7 @@ func (r *rig) want(status int, body, method, target string, headers ...string) r
 	return a
 }
 
-// refused sends a request that has to be refused in one line that holds part.
+// refused sends a request that has to be refused with one line that contains part.
 func (r *rig) refused(status int, part, method, target string, headers ...string) reply {
 	r.t.Helper()
 	a := r.do(method, target, headers...)
@@ -234,7 +234,7 @@ func (r *rig) checkRefusal(a reply, status int, part, what string) {
 	}
 }
 
-// observe returns what was observed of the next request.
+// observe returns the observation of the next request.
 func (r *rig) observe() observed {
 	r.t.Helper()
 	select {
@@ -248,8 +248,8 @@ func (r *rig) observe() observed {
 
 func slogTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
-// swap puts another function behind an endpoint for the length of a test. No
-// request may be under way before or after.
+// swap replaces the function behind an endpoint for the duration of a test. No request may be
+// in flight when the test begins or ends.
 func swap(t *testing.T, api API, method string, serve func(*server, *call) error) {
 	e := find(api, method)
 	was := *e

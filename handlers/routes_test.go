@@ -12,7 +12,7 @@ import (
 func TestNamesAreOneDecodedSegmentEach(t *testing.T) {
 	r := newRig(t, nil)
 	long := strings.Repeat("x", 255)
-	// Each pair names a thing of its own, so that each first POST answers 1.
+	// Each pair names a different thing, so the first POST of each answers 1.
 	for _, target := range []string{
 		"/db/1/sequence/a",
 		"/db/2/sequence/a",
@@ -26,7 +26,7 @@ func TestNamesAreOneDecodedSegmentEach(t *testing.T) {
 		"/db/" + strings.Repeat("y", 64) + "/sequence/a",
 		"/db/a%2Fb/sequence/a",
 		"/db/1/sequence/...",
-		"/db/1/sequence/é%2Fb", // as bytes, beside an escaped slash
+		"/db/1/sequence/é%2Fb", // as bytes, next to an escaped slash
 		"/db/1/sequence/%C3%A9",
 		"/db/1/sequence/%0A%0D%01",
 		"/db/1/sequence/a;b=c,d",
@@ -36,7 +36,7 @@ func TestNamesAreOneDecodedSegmentEach(t *testing.T) {
 	} {
 		r.want(200, "1\n", "POST", target)
 	}
-	// The same name, written in another way.
+	// The same names, written in other ways.
 	for _, same := range [][2]string{
 		{"/db/1/sequence/a%2Fb", "/db/1/sequence/%61%2f%62"},
 		{"/db/1/sequence/é%2Fb", "/db/1/sequence/%C3%A9%2Fb"},
@@ -177,7 +177,7 @@ func TestHeadIsGetWithoutTheBody(t *testing.T) {
 	}
 }
 
-// Balancers ask in their own ways.
+// Load balancers send health checks of all kinds.
 func TestHealthTakesWhateverBalancersSend(t *testing.T) {
 	r := newRig(t, nil)
 	for _, target := range []string{"/healthz?", "/healthz?x", "/healthz?x=1&x=1&%zz", "/healthz?now=12;3"} {
@@ -191,7 +191,7 @@ func TestHealthTakesWhateverBalancersSend(t *testing.T) {
 	}
 }
 
-// TestHealthTellsTheRole asks as a balancer does, which sends writes to the primary.
+// TestHealthTellsTheRole asks like a load balancer that sends writes to the primary.
 func TestHealthTellsTheRole(t *testing.T) {
 	role := Primary
 	alone, pair := newRig(t, nil), newRig(t, func(o *Options, _ *http.Server) { o.Role = func() Role { return role } })
@@ -290,7 +290,7 @@ func TestRefusalsNameTheParameter(t *testing.T) {
 	} {
 		r.refused(400, call.part, call.method, call.target)
 	}
-	// What is repeated to the client is printable and short.
+	// The part of the request that an error line repeats is printable and short.
 	a := r.refused(400, "…", "POST", "/db/1/sequence/a?"+strings.Repeat("%1b%0a", 1000)+"=1")
 	if len(a.body) > 500 {
 		t.Errorf("%d bytes of error line", len(a.body))

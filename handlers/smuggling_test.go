@@ -40,7 +40,7 @@ func readSmuggled(t *testing.T) []smuggled {
 	return all
 }
 
-// message is what is sent, with the hidden request on a sequence of that account.
+// message returns the bytes to send, with a hidden request to a sequence of the given account.
 func (s smuggled) message(acc string) string {
 	hidden := "POST /db/" + acc + "/sequence/hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	harmless := "/db/" + acc + "/kv/a HTTP/1.1\r\nHost: localhost\r\n"
@@ -50,11 +50,12 @@ func (s smuggled) message(acc string) string {
 	).Replace(s.bytes)
 }
 
-// succeeded is the beginning of an answer that is no refusal.
+// succeeded matches the beginning of a successful answer.
 var succeeded = regexp.MustCompile(`HTTP/1\.1 [23]\d\d `)
 
-// TestNothingIsSmuggledInARequest sends what one server reads as one request and another
-// as two, in up to two pieces, to a server with event loops and to one without.
+// TestNothingIsSmuggledInARequest sends bytes that one server might read as one request and
+// another server as two. It sends them in up to two pieces, to a server with event loops and
+// to one without.
 func TestNothingIsSmuggledInARequest(t *testing.T) {
 	if raceEnabled {
 		t.Skip("SKIPPED: see withLoops")

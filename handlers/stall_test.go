@@ -12,8 +12,9 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// TestStalledDiskHoldsUpItsWritesAlone stops the disk in the middle of a commit. Until it
-// goes on nothing of that is answered or seen, and everything else is served.
+// TestStalledDiskHoldsUpItsWritesAlone stops the disk in the middle of a commit. Until the
+// disk continues, those writes are neither answered nor visible, and everything else is
+// served.
 func TestStalledDiskHoldsUpItsWritesAlone(t *testing.T) {
 	fs := memdisk.New()
 	r := newRigOn(t, db.Options{FS: fs}, nil)
@@ -27,7 +28,7 @@ func TestStalledDiskHoldsUpItsWritesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-g.Reached
-	// More than what the loop notices a stall with: it has another owner, and another again.
+	// These stall the loop once more, so its owner changes again and again.
 	for range 3 {
 		r.want(200, "1\n", "GET", sequence)
 		r.want(200, "value", "GET", "/db/1/kv/a")

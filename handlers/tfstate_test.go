@@ -70,7 +70,7 @@ func TestTFStateProtocol(t *testing.T) {
 	r.refused(405, "not allowed", "PUT", state)
 	r.refused(400, "unknown parameter", "GET", state+"?ver=1")
 	r.checkRefusal(r.raw("POST", request("POST", state, "x", "Idempotency-Key: k")), 400, "Terraform", "a key")
-	// Nothing of all this is a value or a lock of the account.
+	// None of this is listed as a value or a lock of the account.
 	r.want(404, "*", "GET", "/db/1/kv/web")
 	r.want(404, "*", "GET", "/db/1/lock/web")
 }
@@ -112,7 +112,8 @@ func TestTFStateKeepsTheLastTen(t *testing.T) {
 	r.tf("GET", "/db/1/tfstate/s", "", 200, `{"serial":13}`)
 }
 
-// TestTFStateHasOneHolder lets many lock one state at once. Whoever has it writes.
+// TestTFStateHasOneHolder lets many clients lock one state at once. The one that holds it
+// writes.
 func TestTFStateHasOneHolder(t *testing.T) {
 	r := newRig(t, nil)
 	var all sync.WaitGroup
@@ -148,8 +149,8 @@ func TestTFStateHasOneHolder(t *testing.T) {
 	all.Wait()
 }
 
-// TestTFStateIsNotWrittenBehindALostLock has a lock forced away after a write was
-// allowed and before it is committed.
+// TestTFStateIsNotWrittenBehindALostLock forces a lock away after a write was allowed and
+// before it is committed.
 func TestTFStateIsNotWrittenBehindALostLock(t *testing.T) {
 	r := newRig(t, nil)
 	const state = "/db/1/tfstate/s"

@@ -48,7 +48,7 @@ func TestOnlyHealthAndThePageNeedNoToken(t *testing.T) {
 	r.want(404, "*", "GET", "/db/shop/sequence/a", bear("all"))
 }
 
-// An empty token in the options is no open door.
+// An empty token in the options lets nobody in.
 func TestEmptyTokenLetsNobodyIn(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = NewTokens(Token{Token: ""}) })
 	for _, auth := range []string{"X-Nothing: 1", bear(""), basic("", "")} {

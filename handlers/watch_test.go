@@ -15,7 +15,7 @@ import (
 	"clouddragon/internal/front"
 )
 
-// watched counts the reads of one byte that reach the socket.
+// watched counts reads of one byte from the socket.
 type watched struct {
 	net.Listener
 	mu    sync.Mutex
@@ -45,8 +45,8 @@ func (c watchedConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// The reads are how net/http watches for a hang-up. Should it do that in
-// another way one day, calls that wait are as safe as before, and the others slower.
+// net/http watches for a hang-up with such reads. If it ever watches in another way, calls
+// that wait remain safe, and other calls become slower.
 func TestOnlyCallsThatMayWaitAreWatched(t *testing.T) {
 	d, err := db.Open(db.Options{Dir: t.TempDir(), Segment: 4 << 20, Extent: 4096, CheckpointRoom: 4096})
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"clouddragon/db"
 )
 
-// ask sends a request and returns where its answer will be read.
+// ask sends a request and returns the reader for its answer.
 func (r *rig) ask(method, target string) <-chan reply {
 	r.t.Helper()
 	c := r.dial()
@@ -28,7 +28,7 @@ func (r *rig) ask(method, target string) <-chan reply {
 	return answer
 }
 
-// watching waits until so many watch.
+// watching waits until the given number of callers watch.
 func (r *rig) watching(n int64) {
 	r.t.Helper()
 	for began := time.Now(); r.db.Stats().Watch.Watchers != n; runtime.Gosched() {
@@ -111,8 +111,8 @@ func TestWatchedGetRefuses(t *testing.T) {
 	}
 }
 
-// TestWatcherThatHangsUpLeaves has sent its next request already, which hides the
-// hang-up from net/http.
+// TestWatcherThatHangsUpLeaves has already sent its next request, which hides the hang-up from
+// net/http.
 func TestWatcherThatHangsUpLeaves(t *testing.T) {
 	r := newRig(t, nil)
 	for _, path := range []string{"/db/1/kv/a", "/db/1/counter/a", "/db/1/sequence/a", "/db/1/lock/a", "/db/1/mlock/a"} {
