@@ -19,7 +19,7 @@ func (p *process) reload() string {
 	return p.line("reloaded")
 }
 
-// opens wants a token to be known, or not.
+// opens checks whether a token is known.
 func (p *process) opens(token string, known bool) {
 	p.t.Helper()
 	status, body := ask(p.t, http.DefaultClient, "GET", "http://:"+token+"@"+p.addr+"/db/1/kv/nothing")
@@ -93,8 +93,8 @@ func TestReloadLeavesTheTokenOfTheEnvironment(t *testing.T) {
 	p.stop()
 }
 
-// TestReloadThatHangsDoesNotKeepTheServerFromAStop has a configuration that
-// nobody ever writes.
+// TestReloadThatHangsDoesNotKeepTheServerFromAStop reads its configuration from a pipe to
+// which nobody ever writes.
 func TestReloadThatHangsDoesNotKeepTheServerFromAStop(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
@@ -139,7 +139,7 @@ func TestReloadTakesTheCertificate(t *testing.T) {
 	old := client(before)
 	want(t, old, "POST", url, 200, "1\n")
 
-	// Both files change in place, as a renewal does it. Only one of them is a fault.
+	// Both files change in place, as in a renewal. If only one has changed, that is a fault.
 	replace := func(from, to string) {
 		t.Helper()
 		b, err := os.ReadFile(from)
@@ -199,7 +199,7 @@ func TestSocketHasItsModeAndGroup(t *testing.T) {
 	}
 }
 
-// someGroup is a group that the test may give a file to.
+// someGroup returns a group to which the test may change a file.
 func someGroup(t *testing.T) uint32 {
 	t.Helper()
 	groups, err := os.Getgroups()

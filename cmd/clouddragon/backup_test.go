@@ -28,7 +28,7 @@ func call(t *testing.T, server string, args ...string) (stdout, stderr string, c
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// names returns what is in a directory.
+// names returns the names of the files in a directory.
 func names(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -91,8 +91,8 @@ func TestBackupIsRestored(t *testing.T) {
 	}
 }
 
-// TestBackupThatFailsLeavesWhatWasThere has the server, or what answers in its place,
-// fail in each way. The backup of yesterday stays, and nothing else is there.
+// TestBackupThatFailsLeavesWhatWasThere makes the server, or a stand-in for it, fail in each
+// way. Yesterday's backup stays, and no other file is left.
 func TestBackupThatFailsLeavesWhatWasThere(t *testing.T) {
 	p := start(t, small(t, "listen: 127.0.0.1:0\ntokens: [{token: abc}, {token: reader, readonly: true}]\n"))
 	whole, errs, code := call(t, "http://"+p.addr, "backup", "-o", "-", "-token-file", tokenFile(t, "abc"))

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestCompletionOffersCommandsFlagsAndFiles asks bash what it would offer.
+// TestCompletionOffersCommandsFlagsAndFiles asks bash for its completions.
 func TestCompletionOffersCommandsFlagsAndFiles(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("bash"); err != nil {

@@ -101,8 +101,8 @@ front: {enabled: true, loops: 0}
 	p.stop()
 }
 
-// TestFaultyConfigShowsItsLine has one faulty file a case; the message has to
-// hold the place, the line and the reason.
+// TestFaultyConfigShowsItsLine tries one faulty file in each case. The message has to contain
+// the place, the line and the reason.
 func TestFaultyConfigShowsItsLine(t *testing.T) {
 	long := "unix:/" + strings.Repeat("s", 107)
 	for _, c := range []struct{ name, src, place, line, reason string }{

@@ -18,7 +18,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// logLines passes each line of a log on.
+// logLines passes on each line of a log.
 type logLines struct {
 	mu    sync.Mutex // guards part
 	part  []byte
@@ -39,8 +39,8 @@ func (l *logLines) Write(p []byte) (int, error) {
 	}
 }
 
-// inProcess serves from a disk of the test's, and returns the address and where
-// the exit code comes.
+// inProcess serves from a disk of the test. It returns the address and a channel for the exit
+// code.
 func inProcess(t *testing.T, fsys disk.FS, signals <-chan os.Signal) (url string, code <-chan int) {
 	t.Helper()
 	c := Defaults()
@@ -64,7 +64,7 @@ func inProcess(t *testing.T, fsys disk.FS, signals <-chan os.Signal) (url string
 	}
 }
 
-// soon returns what comes at once.
+// soon receives a value that must come soon.
 func soon(t *testing.T, what string, c <-chan int) int {
 	t.Helper()
 	select {
@@ -119,7 +119,7 @@ func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
 		t.Errorf("%d files are open at the end", n)
 	}
 
-	// The next start has the write or not, and never the number before it again.
+	// The next start either has the write or not, and never hands out an earlier number again.
 	signals := make(chan os.Signal, 1)
 	url, code = inProcess(t, fsys.Reopen(), signals)
 	if status, body := ask(t, http.DefaultClient, "POST", url+"/db/1/sequence/a"); status != 200 || body != "2\n" && body != "3\n" {
@@ -131,7 +131,7 @@ func TestFailedSyncIsAnsweredAndEndsTheServer(t *testing.T) {
 	}
 }
 
-// TestStopEndsThoughTheDiskHangs has a sync that does not return.
+// TestStopEndsThoughTheDiskHangs has a sync that never returns.
 func TestStopEndsThoughTheDiskHangs(t *testing.T) {
 	t.Parallel()
 	fsys := memdisk.New()
@@ -188,12 +188,12 @@ func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// As after a crash: no damage, but worth a line.
+	// As after a crash: this is no damage, but verify mentions it.
 	flip("CHECKPOINT", 40)
 	check(0, dir+": one of the two copies in CHECKPOINT is damaged (checksum ", "")
 	check(0, dir+": no damage: 1 slot in use", "")
 	flip("CHECKPOINT", 40)
-	// The start does without it.
+	// The start does without the file.
 	flip("index", 90)
 	check(1, "index at byte 0: the index snapshot is damaged: ", "")
 	check(1, dir+": damaged in 1 place\n", "")

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// helps are the commands with what a run of each can read and end with.
+// helps lists the commands, each with the environment variables that it reads and its exit
+// codes.
 var helps = []struct {
 	args        []string
 	environment []string
@@ -27,7 +28,7 @@ var helps = []struct {
 	{[]string{"config"}, []string{"CLOUDDRAGON_TOKEN"}, []string{"0", "1", "64", "78"}},
 }
 
-// section returns the words with which the entries of a section of a help begin.
+// section returns the first words of the entries in a section of a help text.
 func section(help, name string) (words []string) {
 	_, rest, _ := strings.Cut(help, "\n"+name+":")
 	lines := strings.Split(rest, "\n")
@@ -42,8 +43,8 @@ func section(help, name string) (words []string) {
 	return words
 }
 
-// flagsInSource returns the flags that each command registers, by the name of the
-// command as its function gives it to newFlags.
+// flagsInSource returns the flags that each command registers, by the name of the command that
+// its function passes to newFlags.
 func flagsInSource(t *testing.T) map[string][]string {
 	t.Helper()
 	command := regexp.MustCompile(`(?s)newFlags\("([\w ]+)"\)(.*?)\bparse\(`)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Whatever the limit, connections leave enough descriptors to files; one with
-// which nothing would work is refused, with what to set.
+// Whatever the limit, connections leave enough descriptors for files. A limit that is too low
+// for the server is refused with advice what to set.
 func TestDescriptorsAreShared(t *testing.T) {
 	for _, limit := range []uint64{64, 65, 100, 256, 1024, 1 << 20, 1<<64 - 1} {
 		of, err := share(limit)

@@ -31,7 +31,7 @@ func socketClient(t *testing.T, path string) *http.Client {
 	return &http.Client{Transport: tr}
 }
 
-// socketPath is short enough for a socket.
+// socketPath returns a path that is short enough for a socket.
 func socketPath(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cd")
@@ -112,8 +112,8 @@ func TestAFileThatIsNoSocketIsNotReplaced(t *testing.T) {
 	}
 }
 
-// certificate makes a certificate for 127.0.0.1, writes it and its key, and
-// returns who trusts it.
+// certificate makes a certificate for 127.0.0.1, writes it and its key, and returns a pool
+// that trusts it.
 func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

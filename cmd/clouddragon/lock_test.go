@@ -164,8 +164,9 @@ func TestLockHandsOnItsSurroundings(t *testing.T) {
 	s.says("from 9")
 	s.endsQuietly(0)
 
-	// Without a shell between, which may change it: no signal is blocked or ignored but
-	// those that the test came with, such as SIGHUP below nohup, and 32 and 33 below make.
+	// Without a shell in between, which may change this, no signal is blocked or ignored
+	// except those that were for the test itself, such as SIGHUP under nohup, and 32 and 33
+	// under make.
 	came := signalMasks(t)
 	s = runLock(t, "http://"+p.addr, "n", "grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status")
 	for range 2 {
@@ -250,7 +251,8 @@ func TestLockForwardsSignals(t *testing.T) {
 	p.stop()
 }
 
-// A signal ends it also while it waits for the file with the token, and leaves nobody behind.
+// A signal ends the command even while it waits for the file with the token, and no process
+// stays behind.
 func TestLockThatWaitsForItsTokenFileIsEndedBySignals(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "token")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {

@@ -75,7 +75,8 @@ func TestLockThatIsLostEndsTheCommand(t *testing.T) {
 		t.Errorf("a lost lock is asked for %d times, want once", n)
 	}
 
-	// One that ignores TERM, and its children that outlive it, get KILL: all of them close stdout.
+	// A command that ignores TERM, and children that outlive it, get KILL: all of them close
+	// stdout.
 	s = lockCommand(t, "http://"+p.addr, "-dur", "3", "-kill-after", "100ms", "n", "sh", "-c",
 		"sh -c \"trap '' TERM; echo child; while :; do sleep 1000; done\" & read x; trap 'exit 0' TERM; echo begun; wait")
 	in := s.input()
@@ -88,7 +89,7 @@ func TestLockThatIsLostEndsTheCommand(t *testing.T) {
 	p.stop()
 }
 
-// With a server that says nothing, the command has ended before its lock has.
+// If the server does not answer, the command ends before its lock does.
 func TestLockEndsTheCommandBeforeTheLock(t *testing.T) {
 	t.Parallel()
 	for name, trap := range map[string]string{"TERM": "exit 0", "KILL": ""} {
@@ -156,14 +157,14 @@ func TestLockIsGivenBackDespiteFaults(t *testing.T) {
 	runLock(t, f.url, "n", "sh", "-c", "exit 3").endsQuietly(3)
 	free(t, p, "n")
 
-	// One that has not come back within a few seconds ends by itself.
+	// A lock that could not be given back within a few seconds expires by itself.
 	f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "give" && f.hang(r) })
 	runLock(t, f.url, "n", "sh", "-c", "exit 3").complains(3, "it stays locked until it expires")
 	p.stop()
 }
 
-// An answer that gets lost is asked for again by the same id; and if there is no
-// answer at all, what may have been granted is given back.
+// If the answer gets lost, the request is repeated with the same id. If there is no answer at
+// all, a lock that may have been granted is given back.
 func TestLockIsTakenDespiteFaults(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
@@ -197,13 +198,13 @@ func TestLockWaitsInTheQueue(t *testing.T) {
 	f := newFaulty(t, p.addr)
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "1\n")
 	s := runLock(t, f.url, "-wait", "1h", "n", "sh", "-c", "exit 3")
-	for len(f.asked()) < 4 { // over limits.wait it asks again
+	for len(f.asked()) < 4 { // after limits.wait it asks again
 		p.waits("lock", 1)
 	}
 	want(t, http.DefaultClient, "DELETE", lockURL(p, "n")+"?id=other", http.StatusNoContent, "")
 	s.endsQuietly(3)
 
-	// One that is ended while it waits leaves the queue.
+	// A command that is ended while it waits leaves the queue.
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "3\n")
 	s = runLock(t, f.url, "-wait", "1h", "n", "echo", "run")
 	p.waits("lock", 1)
@@ -219,7 +220,7 @@ func TestLockSurvivesAStop(t *testing.T) {
 	f := newFaulty(t, p.addr)
 	s, in := beginLock(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 3")
 	s.send(syscall.SIGTSTP)
-	s.stops() // and so has the command
+	s.stops() // and so does the command
 	f.renewed(t, 4)
 	s.send(syscall.SIGCONT)
 	closeInput(t, in)
@@ -228,7 +229,7 @@ func TestLockSurvivesAStop(t *testing.T) {
 	p.stop()
 }
 
-// killedCommand says once that it stops: TERM may come several times. Its child
+// killedCommand prints once that it stops, because TERM may come several times. Its child
 // ignores TERM and keeps stdout open.
 const killedCommand = "sh -c \"trap '' TERM; echo child; exec sleep 1000\" & trap 'trap \"\" TERM; echo stopped; exit' TERM; read x; echo begun; while :; do read x || sleep 0.01; done"
 
@@ -247,7 +248,7 @@ func TestLockWhoseFrontIsKilledEndsTheCommand(t *testing.T) {
 	s.says("stopped")
 	s.endsQuietly(-1) // all have closed stdout
 	if code, body := ask(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&wait=20"); code != http.StatusOK {
-		t.Errorf("the lock is renewed still: %d %s", code, body)
+		t.Errorf("the lock is still renewed: %d %s", code, body)
 	}
 	p.stop()
 }
@@ -272,7 +273,7 @@ func TestLockWhoseKeeperIsKilledEndsTheCommand(t *testing.T) {
 			s.complains(75, "was killed, and the command is ended")
 			continue
 		}
-		for s.lines.Scan() { // it may not have the time to say that it stops
+		for s.lines.Scan() { // it may not have the time to print that it stops
 		}
 		s.complains(75, "was killed, and the command is ended")
 	}

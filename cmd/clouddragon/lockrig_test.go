@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// lockProgram is the program for the tests of its command lock. Under the race
-// detector it is built with it.
+// lockProgram builds the program for the tests of its command lock: with the race detector if
+// the tests have it.
 var lockProgram = sync.OnceValues(func() (string, error) {
 	if raceFlags == nil {
 		return binary, nil
@@ -33,8 +33,8 @@ var lockProgram = sync.OnceValues(func() (string, error) {
 	return out, nil
 })
 
-// lockCommand is `clouddragon lock` with arguments, which is not started yet. It
-// has no controlling terminal.
+// lockCommand returns `clouddragon lock` with arguments, not started yet. It has no
+// controlling terminal.
 func lockCommand(t *testing.T, server string, args ...string) *script {
 	t.Helper()
 	program, err := lockProgram()
@@ -44,7 +44,7 @@ func lockCommand(t *testing.T, server string, args ...string) *script {
 	return command(t, server, append([]string{program, "lock"}, args...)...)
 }
 
-// command is a script of any command line.
+// command returns a script that runs any command line.
 func command(t *testing.T, server string, argv ...string) *script {
 	t.Helper()
 	s := &script{Cmd: exec.Command(argv[0], argv[1:]...), t: t}
@@ -107,7 +107,7 @@ func (s *script) input() io.WriteCloser {
 	return w
 }
 
-// complains waits for the end, and wants one line on stderr that holds text.
+// complains waits for the end and checks that stderr has one line, which contains text.
 func (s *script) complains(code int, text string) {
 	s.t.Helper()
 	s.ends(code)
@@ -141,7 +141,7 @@ func (s *script) stops() {
 	}
 }
 
-// keeper returns the pid of the second process of a `clouddragon lock` that runs.
+// keeper returns the pid of the second process of a running `clouddragon lock`.
 func (s *script) keeper() int {
 	s.t.Helper()
 	pid := strconv.Itoa(s.Process.Pid)
@@ -165,7 +165,7 @@ func (s *script) keeper() int {
 	return n
 }
 
-// faulty is a proxy of a server that a test can make misbehave.
+// faulty is a proxy in front of a server. A test can make it misbehave.
 type faulty struct {
 	url  string
 	next http.Handler
@@ -280,11 +280,11 @@ func half(w http.ResponseWriter) bool {
 // lockURL is the address of a lock of the account that `clouddragon lock` uses.
 func lockURL(p *process, name string) string { return "http://" + p.addr + "/db/default/lock/" + name }
 
-// free wants that nobody holds a lock.
+// free checks that nobody holds a lock.
 func free(t *testing.T, p *process, name string) {
 	t.Helper()
 	if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, name)); code != http.StatusNotFound {
-		t.Errorf("lock %s is held still: %d %s", name, code, body)
+		t.Errorf("lock %s is still held: %d %s", name, code, body)
 	}
 }
 

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a pseudo-terminal whose user is the test.
+// terminal is a pseudo-terminal. The test plays its user.
 type terminal struct {
 	t      *testing.T
 	user   *os.File // what the user types and sees
 	device *os.File // the side of the programs
 	seen   string   // all that was printed
-	next   int      // what was not expected yet begins here in seen
+	next   int      // where the part of seen begins that the test has not looked at yet
 }
 
 func newTerminal(t *testing.T) *terminal {
@@ -151,7 +151,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m.shows("ready$ ")
 	lock := program + " lock -dur 6 n "
 
-	// Stopped, it holds its lock; then it goes on in the foreground.
+	// Stopped, the command keeps its lock. Then it continues in the foreground.
 	m.types(lock + "bash -c 'echo begun; read x; echo got-$x; exit 3'\n")
 	m.shows("begun")
 	m.types("\x1a")
@@ -165,7 +165,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m.shows("rc=3")
 	free(t, p, "n")
 
-	// Stopped, it goes on in the background.
+	// Stopped, the command continues in the background.
 	m.types(lock + "bash -c 'echo begun; read x <" + fifo + "; echo got-$x; exit 4'\n")
 	m.shows("begun")
 	m.types("\x1a")
@@ -187,7 +187,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m.shows("rc=130")
 	free(t, p, "n")
 
-	// A loop ends with ^C, as it does without us.
+	// ^C ends a loop of the shell, as it does without clouddragon.
 	m.types("while :; do " + lock + "bash -c 'echo begun; exec sleep 1000'; done\n")
 	m.shows("begun")
 	m.types("\x03")
@@ -195,7 +195,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m.types("echo free\n")
 	m.shows("free")
 
-	// Stopped while it waits: the command starts when the job goes on.
+	// Stopped while it waits for the lock: the command starts when the job is continued.
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "5\n")
 	m.types(program + " lock -dur 6 -wait 1h n sh -c 'echo star\"\"ted'\n")
 	p.waits("lock", 1)
@@ -210,7 +210,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m.shows("started\r\n")
 	m.shows("ready$ ")
 
-	// A script that calls us goes on when the lock is lost.
+	// A script that runs clouddragon lock continues when the lock is lost.
 	m.types("bash -c '" + lock + "sh -c \"echo begun; exec sleep 1000\"; echo after=$?'\n")
 	m.shows("begun")
 	force(t, p, "n")
@@ -274,7 +274,7 @@ func TestLockOnATerminalEndsTheCommandIfItIsKilled(t *testing.T) {
 	p.stop()
 }
 
-// TestLockUnderOtherPrograms starts it as cron does, and with programs that
+// TestLockUnderOtherPrograms starts clouddragon lock as cron does, and under programs that
 // change how a job runs.
 func TestLockUnderOtherPrograms(t *testing.T) {
 	t.Parallel()

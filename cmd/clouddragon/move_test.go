@@ -15,7 +15,7 @@ import (
 	"clouddragon/internal/client"
 )
 
-// moveRig is two servers, each with an address that it keeps over restarts, and a map.
+// moveRig is two servers, each with an address that it keeps when it restarts, and a map.
 type moveRig struct {
 	t        *testing.T
 	from, to *movedServer
@@ -28,7 +28,7 @@ type movedServer struct {
 	base, config string
 }
 
-// newMoveRig starts both. to are more lines of the target's configuration.
+// newMoveRig starts both servers. to is added to the target's configuration.
 func newMoveRig(t *testing.T, to ...string) *moveRig {
 	t.Helper()
 	r := &moveRig{t: t, file: filepath.Join(t.TempDir(), "shards.map"), c: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
@@ -48,7 +48,7 @@ func newMovedServer(t *testing.T, more string) *movedServer {
 	return s
 }
 
-// kill kills a server as a power cut would kill the process, and starts it again.
+// kill ends a server with SIGKILL and starts it again.
 func (s *movedServer) kill() {
 	s.t.Helper()
 	if err := s.cmd.Process.Kill(); err != nil {
@@ -82,7 +82,7 @@ func (r *moveRig) call(s *movedServer, method, path, body string, headers ...str
 	return res.StatusCode, string(b), res.Header
 }
 
-// wants makes a call that has to be answered so; "*" is any body.
+// wants makes a call and checks its status and body; "*" is any body.
 func (r *moveRig) wants(s *movedServer, status int, want, method, path, body string, headers ...string) (string, http.Header) {
 	r.t.Helper()
 	got, b, h := r.call(s, method, path, body, headers...)
@@ -102,7 +102,7 @@ func (r *moveRig) number(s *movedServer, method, path string) int64 {
 	return n
 }
 
-// mover is one run of the command, in this process. out learns of its steps.
+// mover is one run of the command, in this process. It writes its steps to out.
 func (r *moveRig) mover(acc string, out io.Writer) *mover {
 	r.t.Helper()
 	m := &mover{account: acc, out: out}
@@ -148,13 +148,13 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 	r := newMoveRig(t)
 	const acc = "/db/a%2Fb"
 	odd := "%FF%0A%2F%20%25"
-	// What is there before.
+	// The data before the move.
 	r.wants(r.from, 200, "5000\n", "POST", acc+"/sequence/"+odd+"?above=4999", "")
 	r.wants(r.from, 200, "-7\n", "POST", acc+"/counter/plain?add=-7", "")
 	r.wants(r.from, 200, "3\n", "POST", acc+"/counter/ends?add=3&ttl=1000", "")
 	r.wants(r.from, 200, "*", "POST", acc+"/rate/r?limit=10&per=10000&cost=4", "")
 	value := strings.Repeat("v", 60000)
-	for i := range 40 { // more than is sent at once
+	for i := range 40 { // more than one request takes
 		r.wants(r.from, 200, "*", "PUT", fmt.Sprintf("%s/kv/large%d", acc, i), strings.Repeat(strconv.Itoa(i), 30000))
 	}
 	version := r.number(r.from, "PUT", acc+"/kv/empty")
@@ -230,7 +230,7 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 	r.from.kill()
 	r.to.kill()
 	check()
-	// What is given now is above all that was.
+	// New versions and tokens are above all earlier ones.
 	if got := r.number(r.to, "PUT", acc+"/kv/gone"); got <= last {
 		t.Errorf("version %d was given after %d", got, last)
 	}
@@ -244,7 +244,7 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 	r.wants(r.to, 409, "*", "PUT", acc+"/kv/x?lock=l&token=1000000", "v")
 	r.wants(r.to, 200, "*", "PUT", fmt.Sprintf("%s/kv/x?lock=l&token=%d", acc, lock), "v")
 
-	// Again: nothing is left to do. And back.
+	// A second run has nothing left to do. Then the account moves back.
 	if out := r.move(0, "-account", "a/b", "-map", r.file); strings.Contains(out, "reload") {
 		t.Errorf("a move that is done says\n%s", out)
 	}
@@ -256,7 +256,7 @@ func TestMoveTakesEverythingAlong(t *testing.T) {
 	r.to.stop()
 }
 
-// within checks a header with seconds.
+// within checks a header that has a number of seconds.
 func (r *moveRig) within(what, text string, low, high float64) {
 	r.t.Helper()
 	if n, err := strconv.ParseFloat(text, 64); err != nil || n < low || n > high {
@@ -295,7 +295,7 @@ func TestMoveCanBeGivenUp(t *testing.T) {
 		if strings.Contains(r.mapped(), acc) {
 			t.Errorf("the map has a line of %s", acc)
 		}
-		// And it can be moved later.
+		// The account can be moved later.
 		r.move(0, "-account", acc, "-map", r.file)
 		r.moved(acc, nil)
 	}

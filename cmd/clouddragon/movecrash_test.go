@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// errCrash is what stops a mover, as if it was killed there.
+// errCrash stops a mover as if it had been killed.
 var errCrash = errors.New("the command is killed here")
 
-// atStep is where a mover writes its steps. Behind step n, from 0, it does what is asked.
+// atStep is a writer for the steps of a mover. After step n, from 0, it calls a function.
 type atStep struct {
 	n    int
 	then func() error
@@ -35,11 +35,11 @@ func (a *atStep) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// moveSteps is how many lines a move says, from the freezing to the end.
+// moveSteps is the number of lines that a move prints, from the freeze to the end.
 const moveSteps = 9
 
 // TestMoveGoesOnAfterAnyCrash kills the source, the target or the command between any two
-// steps, while clients use the account by the map.
+// steps, while clients use the account through the map.
 func TestMoveGoesOnAfterAnyCrash(t *testing.T) {
 	t.Parallel()
 	for _, victim := range []string{"source", "target", "command", "all"} {
@@ -113,7 +113,7 @@ func (r *moveRig) moved(acc string, load *moveLoad) {
 	}
 }
 
-// TestMoveGoesOnAfterItWasKilled kills the real command with SIGKILL behind each of its lines.
+// TestMoveGoesOnAfterItWasKilled kills the real command with SIGKILL after each of its lines.
 func TestMoveGoesOnAfterItWasKilled(t *testing.T) {
 	t.Parallel()
 	r := newMoveRig(t)
@@ -138,7 +138,7 @@ func TestMoveGoesOnAfterItWasKilled(t *testing.T) {
 	r.to.stop()
 }
 
-// moveLoad is what clients do with an account while it moves.
+// moveLoad is a client that uses an account while it moves.
 type moveLoad struct {
 	acc    string
 	cancel context.CancelFunc
@@ -148,7 +148,7 @@ type moveLoad struct {
 	// Of the one goroutine, until done is closed.
 	numbers []int64
 	tokens  []int64
-	kept    int64 // the counter's sum, by answers; each call has a key of its own
+	kept    int64 // the counter's sum according to the answers; each call has its own retry key
 	both    []string
 }
 
@@ -171,10 +171,10 @@ func (r *moveRig) load(acc string) *moveLoad {
 		defer close(l.done)
 		here, there := false, false // the source, the target has answered
 		for ctx.Err() == nil {
-			// Both are asked, whatever the map says: only one may answer.
+			// Both servers are asked, whatever the map says: only one may answer.
 			for _, s := range []*movedServer{r.from, r.to} {
 				if s == r.to && !there && !r.begun(acc) {
-					continue // it would take an account that is new for its own
+					continue // it would take an unknown account for one of its own
 				}
 				status, body, _ := r.call(s, "POST", "/db/"+acc+"/sequence/s", "")
 				if status == 200 {
@@ -240,7 +240,7 @@ func (l *moveLoad) check(r *moveRig) {
 	}
 }
 
-// eachStep is where a mover writes its steps; a test looks at the servers behind each.
+// eachStep is a writer for the steps of a mover. The test checks the servers after each step.
 type eachStep func(line string)
 
 func (f eachStep) Write(p []byte) (int, error) {
@@ -248,8 +248,8 @@ func (f eachStep) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestOneServerAnswersBehindEachStep asks both servers and the map behind each step: the
-// target answers once the map says so, and the source never again.
+// TestOneServerAnswersBehindEachStep asks both servers and checks the map after each step: the
+// target answers once the map names it, and the source never again.
 func TestOneServerAnswersBehindEachStep(t *testing.T) {
 	t.Parallel()
 	r := newMoveRig(t)
@@ -315,11 +315,11 @@ func TestOneServerAnswersBehindEachStep(t *testing.T) {
 	r.to.stop()
 }
 
-// TestMovesAndUndosAtOnce has several runs of the command, some of which give the move up,
+// TestMovesAndUndosAtOnce lets several runs of the command, some of which give the move up,
 // work on one account.
 func TestMovesAndUndosAtOnce(t *testing.T) {
 	t.Parallel()
-	r := newMoveRig(t, "accounts: [there]") // else it takes an account that is given up for its own
+	r := newMoveRig(t, "accounts: [there]") // otherwise it takes an account whose move is given up for its own
 	for n := range 6 {
 		acc := "acc" + strconv.Itoa(n)
 		r.fill(acc)
@@ -328,7 +328,7 @@ func TestMovesAndUndosAtOnce(t *testing.T) {
 		for i := range 5 {
 			m := r.mover(acc, io.Discard)
 			all.Go(func() {
-				// They refuse each other: what counts is what is there in the end.
+				// The runs refuse each other. Only the final state matters.
 				if i < 3 {
 					_ = m.run(t.Context(), r.file)
 				} else {

@@ -14,14 +14,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// asPrinted is a configuration as -print prints it.
+// asPrinted returns a configuration as -print prints it.
 func asPrinted(c Config) []byte {
 	var b bytes.Buffer
 	_ = c.print(&b) // to memory
 	return b.Bytes()
 }
 
-// anyConfig draws a configuration without tokens.
+// anyConfig draws a random configuration without tokens.
 func anyConfig(t *rapid.T) Config {
 	texts := rapid.OneOf(rapid.String(), rapid.StringMatching(`[a-z/."'\\:#{}\[\]&*!|>%@ -]*`)).Filter(func(s string) bool { return !strings.ContainsRune(s, '\ufffd') })
 	long := rapid.Int64Range(1, int64(24*time.Hour))
@@ -161,8 +161,8 @@ func TestConfigCheckSaysInOneLineWhatAStartWouldSay(t *testing.T) {
 	}
 }
 
-// TestConfigPrintShowsNoToken has tokens in the file and in the environment. What is
-// printed must not be good for a start: its tokens would be known to everybody.
+// TestConfigPrintShowsNoToken has tokens in the file and in the environment. The printed
+// configuration must be refused by a start: everybody would know its tokens.
 func TestConfigPrintShowsNoToken(t *testing.T) {
 	const secret = "s3cr3t-Zq"
 	t.Setenv(TokenVariable, "")
@@ -175,7 +175,7 @@ func TestConfigPrintShowsNoToken(t *testing.T) {
 			t.Errorf("%q: exit %d, printed %q, %q", src, code, stdout, stderr)
 		}
 		if _, err := ParseConfig("printed", []byte(stdout), noEnv); err == nil || !strings.Contains(err.Error(), "a token must not have spaces") {
-			t.Errorf("%q: what was printed is read: %v", src, err)
+			t.Errorf("%q: the printed configuration is accepted: %v", src, err)
 		}
 	}
 	// The environment's token is not a part of the file.

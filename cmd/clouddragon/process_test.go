@@ -43,10 +43,10 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// patience is how long a test waits for what should be there at once.
+// patience is how long a test waits for something that should happen at once.
 const patience = 20 * time.Second
 
-// process is a running server. It is ended with the test.
+// process is a running server. The end of the test ends it.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -56,7 +56,7 @@ type process struct {
 	log    string      // the lines taken so far
 }
 
-// small is a configuration with small files, to be quick.
+// small is a configuration with small files, so that tests are quick.
 func small(t *testing.T, more string) string {
 	return fmt.Sprintf("data: %s\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n%s", t.TempDir(), more)
 }
@@ -74,7 +74,7 @@ func launch(t *testing.T, config string, env ...string) *process {
 	return p
 }
 
-// prepare is a program that does not run yet, and whose stderr goes nowhere.
+// prepare returns a program that does not run yet and whose stderr is discarded.
 func prepare(t *testing.T, config string, env ...string) *process {
 	t.Helper()
 	p := &process{t: t, config: filepath.Join(t.TempDir(), "config.yml"), lines: make(chan string, 1000)}
@@ -198,7 +198,7 @@ func (p *process) pause() {
 	})
 }
 
-// stop ends the server and wants exit code 0.
+// stop ends the server and checks that it exits with 0.
 func (p *process) stop() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
@@ -207,7 +207,8 @@ func (p *process) stop() {
 	}
 }
 
-// eventually asks until nothing is wrong any more, if there is nothing to wait for.
+// eventually polls until a check passes. It is for states that a test cannot wait for
+// otherwise.
 func eventually(t *testing.T, wrong func() string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -244,7 +245,7 @@ func ask(t *testing.T, c *http.Client, method, url string) (int, string) {
 	return res.StatusCode, string(b)
 }
 
-// want asks and compares the answer.
+// want sends a request and compares the answer.
 func want(t *testing.T, c *http.Client, method, url string, status int, body string) {
 	t.Helper()
 	if s, b := ask(t, c, method, url); s != status || b != body {

@@ -33,7 +33,7 @@ func lineOf(t *testing.T, log *logLines, text string) string {
 	}
 }
 
-// slowStart is a server whose start is held up in the midst of the tables and the log.
+// slowStart is a server whose start is held up in the middle of the tables and of the log.
 type slowStart struct {
 	log     *logLines
 	manager *manager
@@ -59,7 +59,7 @@ func startSlowly(t *testing.T) *slowStart {
 		if err != nil || res.StatusCode != 200 {
 			t.Fatal(res, err)
 		}
-		_ = res.Body.Close() // it is short
+		_ = res.Body.Close() // the body is short
 	}
 	signals <- syscall.SIGTERM
 	if c := soon(t, "the end", code); c != 0 {
@@ -76,7 +76,7 @@ func startSlowly(t *testing.T) *slowStart {
 	}
 	reads := 0
 	fsys.Fail(func(op memdisk.Op) error {
-		// The log is read 256 KiB at a time: the second piece is awaited.
+		// The log is read 256 KiB at a time. The start is held up at the second piece.
 		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, "00000001.seg") && op.Len > 4096 {
 			if reads++; reads == 2 {
 				close(s.held)
@@ -103,7 +103,8 @@ func startSlowly(t *testing.T) *slowStart {
 	return s
 }
 
-// TestLongStartSaysHowFarItIs has a start that stands still. Only what is new is told.
+// TestLongStartSaysHowFarItIs has a start that makes no progress. Only new progress is
+// reported.
 func TestLongStartSaysHowFarItIs(t *testing.T) {
 	s := startSlowly(t)
 	for range 3 {
@@ -148,7 +149,7 @@ func TestSystemdGivesALongStartMoreTime(t *testing.T) {
 func TestStopDoesNotWaitForALongStart(t *testing.T) {
 	s := startSlowly(t)
 	defer close(s.goOn)
-	s.reload <- syscall.SIGHUP // is not taken
+	s.reload <- syscall.SIGHUP // nobody receives it
 	s.stop <- syscall.SIGTERM
 	if c := soon(t, "the end", s.code); c != exitOK {
 		t.Errorf("exit %d, want %d", c, exitOK)
@@ -198,7 +199,7 @@ func TestProgressIsOneLineOfATerminal(t *testing.T) {
 	want("\r100% of 400.0 MiB, 19.1 MiB/s")
 }
 
-// TestLongCommandsShowProgressOnATerminalAlone runs them with and without one.
+// TestLongCommandsShowProgressOnATerminalAlone runs them with and without a terminal.
 func TestLongCommandsShowProgressOnATerminalAlone(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))

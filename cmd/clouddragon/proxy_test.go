@@ -28,7 +28,7 @@ func fenced(t *testing.T, language string) string {
 	return m[1]
 }
 
-// program returns the path of a program, or skips the test. CI has all of them.
+// program returns the path of a program, or skips the test. In CI all programs are installed.
 func program(t *testing.T, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -39,7 +39,7 @@ func program(t *testing.T, names ...string) string {
 	if os.Getenv("CLOUDDRAGON_CRASH_REQUIRED") != "" {
 		t.Fatalf("%s is not installed", names[0])
 	}
-	t.Skipf("%s is not installed: what the documents say of it is NOT TESTED here", names[0])
+	t.Skipf("%s is not installed: what the documents say about it is NOT TESTED here", names[0])
 	return ""
 }
 
@@ -47,8 +47,8 @@ func program(t *testing.T, names ...string) string {
 type proxy struct {
 	language string
 	programs []string
-	listen   string // what the configuration says of its own address
-	// run returns the whole configuration and the arguments to run it.
+	listen   string // the text in the configuration that sets its own address
+	// run returns the complete configuration and the arguments to run the proxy with it.
 	run func(dir, snippet string) (config string, args []string)
 }
 
@@ -94,7 +94,7 @@ func (x proxy) start(t *testing.T, server string) string {
 	return addr
 }
 
-// proxyAddr returns an address that nobody else is given, so that the port stays free.
+// proxyAddr returns an address whose port no other process gets, so that it stays free.
 func proxyAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.66.0.2:0")
@@ -156,7 +156,7 @@ func TestReadmesProxiesPassEverythingOn(t *testing.T) {
 			c := &http.Client{Transport: new(http.Transport)}
 			defer c.CloseIdleConnections()
 
-			// Names come as they were sent.
+			// Names arrive as they were sent.
 			for _, id := range []string{"a%2Fb", "a%20b", "a%2f%2e", "%25", "x+y", "%c3%b6", "a;b"} {
 				want(t, c, "POST", base+"/db/1/sequence/"+id, http.StatusOK, "1\n")
 				want(t, c, "GET", direct+"/db/1/sequence/"+id, http.StatusOK, "1\n")
@@ -165,14 +165,15 @@ func TestReadmesProxiesPassEverythingOn(t *testing.T) {
 				t.Errorf("a path that is no route: %d, want 404", code)
 			}
 
-			// A refusal comes with its text and headers.
+			// A refusal arrives with its text and headers.
 			want(t, c, "POST", base+"/db/1/lock/l?id=a&dur=60", http.StatusOK, "1\n")
 			res := send(t, c, "POST", base+"/db/1/lock/l?id=b", "")
 			if res.StatusCode != http.StatusConflict || res.Header.Get("Lock-Id") != "a" || res.Header.Get("Retry-After") == "" {
 				t.Errorf("a lock that is held: %d %v", res.StatusCode, res.Header)
 			}
 
-			// So does one of a value that is too large, and the largest value.
+			// So does the refusal of a value that is too large, and the largest value arrives
+			// too.
 			if res := send(t, c, "POST", base+"/db/1/kv/v", strings.Repeat("v", 64<<10)); res.StatusCode != http.StatusOK {
 				t.Errorf("the largest value: %d", res.StatusCode)
 			}
@@ -184,7 +185,8 @@ func TestReadmesProxiesPassEverythingOn(t *testing.T) {
 					t.Errorf("a value of %d bytes: %d, want 413", size, res.StatusCode)
 				}
 			}
-			// Whoever refuses a body unread may end the connection, which a POST must not meet.
+			// A server that refuses a body without reading it may end the connection. A later
+			// POST must not be sent on it.
 			c.CloseIdleConnections()
 
 			// A waiter that hangs up leaves the queue.
@@ -228,8 +230,8 @@ func send(t *testing.T, c *http.Client, method, url, body string) *http.Response
 	return res
 }
 
-// TestReadmesProxiesKeepConnectionsAndRepeatNothing puts the proxies in front of a
-// server that counts.
+// TestReadmesProxiesKeepConnectionsAndRepeatNothing puts the proxies in front of a server that
+// counts requests.
 func TestReadmesProxiesKeepConnectionsAndRepeatNothing(t *testing.T) {
 	t.Parallel()
 	for _, x := range proxies {
@@ -261,7 +263,8 @@ func TestReadmesProxiesKeepConnectionsAndRepeatNothing(t *testing.T) {
 					t.Errorf("one client's requests come from %s and then from %s", first, again)
 				}
 			}
-			// HAProxy hangs up if the connection to the server was not a new one.
+			// HAProxy closes the client's connection if the connection to the server was a
+			// reused one.
 			res, err := c.Post(base+"/db/1/sequence/break", "", nil)
 			if err == nil {
 				if err := res.Body.Close(); err != nil {

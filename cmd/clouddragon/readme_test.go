@@ -12,10 +12,10 @@ import (
 
 var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
 
-// TestReadmeIsTrue runs every shell line of the README: what make would do is
-// only asked for, the rest goes to a server of its own, and prints what the
-// comment at its end says. "…" stands for anything; what follows in
-// parentheses is for the reader.
+// TestReadmeIsTrue runs every shell line of the README. make is only asked what it would do.
+// The other lines are sent to a server of the test, and have to print what the comment at
+// their end says. In the comment "…" stands for anything, and text in parentheses is for the
+// reader.
 func TestReadmeIsTrue(t *testing.T) {
 	t.Parallel()
 	for _, tool := range []string{"bash", "curl", "make"} {
@@ -92,7 +92,7 @@ func shell(t *testing.T, dir, script string, env ...string) string {
 	return string(out)
 }
 
-// printed is a pattern for what the comments of a script promise.
+// printed returns a pattern for the output that the comments of a script promise.
 func printed(script string) string {
 	var want strings.Builder
 	for line := range strings.Lines(script) {

@@ -36,7 +36,7 @@ func documents(t *testing.T) string {
 	return text.String()
 }
 
-// recipes writes the scripts of the documents to files and returns their directory.
+// recipes writes the scripts in the documents to files and returns their directory.
 func recipes(t *testing.T, want ...string) string {
 	t.Helper()
 	for _, tool := range []string{"bash", "curl", "flock"} {
@@ -58,7 +58,7 @@ func recipes(t *testing.T, want ...string) string {
 	return dir
 }
 
-// script is a recipe that runs, in its directory.
+// script is a running recipe.
 type script struct {
 	*exec.Cmd
 	t      *testing.T
@@ -116,7 +116,7 @@ func (s *script) line() string {
 	return s.lines.Text()
 }
 
-// endsQuietly waits for the script's end and wants nothing on stderr.
+// endsQuietly waits for the script's end and checks that stderr is empty.
 func (s *script) endsQuietly(code int) {
 	s.t.Helper()
 	s.ends(code)
@@ -131,7 +131,7 @@ func (s *script) ends(code int) {
 	for s.lines.Scan() {
 		s.t.Errorf("%v says %q too", s.Args, s.lines.Text())
 	}
-	if err := s.lines.Err(); err != nil { // some process holds stdout still
+	if err := s.lines.Err(); err != nil { // some process still has stdout open
 		s.t.Errorf("%v: %v", s.Args, err)
 	}
 	if err := s.Wait(); s.ProcessState.ExitCode() != code {
@@ -145,7 +145,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	lock := "http://" + p.addr + "/db/cron/lock/nightly"
 
-	// The job runs until it is told to end, here by its own input: longer than the lock lasts.
+	// The job runs until its input tells it to end, which is longer than the lock lasts.
 	hold := filepath.Join(dir, "hold")
 	if err := syscall.Mkfifo(hold, 0o600); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	if !strings.Contains(second.stderr.String(), "not run: lock \"nightly\" is held") {
 		t.Errorf("the second says %q", second.stderr.String())
 	}
-	// Renewed: a lock that somebody waits for longer than it lasts is still held.
+	// The lock is renewed: a call that waits longer than the lock lasts does not get it.
 	if code, body := ask(t, http.DefaultClient, "POST", lock+"?id=other&wait=11"); code != http.StatusConflict {
 		t.Errorf("while the job runs another gets its lock: %d %s", code, body)
 	}
@@ -171,7 +171,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	first.endsQuietly(7)
 	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 
-	// Killed, it gives the lock back, and takes the job along.
+	// A script that is killed ends the job and gives the lock back.
 	third := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; cat hold")
 	third.says("begun")
 	if err := third.Process.Signal(syscall.SIGTERM); err != nil {
@@ -180,13 +180,13 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	third.endsQuietly(-1)
 	want(t, http.DefaultClient, "GET", lock, http.StatusNotFound, "lock \"nightly\" of account \"cron\" is not locked\n")
 
-	// With the lock gone to another, the job is stopped.
+	// Once another caller has the lock, the job is stopped.
 	fourth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "echo begun; cat hold")
 	fourth.says("begun")
 	want(t, http.DefaultClient, "DELETE", lock+"?force=true", http.StatusNoContent, "")
 	fourth.endsQuietly(143)
 
-	// Killed without a chance to clear up, it still takes the job along and renews no more.
+	// Even a script that is killed with SIGKILL ends the job and stops renewing.
 	fifth := runScript(t, p, dir, "once.sh", "nightly", "bash", "-c", "trap 'echo stopped; exit' TERM; echo begun; while :; do read <hold; done")
 	fifth.says("begun")
 	if err := fifth.Process.Kill(); err != nil {
@@ -207,7 +207,7 @@ func TestRecipeOnceRunsAJobOnceAndKeepsItsLock(t *testing.T) {
 	}
 }
 
-// A job goes on while its server is away for less time than its lock lasts.
+// A job continues if its server is down for less time than its lock lasts.
 func TestRecipeOnceOutlivesARestart(t *testing.T) {
 	t.Parallel()
 	dir := recipes(t, "once.sh")
@@ -215,7 +215,7 @@ func TestRecipeOnceOutlivesARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An address that nobody else is given, so that the second server can have it too.
+	// An address whose port no other process gets, so that the second server can have it too.
 	config := small(t, "listen: 127.66.0.1:0\n")
 	p := start(t, config)
 	// The test is told when a renewal begins.
@@ -250,7 +250,7 @@ func TestRecipeOnceOutlivesARestart(t *testing.T) {
 	tells("renewal")
 	p = start(t, strings.Replace(config, "127.66.0.1:0", p.addr, 1))
 	tells("renewal")
-	tells("renewal") // the one before is answered
+	tells("renewal") // the one before has been answered
 	if err := os.WriteFile(filepath.Join(dir, "hold"), []byte("\n"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 		t.Errorf("they ran in the order %q (%v)", order, err)
 	}
 
-	// Killed, it takes the job along before it gives the mutex back.
+	// A script that is killed ends the job before it gives the mutex back.
 	killed := runScript(t, p, dir, "queue.sh", "printer", "bash", "-c", "trap 'echo cleared >>order; exit' TERM; echo begun; while :; do read <hold; done")
 	killed.says("begun")
 	next := runScript(t, p, dir, "queue.sh", "printer", "bash", "-c", "echo next >>order")
@@ -305,7 +305,7 @@ func TestRecipeQueueRunsOneAtATimeInOrder(t *testing.T) {
 	p.stop()
 }
 
-// waits waits until that many callers wait for a lock of the API.
+// waits blocks until the given number of callers wait for a lock or a mutex.
 func (p *process) waits(api string, n int) {
 	p.t.Helper()
 	text := fmt.Sprintf("clouddragon_lock_waiters{api=%q} %d\n", api, n)
@@ -350,7 +350,7 @@ func TestRecipePublishRefusesAStaleToken(t *testing.T) {
 		}
 	}
 
-	// The token counts even if the move fails or is cut off.
+	// The token is recorded even if the move fails or is interrupted.
 	cmd := exec.Command("bash", "publish.sh", "50", "missing", "report")
 	cmd.Dir = dir
 	if err := cmd.Run(); err == nil {

@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// losesAnswers stands between a client and a server, and passes every third answer
-// on. The others are lost once the server has given them.
+// losesAnswers is a proxy that passes on every third answer of the server. The others are lost
+// after the server has given them.
 func losesAnswers(t *testing.T, server string) (addr string, lost *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -110,7 +110,7 @@ func TestRecipeWindowRunsSoOften(t *testing.T) {
 	}
 	counter := "http://" + p.addr + "/db/jobs/counter/alerts"
 	want(t, http.DefaultClient, "POST", counter+"?add=0&ttl=0.001&touch=true", http.StatusOK, "2\n")
-	// Until the millisecond is over.
+	// Wait until the millisecond is over.
 	for code := http.StatusOK; code != http.StatusNotFound; code, _ = ask(t, http.DefaultClient, "GET", counter) {
 	}
 	run(0)
@@ -138,7 +138,7 @@ func TestRecipePaceWaitsForItsTurn(t *testing.T) {
 	}
 	rate := "http://" + p.addr + "/db/jobs/rate/mail"
 	want(t, http.DefaultClient, "DELETE", rate, http.StatusNoContent, "")
-	// The next turn comes in 5 minutes, which is within WAIT.
+	// The next turn comes in 5 minutes, which is not more than WAIT.
 	want(t, http.DefaultClient, "POST", rate+"?limit=12&per=1h&burst=1", http.StatusOK, "0\n")
 	waits := run("9m")
 	waitForMetric(t, "http://"+p.addr, "clouddragon_rate_waiters 1")
@@ -166,7 +166,7 @@ func TestRecipeReportIsOnlyOfTheHolder(t *testing.T) {
 	if _, err := os.ReadFile(filepath.Join(dir, "begun")); err != nil {
 		t.Fatal(err)
 	}
-	// Its time is over, as far as the server is concerned, and another run takes over.
+	// For the server, the lock has expired, and another run takes it.
 	want(t, http.DefaultClient, "DELETE", lock+"?force=true", http.StatusNoContent, "")
 	runScript(t, p, dir, "report.sh", "daily", "echo", "second").endsQuietly(0)
 	if err := os.WriteFile(filepath.Join(dir, "hold"), nil, 0); err != nil {

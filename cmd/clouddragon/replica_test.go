@@ -17,13 +17,13 @@ import (
 	"clouddragon/internal/replica"
 )
 
-// standbyOf launches a standby of a server, and waits until it listens.
+// standbyOf starts a standby of a server and waits until it listens.
 func standbyOf(t *testing.T, primary *process, more string) *process {
 	t.Helper()
 	return start(t, small(t, "listen: 127.0.0.1:0\n"+`replica: {of: "http://`+primary.addr+`", `+more+"}\n"))
 }
 
-// replicaStatus asks a server what it is.
+// replicaStatus asks a server for its role.
 func (p *process) replicaStatus() (s replica.Status) {
 	p.t.Helper()
 	code, body := ask(p.t, http.DefaultClient, "GET", "http://"+p.addr+"/replica/status")
@@ -36,7 +36,7 @@ func (p *process) replicaStatus() (s replica.Status) {
 	return s
 }
 
-// until waits until a server says of itself what is wanted.
+// until polls the role of a server until it is as wanted.
 func (p *process) until(what string, ok func(replica.Status) bool) {
 	p.t.Helper()
 	eventually(p.t, func() string {
@@ -112,7 +112,7 @@ func TestStandbyAnswersStaleReadsOnly(t *testing.T) {
 			t.Errorf("/metrics lacks %q, or that the standby is in sync", line)
 		}
 	}
-	// What is written reaches it.
+	// Writes reach the standby.
 	want(t, c, "POST", "http://"+p.addr+"/db/1/sequence/s", 200, "8\n")
 	eventually(t, func() string {
 		_, body := ask(t, c, "GET", base+"/db/1/sequence/s?stale=true")
@@ -145,7 +145,7 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 	want(t, c, "GET", url, 200, "1\n")
 	want(t, c, "GET", "http://"+p.addr+"/healthz?role=primary", 503, "this server is not the primary\n")
 
-	// A restart changes nothing of that, and reads wait for the standby too.
+	// The same holds after a restart, and reads wait for the standby too.
 	p.signal(syscall.SIGKILL)
 	p.exit()
 	again := start(t, "data: "+p.dataOf()+"\nlisten: "+p.addr+"\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n")
@@ -155,12 +155,12 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 		}
 	}
 
-	// It is back.
+	// The standby is back.
 	back := start(t, "data: "+sb.dataOf()+"\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n")
 	again.until("the standby is in sync again", inSync)
 	want(t, c, "POST", url, 200, "2\n")
 
-	// One that stops says so, and may not be promoted any more.
+	// A standby that is stopped says so, and may not be promoted any more.
 	back.until("it is in sync", inSync)
 	back.stop()
 	want(t, c, "POST", url, 200, "3\n")
@@ -174,7 +174,7 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 	}
 }
 
-// Both ways to the writer are tried: a plain request, and one that net/http serves.
+// Both a plain request and one that net/http serves are tried.
 func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
@@ -201,7 +201,7 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
 		unknown := strings.Contains(string(body), "outcome is unknown")
-		refused := strings.Contains(string(body), "nothing was changed") // it was hanging for longer already
+		refused := strings.Contains(string(body), "nothing was changed") // the standby had been hanging for longer
 		if err != nil || res.StatusCode != 503 || !unknown && !refused {
 			t.Errorf("POST %s while the standby hangs: %d %s (%v), want 503 and that the outcome is unknown", path, res.StatusCode, body, err)
 		}
@@ -209,7 +209,7 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 			sent++
 		}
 		sb.signal(syscall.SIGCONT)
-		eventually(t, func() string { // once the batch that was late is done
+		eventually(t, func() string { // once the late batch is done
 			code, body := ask(t, http.DefaultClient, "GET", "http://"+p.addr+"/healthz?role=primary")
 			if code == http.StatusOK {
 				return ""
@@ -241,7 +241,7 @@ func TestPromotedPrimaryGoesOnAlone(t *testing.T) {
 	}
 	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/s", 200, "1\n")
 	sb.signal(syscall.SIGCONT)
-	// It learns of the new epoch and follows it.
+	// The old standby learns of the new epoch and follows it.
 	p.until("the standby is in sync in the new epoch", func(s replica.Status) bool { return inSync(s) && s.Epoch == 2 })
 	sb.until("it knows the epoch", func(s replica.Status) bool { return s.Epoch == 2 && s.InSync })
 }
@@ -264,7 +264,7 @@ func TestReplacedServerFollowsOrSaysWhereThePrimaryIs(t *testing.T) {
 		t.Fatalf("promote: exit %d: %s", code, out)
 	}
 	if code := <-waiter; code != 503 {
-		t.Errorf("who waits for a mutex of a server that is replaced gets %d, want 503", code)
+		t.Errorf("a call that waits for a mutex of a replaced server gets %d, want 503", code)
 	}
 	p.until("it knows that it was replaced", func(s replica.Status) bool { return s.Role == "replaced" })
 	for _, method := range []string{"GET", "POST"} {
@@ -285,25 +285,25 @@ func TestReplacedServerFollowsOrSaysWhereThePrimaryIs(t *testing.T) {
 		t.Errorf("a mutex on the new primary: %d, token %s; want one above all tokens of the old one", code, body)
 	}
 	p.stop()
-	// A restart does not bring it back.
+	// A restart does not make it the primary again.
 	old := start(t, "data: "+p.dataOf()+"\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n")
 	if code, _ := ask(t, c, "GET", "http://"+old.addr+"/db/1/sequence/s"); code != 421 {
 		t.Errorf("a server that was replaced, after a restart: %d, want 421", code)
 	}
 	old.stop()
-	// The promoted one stays the primary, although its configuration says otherwise.
+	// The promoted server stays the primary, although its configuration says otherwise.
 	sb.stop()
 	stays := start(t, "data: "+sb.dataOf()+"\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n")
 	want(t, c, "GET", "http://"+stays.addr+"/healthz?role=primary", 200, "ok\n")
-	// The old one as its standby.
+	// The old primary becomes its standby.
 	follows := start(t, "data: "+p.dataOf()+"\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\nreplica: {of: \"http://"+stays.addr+"\", sync: true}\n")
 	stays.until("the old one is in sync", inSync)
 	follows.stop()
 	stays.stop()
 }
 
-// A standby whose log went another way than the primary's fetches a new copy, and keeps what
-// it had.
+// A standby whose log has diverged from the primary's fetches a new copy, and keeps its old
+// data.
 func TestStandbyThatWentAnotherWayFetchesANewCopy(t *testing.T) {
 	t.Parallel()
 	c := http.DefaultClient
@@ -315,7 +315,7 @@ func TestStandbyThatWentAnotherWayFetchesANewCopy(t *testing.T) {
 		t.Errorf("promote a standby that nobody waits for: exit %d: %s", code, out)
 	}
 	sb.stop()
-	// Both go on, since an operator has made a mistake.
+	// Both servers answer writes now: the operator has made a mistake.
 	if err := os.Remove(filepath.Join(sb.dataOf(), replica.StateFile)); err != nil {
 		t.Fatal(err)
 	}

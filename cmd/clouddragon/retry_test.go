@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What limits.replay says holds over restarts of the program.
+// Answers are kept for limits.replay, even if the program is restarted.
 func TestAnswersAreKeptOverARestartForAsLongAsConfigured(t *testing.T) {
 	t.Parallel()
 	config := strings.Replace(small(t, "listen: 127.0.0.1:0\n"), "limits: {", "limits: {replay: 1h, ", 1)
@@ -51,6 +51,6 @@ func TestAnswersAreKeptOverARestartForAsLongAsConfigured(t *testing.T) {
 			t.Fatalf("%q, replayed %q", b, again)
 		}
 	}
-	expect("two", "2\n", "true") // as it was kept
+	expect("two", "2\n", "true") // the stored answer
 	p.stop()
 }

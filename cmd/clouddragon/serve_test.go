@@ -71,7 +71,7 @@ func TestPortInUseIsAFailureToStart(t *testing.T) {
 	}
 }
 
-// TestExitCodes runs what ends by itself.
+// TestExitCodes runs commands that end by themselves.
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -210,7 +210,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	slowClient(t, p.addr)
 	p.signal(syscall.SIGINT)
 	p.line("stopping")
-	// Each signal ends it that comes a second after the first, or later.
+	// Any signal that comes a second or more after the first one ends the server at once.
 	again, enough := time.NewTicker(10*time.Millisecond), make(chan struct{})
 	defer again.Stop()
 	go func() {
@@ -234,7 +234,7 @@ func TestTwoSignalsAtOnceAreOneStop(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	slowClient(t, p.addr)
-	// Two of a kind may reach a process as one.
+	// Two signals of the same kind may reach a process as one.
 	p.signal(syscall.SIGTERM)
 	p.signal(syscall.SIGINT)
 	if code := p.exit(); code != 0 {
@@ -242,7 +242,7 @@ func TestTwoSignalsAtOnceAreOneStop(t *testing.T) {
 	}
 }
 
-// waitForMetric scrapes until there is such a line.
+// waitForMetric scrapes /metrics until it has the line.
 func waitForMetric(t *testing.T, url, line string) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); {

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// shards are servers behind the HAProxy of docs/haproxy.cfg.
+// shards is an HAProxy with docs/haproxy.cfg and the servers behind it.
 type shards struct {
 	t     *testing.T
 	base  string // of the proxy
@@ -41,7 +41,8 @@ func startShards(t *testing.T, servers [4]string, lines string) *shards {
 		"bind :8080": 1, "/etc/haproxy/shards.map": 2, "10.0.0.1:8081": 1, "10.0.0.2:8081": 1, "10.0.0.3:8081": 1, "10.0.0.4:8081": 1,
 	}, "bind :8080", "bind "+addr, "/etc/haproxy/shards.map", s.mapFile(),
 		"10.0.0.1:8081", servers[0], "10.0.0.2:8081", servers[1], "10.0.0.3:8081", servers[2], "10.0.0.4:8081", servers[3],
-		// So that the test need not wait, and a busy machine does not look like a dead one.
+		// The test need not wait long for checks, and a busy machine does not look like a dead
+		// one.
 		"inter 1s", "inter 50ms", "timeout connect 5s", "timeout connect 5s\n    timeout check 10s")
 	file := filepath.Join(s.files, "haproxy.cfg")
 	for name, text := range map[string]string{file: config, s.mapFile(): lines} {
@@ -55,7 +56,7 @@ func startShards(t *testing.T, servers [4]string, lines string) *shards {
 
 func (s *shards) mapFile() string { return filepath.Join(s.files, "shards.map") }
 
-// replaceAll replaces texts of a document, of which some have to be there so many times.
+// replaceAll replaces texts in a document and checks how often each of them occurs.
 func replaceAll(t *testing.T, text string, times map[string]int, oldNew ...string) string {
 	t.Helper()
 	for old, n := range times {
@@ -66,7 +67,8 @@ func replaceAll(t *testing.T, text string, times map[string]int, oldNew ...strin
 	return strings.NewReplacer(oldNew...).Replace(text)
 }
 
-// becomes asks until a call has the status that is wanted: a check of HAProxy has to notice.
+// becomes repeats a call until it has the wanted status, because a health check of HAProxy has
+// to notice first.
 func (s *shards) becomes(status int, method, path string) {
 	s.t.Helper()
 	eventually(s.t, func() string {
@@ -78,7 +80,7 @@ func (s *shards) becomes(status int, method, path string) {
 	})
 }
 
-// standby is a server of which only the answers to a health check matter.
+// standby is a fake server of which only the answers to health checks matter.
 type standby struct {
 	*httptest.Server
 	primary atomic.Bool
@@ -158,7 +160,7 @@ func TestHAProxySpreadsAccountsByMapAndHash(t *testing.T) {
 		}
 	}
 
-	// By the hash an account is always on the same shard, and both have some.
+	// The hash always sends an account to the same shard, and both shards have some.
 	on := [2]int{}
 	for i := range 64 {
 		acc := fmt.Sprintf("hashed-%d", i)
@@ -204,7 +206,7 @@ func TestHAProxySpreadsAccountsByMapAndHash(t *testing.T) {
 	b.stop()
 }
 
-// TestHAProxyNeverMovesAnAccountToAnotherShard takes one shard's servers away.
+// TestHAProxyNeverMovesAnAccountToAnotherShard stops the servers of one shard.
 func TestHAProxyNeverMovesAnAccountToAnotherShard(t *testing.T) {
 	t.Parallel()
 	a, b := start(t, small(t, "listen: 127.0.0.1:0\n")), start(t, small(t, "listen: 127.0.0.1:0\n"))
@@ -229,7 +231,7 @@ func TestHAProxyNeverMovesAnAccountToAnotherShard(t *testing.T) {
 	if n := sa.asked.Load(); n != 0 {
 		t.Errorf("the standby was asked %d times", n)
 	}
-	// The standby becomes the primary.
+	// The standby is promoted.
 	sa.primary.Store(true)
 	s.becomes(http.StatusOK, "POST", "/db/shop/sequence/s")
 	s.becomes(http.StatusOK, "GET", "/healthz")
@@ -247,7 +249,7 @@ func TestHAProxyReadsWhatMoveWrites(t *testing.T) {
 	servers := [4]string{a.addr, sa.addr(), b.addr, sb.addr()}
 	names := []string{"shop", "a/b", "a b", "#", "100%", "\xff\x01\n", "é"}
 	lines := fmt.Sprintf("# backend shard0 http://%s\n# backend shard1 http://%s\n", a.addr, b.addr)
-	for _, name := range names[:3] { // the others live by their hash, wherever that is
+	for _, name := range names[:3] { // the hash decides where the others are
 		lines += escaped(name) + " shard0\n"
 	}
 	before := startShards(t, servers, lines)
@@ -263,7 +265,7 @@ func TestHAProxyReadsWhatMoveWrites(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("moving %q: %v\n%s", name, err, out)
 		}
-		// Until it is reloaded it asks the one that does not have the account any more.
+		// Until HAProxy is reloaded it asks the server that no longer has the account.
 		if code, body := ask(t, before.c, "POST", before.base+path); code != http.StatusMisdirectedRequest {
 			t.Errorf("before the reload, %q: %d %q", name, code, body)
 		}

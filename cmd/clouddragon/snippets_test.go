@@ -18,16 +18,16 @@ import (
 var snippets = []struct {
 	language, program, file string
 	args                    []string
-	comment                 string // with which its first line begins
-	lost                    string // what it prints of a lost race
+	comment                 string // the beginning of its first line
+	lost                    string // what it prints after a lost race
 }{
 	{"python", "python3", "call.py", nil, "#", "None"},
 	{"js", "node", "call.mjs", nil, "//", "null"},
 	{"go", "go", "call.go", []string{"run"}, "//", "lost"},
 }
 
-// flaky is a server's proxy that ends the connection of the first request of
-// each kind that it is told to break.
+// flaky is a proxy that ends the connection at the first request of each kind that it is told
+// to break.
 type flaky struct {
 	next   http.Handler
 	breaks func(r *http.Request) bool
@@ -80,7 +80,7 @@ func TestReadmesClientsWork(t *testing.T) {
 				return string(b), f.seen, err
 			}
 
-			// What may be repeated is, after a broken connection.
+			// Calls that may be repeated are repeated after a broken connection.
 			out, _, err := run(func(r *http.Request) bool {
 				return r.Method != "POST" || strings.Contains(r.URL.Path, "/lock/")
 			})
@@ -93,7 +93,7 @@ func TestReadmesClientsWork(t *testing.T) {
 				t.Errorf("the lock is not given back: %d", code)
 			}
 
-			// A POST on a sequence is not.
+			// A POST on a sequence is not repeated.
 			_, seen, err := run(func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/sequence/") })
 			if err == nil {
 				t.Error("a sequence without an answer is no failure")

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// fakeLists answers as a server with these accounts and locks does, a page at a time.
+// fakeLists answers like a server with these accounts and locks, one page at a time.
 func fakeLists(health int) http.HandlerFunc {
 	answers := map[string]string{
 		"/db":                      "a%2Fb\n",

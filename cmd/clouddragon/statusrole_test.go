@@ -38,7 +38,7 @@ func TestStatusTellsTheRole(t *testing.T) {
 	if err := json.Unmarshal([]byte(got), &o); err != nil || code != 0 || o.Replica == nil || !o.Replica.InSync {
 		t.Errorf("as JSON: exit code %d, %v: %s", code, err, got)
 	}
-	// A token for some accounts is not told of the role.
+	// A token for some accounts does not show the role.
 	t.Setenv("CLOUDDRAGON_TOKEN", "some")
 	if code, got, complaint := runStatus("http://"+p.addr, "-account", "a"); code != 0 || strings.Contains(got, "role") {
 		t.Errorf("with a token for some accounts: exit code %d, %s%s", code, got, complaint)

@@ -32,7 +32,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// loud is a configuration with a fault whose message is long.
+// loud is a configuration with a fault that has a long message.
 func loud() string { return strings.Repeat("x", 50<<10) + ": 1\n" }
 
 // waitForExit waits for a process whose log is not followed.
@@ -111,13 +111,13 @@ func TestReaderThatDoesNotReadHoldsNothingUp(t *testing.T) {
 	}
 }
 
-// awaitAnswer asks until there is an answer.
+// awaitAnswer sends requests until one is answered.
 func awaitAnswer(t *testing.T, c *http.Client) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; {
 		res, err := c.Get("http://socket/healthz")
 		if err == nil {
-			_ = res.Body.Close() // of no interest
+			_ = res.Body.Close() // its content does not matter
 			return
 		}
 		if time.Now().After(end) {
@@ -126,9 +126,9 @@ func awaitAnswer(t *testing.T, c *http.Client) {
 	}
 }
 
-// TestStopTellsBusyClients stops a server under clients that send one request
-// after the other on one connection. Each has to get an answer that ends the
-// connection, and none a reset.
+// TestStopTellsBusyClients stops a server while clients send one request after the other, each
+// on its own connection. Every client has to get an answer that ends its connection, and none
+// a reset.
 func TestStopTellsBusyClients(t *testing.T) {
 	t.Parallel()
 	config := small(t, "listen: 127.0.0.1:0\n")
@@ -144,7 +144,7 @@ func TestStopTellsBusyClients(t *testing.T) {
 					return
 				}
 				defer c.Close()
-				_ = c.SetDeadline(time.Now().Add(patience)) // a failure shows below
+				_ = c.SetDeadline(time.Now().Add(patience)) // a failure is noticed below
 				b := bufio.NewReader(c)
 				for n := 0; ; n++ {
 					if n == 20 {
@@ -160,7 +160,7 @@ func TestStopTellsBusyClients(t *testing.T) {
 						t.Errorf("request %d got no answer: %v", n, err)
 						return
 					}
-					_, _ = io.Copy(io.Discard, res.Body) // a fault shows in the next request
+					_, _ = io.Copy(io.Discard, res.Body) // a fault is noticed in the next request
 					if res.Close {
 						return
 					}

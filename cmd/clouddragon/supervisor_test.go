@@ -18,7 +18,7 @@ import (
 	"clouddragon/internal/systemd"
 )
 
-// manager receives what a server tells systemd.
+// manager receives the messages of a server to systemd.
 type manager struct {
 	t    *testing.T
 	name string // of the socket
@@ -107,7 +107,7 @@ func readFile(t *testing.T, name string) string {
 	return string(b)
 }
 
-// TestServerGoesOnWithoutSystemd has names of sockets at which nobody listens.
+// TestServerGoesOnWithoutSystemd sets names of sockets at which nobody listens.
 func TestServerGoesOnWithoutSystemd(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
@@ -121,7 +121,7 @@ func TestServerGoesOnWithoutSystemd(t *testing.T) {
 		want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a", 200, "1\n")
 		p.stop()
 		if n := strings.Count(p.log, "cannot tell systemd"); n != 1 {
-			t.Errorf("%s: the log says it %d times, want once:\n%s", name, n, p.log)
+			t.Errorf("%s: the log says so %d times, want once:\n%s", name, n, p.log)
 		}
 	}
 }
@@ -157,8 +157,8 @@ func TestWatchdogOfAnotherProcessOrWithAFaultIsNone(t *testing.T) {
 	}
 }
 
-// TestWatchdogHearsNothingOfAStuckWriter shows the guard what the writer does, tick by
-// tick.
+// TestWatchdogHearsNothingOfAStuckWriter shows the guard the state of the writer, one tick at
+// a time.
 func TestWatchdogHearsNothingOfAStuckWriter(t *testing.T) {
 	m := newManager(t)
 	s := &supervisor{
@@ -172,7 +172,7 @@ func TestWatchdogHearsNothingOfAStuckWriter(t *testing.T) {
 		ticks := make(chan time.Time)
 		go s.guard(ticks, func() commit.Pulse { return <-at }, func() bool { return disk })
 		for {
-			ticks <- time.Time{} // taken once the guard is done with the one before
+			ticks <- time.Time{} // received once the guard is done with the previous tick
 			done <- struct{}{}
 		}
 	}()
@@ -239,7 +239,8 @@ func TestThreadThatWaitsForTheDiskIsFound(t *testing.T) {
 	}
 }
 
-// passSocket makes the program get l as systemd passes sockets on, count of them as it says.
+// passSocket passes l to the program as systemd passes sockets. The environment says that
+// there are count of them.
 func (p *process) passSocket(l net.Listener, count int) {
 	p.t.Helper()
 	f, err := l.(interface{ File() (*os.File, error) }).File()
@@ -252,7 +253,7 @@ func (p *process) passSocket(l net.Listener, count int) {
 	p.cmd.ExtraFiles = []*os.File{f}
 }
 
-// logged runs a prepared program, and follows its log.
+// logged runs a prepared program and follows its log.
 func (p *process) logged() {
 	p.t.Helper()
 	stderr, err := p.cmd.StderrPipe()

@@ -43,7 +43,8 @@ type tofu struct {
 	refusals chan string // the ID in each LOCK that got a 423
 }
 
-// tofuPrograms returns those that are installed. OpenTofu has to be where all is tested.
+// tofuPrograms returns the installed programs. Where everything has to be tested, OpenTofu
+// must be among them.
 func tofuPrograms(t *testing.T) []string {
 	var found []string
 	for _, name := range []string{"tofu", "terraform"} {
@@ -59,8 +60,8 @@ func tofuPrograms(t *testing.T) []string {
 	return found
 }
 
-// newTofu starts a server, and initializes a directory with the example of docs/api.md.
-// Between the two stands a proxy that tells which locks were refused.
+// newTofu starts a server, and initializes a directory with the example of docs/api.md. A
+// proxy between the two reports which locks were refused.
 func newTofu(t *testing.T, program string) *tofu {
 	f := &tofu{t: t, program: program, dir: t.TempDir(), refusals: make(chan string, 1000)}
 	f.config = small(t, "listen: 127.0.0.1:0\n")
@@ -82,7 +83,7 @@ func newTofu(t *testing.T, program string) *tofu {
 		},
 	})
 	t.Cleanup(proxy.Close)
-	// The address that the document has, of this server.
+	// The address in the document, changed to this server's.
 	example := fenced(t, "hcl")
 	f.state = strings.Replace(regexp.MustCompile(`http://localhost:8081/\S+/web`).FindString(example), "http://localhost:8081", proxy.URL, 1)
 	f.write("main.tf", strings.ReplaceAll(example, "http://localhost:8081", proxy.URL)+resources)
@@ -104,12 +105,12 @@ func (f *tofu) write(name, text string) {
 	}
 }
 
-// command is a run of the program that has not begun.
+// command returns a run of the program that is not started yet.
 func (f *tofu) command(args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(f.t.Context(), f.program, args...)
 	cmd.Dir = f.dir
 	cmd.Env = append(os.Environ(), "TF_HTTP_PASSWORD="+tofuToken, "TF_CLI_ARGS=-no-color", "TF_IN_AUTOMATION=1", "TF_CLI_CONFIG_FILE=", "TF_INPUT=0", "CHECKPOINT_DISABLE=1", "no_proxy=*")
-	// Its end takes along what an apply has started.
+	// Ending it also ends the processes that an apply has started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // for one that has left the process group
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -126,7 +127,8 @@ func (f *tofu) succeeds(args ...string) string {
 	return string(out)
 }
 
-// fails runs it and wants it to fail and to say each of the texts, however its lines are wrapped.
+// fails runs it and checks that it fails and prints each of the texts, however its lines are
+// wrapped.
 func (f *tofu) fails(args []string, texts ...string) {
 	f.t.Helper()
 	out, err := f.command(args...).CombinedOutput()
@@ -145,7 +147,7 @@ func (f *tofu) says(out string, texts ...string) {
 	}
 }
 
-// apply is one that holds the lock.
+// apply is a run that holds the lock.
 type apply struct {
 	*exec.Cmd
 	f     *tofu
@@ -154,7 +156,7 @@ type apply struct {
 	ended chan error
 }
 
-// hold starts an apply and returns once it holds the lock and makes a resource.
+// hold starts an apply and returns once it holds the lock and creates a resource.
 func (f *tofu) hold() *apply {
 	f.t.Helper()
 	begun, err := os.OpenFile(filepath.Join(f.dir, "fifo.begun"), os.O_RDWR, 0)
@@ -178,7 +180,7 @@ func (f *tofu) hold() *apply {
 	return a
 }
 
-// holder asks who holds the state, as docs/api.md says.
+// holder asks who holds the state, in the way that docs/api.md describes.
 func (f *tofu) holder() string {
 	f.t.Helper()
 	command := regexp.MustCompile(`(?m)^curl -u .* -X UNLOCK .*`).FindString(documents(f.t))
@@ -220,7 +222,7 @@ func TestTofuWorksWithTheServer(t *testing.T) {
 	}
 }
 
-// testApply applies, takes the state out, changes it and puts it back.
+// testApply applies, pulls the state, changes it and pushes it back.
 func (f *tofu) testApply(t *testing.T) {
 	f.t = t
 	f.says(f.succeeds("apply", "-auto-approve"), "1 added")
@@ -238,8 +240,8 @@ func (f *tofu) testApply(t *testing.T) {
 	}
 }
 
-// testLockedOut has others try, and one wait, while an apply holds the lock. The server
-// is killed and started again meanwhile.
+// testLockedOut makes other runs try, and one wait, while an apply holds the lock. Meanwhile
+// the server is killed and started again.
 func (f *tofu) testLockedOut(t *testing.T) {
 	f.t = t
 	first := f.hold()
@@ -290,7 +292,7 @@ func (f *tofu) testKilled(t *testing.T) {
 	f.succeeds("apply", "-auto-approve", "-var", "input=after")
 	f.says(f.succeeds("output"), `plain = "after"`)
 
-	// One that is interrupted gives its lock back.
+	// An apply that is interrupted gives its lock back.
 	interrupted := f.hold()
 	if err := syscall.Kill(-interrupted.Process.Pid, syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -300,7 +302,7 @@ func (f *tofu) testKilled(t *testing.T) {
 }
 
 // testForcedAway forces the lock of an apply away, and another run changes the state. The
-// apply overwrites nothing, says so, and leaves what it did in a file.
+// apply overwrites nothing, says so, and writes its state to a file.
 func (f *tofu) testForcedAway(t *testing.T) {
 	f.t = t
 	first := f.hold()
@@ -315,7 +317,7 @@ func (f *tofu) testForcedAway(t *testing.T) {
 	f.says(f.succeeds("apply", "-auto-approve"), "1 destroyed")
 }
 
-// testToken has no token, and a wrong one.
+// testToken tries no token and a wrong one.
 func (f *tofu) testToken(t *testing.T) {
 	f.t = t
 	for _, password := range []string{"", "another-token-that-is-none"} {

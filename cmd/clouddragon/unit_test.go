@@ -44,7 +44,8 @@ func analyze(t *testing.T) string {
 	return name
 }
 
-// needed skips the test for want of a program, and fails where all has to be tested.
+// needed skips the test because a program is missing, or fails it where everything has to be
+// tested.
 func needed(t *testing.T, program string) {
 	t.Helper()
 	if os.Getenv("CLOUDDRAGON_CRASH_REQUIRED") != "" {
@@ -62,7 +63,7 @@ func TestSystemdFindsNoFaultInTheUnit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// As where the program is installed, and with what is commented out.
+		// The unit as it is installed, and with the lines that are commented out.
 		text := strings.NewReplacer("/usr/local/bin/clouddragon", binary, "\n#LoadCredential", "\nLoadCredential").Replace(string(b))
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -76,7 +77,7 @@ func TestSystemdFindsNoFaultInTheUnit(t *testing.T) {
 	}
 }
 
-// mostExposure is what systemd-analyze may find at most, in tenths.
+// mostExposure is the greatest exposure level that systemd-analyze may find, in tenths.
 const mostExposure = "15"
 
 func TestUnitsAreExposedLittle(t *testing.T) {
@@ -92,7 +93,7 @@ func TestUnitsAreExposedLittle(t *testing.T) {
 // allowed returns the system calls that the unit's filter lets through.
 func allowed(t *testing.T, analyze string) map[string]bool {
 	t.Helper()
-	// The output has each set by its name, with what is in it indented.
+	// The output has the name of each set, followed by its members, indented.
 	out, err := exec.Command(analyze, "syscall-filter").CombinedOutput()
 	if err != nil {
 		t.Fatalf("systemd-analyze syscall-filter: %v\n%s", err, out)
@@ -147,7 +148,7 @@ func TestFilterOfTheUnitLetsEverySystemCallThrough(t *testing.T) {
 	}
 	calls := allowed(t, analyze)
 	m := newManager(t)
-	go func() { // what is told must not fill the queue
+	go func() { // so that messages do not fill the queue
 		for b := make([]byte, 100); ; {
 			if _, err := m.conn.Read(b); err != nil {
 				return

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestConfigMessageShowsNoTokenHoweverItIsWritten has tokens that are written
-// as they should not be, under keys that are misspelt too.
+// TestConfigMessageShowsNoTokenHoweverItIsWritten has tokens that are written in wrong ways,
+// some of them under misspelt keys.
 func TestConfigMessageShowsNoTokenHoweverItIsWritten(t *testing.T) {
 	const secret = "s3cr3t-Zq"
 	for _, src := range []string{

@@ -15,7 +15,7 @@ readable() {
 }
 checkpoint=$(readable CHECKPOINT) slots=$(readable slots-N) segment=$(readable log/N.seg)
 
-# copyright DIR: the licences of all that is linked in. Debian has Apache's in a file of its own.
+# copyright DIR: the licences of all linked modules. Debian has the Apache licence in its own file.
 copyright() {
 	echo "Cloud Dragon"
 	echo

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Installs what is in this directory below PREFIX (/usr/local). As root, without
-# DESTDIR, it makes the user clouddragon too. A configuration that is there stays.
+# DESTDIR, it makes the user clouddragon too. An existing configuration stays.
 set -eu
 cd "$(dirname "$0")"
 umask 022
 prefix=${PREFIX:-/usr/local} to=${DESTDIR:-}
 units=${UNITDIR:-$prefix/lib/systemd/system}
 
-# put MODE FILE TO: by a rename, so that a kill leaves the old file or the new one.
+# put MODE FILE TO: copies and renames, so that a kill leaves the old file or the new one.
 put() {
 	install -D -m "$1" "$2" "$to$3.new"
 	sync "$to$3.new"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# stage.sh ARCH DIR: build clouddragon for linux/ARCH, and put it into DIR with all that is
+# stage.sh ARCH DIR: build clouddragon for linux/ARCH, and put it into DIR with everything that is
 # installed with it. DIR/install.sh installs it. The same commit makes the same bytes.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -12,7 +12,7 @@ mkdir -p "$dir/man" "$dir/docs" "$dir/licences"
 build() { go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$VERSION" -o "$2" "$1"; }
 GOARCH=$arch build ./cmd/clouddragon "$dir/clouddragon"
 
-# The manual pages come from what the program says, so one that runs here is needed.
+# The manual pages are made from the program's help, so build one that runs here.
 tools=$(mktemp -d)
 trap 'rm -rf "$tools"' EXIT
 GOARCH=$(go env GOHOSTARCH) build ./cmd/clouddragon "$tools/clouddragon"
@@ -23,7 +23,7 @@ cp cmd/clouddragon/*.service cmd/clouddragon/*.timer cmd/clouddragon/*.sysusers 
 cp config.yml README.md CHANGELOG.md LICENSE internal/packaging/clouddragon.bash internal/packaging/install.sh "$dir"
 cp docs/*.md docs/haproxy.cfg docs/shards.map "$dir/docs"
 
-# Licences of the modules that are linked in: each file that may be one, from the
+# Licences of the linked modules: each file that may be one, from the
 # directory of each package up to the module's own.
 # shellcheck disable=SC2016
 modules=$(GOARCH=$arch go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}}@{{.Version}} {{.Dir}} {{$.Dir}}{{end}}{{end}}' ./cmd/clouddragon)

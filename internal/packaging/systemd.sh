@@ -1,9 +1,9 @@
 #!/bin/bash
 # Tries the package as root under a real systemd, booted by systemd-nspawn in a fresh Debian
-# tree: the units, reload, the watchdog, credentials, a socket unit, backups, upgrades under
-# a client that writes, kills, reboots, removing and purging.
+# tree: the units, reload, the watchdog, credentials, a socket unit, backups, upgrades during
+# writes, kills, reboots, removing and purging.
 #
-# The tree has its own /tmp, /run, /dev, network and cgroup. The script looks whether that
+# The tree has its own /tmp, /run, /dev, network and cgroup. The script checks that this
 # is so before it boots.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -51,7 +51,7 @@ until_true() { # COMMAND...: within a minute
 
 # --- the machine ---
 
-# A cgroup of its own. The systemd in it thinks that all of it is its own.
+# Its own cgroup: the systemd in it owns everything below it.
 for group in /sys/fs/cgroup /sys/fs/cgroup/*/; do
 	group=${group%/}/$name
 	[ -w "${group%/*}/cgroup.procs" ] || continue
@@ -241,7 +241,7 @@ number
 
 # --- upgrades ---
 
-# Writes as fast as it can, and notes each number that was answered, and everything else.
+# Writes as fast as it can, and notes each answered number and every other answer.
 cat >"$root/root/client" <<'END'
 #!/bin/bash
 while :; do

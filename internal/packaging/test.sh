@@ -35,7 +35,7 @@ step() { printf -- '-- %s (%ds)\n' "$*" $SECONDS; }
 fail() { echo "FAIL: $*" >&2; exit 1; }
 want() { [ "$2" = "$3" ] || fail "$1: got '$2', want '$3'"; }
 
-# --- machines: a tree with processes, mounts and a network of its own ---
+# --- machines: a tree with its own processes, mounts and network ---
 
 root=''
 
@@ -183,7 +183,7 @@ echo '# mine' >>"$root/etc/clouddragon/config.yml"
 
 # --- upgrading ---
 
-# Writes as fast as it can, and notes each number that was answered, and everything else.
+# Writes as fast as it can, and notes each answered number and every other answer.
 cat >"$work/client" <<'END'
 #!/bin/bash
 while :; do
@@ -214,7 +214,7 @@ under_load() { # COMMAND...: while a client writes; nothing that was answered is
 	echo "   answered $(wc -l <"$work/answered"); $(sort "$work/refused" | uniq -c | sed 's/^ *//' | paste -sd';')"
 	(($(call $server/db/1/sequence/a) >= $(tail -n 1 "$work/answered"))) || fail "an answered write is lost"
 }
-# The administrator's config.yml stays where the package has another one.
+# The administrator's config.yml stays although the package has another one.
 dpkg_i() { run dpkg --force-confold -i "$(package "$1")" >"$work/log" 2>&1 || fail "dpkg -i $1"; }
 
 call -d kept $server/db/1/kv/k >/dev/null

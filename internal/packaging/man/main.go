@@ -1,6 +1,5 @@
 // Man writes the manual pages clouddragon(1), clouddragon-lock(1) and clouddragon.yml(5).
-// What they say stands elsewhere already: in -help of each command, in config.yml
-// and in the README.
+// Their text comes from -help of each command, config.yml and the README.
 package main
 
 import (

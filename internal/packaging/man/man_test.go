@@ -56,13 +56,13 @@ func TestPagesNameEveryCommandFlagVariableAndExitCode(t *testing.T) {
 			_, in, _ = strings.Cut(all["clouddragon.1"], "\n.SH \"CLOUDDRAGON "+strings.ToUpper(c)+"\"\n")
 			in, _, _ = strings.Cut(in, "\n.SH ")
 		}
-		// Each line of a list begins with what it is about.
+		// Each line of a list begins with its term.
 		for _, m := range regexp.MustCompile(`(?m)^  (\S+(?: [A-Z]+)?)  `).FindAllStringSubmatch(help, -1) {
 			if !strings.Contains(in, "\n"+bold(m[1])) {
 				t.Errorf("the page does not name %q of clouddragon %s -help", m[1], c)
 			}
 		}
-		// And nothing that it says gets lost.
+		// No word of the help text is lost.
 		plain := strings.NewReplacer(`\-`, "-", `\(aq`, "'").Replace(in)
 		for _, word := range strings.Fields(help) {
 			if word = strings.Trim(word, ":"); word != "usage" && word != "flags" && word != "signals" && word != "environment" &&
@@ -131,7 +131,7 @@ func TestManRendersThePagesWithoutAWarning(t *testing.T) {
 	}
 }
 
-// TestWhatAPageCannotSayIsRefused makes pages of texts that have another form.
+// TestWhatAPageCannotSayIsRefused tries texts of a form that is not known.
 func TestWhatAPageCannotSayIsRefused(t *testing.T) {
 	for _, text := range []string{"flags:\n  -x  y\n", "usage: a b\n\nnews:\n  x  y\n"} {
 		if h, err := parseHelp(text); err == nil {

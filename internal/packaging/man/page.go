@@ -19,7 +19,7 @@ func newPage(title string, section int, date, source string) *page {
 
 var escapes = strings.NewReplacer(`\`, `\e`, "-", `\-`, "'", `\(aq`, "`", `\(ga`, "^", `\(ha`, "~", `\(ti`)
 
-// escape returns text that stands for itself, at the start of a line too.
+// escape returns text so that man(7) prints it unchanged, even at the start of a line.
 func escape(text string) string {
 	text = escapes.Replace(text)
 	if strings.HasPrefix(text, ".") {
@@ -67,7 +67,7 @@ func (p *page) paragraphs(text string) {
 	}
 }
 
-// lines writes what the terms of a list say, each on a line.
+// lines writes the texts of a list, each on a line.
 func (p *page) lines(list []item) {
 	for i, l := range list {
 		if i > 0 {
@@ -77,12 +77,12 @@ func (p *page) lines(list []item) {
 	}
 }
 
-// item is something with what it means.
+// item is a term and its meaning.
 type item struct {
 	term, text string
 }
 
-// items writes a list. Items without a text share that of the next one.
+// items writes a list. An item without a text shares that of the next one.
 func (p *page) items(list []item) {
 	tag := "TP"
 	for _, i := range list {
@@ -95,7 +95,7 @@ func (p *page) items(list []item) {
 	}
 }
 
-// example writes lines as they are.
+// example writes lines unchanged.
 func (p *page) example(text string) {
 	p.macro("EX")
 	for line := range strings.Lines(text) {
