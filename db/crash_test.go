@@ -185,9 +185,6 @@ func verifies(fs *memdisk.FS, o Options) error {
 	before := fs.Len()
 	var all []*disk.Damage
 	_, err := store.VerifyWith(store.Options{FS: fs, Dir: o.Dir, Segment: o.Segment, Extent: o.Extent}, func(d *disk.Damage) { all = append(all, d) })
-	if err == nil {
-		_, err = verifyNames(fs, o.Dir, func(d *disk.Damage) { all = append(all, d) })
-	}
 	if err != nil || len(all) > 0 {
 		return fmt.Errorf("verify: %v, %v", all, err)
 	}

@@ -317,7 +317,7 @@ func (v *Values) Check(report func(*disk.Damage), read func(bytes int64)) int {
 			report(&disk.Damage{File: "index", What: "it points to a missing segment: " + err.Error(), Lost: lost})
 			continue
 		}
-		report(r.seg.Damage(r.off-wal.RecordHeader, err.Error(), lost))
+		report(r.seg.Damage(r.off-wal.RecordHeader, errors.Unwrap(err).Error(), lost)) // what fail has wrapped
 	}
 	return len(locs)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -215,9 +216,15 @@ func TestVerifySaysWhatIsDamagedAndWhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(0, "; there is no index of names, so the next start makes one\n", "")
-	if err := os.Rename(filepath.Join(dir, "names.away"), filepath.Join(dir, "names")); err != nil {
+	p = start(t, config) // makes a newer one
+	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/a", 200, "2\n")
+	p.stop()
+	newer := filepath.Join(dir, "names")
+	if err := errors.Join(os.RemoveAll(newer), os.Rename(filepath.Join(dir, "names.away"), newer)); err != nil {
 		t.Fatal(err)
 	}
+	check(0, "; the index of names is stale (it ends with batch ", "")
+	check(0, " and the log with 4), so the next start rebuilds it\n", "")
 
 	flip("slots-64", 4096+20) // within the first slot
 	check(1, "slots-64 at byte 4096: ", "")

@@ -74,8 +74,11 @@ func verify(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "%s: the log ends with a write that was never answered (%s): the next start cuts it off\n", *dir, r.Torn)
 	}
 	names := ", the index of names is good"
-	if r.Names == nil {
+	switch {
+	case r.Names == nil:
 		names = "; there is no index of names, so the next start makes one"
+	case r.Stale != nil:
+		names = fmt.Sprintf("; the index of names is stale (%v), so the next start rebuilds it", r.Stale)
 	}
 	fmt.Fprintf(stdout, "%s: no damage: %s in use, %s%s\n", *dir, plural(r.Slots, "slot"), plural(uint64(r.Segments), "log segment"), names)
 	return exitOK

@@ -66,9 +66,10 @@ func (d *directory) openNames(o *Options) *nameIndex {
 		return n
 	case errors.Is(err, fs.ErrNotExist):
 		err = errors.New("none was saved yet")
-	case err == nil && (seq < d.from || seq > end):
-		err = fmt.Errorf("it ends with batch %d, CHECKPOINT with %d and the log with %d", seq, d.from, end)
-		err = errors.Join(err, n.Reset())
+	case err == nil:
+		if err = d.staleNames(seq); err != nil {
+			err = errors.Join(err, n.Reset())
+		}
 	}
 	if err != nil {
 		n.lost = err
@@ -84,6 +85,15 @@ func (d *directory) openNames(o *Options) *nameIndex {
 		warnOrError(o, err, namesUnsaved)
 	}
 	return n
+}
+
+// staleNames says why a saved index of names does not go with the log; nil: it does. seq is the
+// last batch that the index has.
+func (d *directory) staleNames(seq uint64) error {
+	if end := d.tail.End.Seq; seq < d.from || seq > end {
+		return fmt.Errorf("it ends with batch %d, CHECKPOINT with %d and the log with %d", seq, d.from, end)
+	}
+	return nil
 }
 
 // see notes a key that the log holds behind CHECKPOINT.

@@ -3,9 +3,12 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"strings"
 
 	"clouddragon/internal/disk"
+	"clouddragon/internal/names"
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 )
@@ -17,10 +20,15 @@ type Report struct {
 	Segments int
 	Torn     string // what of an unacknowledged write the next start cuts off the log's end; empty: nothing
 	Copy     error  // what is wrong with one of CHECKPOINT's two copies, as after a crash between them; nil: nothing
+
+	// Names is what the index of names holds; nil: there is none, or it is damaged.
+	Names *names.Report
+	// Stale says why the next start rebuilds an index of names without damage; nil: it uses it.
+	Stale error
 }
 
-// Verify reads every slot and every record of a data directory and reports all
-// damage. It changes nothing. The error is a *disk.LockedError where a server
+// Verify reads every slot and every record of a data directory, and the index of names,
+// and reports all damage. It changes nothing. The error is a *disk.LockedError where a server
 // has the directory, or says why it could not be read.
 // progress may be nil.
 func Verify(fsys disk.FS, dir string, report func(*Damage), progress Progress) (Report, error) {
@@ -53,10 +61,10 @@ func verify(o *Options, rep *Report, report func(*Damage)) error {
 			return errors.Join(fmt.Errorf("%s is no data directory: it has no %s", o.Dir, checkpointName), err)
 		}
 		report(damage)
-		return nil
+		return verifyNames(o, [16]byte{}, nil, rep, report)
 	case errors.As(err, &damage):
 		report(damage)
-		return nil
+		return verifyNames(o, [16]byte{}, nil, rep, report)
 	case err != nil:
 		return err
 	}
@@ -93,7 +101,7 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(*Damage)) (e
 		if !badLog || !strings.HasPrefix(damage.File, "log") { // that of the log was reported
 			report(damage)
 		}
-		return nil
+		return verifyNames(o, r.last.ID, nil, rep, report)
 	}
 	r.state.Tables.Load(r.last.Used, r.state.Images, report)
 	for _, c := range r.state.Tables.Stats().Classes {
@@ -103,5 +111,25 @@ func verifyTables(o *Options, rep *Report, badLog bool, report func(*Damage)) (e
 		report(&Damage{File: "index", What: err.Error(), Lost: "nothing, since the next start makes it anew"})
 	}
 	rep.Values = r.state.Values.Check(func(d *Damage) { report(d) }, o.meter.add)
+	return verifyNames(o, r.last.ID, r.staleNames, rep, report)
+}
+
+// verifyNames checks the index of names of the directory with an ID; a zero ID is that of any
+// directory. stale says why a start would not use an index with that seq; it is nil if the log
+// is damaged, so that there is no start.
+func verifyNames(o *Options, id [16]byte, stale func(seq uint64) error, rep *Report, report func(*Damage)) error {
+	n, err := names.Check(names.Options{FS: o.FS, Dir: path.Join(o.Dir, "names"), ID: id})
+	switch {
+	case err == nil:
+		rep.Names = &n
+		if stale != nil {
+			rep.Stale = stale(n.Seq)
+		}
+	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, names.ErrDamaged):
+	case disk.IsNoDescriptor(err):
+		return err
+	default:
+		report(&Damage{File: "names", What: err.Error(), Lost: "nothing, since the next start rebuilds it"})
+	}
 	return nil
 }
