@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"syscall"
@@ -30,9 +31,13 @@ func keys(n int) *row {
 		grown, err := t.growth(func() (err error) {
 			took, _, err = load(ctx, t, 0, &crowd{work: set, conns: r.conns, depth: 16, n: n, id: func(i int) int { return 1 + i*prime%n }})
 			if _, can := page[t.speak]; can && err == nil {
-				pages := &crowd{work: page, conns: 1, id: anyOf(n)}
-				_, _, err = load(ctx, t, 4*b.seconds, pages, &crowd{work: set, conns: r.conns, id: anyOf(n)})
+				pages, sets := &crowd{work: page, conns: 1, id: anyOf(n)}, &crowd{work: set, conns: r.conns, id: anyOf(n)}
+				_, _, err = load(ctx, t, 4*b.seconds, pages, sets)
 				p50, p99 = median(pages.took)/1000, percentile(pages.took, 99)/1000
+				if t.name == before && errors.Is(err, errRefused) { // it is older than the route
+					p50, p99 = math.NaN(), math.NaN()
+					_, _, err = load(ctx, t, 4*b.seconds, &crowd{work: set, conns: r.conns, id: anyOf(n)})
+				}
 			}
 			if err == nil {
 				stopped, err = restart(ctx, t, syscall.SIGTERM)
