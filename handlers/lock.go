@@ -26,7 +26,7 @@ func takeLock(s *server, c *call) error {
 	return c.sayNumber(token)
 }
 
-// GET /db/:acc/lock/:id?token= in a batch
+// GET /db/:acc/lock/:id?token= in a batch or an event loop
 var readLock = durable(
 	func(_ *server, a *ask) (*db.LockRead, error) {
 		alone(&a.params)
@@ -41,7 +41,7 @@ func lockResult(all db.Holders) result {
 	return result{status: http.StatusOK, json: held(all), owner: all.Holders[0].Owner}
 }
 
-// POST /db/:acc/lock/:id without a wait, in a batch
+// POST /db/:acc/lock/:id without a wait, in a batch or an event loop
 var tryLock = durable(
 	func(s *server, a *ask) (*db.LockTake, error) {
 		r, err := s.lockRequest(a, 0)

@@ -22,13 +22,14 @@ import (
 // The requests that TestLoopsAnswerAsNetHTTP sends to the pair of servers.
 var (
 	askedMethods = []string{"GET", "POST", "PUT", "DELETE"}
-	askedPaths   = []string{"sequence/a", "sequence/b", "counter/a", "counter/b", "kv/a", "kv/b", "kv/b", "mlock/m", "munlock/m", "lock/l", "lock/l"}
+	askedPaths   = []string{"sequence/a", "sequence/b", "counter/a", "counter/b", "kv/a", "kv/b", "kv/b", "mlock/m", "munlock/m", "lock/l", "lock/l", "rate/r"}
 	askedQueries = map[string][]string{
 		"sequence": {"", "", "n=5", "n=0", "n=1000000", "above=50", "x=1", "n=1&n=2"},
 		"counter":  {"", "", "add=5", "add=-5&min=0", "set=3", "if=3", "add=", "add=9223372036854775807", "max=4"},
 		"kv":       {"", "", "ver=1", "ver=0", "ttl=99", "ver=x"},
 		"mlock":    {"wait=0", "wait=0&id=me", "wait=0&id=you&dur=99", "wait=0&limit=2", "wait=0&shared=true", "token=1&wait=0", "wait=0&least=9"},
 		"munlock":  {"", "id=me", "token=1", "force=true", "force=yes"},
+		"rate":     {"", "limit=9&per=1h", "limit=9&per=1h&cost=4", "limit=9&per=1h&burst=3&cost=4", "limit=9&per=1h&wait=1", "limit=9&per=0", "per=1h", "limit=9&per=1h&wait=x"},
 		"lock":     {"", "id=me", "id=you&dur=99", "token=1", "shared=true", "limit=2", "force=true"},
 	}
 	askedHeaders = []string{
@@ -109,12 +110,19 @@ func askOne(g *rand.Rand, acc string, odd bool) string {
 	return r
 }
 
+// paced is a request that a rate delays for a moment if another one came just before it.
+// Its answer is the same either way.
+func paced(acc string) string {
+	return request("POST", "/db/"+acc+"/rate/paced?limit=999&per=1&burst=1&wait=60", "")
+}
+
 // last is a request after whose answer the connection ends.
 const last = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 // exchangeRaw sends pieces on a new connection and returns everything that is answered. With
-// half the client closes its sending side right after.
-func (r *rig) exchangeRaw(pieces [][]byte, half bool) (string, error) {
+// half the client closes its sending side right after, otherwise if the server has not
+// closed the connection within patience.
+func (r *rig) exchangeRaw(pieces [][]byte, half bool, patience time.Duration) (string, error) {
 	c, err := net.Dial(r.network, r.addr)
 	if err != nil {
 		return "", err
@@ -136,7 +144,7 @@ func (r *rig) exchangeRaw(pieces [][]byte, half bool) (string, error) {
 		return string(got), err
 	}
 	_, _ = io.WriteString(c, last)
-	if err := c.SetReadDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	got, err := io.ReadAll(c)
@@ -157,7 +165,7 @@ var shortBodies = strings.NewReplacer(strings.Repeat("v", 100), "", strings.Repe
 
 // varying matches the parts of an answer that differ from one time to another, and the error
 // line for a malformed request, which depends on how much of it was read.
-var varying = regexp.MustCompile(`Vary: Accept\r\nContent-Length: \d+\r\n\r\n(bad request|the path has a bad)[^\n]*\n|Content-Length: \d+\r\n\r\n(\{"id"|\[|HTTP|$)|Date: [^\r]*|Lock-Expires: [^\r]*|Ttl: [^\r]*|Retry-After: \d*|"expires":"[^"]*"|"ttl":[0-9.]*`)
+var varying = regexp.MustCompile(`Vary: Accept\r\nContent-Length: \d+\r\n\r\n(bad request|the path has a bad)[^\n]*\n|Content-Length: \d+\r\n\r\n(\{"id"|\{"error":"rate |rate |\[|HTTP|$)|Date: [^\r]*|;t=\d+|Retry-After-Ms: \d*|more now, and \d+ in [0-9a-zµ.]*|Lock-Expires: [^\r]*|Ttl: [^\r]*|Retry-After: \d*|"expires":"[^"]*"|"ttl":[0-9.]*`)
 
 // pair is a server with event loops and one without.
 type pair [2]*rig
@@ -183,9 +191,9 @@ type pairAnswer struct {
 }
 
 // ask sends the same pieces to both: see exchangeRaw.
-func (p pair) ask(pieces [][]byte, half bool) (a pairAnswer) {
+func (p pair) ask(pieces [][]byte, half bool, patience time.Duration) (a pairAnswer) {
 	for i, r := range p {
-		a.got[i], a.errs[i] = r.exchangeRaw(pieces, half)
+		a.got[i], a.errs[i] = r.exchangeRaw(pieces, half, patience)
 		for len(r.seen) > 0 {
 			a.seen[i] = append(a.seen[i], fmt.Sprint(<-r.seen))
 		}
@@ -281,21 +289,32 @@ func TestLoopsAnswerAsNetHTTP(t *testing.T) {
 			for i := range each {
 				acc := fmt.Sprintf("acc%d", i/50)
 				var message []byte
+				// Nothing odd is beside a request that waits, so that only the server ends
+				// the connection.
+				waits, patience := g.IntN(8) == 0, 300*time.Millisecond
+				if waits {
+					patience = time.Minute
+				}
 				for range 1 + g.IntN(5) {
+					if waits {
+						message = append(message, askOne(g, acc, false)...)
+						message = append(message, paced(acc)+paced(acc)...)
+						continue
+					}
 					if g.IntN(20) == 0 {
 						message = append(message, known[g.IntN(len(known))].message(acc)...)
 						continue
 					}
 					message = append(message, askOne(g, acc, g.IntN(2) == 0)...)
 				}
-				if g.IntN(8) == 0 {
+				if !waits && g.IntN(8) == 0 {
 					message = mutate(g, message)
 				}
-				// A client that has closed its sending side and asks for a lock is taken for
-				// gone.
-				half := !strings.Contains(string(message), "lock/")
+				// A client that has closed its sending side and asks for a lock or a rate is taken
+				// for gone.
+				half := !strings.Contains(string(message), "lock/") && !strings.Contains(string(message), "rate/")
 				pieces := cutUp(g, message)
-				a := p.ask(pieces, half)
+				a := p.ask(pieces, half, patience)
 				if a.differ() {
 					t.Errorf("message %d of pair %d, %d pieces:\n%q\n%v", i, n, len(pieces), shortBodies.Replace(string(message)), a)
 					return

@@ -24,7 +24,8 @@ type plainCall struct {
 	endpoint *endpoint
 	call     db.Call // the submitted operation
 	once     *once   // the operation's retry key; nil: it has none
-	queues   bool    // if the lock is held, the call has to wait
+	// wait is how long the caller would wait. The operation is tried without a wait first.
+	wait time.Duration
 }
 
 // errOdd is returned by a call in a loop that would have to wait. Nothing was done.
@@ -40,7 +41,7 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 	}
 	c := calls.Get().(*call)
 	c.w, c.r, c.began, c.plain = x, x.Request, time.Now(), p
-	p.c, p.once, p.queues = c, nil, false
+	p.c, p.once, p.wait = c, nil, 0
 	defer func() {
 		if r := recover(); r != nil || v != front.Pending {
 			v = s.end(c, v, r)
@@ -67,7 +68,7 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 // done, only further operations may begin, because the writer keeps their order.
 func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	c, x := p.c, p.x
-	isOp := e.serve == nil && !e.waits || e.steps == tryLock || e.steps == readLock
+	isOp := e.serve == nil && !e.waits || e.tries
 	switch {
 	case !isOp && !e.quick || c.watches(e):
 		return front.Odd, nil
@@ -80,11 +81,13 @@ func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	if err != nil {
 		return front.Answered, err
 	}
-	if take, ok := op.(*db.LockTake); ok && take.Wait > 0 {
-		// Most locks are free.
-		take.Wait = 0
-		p.queues, x.Keep = true, true
+	switch take := op.(type) { // most need not wait
+	case *db.LockTake:
+		p.wait, take.Wait = take.Wait, 0
+	case *db.RateTake:
+		p.wait, take.Wait = take.Wait, 0
 	}
+	x.Keep = p.wait > 0
 	p.endpoint, p.call.Op, p.call.Err = e, op, nil
 	if c.retryKey != "" {
 		p.once = s.once(c, op, func() error { return c.say(e.steps.answer(op)) })
@@ -130,8 +133,7 @@ func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
 	c, op, err := p.c, p.call.Op.(db.Operation), p.call.Err
 	p.call.Op = nil
 	defer func() { v = s.end(c, v, recover()) }()
-	var held *db.HeldError
-	if p.queues && errors.As(err, &held) {
+	if p.hasToWait(err) {
 		return front.Odd
 	}
 	switch {
@@ -146,6 +148,18 @@ func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
 	}
 	s.send(c)
 	return front.Answered
+}
+
+// hasToWait reports whether an operation that was tried without a wait and refused with err
+// is to be tried again with the wait. A rate that cannot allow the call in time refuses it
+// either way.
+func (p *plainCall) hasToWait(err error) bool {
+	if err == nil || p.wait == 0 {
+		return false
+	}
+	var held *db.HeldError
+	var rate *db.RateError
+	return errors.As(err, &held) || errors.As(err, &rate) && rate.Retry <= p.wait
 }
 
 // end ends a call, also one that panicked with r, and returns the verdict.

@@ -3,7 +3,6 @@ package handlers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -60,7 +59,7 @@ func takeRateOnce(s *server, c *call) error {
 	}
 }
 
-// POST /db/:acc/rate/:id without a wait, in a batch
+// POST /db/:acc/rate/:id without a wait, in a batch or an event loop
 var tryRate = durable(
 	func(s *server, a *ask) (*db.RateTake, error) {
 		r, err := s.rateRequest(a)
@@ -132,8 +131,17 @@ type rateSaid struct {
 // headers sets the headers of the IETF draft "RateLimit header fields for HTTP". Times are
 // in whole seconds, rounded up.
 func (r *rateSaid) headers(h http.Header) {
-	h["RateLimit-Policy"] = []string{fmt.Sprintf(`"default";q=%d;w=%d`, r.rate.Limit, wholeSeconds(r.rate.Per))}
-	h["RateLimit"] = []string{fmt.Sprintf(`"default";r=%d;t=%d`, r.state.Left, wholeSeconds(r.state.Full))}
+	h["RateLimit-Policy"] = []string{rateField('q', r.rate.Limit, 'w', r.rate.Per)}
+	h["RateLimit"] = []string{rateField('r', r.state.Left, 't', r.state.Full)}
+}
+
+// rateField returns the value of a header with a number and a time.
+func rateField(number byte, n int64, time byte, d time.Duration) string {
+	b := append(make([]byte, 0, 64), `"default";`...)
+	b = append(b, number, '=')
+	b = strconv.AppendInt(b, n, 10)
+	b = append(b, ';', time, '=')
+	return string(strconv.AppendInt(b, wholeSeconds(d), 10))
 }
 
 // rateRefused sets the headers that tell when the rate allows the call.

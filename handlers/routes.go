@@ -133,6 +133,7 @@ type endpoint struct {
 	steps  *steps                     // for durable calls and for calls in a batch
 	waits  bool                       // it may wait for other calls
 	quick  bool                       // a loop may call serve, which returns errOdd instead of waiting
+	tries  bool                       // a loop may take the steps; a call that has to wait is then left to serve
 }
 
 var endpoints = []endpoint{
@@ -154,12 +155,12 @@ var endpoints = []endpoint{
 	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, quick: true, waits: true},
 	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex, quick: true},
 
-	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getLock, watchLock), steps: readLock, waits: true},
-	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true},
+	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getLock, watchLock), steps: readLock, waits: true, tries: true},
+	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true, tries: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 
 	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
-	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true},
+	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true, tries: true},
 	{api: Rate, method: "DELETE", steps: forgetRate},
 
 	{api: List, method: "GET", params: []string{"prefix", "after", "limit"}, serve: listThings},

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // smuggled is a line of testdata/smuggling.txt.
@@ -67,7 +68,7 @@ func TestNothingIsSmuggledInARequest(t *testing.T) {
 		for j, cut := range []int{len(sample), 1, len(sample) / 3, behindHead, len(sample) - 3} {
 			acc := fmt.Sprintf("acc%03d-%d", i, j)
 			message := s.message(acc)
-			a := p.ask([][]byte{[]byte(message[:cut]), []byte(message[cut:])}, true)
+			a := p.ask([][]byte{[]byte(message[:cut]), []byte(message[cut:])}, true, 300*time.Millisecond)
 			if a.differ() {
 				t.Errorf("%s, cut at %d: %q\n%v", s.name, cut, message, a)
 			}
