@@ -44,6 +44,8 @@ type Options struct {
 	// BackupHold is how many bytes of log may be kept only because a backup reads them;
 	// 0: 4 GiB.
 	BackupHold int64
+	// Pause is what a backup calls to leave room for writes; nil: time.Sleep.
+	Pause func(time.Duration)
 	// QuietAfter is the time without writes after which a durability mark is written
 	// behind the last batch; 0: 100 ms.
 	QuietAfter time.Duration
@@ -164,7 +166,7 @@ func open(o Options) (*DB, error) {
 	s, r, err := store.Open(store.Options{
 		FS: o.FS, Dir: o.Dir, Who: o.Who,
 		Segment: o.Segment, LeastSegment: o.LeastSegment, Extent: o.Extent, CheckpointRoom: o.CheckpointRoom,
-		CheckpointEvery: o.CheckpointEvery, CompactRatio: o.CompactRatio, BackupHold: o.BackupHold,
+		CheckpointEvery: o.CheckpointEvery, CompactRatio: o.CompactRatio, BackupHold: o.BackupHold, Pause: o.Pause,
 		Files: o.Files, Clock: o.Clock, Log: o.Log, Progress: o.Progress,
 	})
 	if err != nil {

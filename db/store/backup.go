@@ -47,9 +47,8 @@ var (
 )
 
 const (
-	backupPiece  = 256 << 10 // bytes that are read and written at a time
-	maxBackups   = 4         // at once
-	tablePasses  = 8         // times that a table is copied because it grew meanwhile
+	maxBackups   = 4 // at once
+	tablePasses  = 8 // times that a table is copied because it grew meanwhile
 	holdInterval = time.Second
 	// tailRoom is how many bytes the copy of the last segment has behind its end at
 	// most, for the first batches of the restored server.
@@ -73,7 +72,9 @@ type backup struct {
 
 	from   checkpoint
 	index  disk.File // nil: there is none
+	began  time.Time
 	looked time.Time // when held was last compared with its limit
+	keeps  int64     // what held was then
 }
 
 // Backup writes an archive to w that holds everything as it was at one moment
@@ -81,7 +82,8 @@ type backup struct {
 // program. Where the end of ctx, a failed write or one of the errors above ends
 // it, the archive is cut off.
 func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (archive.Manifest, error) {
-	b := &backup{s: s, buf: make([]byte, backupPiece), out: archive.NewWriter(w, time.Now())}
+	b := &backup{s: s, buf: make([]byte, backupPiece), began: time.Now()}
+	b.out = archive.NewWriter(newPace(pace{w: w, log: s.Log.Durable, now: time.Now, sleep: s.o.Pause, hurry: b.hurry}), b.began)
 	b.ctx, b.cancel = context.WithCancelCause(ctx)
 	defer b.cancel(nil)
 	if err := b.begin(); err != nil {

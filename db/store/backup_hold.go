@@ -38,8 +38,8 @@ func (b *backup) check() error {
 		return nil
 	}
 	b.looked = time.Now()
-	if held := b.held(); held > b.s.o.BackupHold {
-		return fmt.Errorf("%w: %d bytes", ErrBackupHold, held)
+	if b.keeps = b.held(); b.keeps > b.s.o.BackupHold {
+		return fmt.Errorf("%w: %d bytes", ErrBackupHold, b.keeps)
 	}
 	return nil
 }

@@ -41,6 +41,8 @@ type Options struct {
 	// BackupHold is how many bytes of log may be kept for a backup that would be
 	// freed otherwise; 0: 4 GiB.
 	BackupHold int64
+	// Pause is what a backup calls to leave room for writes; nil: time.Sleep.
+	Pause func(time.Duration)
 
 	Files int          // files of log segments that may be open for reading at a time; 0: 512
 	Clock commit.Clock // nil: the machine's
@@ -71,6 +73,9 @@ func (o *Options) defaults() {
 	}
 	if o.BackupHold == 0 {
 		o.BackupHold = 4 << 30
+	}
+	if o.Pause == nil {
+		o.Pause = time.Sleep
 	}
 	if o.Clock == nil {
 		o.Clock = commit.MachineClock()
