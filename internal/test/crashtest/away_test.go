@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// outages is for how long clients were not served, in each round.
+// outages lists how long clients were not served in each round.
 type outages []time.Duration
 
 // log logs the median and the longest.

@@ -13,14 +13,14 @@ import (
 	"testing"
 )
 
-// known are bounds of what a backup may show: at its begin what was acknowledged, at
-// its end what was asked for.
+// known are bounds of what a backup may show: the acknowledged writes when it began, or the
+// requested writes when it ended.
 type known struct {
 	sequences map[string]int64
 	moves     int64 // batches, see keyedBatch
 }
 
-// acknowledged returns what every backup that begins now has to show.
+// acknowledged returns the least that every backup that begins now has to show.
 func (l *ledger) acknowledged() known {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -31,7 +31,7 @@ func (l *ledger) acknowledged() known {
 	return k
 }
 
-// attempted returns the most that a backup that has ended may show.
+// attempted returns the most that a backup that ends now may show.
 func (l *ledger) attempted() known {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,19 +42,19 @@ func (l *ledger) attempted() known {
 	return k
 }
 
-// newest returns the highest version and the highest token that were given.
+// newest returns the highest version and the highest token that were given out.
 func (l *ledger) newest() (version, token int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.versions.last, l.tokens.last
 }
 
-// backups takes backups of a server under load, one after the other, until it ends.
+// backups takes backups of a server under load, one after the other, until the server ends.
 type backups struct {
 	group       sync.WaitGroup
-	whole       []byte // the last one that is whole, nil if there is none
-	least, most known  // what it has to show
-	cut         []byte // what there is of one that was cut off
+	whole       []byte // the last complete backup; nil: none
+	least, most known  // the bounds of what it has to show
+	cut         []byte // the received part of a backup that was cut off
 }
 
 func (l *load) takeBackups(addr string) *backups {
@@ -73,7 +73,7 @@ func (l *load) takeBackups(addr string) *backups {
 	return b
 }
 
-// readBackup returns what came of a backup before an error.
+// readBackup returns what arrived of a backup, and the error that ended it.
 func readBackup(addr string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -101,7 +101,7 @@ func (b *backups) check(t *testing.T, l *load) bool {
 	dir := t.TempDir()
 	if len(b.cut) > 0 {
 		data := filepath.Join(dir, "cut")
-		// What is missing can be only the zeros behind the manifest, and then it is whole.
+		// If only the zeros behind the manifest are missing, the backup is complete.
 		out, err := restoreBackup(t, b.cut[:max(len(b.cut)-2048, 0)], data)
 		if _, left := os.Stat(data); err == nil || !os.IsNotExist(left) {
 			t.Errorf("a backup that was cut off at %d bytes: %v, the directory: %v\n%s", len(b.cut), err, left, out)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestBackupOnAFullDisk takes a backup of a server whose disk is full, which works, and
-// stores and restores it on that disk, which fails and leaves nothing.
+// TestBackupOnAFullDisk takes a backup of a server whose disk is full, which works. Then it
+// stores and restores the backup on the full disk, which fails and leaves nothing behind.
 func TestBackupOnAFullDisk(t *testing.T) {
 	begin(t)
 	t.Parallel()

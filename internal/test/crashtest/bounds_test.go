@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// side runs f for so many clients at once, each on a connection of its own, and
-// returns the first errors.
+// side runs f for the given number of clients at once, each on its own connection, and returns
+// the first errors.
 func side(addr string, clients int, f func(i int, c raw) error) error {
 	errs := make([]error, clients)
 	var all sync.WaitGroup
@@ -34,8 +34,8 @@ func side(addr string, clients int, f func(i int, c raw) error) error {
 	return errors.Join(errs...)
 }
 
-// ask sends a request and reads all of the answer, of which it returns the status
-// and the number of bytes.
+// ask sends a request and reads the whole answer. It returns the status and the number of
+// bytes.
 func ask(c raw, request, method string) (status int, n int64, err error) {
 	if _, err := io.WriteString(c, request); err != nil {
 		return 0, 0, err
@@ -60,9 +60,8 @@ func wantStatus(c raw, method, target, headers, body string, want int, length in
 	return err
 }
 
-// Whatever many clients ask for, and however slowly, the server stays within the
-// documented memory for values (256 MiB here), and a little for itself and for one
-// batch.
+// Whatever many clients ask for, and however slowly, the server stays within the documented
+// memory for values (256 MiB here), plus a little for itself and for one batch.
 func TestCrowdsStayWithinMemory(t *testing.T) {
 	begin(t)
 	if raceEnabled {
@@ -167,8 +166,8 @@ func TestCrowdsStayWithinMemory(t *testing.T) {
 		}
 	}
 
-	// Uploads that stop before their last byte, and readers that do not read, keep
-	// what they have: more of them than there is memory for.
+	// Uploads that stop before their last byte, and clients that do not read, keep their
+	// memory. There are more of them than there is memory for.
 	slow, err := crowdOf(addr, 40, func(int) string { return "GET /db/1/kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n" })
 	if err != nil {
 		t.Fatal(err)
@@ -182,14 +181,15 @@ func TestCrowdsStayWithinMemory(t *testing.T) {
 		}
 		open = append(open, c)
 		uploads.Go(func() {
-			// It blocks where the server has no memory for it, and ends with the connection.
+			// The write blocks if the server has no memory for the body, and ends with the
+			// connection.
 			_, err := fmt.Fprintf(c, "PUT /db/1/kv/slow-%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n%s", i, strings.Repeat("s", 999_999))
 			if err != nil && !gaveUp(err) {
 				t.Error(err)
 			}
 		})
 	}
-	// Calls that need no memory go on meanwhile.
+	// Calls that need no memory are served meanwhile.
 	if err := side(addr, 20, func(i int, c raw) error {
 		for range 50 {
 			if err := wantStatus(c, "PUT", fmt.Sprintf("/db/1/kv/small-%d", i), "", "small", 200, -1); err != nil {
@@ -221,8 +221,8 @@ func TestCrowdsStayWithinMemory(t *testing.T) {
 	}
 }
 
-// With few descriptors, and many segments, the server starts, serves every value,
-// and takes as many connections as are left.
+// With few descriptors and many segments, the server starts, serves every value, and accepts
+// as many connections as it has descriptors left for.
 func TestFewDescriptorsAreEnough(t *testing.T) {
 	begin(t)
 	t.Parallel()

@@ -13,8 +13,8 @@ import (
 // steppable is the value of sandboxVariable if the wall clock of the servers can be stepped.
 const steppable = "steppable"
 
-// buildSteppable builds the program with another reading of the wall clock, which adds
-// what the file says.
+// buildSteppable builds the program so that it adds the contents of a file to each reading of
+// the wall clock.
 func buildSteppable(t *testing.T) string {
 	t.Helper()
 	source, err := filepath.Abs("../../../db/commit/clock.go")
@@ -62,7 +62,7 @@ func step() int64 {
 	return program
 }
 
-// setClock makes the wall clock of a server wrong by so much.
+// setClock makes the wall clock of a server wrong by the given time.
 func (s *netServer) setClock(t *testing.T, by time.Duration) {
 	t.Helper()
 	next := s.setup.step + ".next"

@@ -249,7 +249,7 @@ func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
 	behind := setups[standby]
 	behind.config = via.config(filepath.Base(behind.data))
 	lonely := serve(t, behind)
-	// A dozen looks at etcd are a dozen chances to be elected.
+	// Each of a dozen reads of etcd is a chance to be elected.
 	if err := eventually("the standby asks etcd a dozen times", func() bool {
 		if s, err := statusOf(lonely.addr); err == nil && s.Role != "standby" {
 			t.Errorf("a standby that may lack writes has become %s", s.Role)

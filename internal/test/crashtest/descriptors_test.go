@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestMoreConnectionsThanDescriptors opens more connections than the server has
-// descriptors. Those that are in are served, files for the log are still opened,
-// and the others are served once there is room.
+// TestMoreConnectionsThanDescriptors opens more connections than the server has descriptors.
+// The accepted ones are served, files of the log are still opened, and the others are served
+// once there is room.
 func TestMoreConnectionsThanDescriptors(t *testing.T) {
 	begin(t)
 	s := serve(t, setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles, files: 100})
@@ -24,7 +24,7 @@ func TestMoreConnectionsThanDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Enough for segments to come and go.
+	// Enough data for segments to be made and removed.
 	value := strings.Repeat("v", 15<<10)
 	for range 100 {
 		mustBe(t, c, 200, "PUT", "/db/1/kv/a", value)

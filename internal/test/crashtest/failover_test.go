@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// replicaStatus is what a server says of its role.
+// replicaStatus is what a server reports about its role.
 type replicaStatus struct {
 	Role    string
 	Primary string
@@ -52,7 +52,7 @@ func inSync(t *testing.T, primary, standby *server) {
 	}
 }
 
-// promote promotes a server by the command.
+// promote promotes a server with the command.
 func promote(t *testing.T, data string, force bool) {
 	t.Helper()
 	args := []string{"promote", "-data", data}

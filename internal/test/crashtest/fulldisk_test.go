@@ -26,7 +26,7 @@ func mustBe(t *testing.T, c *client, status int, method, target, body string) an
 	return a
 }
 
-// fill takes all the room that is left on a volume, and returns what gives it back.
+// fill takes all the room that is left on a volume. It returns a function that gives it back.
 func fill(t *testing.T, v *volume) (free func()) {
 	t.Helper()
 	name := filepath.Join(v.dir, "filler")
@@ -42,7 +42,8 @@ func fill(t *testing.T, v *volume) (free func()) {
 			t.Fatal(err)
 		}
 	}
-	// Delayed allocation may still meet the full disk here; what was taken stays taken.
+	// Delayed allocation may find the disk full only here. The room that was taken stays
+	// taken.
 	if err := f.Sync(); err != nil && !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
 	}
@@ -61,8 +62,8 @@ func fill(t *testing.T, v *volume) (free func()) {
 	}
 }
 
-// wholeOrNot stores a value, or is told that the disk is full: compaction may have
-// made room out of what was deleted.
+// wholeOrNot stores a value or is told that the disk is full. It may succeed because
+// compaction may have freed room.
 func wholeOrNot(t *testing.T, c *client, target, value string) {
 	t.Helper()
 	a, err := c.do("PUT", target, value)
@@ -71,8 +72,8 @@ func wholeOrNot(t *testing.T, c *client, target, value string) {
 	}
 }
 
-// TestFullDiskRefusesWritesAndKeepsTheRest fills the disk under a server, stops
-// and starts it there, and makes room again.
+// TestFullDiskRefusesWritesAndKeepsTheRest fills the disk of a server, restarts the server on
+// the full disk, and makes room again.
 func TestFullDiskRefusesWritesAndKeepsTheRest(t *testing.T) {
 	begin(t)
 	t.Parallel()
@@ -90,7 +91,7 @@ func fullDisk(t *testing.T, fs fileSystem) {
 	mustBe(t, c, 200, "POST", "/db/1/lock/b?dur=1h", "")
 	free := fill(t, v)
 
-	// Values until there is no room for one more.
+	// Store values until there is no room for one more.
 	value := strings.Repeat("v", 100<<10)
 	var stored []string
 	for n := 0; ; n++ {
@@ -108,7 +109,8 @@ func fullDisk(t *testing.T, fs fileSystem) {
 	if len(stored) == 0 {
 		t.Fatal("the log had no room ready")
 	}
-	// What exists counts on as long as the log has room, and then is refused, not lost.
+	// Existing numbers still count as long as the log has room. After that calls are refused,
+	// and nothing is lost.
 	sequence := int64(10)
 	for n := 0; n < 20_000; n++ {
 		a, err := c.do("POST", "/db/1/sequence/a", "")
@@ -180,11 +182,12 @@ func fullDisk(t *testing.T, fs fileSystem) {
 	}
 }
 
-// givenBackWithin is how soon a write works after deletes that freed more than it needs.
+// givenBackWithin is how soon a write has to succeed after deletes that freed more room than
+// it needs.
 const givenBackWithin = 3 * time.Second
 
-// TestDeletesMakeRoomOnAFullDisk stores values until the disk is full, deletes
-// some, and wants a third of their bytes back, each write within givenBackWithin.
+// TestDeletesMakeRoomOnAFullDisk stores values until the disk is full, deletes some, and then
+// writes a third of the deleted bytes, each write within givenBackWithin.
 func TestDeletesMakeRoomOnAFullDisk(t *testing.T) {
 	begin(t)
 	t.Parallel()
@@ -195,7 +198,7 @@ func givesBack(t *testing.T, fs fileSystem) {
 	rng := rand.New(rand.NewPCG(*seed, 5))
 	mib := max(fs.mib, 24+rng.Int64N(40))
 	v := newVolume(t, fs, mib)
-	// Where there is no room for several segments there is none to compact.
+	// Without room for several segments there is nothing to compact.
 	segment := 1 + rng.IntN(int(min(8, mib/8)))
 	largest := 20_000 + rng.IntN(segment<<20/3)
 	o := setup{binary: *binary, data: filepath.Join(v.dir, "data"),

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// TestGuessedTokensLetNobodyIn tries what is next to the token of a server, and much that is not.
+// TestGuessedTokensLetNobodyIn tries tokens that resemble the token of a server, and many
+// others.
 func TestGuessedTokensLetNobodyIn(t *testing.T) {
 	begin(t)
 	const token = "s3cret-TOKEN-of-the-server"
@@ -55,8 +56,8 @@ func TestGuessedTokensLetNobodyIn(t *testing.T) {
 	}
 }
 
-// parameters asks with whatever parameters: each answer is one that the contract
-// knows, and what is refused is not done.
+// parameters sends random parameters. Each answer has to be one of the contract, and a refused
+// call must change nothing.
 func parameters(t *testing.T, s *server) {
 	rng := rand.New(rand.NewPCG(*seed, 8))
 	c := &client{addr: s.addr}

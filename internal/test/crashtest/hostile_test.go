@@ -46,7 +46,7 @@ func watch(addr string) *bystander {
 	return b
 }
 
-// end stops it; an error if it was not served in time.
+// end stops the bystander. It returns an error if it was not served in time.
 func (b *bystander) end() error {
 	close(b.stop)
 	<-b.done
@@ -56,8 +56,8 @@ func (b *bystander) end() error {
 	return b.err
 }
 
-// TestHostileClientsHarmNobodyElse lets hostile clients of every kind loose on
-// one server, while an honest one is served, and looks at what they leave behind.
+// TestHostileClientsHarmNobodyElse lets hostile clients of every kind loose on one server
+// while an honest one is served. Then it checks what they have left behind.
 func TestHostileClientsHarmNobodyElse(t *testing.T) {
 	begin(t)
 	t.Parallel()
@@ -81,7 +81,7 @@ func TestHostileClientsHarmNobodyElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Their answers, which they do not read, are more than the kernel keeps for them.
+	// The clients do not read their answers, which are larger than the buffers of the kernel.
 	c := &client{addr: s.addr}
 	mustBe(t, c, 200, "PUT", "/db/1/kv/unread", strings.Repeat("u", 64<<10))
 	unread, err := crowdOf(s.addr, atMost(100, 20), func(int) string {
@@ -101,7 +101,7 @@ func TestHostileClientsHarmNobodyElse(t *testing.T) {
 	t.Run("names", func(t *testing.T) { names(t, s) })
 	t.Run("guessed tokens", func(t *testing.T) { guesses(t, s) })
 
-	// A header that does not come is not waited for.
+	// The server does not wait forever for a header.
 	for _, c := range slowHeads {
 		b, err := io.ReadAll(c.in)
 		if err != nil || serverError(string(b)) != nil {
@@ -270,7 +270,7 @@ func earlyHangUps(t *testing.T, s *server) {
 	}
 }
 
-// noise sends random bytes, and requests of which some bytes are others.
+// noise sends random bytes, and requests with some bytes changed.
 func noise(t *testing.T, s *server) {
 	rng := rand.New(rand.NewPCG(*seed, 4))
 	for n := range atMost(600, 100) {
@@ -315,7 +315,7 @@ func oddTargets(t *testing.T, s *server) {
 	}
 }
 
-// names uses whatever bytes as names: what is accepted is a thing of its own.
+// names uses arbitrary bytes as names. Each accepted name has to be a different thing.
 func names(t *testing.T, s *server) {
 	rng := rand.New(rand.NewPCG(*seed, 5))
 	c := &client{addr: s.addr}
@@ -346,7 +346,7 @@ func names(t *testing.T, s *server) {
 	}
 }
 
-// anyName makes a name that may be too long, or hold anything.
+// anyName makes a name that may be too long and may contain any bytes.
 func anyName(rng *rand.Rand, most int) string {
 	n := rng.IntN(4)
 	if rng.IntN(3) == 0 {
@@ -366,7 +366,7 @@ func badName(s string, most int) bool {
 	return len(s) > most || s == "." || s == ".." || strings.Contains(s, "\x00")
 }
 
-// escape writes a name for a path; what need not be escaped may be.
+// escape escapes a name for a path, sometimes more of it than is needed.
 func escape(rng *rand.Rand, s string) string {
 	var b strings.Builder
 	for i := range len(s) {

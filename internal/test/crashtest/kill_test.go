@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// smallFiles make rotation, checkpoints and compaction happen all the time.
+// smallFiles is a configuration with which rotation, checkpoints and compaction happen all the
+// time.
 const smallFiles = "log: {segment: 64KiB}\nlimits: {value: 16KiB}"
 
-// TestKillLosesNothingAcknowledged kills the server under load, at instants that
-// the seed chooses, sometimes again while it starts, and starts it on what is
-// there. A few times it is stopped instead, also under load.
+// TestKillLosesNothingAcknowledged kills the server under load at instants that the seed
+// chooses, sometimes again while it starts, and starts it again. A few times it stops the
+// server instead, under load too.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
 	begin(t)
 	t.Parallel()
@@ -35,7 +36,7 @@ func TestKillLosesNothingWhereWritesAreCopied(t *testing.T) {
 	}
 }
 
-// kills kills the server so many times, at most 5 with the race detector.
+// kills kills the server the given number of times, at most 5 with the race detector.
 func kills(t *testing.T, data string, rounds int) {
 	rounds = atMost(rounds, 5)
 	rng := rand.New(rand.NewPCG(*seed, 1))
@@ -93,7 +94,8 @@ func kills(t *testing.T, data string, rounds int) {
 	t.Logf("%d kills, %d acknowledged writes, %d backups restored", rounds, acks, whole)
 }
 
-// killWhileStarting kills a server that has made so many calls that read or write.
+// killWhileStarting kills a server once it has made the given number of calls that read or
+// write.
 func killWhileStarting(t *testing.T, o setup, calls int64) {
 	t.Helper()
 	s := launch(t, o)

@@ -100,13 +100,13 @@ func (l *ledger) toRepeat(target string) []*keyedCall {
 	return book(l.keyed, target).calls
 }
 
-// repeated notes the answer to a call that was sent again after a restart. If the first
-// answer is known, it has to come again; else the call is done from now on.
+// repeated notes the answer to a call that was sent again after a restart. It has to be the
+// first answer, if that is known. Otherwise the call counts as done from now on.
 func (l *ledger) repeated(c *keyedCall, a answer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch replayed := a.header.Get("Idempotency-Replayed") == "true"; {
-	case a.status == 409 && c.answer == "": // it was not done, and is refused now
+	case a.status == 409 && c.answer == "": // the call had not been done, and is refused now
 		b := book(l.keyed, c.target)
 		b.asked--
 		for i := range b.calls {
@@ -124,7 +124,7 @@ func (l *ledger) repeated(c *keyedCall, a answer) {
 	}
 }
 
-// moved is what the batches have left behind, as one batch reads it.
+// moved is the result of the batches, as one batch reads it.
 type moved struct {
 	left, right, moves int64
 	last               string // a key

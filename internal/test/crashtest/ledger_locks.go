@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// lockBook is what is known of a lock, or of a mutex.
+// lockBook is what is known about a lock or a mutex.
 type lockBook struct {
 	holds  []*hold
-	owners map[string]span // of grants that nobody heard of: when they can end
+	owners map[string]span // of possible grants without an answer: when they can end
 }
 
-// hold is one grant. Every attempt has an owner of its own.
+// hold is one grant. Every attempt has its own owner.
 type hold struct {
 	token   int64
 	owner   string
@@ -25,8 +25,8 @@ type hold struct {
 // span is from the earliest to the latest possible instant of an event.
 type span struct{ from, to time.Time }
 
-// grace is how far the clocks of a client and the server may seem to differ, because a
-// process can wait for a processor.
+// grace is how far the clocks of a client and the server may appear to differ, because a
+// process may have to wait for a processor.
 const grace = 100 * time.Millisecond
 
 func (l *ledger) beginLock() entry {
@@ -35,16 +35,16 @@ func (l *ledger) beginLock() entry {
 	return l.begin(&l.tokens)
 }
 
-// mutexOf names a mutex of one server. Another primary has mutexes of its own: they are all
-// free when it takes over.
+// mutexOf names a mutex of one server. Another primary has its own mutexes, which are all free
+// when it takes over.
 func (l *ledger) mutexOf(server, target string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return fmt.Sprintf("%s of term %d of %s", target, l.term, server)
 }
 
-// mayFailOver notes that from now on another server may take over, or has taken over. Who
-// holds a mutex need not hold it any longer.
+// mayFailOver notes that from now on another server may take over, or has taken over. Holds of
+// mutexes may be lost.
 func (l *ledger) mayFailOver() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,11 +124,11 @@ func (l *ledger) endUnlock(h *hold, onDisk bool, e entry, o outcome) {
 	l.end(&e, o == done, what)
 }
 
-// exclusive checks that no grant came before the one before it had ended. Tokens
-// give the order.
+// exclusive checks that each grant came after the previous hold had ended. Tokens give the
+// order.
 func (l *ledger) exclusive(b *lockBook, target string) {
 	slices.SortFunc(b.holds, func(x, y *hold) int { return int(x.token - y.token) })
-	var before *hold // the one that lasts longest of those before
+	var before *hold // of the earlier holds, the one that lasts longest
 	for _, h := range b.holds {
 		if before != nil && h.granted.Before(before.sure) {
 			l.fault("%s had two holders: token %d was granted at %v, token %d was held until %v", target, h.token, h.granted, before.token, before.sure)

@@ -2,13 +2,13 @@ package crashtest
 
 import "slices"
 
-// sequenceBook is what is known of a sequence, which is never reset.
+// sequenceBook is what is known about a sequence, which is never reset.
 type sequenceBook struct {
 	base      int64 // its value at the last recovery
 	acked     int64 // values handed out since
-	attempted int64 // values asked for since, but for the refused
+	attempted int64 // values asked for since, without those refused
 	blocks    []block
-	seen      int64 // the highest value that was answered, to a read too
+	seen      int64 // the highest value in an answer, including answers to reads
 }
 
 // block are the values from first to last.
@@ -41,7 +41,7 @@ func (l *ledger) endSequence(target string, n int64, e entry, o outcome, last in
 	}
 }
 
-// beginRead notes that a sequence is read; endRead takes what was known by then.
+// beginRead returns what is known when a sequence is about to be read; endRead takes it.
 func (l *ledger) beginRead(target string) (known int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,8 +78,8 @@ func (l *ledger) recoveredSequence(target string, got int64) {
 	*b = sequenceBook{base: got, seen: got}
 }
 
-// counterBook is what is known of a counter, to which each client adds a power
-// of two of its own, or subtracts it. So the value shows which adds it contains.
+// counterBook is what is known about a counter. Each client adds or subtracts its own power of
+// two, so the value shows which adds it contains.
 type counterBook struct {
 	known  int64       // the value at the last recovery and all acknowledged adds since
 	unsure [32][2]int8 // by power: how many adds, and how many subtractions, may be in it
@@ -139,7 +139,7 @@ func (b *counterBook) reaches(n int64) bool {
 	return rests[0]
 }
 
-// outcome is what a client knows of a call.
+// outcome is what a client knows about a call.
 type outcome int
 
 const (

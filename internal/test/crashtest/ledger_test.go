@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestLedgerKnowsABrokenPromise keeps books of what must not be.
+// TestLedgerKnowsABrokenPromise keeps a ledger of broken promises.
 func TestLedgerKnowsABrokenPromise(t *testing.T) {
 	sequence := func(l *ledger, o outcome, last int64) {
 		e := l.beginSequence("s", 1)

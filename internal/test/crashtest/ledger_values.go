@@ -2,11 +2,11 @@ package crashtest
 
 import "math"
 
-// valueBook is what is known of one key's value.
+// valueBook is what is known about one key's value.
 type valueBook struct {
 	sets    []*set
-	deletes []entry // those that were done, or may have been
-	highest int64   // the highest version that is known to have been there
+	deletes []entry // that were done, or may have been
+	highest int64   // the highest version that is known to have existed
 }
 
 // set is a value that was stored, or may have been.
@@ -56,7 +56,7 @@ func (l *ledger) endDelete(target string, e entry, o outcome, sure bool) {
 	}
 }
 
-// endGet checks what a read has seen; version 0: nothing.
+// endGet checks what a read returned; version 0: nothing.
 func (l *ledger) endGet(target string, e entry, known, version int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +68,7 @@ func (l *ledger) endGet(target string, e entry, known, version int64) {
 	b.highest = max(b.highest, version)
 }
 
-// recoveredValue checks what a key has after a restart; version 0: nothing.
+// recoveredValue checks the value of a key after a restart; version 0: none.
 func (l *ledger) recoveredValue(target string, version int64, data string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// retry is a POST with an Idempotency-Key that has no answer yet. With all that it is
-// sent again, it is one operation, from the first time to the answer.
+// retry is a POST with an Idempotency-Key that has no answer yet. However often it is sent, it
+// is one operation, which lasts from the first time to the answer.
 type retry struct {
 	target, path, body, key string
 	call                    int64
@@ -17,7 +17,7 @@ type retry struct {
 	read                    func(answer) response
 }
 
-// askWithKey makes a call with a key. Some are sent again though they were answered,
+// askWithKey makes a call with a key. Some calls are sent again although they were answered,
 // and must get the same answer.
 func (c *linearClient) askWithKey(target, path, body string, in request, read func(answer) response) bool {
 	c.count++
@@ -41,7 +41,7 @@ func (c *linearClient) askWithKey(target, path, body string, in request, read fu
 	return err == nil
 }
 
-// again sends what was cut off in the rounds before.
+// again repeats the calls that were cut off in earlier rounds.
 func (c *linearClient) again() bool {
 	c.mu.Lock()
 	r := c.retries[c.n]
@@ -81,8 +81,8 @@ func (c *linearClient) send(r *retry) (answer, bool) {
 	return a, true
 }
 
-// unserved reports whether a client that knows several servers was not served. It asks
-// another one from now on, perhaps.
+// unserved reports whether a client that knows several servers was not served. The client may
+// use another server from now on.
 func (c *linearClient) unserved(a answer, err error) bool {
 	if len(c.servers) == 0 || err == nil && a.status < 500 && a.status != http.StatusMisdirectedRequest {
 		return false
@@ -90,7 +90,7 @@ func (c *linearClient) unserved(a answer, err error) bool {
 	return c.client.change(c.servers, c.rng)
 }
 
-// giveUp ends what will not be sent again.
+// giveUp ends the calls that will not be sent again.
 func (h *history) giveUp() {
 	for client, r := range h.retries {
 		h.things[r.target] = append(h.things[r.target],
@@ -123,7 +123,7 @@ func (c *linearClient) pair(target string) bool {
 	return c.ask(target, "POST", target, body, in, read)
 }
 
-// readPair takes apart an answer of two lines. A counter that is not there is 0.
+// readPair parses an answer of two lines. A counter that does not exist is 0.
 func readPair(a answer) response {
 	lines := strings.Split(a.body, "\n")
 	if len(lines) != 3 {

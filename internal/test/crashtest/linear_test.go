@@ -15,23 +15,23 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Histories are kept short, so that checking them stays quick: each thing is
-// used for a few rounds, with a kill after each, and then others are.
+// Histories are kept short, so that checking them stays quick: each thing is used for a few
+// rounds, with a kill after each, and then other things are used.
 const (
 	opsInRound    = 600
 	roundsOfThing = 3
 	thingsOfAPI   = 2
 )
 
-// history is what many clients asked and were answered, by thing.
+// history has the calls of many clients and their answers, by thing.
 type history struct {
 	began time.Time
 
 	mu     sync.Mutex // guards things and pending
 	things map[string][]porcupine.Operation
-	cut    map[string][]porcupine.Operation // those that the kill of this round has cut off
+	cut    map[string][]porcupine.Operation // the calls that the kill of this round has cut off
 
-	retries map[int]*retry // by client: what has no answer yet, and will be sent again
+	retries map[int]*retry // by client: the call that has no answer yet and will be sent again
 	faults  []string
 }
 
@@ -48,7 +48,8 @@ func (h *history) add(target string, client int, call int64, in request, out res
 	h.things[target] = append(h.things[target], o)
 }
 
-// killed ends what was cut off: it was done by now, or never will be. Mutexes are forgotten.
+// killed ends the calls that were cut off: each was done by now or never will be. Mutexes are
+// forgotten.
 func (h *history) killed() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -67,8 +68,8 @@ func (h *history) killed() {
 	}
 }
 
-// TestHistoriesAreLinearizable checks what concurrent clients were answered, over
-// kills and restarts.
+// TestHistoriesAreLinearizable checks the answers to concurrent clients, over kills and
+// restarts.
 func TestHistoriesAreLinearizable(t *testing.T) {
 	begin(t)
 	o := setup{binary: *binary, data: filepath.Join(t.TempDir(), "data"), config: smallFiles}
@@ -130,7 +131,7 @@ func (h *history) check(t *testing.T) (longest int) {
 	return longest
 }
 
-// tell writes a history down, for whoever looks for the fault.
+// tell writes a history to a file, to help find the fault.
 func tell(operations []porcupine.Operation) string {
 	var b strings.Builder
 	for _, o := range operations[:min(len(operations), 400)] {

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// How many things of each kind the load uses, and the bound of the counters that have one.
+// The number of things of each kind that the load uses, and the bound of bounded counters.
 const (
 	fewThings = 4
 	someKeys  = 24
 	bound     = 1 << 16
 )
 
-// targets are the paths of n things of an API. Their names differ in length, so
-// that they live in slots of different sizes.
+// targets returns the paths of n things of an API. Their names differ in length, so that they
+// use slots of different sizes.
 func targets(api string, n int) []string {
 	var names []string
 	for i := range n {
@@ -30,7 +30,7 @@ func targets(api string, n int) []string {
 	return names
 }
 
-// load is many clients that use every API and keep the books.
+// load is many clients that use every API and keep the ledger.
 type load struct {
 	ledger    *ledger
 	clients   int
@@ -45,7 +45,7 @@ type load struct {
 	cancel context.CancelFunc
 	group  sync.WaitGroup
 	mu     sync.Mutex // guards odd
-	odd    []string   // answers that the contract does not know here
+	odd    []string   // answers that the contract does not allow here
 }
 
 // start runs the clients against a server, until stop or until the server ends.
@@ -63,7 +63,7 @@ func (l *load) start(addr string, round int) {
 			for ctx.Err() == nil && !w.gone {
 				w.step()
 				if len(l.servers) > 0 {
-					time.Sleep(thinkTime) // or checking what was asked takes longer than asking it
+					time.Sleep(thinkTime) // otherwise checking the calls takes longer than making them
 				}
 			}
 		})
@@ -76,7 +76,7 @@ func (l *load) stop() {
 	l.group.Wait()
 }
 
-// broken returns all that was found wrong.
+// broken returns all broken promises.
 func (l *load) broken() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,15 +91,15 @@ type worker struct {
 	name   string
 	count  int
 	client client
-	gone   bool // the server is not there any more
+	gone   bool // the server has ended
 }
 
-// call sends a request and notes the outcome in the books.
+// call sends a request and notes the outcome in the ledger.
 func (w *worker) call(method, target, body string) (answer, outcome) {
 	return w.callWith(method, target, "", body)
 }
 
-// callWith is call with further lines of the header.
+// callWith is call with additional header lines.
 func (w *worker) callWith(method, target, header, body string) (answer, outcome) {
 	a, err := w.client.doWith(method, target, header, body)
 	switch {
@@ -185,7 +185,7 @@ func (w *worker) sequence(target string) {
 	w.ledger.endSequence(target, n, e, o, last)
 }
 
-// counter adds a power of two of the client's own. Half of the counters have bounds.
+// counter adds the client's own power of two. Half of the counters have bounds.
 func (w *worker) counter(i int) {
 	target, power, minus := targets("counter", fewThings)[i], w.n%32, w.rng.IntN(2) == 0
 	query := fmt.Sprintf("?add=%d", int64(1)<<power)
@@ -200,7 +200,7 @@ func (w *worker) counter(i int) {
 	w.ledger.endCounter(target, power, minus, e, o)
 }
 
-// boundOf is the bound of a counter, 0 if it has none.
+// boundOf returns the bound of a counter, 0 if it has none.
 func boundOf(i int) int64 { return int64(i % 2 * bound) }
 
 func (w *worker) value(target string) {
@@ -233,7 +233,7 @@ func (w *worker) value(target string) {
 	}
 }
 
-// lock takes a lock or a mutex and mostly gives it back. What it keeps expires.
+// lock takes a lock or a mutex and usually gives it back. Otherwise the hold expires.
 func (w *worker) lock(api, target string) {
 	dur := pick(w.rng, []time.Duration{50 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second})
 	wait := pick(w.rng, []time.Duration{0, 20 * time.Millisecond, 200 * time.Millisecond})
@@ -272,7 +272,7 @@ func versionOf(a answer) int64 {
 	return n
 }
 
-// check reads everything back after a restart and compares it with the books.
+// check reads everything back after a restart and compares it with the ledger.
 func (l *load) check(addr string) error {
 	c := &client{addr: addr}
 	defer c.close()

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// keyed sends a write with a key of its own. What is lost is sent again after the restart.
+// keyed sends a write with its own retry key. A write without an answer is sent again after
+// the restart.
 func (w *worker) keyed() {
 	c := &keyedCall{key: fmt.Sprintf("%s.%d", w.name, w.count), target: keyedSequence, n: 1 + w.rng.Int64N(100)}
 	if w.rng.IntN(2) == 0 {
@@ -21,8 +22,8 @@ func (w *worker) keyed() {
 
 func keyHeader(key string) string { return "Idempotency-Key: " + key + "\r\n" }
 
-// checkKeyed sends every keyed call of the last round again, twice, and compares the
-// answers and what is there with the books.
+// checkKeyed sends every keyed call of the last round again, twice, and compares the answers
+// and the data with the ledger.
 func (l *load) checkKeyed(c *client) error {
 	got, err := readMoved(c)
 	if err != nil {
@@ -57,7 +58,7 @@ func (l *load) checkKeyed(c *client) error {
 	return err
 }
 
-// readMoved reads what the batches have left behind, in one batch.
+// readMoved reads the result of the batches, in one batch.
 func readMoved(c *client) (moved, error) {
 	a, err := c.do("POST", keyedBatch, "GET counter/left\nGET counter/right\nGET sequence/moves\nGET kv/last\n")
 	if err != nil {

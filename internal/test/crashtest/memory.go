@@ -21,7 +21,7 @@ type memoryGroup struct {
 	events string // the file that counts its kills
 }
 
-// newMemoryGroup makes a group of so many MiB. The end of the test removes it.
+// newMemoryGroup makes a group with the given limit in MiB. The end of the test removes it.
 func newMemoryGroup(t testing.TB, mib int64) *memoryGroup {
 	t.Helper()
 	// clearStale knows it by this name.
@@ -50,8 +50,8 @@ func newMemoryGroup(t testing.TB, mib int64) *memoryGroup {
 	return g
 }
 
-// make mounts the hierarchy of the memory controller, whatever is mounted
-// elsewhere and may be read-only there, and makes the group.
+// make mounts the hierarchy of the memory controller and makes the group. The hierarchy may be
+// mounted elsewhere too, perhaps read-only.
 func (g *memoryGroup) make(root string, limit int64) error {
 	if err := os.Mkdir(root, 0o700); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (g *memoryGroup) make(root string, limit int64) error {
 			return g.second(root, limit)
 		}
 		second = errors.New("version 2 has no memory controller")
-		// A process that another test just forked may have the file open yet.
+		// A process that another test has just forked may still have the file open.
 		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount %s: %w", root, err)
 		}
@@ -101,7 +101,7 @@ func (g *memoryGroup) first(limit int64) error {
 
 var killsPattern = regexp.MustCompile(`(?m)^oom_kill (\d+)$`)
 
-// kills is how many processes of the group the kernel has killed for lack of memory.
+// kills returns how many processes of the group the kernel has killed for lack of memory.
 func (g *memoryGroup) kills() (int, error) {
 	b, err := os.ReadFile(g.events)
 	if err != nil {

@@ -24,8 +24,8 @@ type response struct {
 	who     string // the owner, or what is stored
 }
 
-// state is what a thing is. Tokens and versions are the server's choice: a
-// model knows one once it was answered, and that it is above the ones before.
+// state is the state of a thing. The server chooses tokens and versions: a model learns each
+// from its answer, and knows only that it is above the earlier ones.
 type state struct {
 	there bool
 	n     int64 // 0: not known yet, for a version or a token
@@ -33,8 +33,8 @@ type state struct {
 	last  int64 // the highest token or version known
 }
 
-// model makes a model of one thing from what a call does: next reports whether the
-// answer is possible, and returns the new state.
+// model makes a model of one thing from a function for its calls: next reports whether an
+// answer is possible and returns the new state.
 func model(next func(s state, in request, out response) (state, bool)) porcupine.Model {
 	m := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{state{}} },
@@ -91,8 +91,8 @@ func nextNumber(s state, in request, out response) (state, bool) {
 	return state{there: true, n: sum}, out.unknown || out.status == 200 && out.n == sum
 }
 
-// nextPair are two counters. A batch moves an amount from the second one, which is last,
-// to the first, or reads both. One call reads the first or adds to the second.
+// nextPair is two counters. The second one is in the field last. A batch moves an amount from
+// the second to the first, or reads both. A single call reads the first or adds to the second.
 func nextPair(s state, in request, out response) (state, bool) {
 	switch in.verb {
 	case "both":
@@ -111,7 +111,7 @@ func nextPair(s state, in request, out response) (state, bool) {
 	return s, out.unknown || out.status == 200 && out.n == s.n && out.who == strconv.FormatInt(s.last, 10)
 }
 
-// nextValue is a value. What is stored is never the same twice.
+// nextValue is a value. No two stored values are the same.
 func nextValue(s state, in request, out response) (state, bool) {
 	matches := in.n < 0 || in.n == 0 && !s.there || in.n > 0 && s.there && s.n == in.n
 	switch in.verb {
@@ -134,7 +134,7 @@ func nextValue(s state, in request, out response) (state, bool) {
 	return after, out.unknown || out.status == 200 && out.n > s.last
 }
 
-// nextLock is a lock or a mutex whose holds do not end by themselves.
+// nextLock is a lock or a mutex whose holds do not expire.
 func nextLock(s state, in request, out response) (state, bool) {
 	switch in.verb {
 	case "restart":

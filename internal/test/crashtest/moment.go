@@ -14,20 +14,19 @@ import (
 // moment is what a server is doing when the power is cut.
 type moment struct {
 	name string
-	// come waits for the moment, at most for patience; nil: any moment will do.
+	// come waits for the moment, at most for patience; nil: any moment.
 	come func(s *server) error
 }
 
-// The moments under load. What the server does is seen from outside: by the calls
-// that its threads are in, or for compaction, which hardly ever waits for one, by
-// its figures.
+// The moments under load. A test sees from outside what the server is doing: from the system
+// calls of its threads, or for compaction, which is rarely seen in one, from its metrics.
 var moments = []moment{
 	{"at any moment", nil},
 	{"during a checkpoint", inCall(func(call int, name string) bool {
 		return call == unix.SYS_MSYNC || call == unix.SYS_FDATASYNC && (name == "CHECKPOINT" || name == "index.tmp")
 	})},
 	{"during a rotation", inCall(func(call int, name string) bool {
-		// The directory of the log is synced when a segment has come or gone.
+		// The directory of the log is synced after a segment was made or removed.
 		return call == unix.SYS_FALLOCATE && strings.HasSuffix(name, ".seg") || call == unix.SYS_FSYNC && name == "log"
 	})},
 	{"during compaction", func(s *server) error {
@@ -43,12 +42,12 @@ var moments = []moment{
 	}},
 }
 
-// inCall comes when a thread is in a call that is wanted, with the name of its file.
+// inCall waits until a thread is in a wanted system call on a wanted file.
 func inCall(wanted func(call int, name string) bool) func(*server) error {
 	return func(s *server) error {
 		process := fmt.Sprintf("/proc/%d", s.cmd.Process.Pid)
 		return s.until("call", func() bool {
-			// A thread or a file that is gone is no match.
+			// A thread or a file that no longer exists is no match.
 			threads, _ := filepath.Glob(process + "/task/*/syscall")
 			for _, t := range threads {
 				b, _ := os.ReadFile(t)

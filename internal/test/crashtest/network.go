@@ -11,8 +11,8 @@ import (
 )
 
 // A network has a namespace for each of its nodes, and a bridge for each two that talk to each
-// other. The bridges are in a namespace of their own. A link is cut by setting its bridge
-// down: both ends still have a carrier, and nothing arrives, as with a dead switch.
+// other. The bridges have their own namespace. A link is cut by setting its bridge down: both
+// ends still have a carrier, but nothing arrives, as with a dead switch.
 //
 //	clients ──── a
 //	   │  ╲    ╱ │
@@ -21,8 +21,9 @@ import (
 //	      ╲    ╱
 //	        b
 //
-// The clients are the test process itself. All of it is in namespaces of that process, whose
-// names are in a mount namespace of its own, so it ends with the process, however that ends.
+// The clients are the test process itself. All namespaces belong to that process, and their
+// names are in its own mount namespace, so the network disappears with the process, however
+// that ends.
 const (
 	hub         = "hub"
 	clientsNode = "clients"
@@ -35,7 +36,7 @@ var addresses = map[string]string{clientsNode: "10.77.0.1", "a": "10.77.0.2", "b
 // links are the names of all bridges: the nodes that each connects.
 var links = []string{"clients-a", "clients-b", "clients-etcd", "a-b", "a-etcd", "b-etcd"}
 
-// makeNetwork makes the network of this process, which is in namespaces of its own.
+// makeNetwork makes the network of this process, which has its own namespaces.
 func makeNetwork() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("keep mounts to this process: %w", err)
@@ -93,7 +94,7 @@ func inNode(node string, command ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + node, "--"}, command...)...)
 }
 
-// linkOf is the link between two nodes.
+// linkOf returns the link between two nodes.
 func linkOf(x, y string) string {
 	for _, l := range links {
 		if l == x+"-"+y || l == y+"-"+x {
@@ -103,7 +104,7 @@ func linkOf(x, y string) string {
 	panic("no link between " + x + " and " + y)
 }
 
-// setLink cuts a link, or mends it.
+// setLink cuts a link or restores it.
 func setLink(t testing.TB, x, y string, up bool) {
 	t.Helper()
 	state := "down"

@@ -8,12 +8,13 @@ import (
 const (
 	// changeAfter is how long a client that knows several servers waits for an answer.
 	changeAfter = 3 * time.Second
-	// thinkTime is what such a client waits before its next call, or the next try.
+	// thinkTime is how long such a client waits before its next call or attempt.
 	thinkTime = 5 * time.Millisecond
 )
 
-// change goes on after a call that was not served, with another of the servers or the
-// same one: so a server that was replaced is asked as well. It returns false if there are none.
+// change picks a server at random after a call that was not served. It may be the same one, so
+// that replaced servers are asked as well. It returns false if there are no servers to pick
+// from.
 func (c *client) change(servers []string, rng *rand.Rand) bool {
 	if len(servers) == 0 {
 		return false

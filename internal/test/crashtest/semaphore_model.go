@@ -10,7 +10,7 @@ import (
 // holderIn is one holder in the state of a lock with several.
 type holderIn struct{ limit, token int64 } // token 0: not known yet
 
-// holdersIn reads the holders, by their owners, of a state's who.
+// holdersIn parses the holders in a state's who, by their owners.
 func holdersIn(s state) map[string]holderIn {
 	all := map[string]holderIn{}
 	for _, part := range strings.Fields(s.who) {
@@ -33,9 +33,9 @@ func holding(all map[string]holderIn, last int64) state {
 	return state{who: strings.Join(parts, " "), last: last}
 }
 
-// nextSemaphore is a lock or a mutex that may have several holders: a semaphore, or
-// readers and writers. Its holds do not end by themselves. The model does not know who
-// waits, so it lets a call be refused that would be let in if nobody waited.
+// nextSemaphore is a lock or a mutex that may have several holders: a semaphore, or readers
+// and writers. Its holds do not expire. The model does not know who waits, so it allows a
+// refusal even where the call would be granted if nobody waited.
 func nextSemaphore(s state, in request, out response) (state, bool) {
 	all := holdersIn(s)
 	mine, holds := all[in.who]

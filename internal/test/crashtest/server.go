@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// patience is how long anything may take that is to happen at all.
+// patience is the longest that a test waits for anything.
 const patience = 30 * time.Second
 
 // server is one run of the program.
@@ -39,21 +39,21 @@ type setup struct {
 	binary string
 	data   string
 	config string // lines of config.yml besides listen and data
-	files  uint64 // limit on descriptors; 0: as it is
+	files  uint64 // limit on descriptors; 0: the test's own
 	group  string // directory of the control group to run in; empty: the test's own
 	listen string // empty: a free port of 127.0.0.1
 	step   string // file that says how wrong the wall clock is; see stepVariable
 	node   string // network namespace to run in; empty: the test's own
 }
 
-// stepVariable names the variable that names the file that says by how many nanoseconds the wall clock of a server is
-// wrong. Go programs do not ask libc for the time, so a library that is put in front of that,
-// as libfaketime is, does not reach them.
+// stepVariable is the environment variable with the name of a file. The file says by how many
+// nanoseconds the wall clock of a server is wrong. Go programs do not ask libc for the time,
+// so libfaketime does not work for them.
 const stepVariable = "CLOUDDRAGON_CRASH_STEP"
 
 var addrPattern = regexp.MustCompile(`msg=listening addr=(\S+)`)
 
-// launch runs the program without waiting for anything. It is killed in the end.
+// launch runs the program without waiting for anything. The end of the test kills it.
 func launch(t testing.TB, o setup) *server {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config.yml")
@@ -79,7 +79,7 @@ func launch(t testing.TB, o setup) *server {
 	if o.step != "" {
 		s.cmd.Env = append(os.Environ(), stepVariable+"="+o.step)
 	}
-	// A test that is killed takes its servers with it.
+	// If the test is killed, its servers are killed too.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
@@ -103,7 +103,7 @@ func launch(t testing.TB, o setup) *server {
 				break
 			}
 		}
-		// How it ended is told by ProcessState.
+		// ProcessState says how it ended.
 		_ = s.cmd.Wait()
 		close(s.exited)
 	}()
@@ -135,7 +135,7 @@ func (s *server) listening() error {
 
 // kill ends it with SIGKILL.
 func (s *server) kill() {
-	// The one error is that it has ended already.
+	// The only error is that it has ended already.
 	_ = s.cmd.Process.Kill()
 	<-s.exited
 }
@@ -164,7 +164,7 @@ func (s *server) wait(limit time.Duration) (int, error) {
 	}
 }
 
-// output is what it has logged, the end of it if that is much.
+// output returns what the server has logged; if that is much, the end of it.
 func (s *server) output() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -176,7 +176,7 @@ func (s *server) output() string {
 	return out
 }
 
-// trouble is an error if the log tells of what must never be.
+// trouble returns an error if the log has a line that must never occur.
 func (s *server) trouble() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,10 +188,10 @@ func (s *server) trouble() error {
 	return nil
 }
 
-// eventually waits for a condition that nothing tells of.
+// eventually polls for a condition that has nothing to wait on.
 func eventually(what string, ok func() bool) error { return within(patience, what, ok) }
 
-// within waits for a condition that nothing tells of, for so long.
+// within polls for a condition that has nothing to wait on, for at most the given time.
 func within(d time.Duration, what string, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()

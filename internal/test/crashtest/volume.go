@@ -21,7 +21,7 @@ const requiredVariable = "CLOUDDRAGON_CRASH_REQUIRED"
 // ioctls on a mounted file system.
 const (
 	ioctlShutdown = 0x8004587D // EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
-	noLogFlush    = 2          // what is in memory is lost, the journal's too
+	noLogFlush    = 2          // everything in memory is lost, including the journal's
 	ioctlFreeze   = 0xC0045877 // FIFREEZE
 	ioctlThaw     = 0xC0045878 // FITHAW
 )
@@ -32,14 +32,14 @@ const volumePrefix = "clouddragon-volume-"
 // fileSystem is a kind of file system that the tests run on.
 type fileSystem struct {
 	name string
-	make []string // the command that makes it in the file whose name follows
+	make []string // the command that makes it; the name of the file is added
 	mib  int64    // the least size that it can have
 	cut  bool     // the power can be cut
 }
 
 var (
 	ext4 = fileSystem{name: "ext4", make: []string{"mkfs.ext4", "-q", "-F"}, mib: 16, cut: true}
-	// XFS shares the blocks of a copy, and btrfs never overwrites what is there.
+	// XFS can share the blocks of a copy, and btrfs never overwrites existing blocks.
 	xfs   = fileSystem{name: "xfs", make: []string{"mkfs.xfs", "-q", "-f"}, mib: 300, cut: true}
 	btrfs = fileSystem{name: "btrfs", make: []string{"mkfs.btrfs", "-q", "-f"}, mib: 128}
 
@@ -63,8 +63,8 @@ type volume struct {
 	dir   string // where it is mounted
 }
 
-// newVolume makes and mounts a file system of so many MiB, or the least size that
-// it can have. The end of the test removes it.
+// newVolume makes and mounts a file system of the given number of MiB, or of the least size
+// that it can have. The end of the test removes it.
 func newVolume(t testing.TB, fs fileSystem, mib int64) *volume {
 	t.Helper()
 	v, err := makeVolume(fs, max(mib, fs.mib))
@@ -107,8 +107,8 @@ func makeVolume(fs fileSystem, mib int64) (_ *volume, err error) {
 	return v, v.mount()
 }
 
-// home is where an image is kept: in memory if there is plenty. It changes
-// nothing but the time, since the loop device is what has to outlive a power cut.
+// home returns where an image is kept: in memory if there is plenty. This only saves time: a
+// power cut in these tests does not affect the loop device.
 func home(mib int64) string {
 	const memory = "/dev/shm"
 	var s unix.Statfs_t
@@ -129,7 +129,7 @@ func (v *volume) mount() error {
 	for {
 		loop, err := attach(image)
 		if errors.Is(err, unix.EBUSY) {
-			continue // somebody else was quicker
+			continue // another process has taken it
 		}
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func (v *volume) mount() error {
 	}
 }
 
-// attach puts a file behind a free loop device.
+// attach attaches a file to a free loop device.
 func attach(image *os.File) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -174,8 +174,8 @@ func (v *volume) unmount() error {
 	return last
 }
 
-// cut cuts the power: what is not on the disk by now never will be, and every
-// write and sync from now on fails.
+// cut cuts the power: data that is not on the disk by now never will be, and every write and
+// sync fails from now on.
 func (v *volume) cut() error {
 	return v.control(func(fd int) error { return unix.IoctlSetPointerInt(fd, ioctlShutdown, noLogFlush) })
 }
@@ -232,7 +232,7 @@ func clearStale() {
 			continue
 		}
 		fmt.Fprintln(os.Stderr, "removing what a killed test has left:", base)
-		// Where that is a control group it would outlive its mount.
+		// A control group there would outlive its mount.
 		group := os.Remove(filepath.Join(fields[4], filepath.Base(base)))
 		if err := errors.Join(ifThere(group), unmountAll(fields[4]), os.RemoveAll(base)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
