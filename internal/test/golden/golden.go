@@ -1,5 +1,5 @@
-// Package golden compares bytes of a file format with those that a test names, and damages
-// them.
+// Package golden compares bytes of a file format with those in a test, and damages them in
+// every way.
 package golden
 
 import (
@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Unhex reads bytes as they are written in a test: with blanks and line breaks.
+// Unhex decodes hex with blanks and line breaks, as tests write it.
 func Unhex(s string) []byte {
 	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
 	if err != nil {
@@ -28,14 +28,14 @@ func Want(t *testing.T, what string, got []byte, want string) {
 	}
 }
 
-// ID is that of the data directory that the bytes belong to.
+// ID is the ID of the data directory that the bytes belong to.
 var ID = [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
-// Zeros is so many zero bytes, as they are written in a test.
+// Zeros returns n zero bytes in hex.
 func Zeros(n int) string { return strings.Repeat("00", n) }
 
-// Flips yields the bytes with each of their bits flipped, and says which. What is yielded
-// is a copy, good until the next.
+// Flips yields the bytes with each of their bits flipped, and says which bit. The yielded
+// bytes are a copy that is valid until the next iteration.
 func Flips(good []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		b := bytes.Clone(good)
@@ -49,7 +49,7 @@ func Flips(good []byte) iter.Seq2[string, []byte] {
 	}
 }
 
-// Cuts yields every beginning of the bytes that is shorter, and says how long it is.
+// Cuts yields every shorter prefix of the bytes, with its length.
 func Cuts(good []byte) iter.Seq2[string, []byte] {
 	return func(yield func(string, []byte) bool) {
 		for n := range good {

@@ -43,7 +43,8 @@ func TestAddingAnAPIWorks(t *testing.T) {
 	}
 }
 
-// writeOverlay writes files that go takes instead of, or besides, those of the tree.
+// writeOverlay writes an overlay for the go command: files that replace those of the tree or
+// are added to them.
 func writeOverlay(t *testing.T, files map[string]string) (name string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -69,8 +70,8 @@ func writeOverlay(t *testing.T, files map[string]string) (name string) {
 	return name
 }
 
-// insert puts the lines that begin with + before the first line that begins as the
-// line behind them does.
+// insert puts the lines that begin with + before the first line of the file that begins like
+// the line after them.
 func insert(t *testing.T, file, text, lines string) string {
 	t.Helper()
 	var add string

@@ -18,7 +18,7 @@ import (
 const (
 	root   = "../../.."
 	module = "clouddragon/"
-	// maxLines is how long a file may be, and maxTestLines a file of tests.
+	// maxLines is the most lines that a file may have, and maxTestLines those of a test file.
 	maxLines     = 400
 	maxTestLines = 500
 )
@@ -51,7 +51,7 @@ func files(t *testing.T, suffix string, visit func(name string, text []byte)) {
 	}
 }
 
-// sources calls visit for each Go file that is no test.
+// sources calls visit for each Go file that is not a test.
 func sources(t *testing.T, visit func(name string, f *ast.File)) {
 	t.Helper()
 	files(t, ".go", func(name string, text []byte) {
@@ -102,8 +102,8 @@ func TestImportsRunDownwards(t *testing.T) {
 	})
 }
 
-// matches reports whether a package is the one of a pattern, or lies below one that
-// ends in a slash.
+// matches reports whether a package is the one of a pattern, or is below a pattern that ends
+// in a slash.
 func matches(pkg, pattern string) bool {
 	return pkg == pattern || strings.HasSuffix(pattern, "/") && strings.HasPrefix(pkg, pattern)
 }
@@ -137,8 +137,8 @@ func TestExportedNamesHaveDocComments(t *testing.T) {
 	}
 }
 
-// undocumented returns the exported names of a declaration that have no comment of
-// their own, of their line, or of their group.
+// undocumented returns the exported names of a declaration that have no comment, neither their
+// own nor that of their line or group.
 func undocumented(decl ast.Decl) (names []string) {
 	switch d := decl.(type) {
 	case *ast.FuncDecl:
@@ -164,7 +164,7 @@ func undocumented(decl ast.Decl) (names []string) {
 	return names
 }
 
-// obvious are methods whose names say all that there is to say.
+// obvious are methods whose names say everything.
 var obvious = []string{"Error", "Unwrap", "String"}
 
 func exportedReceiver(recv *ast.FieldList) bool {

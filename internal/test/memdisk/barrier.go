@@ -11,8 +11,7 @@ type Barrier struct {
 	Pass    chan error    // takes what the sync returns
 }
 
-// NewBarrier makes the next sync of a log segment wait, of one that is written to. It
-// takes the place of the disk's hook.
+// NewBarrier makes the next sync of the current log segment wait. It replaces the disk's hook.
 func (d *FS) NewBarrier() *Barrier {
 	g := &Barrier{Reached: make(chan struct{}), Pass: make(chan error)}
 	var (
@@ -42,5 +41,5 @@ func (d *FS) NewBarrier() *Barrier {
 	return g
 }
 
-// Open lets the writer go on.
+// Open lets the writer continue.
 func (g *Barrier) Open() { g.Pass <- nil }

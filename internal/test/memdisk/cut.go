@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// Cut is the disk at the moment of a power cut: what is durable, and what is not
-// yet. It builds any number of the states that the cut may leave, each a disk of
-// its own with an empty journal, all that it holds durable.
+// Cut is the disk at the moment of a power cut: what is durable, and what is not yet. It
+// builds any number of the states that the cut may leave. Each state is a new disk with an
+// empty journal, and everything on it is durable.
 type Cut struct {
 	journal []entry
 	at      int
@@ -18,8 +18,8 @@ type Cut struct {
 	whole   bool
 }
 
-// Mark puts a note into the journal, also of a frozen disk: "this write was
-// acknowledged". A cut after it has it in its Marks.
+// Mark puts a note into the journal, such as "this write was acknowledged", even if the disk
+// is frozen. A later cut has it in its Marks.
 func (fs *FS) Mark(note any) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -45,9 +45,9 @@ func (fs *FS) Journal() []Op {
 	return ops
 }
 
-// Cuts goes through the cuts before the first entry of the journal, after the
-// first, and so on until after the last that there is now. A Cut is good until
-// the next one; going on costs only what the entry changes.
+// Cuts iterates over the cuts before the first entry of the journal, after the first, and so
+// on until after the current last one. A Cut is valid until the next iteration. Each step
+// costs only what its entry changes.
 func (fs *FS) Cuts() iter.Seq[*Cut] {
 	return func(yield func(*Cut) bool) {
 		c := fs.begin()
@@ -66,8 +66,7 @@ func (fs *FS) Cut(at int) *Cut {
 	return c
 }
 
-// Crash is Cut(at).Random(rnd). It goes through the whole journal: for many
-// states use Cuts.
+// Crash is Cut(at).Random(rnd). It replays the whole journal: for many states use Cuts.
 func (fs *FS) Crash(at int, rnd *rand.Rand) *FS { return fs.Cut(at).Random(rnd) }
 
 func (fs *FS) begin() *Cut {
@@ -80,7 +79,7 @@ func (fs *FS) begin() *Cut {
 	return c
 }
 
-// step goes on past the next entry.
+// step advances past the next entry.
 func (c *Cut) step() {
 	e := &c.journal[c.at]
 	c.at++
@@ -115,8 +114,8 @@ func (c *Cut) step() {
 	}
 }
 
-// apply returns a directory after one more operation, and the node that has no
-// name any more, or 0.
+// apply returns a directory after one more operation, and the node that has lost its name, or
+// 0.
 func apply(l listing, e *entry) (_ listing, gone int) {
 	id := func(name string) int {
 		if i, found := l.place(name); found {
@@ -135,7 +134,7 @@ func apply(l listing, e *entry) (_ listing, gone int) {
 	return l.with(name, e.child), 0
 }
 
-// At returns how many entries of the journal lie before the cut.
+// At returns how many entries of the journal are before the cut.
 func (c *Cut) At() int { return c.at }
 
 // Last returns the last entry before the cut, the zero Op if there is none.
@@ -149,7 +148,7 @@ func (c *Cut) Last() Op {
 // Marks returns the notes before the cut, in order. The caller must not change them.
 func (c *Cut) Marks() []any { return slices.Clip(c.marks) }
 
-// Unsynced reports whether anything is not durable: if not, the cut leaves one state only.
+// Unsynced reports whether anything is not durable. If not, the cut has only one state.
 func (c *Cut) Unsynced() bool {
 	return slices.ContainsFunc(c.images, func(m *image) bool { return len(m.ops)+len(m.sizes)+len(m.dirty) > 0 })
 }
@@ -157,13 +156,13 @@ func (c *Cut) Unsynced() bool {
 // Nothing builds the state in which nothing survives that was not synced.
 func (c *Cut) Nothing() *FS { return c.build(&fate{share: none}) }
 
-// Everything builds the state in which everything survives: also what a kill of
-// the process without a power cut leaves.
+// Everything builds the state in which everything survives. A kill of the process without a
+// power cut leaves the same state.
 func (c *Cut) Everything() *FS { return c.build(&fate{share: all}) }
 
-// Random builds a state that rnd decides. Of each file it draws first which
-// share of what is not synced survives (none, few, some, most, all), so that
-// states in which one file is new and the other old are not rare.
+// Random builds a random state. For each file it first chooses which share of the unsynced
+// changes survives (none, few, some, most, all), so that states in which one file is new and
+// another old are not rare.
 func (c *Cut) Random(rnd *rand.Rand) *FS { return c.build(&fate{rnd: rnd, tear: !c.whole}) }
 
 func (c *Cut) build(f *fate) *FS {
@@ -177,7 +176,7 @@ func (c *Cut) build(f *fate) *FS {
 	return out
 }
 
-// The share of what was not synced that a file or directory keeps.
+// The share of the unsynced changes that a file or directory keeps.
 const (
 	none = iota
 	few
@@ -194,7 +193,7 @@ type fate struct {
 	tear  bool
 }
 
-// pick returns how many of n unsynced changes, one upon the other, survive.
+// pick returns how many of n unsynced changes to the same place survive.
 func (f *fate) pick(n int) int {
 	switch {
 	case n == 0 || f.share == none:
@@ -209,7 +208,7 @@ func (f *fate) pick(n int) int {
 	return f.rnd.IntN(n + 1)
 }
 
-// torn reports whether the first store that does not survive survives in part.
+// torn reports whether a part of the first lost store survives.
 func (f *fate) torn() bool {
 	return f.tear && f.share != none && f.rnd.IntN(4) == 0
 }

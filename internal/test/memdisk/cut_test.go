@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// seen returns how often each outcome comes, over many random states of the last cut.
+// seen returns how often each outcome occurs in many random states of the last cut.
 func seen(fs *FS, what func(*FS) string) map[string]int {
 	c, rnd, m := fs.Cut(fs.Len()), rand.New(rand.NewPCG(7, 7)), map[string]int{}
 	for range 1000 {
@@ -32,7 +32,7 @@ func wantStates(t *testing.T, fs *FS, what func(*FS) string, want ...string) {
 	}
 }
 
-// letters shows a file by the first byte of each run of n, "-" if it is not there.
+// letters shows a file by the first byte of each run of n bytes, "-" if it does not exist.
 func letters(t *testing.T, name string, n int) func(*FS) string {
 	return func(fs *FS) string {
 		b := read(t, fs, name)
@@ -109,7 +109,7 @@ func TestLengthIsAnyThatWasNotSynced(t *testing.T) {
 	r := newRig(t, fill('a', 512), true)
 	r.write(512, fill('b', 512))
 	wantStates(t, r.fs, letters(t, "f", sector), "a", "a0", "ab")
-	wantStates(t, r.fs, func(fs *FS) string { // what a shorter length cut off does not come back
+	wantStates(t, r.fs, func(fs *FS) string { // bytes that a shorter length has cut off do not come back
 		f, err := fs.Open("f")
 		must(t, err)
 		n, err := f.Size()
@@ -142,7 +142,7 @@ func TestMappingSyncCoversItsPagesAndNoLength(t *testing.T) {
 func TestSyncCoversOnlyWhatCameBeforeIt(t *testing.T) {
 	r := newRig(t, fill('a', pageSize), true)
 	m := r.mapped(0, pageSize)
-	r.fs.Fail(func(op Op) error { // something is stored while the sync is under way
+	r.fs.Fail(func(op Op) error { // a store during the sync
 		if op.Kind == Sync || op.Kind == SyncMap {
 			m.Store(8, fill('c', 8))
 		}
@@ -268,7 +268,7 @@ func TestGoodSyncAfterAFailedOneSavesNothing(t *testing.T) {
 			}
 			wantStates(t, r.fs, head, "aaa", "aba", "baa", "bba")
 		}
-		// A new process reads it, writes it anew, and only what it wrote is safe.
+		// A new process reads the file and writes a part of it again. Only that part is safe.
 		again := r.fs.Reopen()
 		f, err := again.Open("f")
 		must(t, err)

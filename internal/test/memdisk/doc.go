@@ -1,6 +1,6 @@
-// Package memdisk is the disk that tests hold in their hands: a disk.FS in
-// memory that records every change, fails the calls that a test picks, and
-// builds what a power cut could leave at any moment.
+// Package memdisk is a simulated disk for tests: a disk.FS in memory that records every
+// change, fails the calls that a test chooses, and builds the states that a power cut could
+// leave at any moment.
 //
 // # What a power cut leaves
 //
@@ -36,14 +36,14 @@
 //	WriteAt a again    a unsynced
 //	Sync good          a durable
 //
-// That is what Linux does. It goes byte by byte: only what is written anew is
-// healed, not what shares its sector or page. A length is healed by the next good
-// Sync, since the journal of a file system holds it. A failed SyncDir changes
-// nothing, and the next good one makes up for it.
+// That is what Linux does. It holds for each byte: only bytes that are written again are
+// healed, not others of the same sector or page. A length is healed by the next successful
+// Sync, since the journal of a file system holds it. A failed SyncDir changes nothing, and the
+// next successful one makes up for it.
 //
 // # What is simplified
 //
-// A rename stays in its directory (else EXDEV). Of two mappings that overlap the
-// later must lie within the earlier. A Truncate under a mapping panics, where a
-// real one makes the next access a SIGBUS.
+// A rename must stay in its directory (otherwise EXDEV). If two mappings overlap, the later
+// must be within the earlier. A Truncate under a mapping panics; a real one would make the
+// next access a SIGBUS.
 package memdisk

@@ -7,7 +7,7 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// A power cut keeps what was synced, and nothing else for sure.
+// A power cut keeps what was synced. Nothing else is certain.
 func Example() {
 	fs := memdisk.New()
 	f, err := fs.Create("file")

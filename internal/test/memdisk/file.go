@@ -19,7 +19,7 @@ type file struct {
 	closed bool
 }
 
-// check refuses a call on a closed file or at an impossible place.
+// check returns an error for a call on a closed file or at an impossible offset.
 func (f *file) check(off, n int64) error {
 	switch {
 	case f.closed:
@@ -87,7 +87,7 @@ func (f *file) Allocate(off, n int64) error {
 	})
 }
 
-// Reserve does as Allocate does: how a block is reserved makes no difference here.
+// Reserve does the same as Allocate: how a block is reserved makes no difference here.
 func (f *file) Reserve(off, n int64) error { return f.Allocate(off, n) }
 
 // Unshare does nothing: no blocks are shared here.
@@ -105,8 +105,8 @@ func (f *file) Holds(p []byte, off int64) (bool, error) {
 	return bytes.Equal(b[off:][:len(p)], p), nil
 }
 
-// extend makes the file long enough for a write, and the write as short as the
-// fault or the room wants it.
+// extend makes the file long enough for a write, and shortens the write if a fault or the lack
+// of room demands it.
 func (f *file) extend(e *entry, fault error) error {
 	if s := (*short)(nil); errors.As(fault, &s) {
 		e.Len, fault = min(e.Len, max(0, s.n)), s.err
@@ -176,7 +176,7 @@ func (f *file) Sync() error {
 	})
 }
 
-// Close closes even if it fails, as Linux does.
+// Close closes the file even if it returns an error, as Linux does.
 func (f *file) Close() error {
 	return f.fs.try(f.op(Close, 0, 0), func(_ *entry, fault error) error {
 		if err := f.check(0, 0); err != nil {

@@ -32,7 +32,7 @@ var _ disk.FS = (*FS)(nil)
 // New returns an empty disk.
 func New() *FS { return plant([]node{{dir: true}}) }
 
-// plant returns a disk with that tree, all of it durable.
+// plant returns a disk with the given tree, all of it durable.
 func plant(base []node) *FS {
 	fs := &FS{base: base, nodes: make([]*inode, len(base)), room: -1}
 	live := make([]inode, len(base))
@@ -44,8 +44,8 @@ func plant(base []node) *FS {
 	return fs
 }
 
-// try runs a call: it asks the hook, without a lock, and gives do what the hook
-// said. A frozen disk runs only what concerns memory alone.
+// try runs a call: it asks the hook, without holding a lock, and passes the hook's answer to
+// do. On a frozen disk only calls that concern memory alone are run.
 func (fs *FS) try(op Op, do func(e *entry, fault error) error) error {
 	fs.mu.Lock()
 	fs.calls++
@@ -70,7 +70,7 @@ func (fs *FS) try(op Op, do func(e *entry, fault error) error) error {
 	return nil
 }
 
-// run is try for a call that does nothing at all when it fails.
+// run is try for a call that does nothing when it fails.
 func (fs *FS) run(op Op, do func(e *entry) error) error {
 	return fs.try(op, func(e *entry, fault error) error {
 		if fault != nil {
@@ -80,13 +80,13 @@ func (fs *FS) run(op Op, do func(e *entry) error) error {
 	})
 }
 
-// record puts a change of n into the journal.
+// record appends a change of n to the journal.
 func (fs *FS) record(e *entry, n *inode) {
 	e.at, e.node = len(fs.journal), n.id
 	fs.journal = append(fs.journal, *e)
 }
 
-// clean returns a name as the package keeps it: relative to the root, which is "".
+// clean returns a name in the package's form: relative to the root, which is "".
 func clean(name string) string { return path.Clean("/" + name)[1:] }
 
 // lookup finds what a name stands for.
@@ -125,7 +125,7 @@ func (fs *FS) add(e *entry, dir *inode, n *inode) {
 	fs.record(e, dir)
 }
 
-// drop takes a name away, and its file with it once nothing has it open.
+// drop removes a name, and its file once nothing has it open.
 func (fs *FS) drop(n *inode) {
 	n.linked = false
 	fs.release(n)
@@ -212,7 +212,7 @@ func (fs *FS) create(e *entry) (*inode, error) {
 	return n, nil
 }
 
-// Rename is as disk.FS says. To another directory it fails with EXDEV, of a
+// Rename is as disk.FS says. Renaming to another directory fails with EXDEV, renaming a
 // directory with EISDIR.
 func (fs *FS) Rename(from, to string) error {
 	return fs.run(Op{Kind: Rename, Name: from, To: to}, func(e *entry) error {

@@ -38,7 +38,8 @@ type rig struct {
 	disk.File
 }
 
-// newRig makes a file "f" with that content; durable says whether it and its name are.
+// newRig makes a file "f" with that content. With durable, the content and the name are
+// durable.
 func newRig(t testing.TB, content []byte, durable bool) rig {
 	t.Helper()
 	r := rig{t: t, fs: New()}
@@ -84,7 +85,7 @@ func read(t testing.TB, fs *FS, name string) []byte {
 
 func fill(b byte, n int) []byte { return bytes.Repeat([]byte{b}, n) }
 
-// outcome is an error as far as the operating systems must agree on it.
+// outcome returns the part of an error on which memdisk and the operating system must agree.
 func outcome(err error) string {
 	for _, e := range []error{nil, iofs.ErrNotExist, iofs.ErrExist, io.EOF, os.ErrClosed} {
 		if errors.Is(err, e) {
@@ -94,7 +95,7 @@ func outcome(err error) string {
 	return "another error"
 }
 
-// TestBehavesAsTheOperatingSystem does the same to both and compares every result.
+// TestBehavesAsTheOperatingSystem makes the same calls to both and compares every result.
 func TestBehavesAsTheOperatingSystem(t *testing.T) {
 	for seed := range uint64(10) {
 		mem := New()
@@ -204,7 +205,7 @@ func TestMappingsShareTheFilesPages(t *testing.T) {
 	if want := read(t, r.fs, "f")[pageSize:][:len(m.Bytes())]; !bytes.Equal(m.Bytes(), want) {
 		t.Error("the mapping and the file differ")
 	}
-	// A copy of the disk does not move the memory away under the mapping.
+	// A copy of the disk leaves the memory of the mapping in place.
 	before := r.fs.Clone()
 	m.Store(0, []byte("later"))
 	if got := read(t, r.fs, "f")[pageSize:][:5]; string(got) != "later" {

@@ -7,39 +7,38 @@ import (
 	"syscall"
 )
 
-// What a test does to the disk, past the hook and a freeze.
+// What a test can do to the disk. The hook and a freeze do not affect it.
 
-// Fail sets a hook that is asked before each call; nil takes it away. An error
-// from it makes exactly that call fail: nothing is done, but for Short; a failed
-// Sync loses what was not synced (see the package comment); a failed Close still
-// closes. It is called with no lock held, on the goroutine
-// of the call and maybe on several at once, so it may block, use the disk, and
-// Freeze it.
+// Fail sets a hook that is called before each call of the disk; nil removes it. An error from
+// the hook makes exactly that call fail. The failed call does nothing, except after Short; a
+// failed Sync loses what was not synced (see the package comment); a failed Close still
+// closes. The hook is called without locks, on the goroutine of the call and perhaps on
+// several at once, so it may block, use the disk, and Freeze it.
 func (fs *FS) Fail(hook func(Op) error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.hook = hook
 }
 
-// Freeze makes the disk dead: from now on nothing is recorded and every call
-// returns EIO, but that Close closes and Store changes the memory. Reopen, Clone
-// and the cuts go on working.
+// Freeze makes the disk dead: from now on nothing is recorded and every call returns EIO.
+// Close still closes, and Store still changes the memory. Reopen, Clone and the cuts still
+// work.
 func (fs *FS) Freeze() {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.frozen = true
 }
 
-// SetRoom limits the sum of all files' lengths to so many bytes: what would make
-// it larger does what fits and returns ENOSPC. Negative: no limit, as at first.
+// SetRoom limits the sum of all files' lengths in bytes. A call that would exceed the limit
+// does what fits and returns ENOSPC. Negative: no limit, which is the default.
 func (fs *FS) SetRoom(bytes int64) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.room = bytes
 }
 
-// Used returns the sum of all files' lengths in bytes, those included that were
-// removed and are still open.
+// Used returns the sum of all files' lengths in bytes, including removed files that are still
+// open.
 func (fs *FS) Used() int64 {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -53,19 +52,18 @@ func (fs *FS) OpenHandles() int {
 	return fs.handles
 }
 
-// TearStores sets whether an unsynced Store may be torn inside a sector, between
-// words of 8 bytes. It may at first, and the disks that are built from this one
-// do the same.
+// TearStores sets whether an unsynced Store may be torn inside a sector, between words of 8
+// bytes. By default it may. Disks that are built from this one have the same setting.
 func (fs *FS) TearStores(on bool) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	fs.whole = !on
 }
 
-// Reopen returns what a new process finds after the old one was killed, without
-// a power cut: a disk of its own that goes on with a copy of the journal, with the
-// same page cache, so that also what a failed sync lost can be read, with no
-// handles, no hook, and neither frozen. The old disk is left as it is.
+// Reopen returns the disk that a new process finds after the old one was killed, without a
+// power cut. It has a copy of the journal and of the page cache, so that even data that a
+// failed sync lost can be read. It has no handles and no hook, and is not frozen. The old disk
+// is unchanged.
 func (fs *FS) Reopen() *FS {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -81,8 +79,8 @@ func (fs *FS) Reopen() *FS {
 	return out
 }
 
-// Clone returns a disk of its own that holds what can be read now, all of it
-// durable, with an empty journal.
+// Clone returns a new disk with everything that can be read now, all of it durable, and with
+// an empty journal.
 func (fs *FS) Clone() *FS {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -91,7 +89,8 @@ func (fs *FS) Clone() *FS {
 	return out
 }
 
-// grow appends to tree what get says is at node id, numbered anew.
+// grow appends the node that get returns for id to tree, with its children, and numbers them
+// anew.
 func grow(tree []node, id int, get func(id int) node) []node {
 	n, at := get(id), len(tree)
 	tree = append(tree, n)
@@ -142,9 +141,9 @@ func (fs *FS) ReadFile(name string) ([]byte, error) {
 	return b, nil
 }
 
-// WriteFile makes a file hold data, durably, and makes the file and its
-// directories where they are missing; neither the hook nor a freeze stops it. The
-// journal shows it as a MkdirAll, Create, Write, Truncate, Sync and SyncDirs.
+// WriteFile durably replaces the contents of a file, and makes the file and its directories if
+// they are missing. Neither the hook nor a freeze stops it. The journal shows it as a
+// MkdirAll, Create, Write, Truncate, Sync and SyncDirs.
 func (fs *FS) WriteFile(name string, data []byte) error {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

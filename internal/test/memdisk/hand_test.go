@@ -78,7 +78,7 @@ func TestFrozenDiskDoesNothingMore(t *testing.T) {
 	r.write(0, []byte("b"))
 	r.fs.Fail(func(op Op) error {
 		if op.Kind == Sync {
-			r.fs.Freeze() // the power goes while the sync is under way
+			r.fs.Freeze() // the power fails during the sync
 		}
 		return nil
 	})

@@ -6,26 +6,26 @@ import (
 	"slices"
 )
 
-// image is a file or directory as a Cut knows it: what is durable and, in order,
-// what is not.
+// image is a file or directory in a Cut: what is durable, and the changes that are not, in
+// order.
 type image struct {
 	node                     // what is durable; of the pages, also beyond the durable length
 	own   bool               // the slice of pages may be changed in place; a page never is
-	gone  bool               // it has no name any more, and never will
+	gone  bool               // it has lost its name for good
 	ops   []*entry           // of a directory
 	sizes []length           // of a file
 	dirty []*dirtyPage       // of a file, in the order of their first change
 	find  map[int]*dirtyPage // dirty, by page number
 }
 
-// length is one that a file has had.
+// length is a length that a file has had.
 type length struct {
 	at   int
 	size int64
 }
 
-// dirtyPage is the changes of a page that are not durable: in each sector first
-// those that a failed sync lost, then the others.
+// dirtyPage has the changes of a page that are not durable: in each sector first those that a
+// failed sync lost, then the others.
 type dirtyPage struct {
 	number  int
 	sectors [pageSize / sector][]change
@@ -64,8 +64,8 @@ func (m *image) truncate(e *entry) {
 	m.change(e, e.Off, size)
 }
 
-// change adds the sectors of [off, end) to what is not durable: e's data, or
-// zeros. Zeros upon zeros are no change.
+// change adds changes of the sectors of [off, end) that are not durable: to e's data, or to
+// zeros. Zeros over zeros are no change.
 func (m *image) change(e *entry, off, end int64) {
 	for pos := off; pos < end; {
 		number, in := int(pos/pageSize), int(pos%pageSize)
@@ -91,7 +91,7 @@ func (m *image) change(e *entry, off, end int64) {
 	}
 }
 
-// soil makes a page dirty.
+// soil marks a page as dirty.
 func (m *image) soil(number int) *dirtyPage {
 	d := &dirtyPage{number: number}
 	if m.find == nil {
@@ -110,7 +110,7 @@ func (m *image) page(number int) *page {
 	return nil
 }
 
-// sync makes durable, or if it failed marks as lost, what was done before it was called.
+// sync makes the changes before its call durable, or marks them as lost if it failed.
 func (m *image) sync(e *entry) {
 	first, end := 0, math.MaxInt
 	if e.Kind == SyncMap {
@@ -136,7 +136,7 @@ func (m *image) sync(e *entry) {
 	})
 }
 
-// lose marks what a failed sync would have made durable.
+// lose marks the changes that a failed sync would have made durable.
 func (d *dirtyPage) lose(start int) {
 	for _, changes := range d.sectors {
 		for i := range changes {
@@ -145,8 +145,8 @@ func (d *dirtyPage) lose(start int) {
 	}
 }
 
-// settle makes durable what came before start and was not lost, and returns how
-// many changes are left.
+// settle makes the changes before start durable, except lost ones, and returns how many
+// changes are left.
 func (m *image) settle(d *dirtyPage, start int) (left int) {
 	var p *page
 	for s, changes := range d.sectors {
@@ -168,7 +168,7 @@ func (m *image) settle(d *dirtyPage, start int) (left int) {
 	return left
 }
 
-// replace puts a copy in the place of a durable page.
+// replace replaces a durable page by a copy.
 func (m *image) replace(number int) *page {
 	if !m.own {
 		m.pages, m.own = slices.Clone(m.pages), true
@@ -193,10 +193,10 @@ func lostOf(changes []change) int {
 	return n
 }
 
-// apply does a change to its sector.
+// apply makes a change to its sector.
 func (c *change) apply(sec []byte) { c.part(sec, c.lo, c.hi) }
 
-// part does what of a change lies in [lo, hi).
+// part makes the part of a change that is in [lo, hi).
 func (c *change) part(sec []byte, lo, hi int) {
 	lo, hi = max(lo, c.lo), min(hi, c.hi)
 	if c.hidden == nil {
@@ -217,7 +217,7 @@ func (c *change) part(sec []byte, lo, hi int) {
 	}
 }
 
-// hide takes bytes out of a lost change: a later one made them durable.
+// hide removes bytes from a lost change, because a later one made them durable.
 func (c *change) hide(lo, hi int) {
 	if c.hidden == nil {
 		c.hidden = new([sector]bool)
@@ -232,7 +232,7 @@ func (c change) overwritten() bool {
 	return c.hidden != nil && !slices.Contains(c.hidden[c.lo:c.hi], false)
 }
 
-// build returns the file or directory as f has it survive.
+// build returns the file or directory with the changes that survive according to f.
 func (m *image) build(f *fate) node {
 	if m.dir {
 		list := m.list
@@ -273,8 +273,8 @@ func (m *image) build(f *fate) node {
 	return node{pages: pages, size: size}
 }
 
-// sector does to a sector the changes that survive. What a failed sync lost and
-// what came after it survive independently.
+// sector makes the surviving changes to a sector. Changes that a failed sync lost and later
+// changes survive independently.
 func (f *fate) sector(sec []byte, changes []change) {
 	lost := lostOf(changes)
 	for _, part := range [...][]change{changes[:lost], changes[lost:]} {

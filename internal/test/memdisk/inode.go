@@ -74,7 +74,7 @@ type inode struct {
 	mappings []*mapping // open ones: their pages stay where they are
 }
 
-// unshare makes the slice of pages the inode's own.
+// unshare gives the inode its own slice of pages.
 func (n *inode) unshare() {
 	if n.own == nil {
 		n.pages = slices.Clone(n.pages)
@@ -131,7 +131,7 @@ func (n *inode) clear(off, end int64) {
 	}
 }
 
-// read copies what is at off, within the length.
+// read copies the bytes at off, within the length.
 func (n *node) read(p []byte, off int64) {
 	for len(p) > 0 {
 		end := min(int64(len(p)), pageSize-off%pageSize)
@@ -144,8 +144,8 @@ func (n *node) read(p []byte, off int64) {
 	}
 }
 
-// freeze returns the node as it is now, for others to share: the inode copies
-// whatever it changes afterwards. Mapped pages are copied at once.
+// freeze returns the node as it is now, to be shared: the inode copies a page before it
+// changes it afterwards. Mapped pages are copied at once.
 func (n *inode) freeze() node {
 	n.own = nil
 	out := n.node

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// mapping is a part of a file in one piece of memory: the file's own pages.
+// mapping is a part of a file, as one piece of memory that holds the file's own pages.
 type mapping struct {
 	fs    *FS
 	ino   *inode
@@ -17,8 +17,8 @@ type mapping struct {
 	bytes []byte // its capacity is whole pages; nil once closed
 }
 
-// mapped moves the pages of n bytes from the first page on into one piece of
-// memory, or finds them in the one of a mapping that holds them all.
+// mapped moves the pages of n bytes, from page first on, into one piece of memory, or finds
+// them in that of a mapping that has all of them.
 func (n *inode) mapped(first, size int) ([]byte, error) {
 	k := pagesOf(int64(size))
 	for _, m := range n.mappings {
@@ -47,8 +47,8 @@ func (m *mapping) op(k Kind, off, n int) Op {
 	return Op{Kind: k, Name: m.name, Off: m.off() + int64(off), Len: int64(n)}
 }
 
-// Bytes is nil after Close. It takes no lock, so that the race detector sees
-// what the callers do.
+// Bytes returns nil after Close. It takes no lock, so that the race detector sees what the
+// callers do.
 func (m *mapping) Bytes() []byte { return m.bytes }
 
 // Store panics after Close and beyond the end. On a frozen disk it changes the memory

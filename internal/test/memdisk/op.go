@@ -39,7 +39,7 @@ var kindNames = [...]string{
 
 func (k Kind) String() string { return kindNames[k] }
 
-// Op is one call, as the hook of FS.Fail and the journal show it.
+// Op is one call, as the hook of FS.Fail gets it and as the journal has it.
 type Op struct {
 	N    int // running number of the call, from 1, over all calls; 0 for a Note
 	Kind Kind
@@ -77,8 +77,8 @@ func (o Op) fail(err error) error {
 	return &os.PathError{Op: o.Kind.String(), Path: o.Name, Err: err}
 }
 
-// Short is an error for the hook of FS.Fail that lets a Write or an Allocate do
-// its first n bytes before it fails with err.
+// Short returns an error for the hook of FS.Fail. With it a Write or an Allocate does its
+// first n bytes and then fails with err.
 func Short(n int64, err error) error { return &short{n, err} }
 
 type short struct {
@@ -89,7 +89,7 @@ type short struct {
 func (s *short) Error() string { return fmt.Sprintf("after %d bytes: %v", s.n, s.err) }
 func (s *short) Unwrap() error { return s.err }
 
-// entry is an Op in the journal, with what it takes to do it once more.
+// entry is an Op in the journal, with what is needed to repeat it.
 type entry struct {
 	Op
 	at    int    // its place in the journal

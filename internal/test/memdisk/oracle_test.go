@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// oracle is the crash model told once more, byte by byte and without sectors:
-// what a byte of the file reads as, what is on the disk if nothing survives, and
-// all that may be there.
+// oracle is a second version of the crash model, by bytes instead of sectors: what each byte
+// of the file reads as, what is on the disk if nothing survives, and every value that may be
+// there.
 type oracle struct {
 	t     *testing.T
 	fs    *FS

@@ -49,7 +49,7 @@ func TestCutsShowMarksAndAgreeWithCut(t *testing.T) {
 	}
 }
 
-// The disk, its cuts and their states share pages; none may show what is done to another.
+// The disk, its cuts and their states share pages. A change of one must not show in another.
 func TestStatesAreIndependent(t *testing.T) {
 	r := newRig(t, fill('a', 2*pageSize), true)
 	for i := range 6 {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// bug is what a file of testdata says.
+// bug is the content of a file in testdata.
 type bug struct {
 	name   string
 	breaks string // in the real world
@@ -89,7 +89,7 @@ func (b *bug) plant(root string) (map[string]string, error) {
 			}
 			text = string(read)
 		}
-		// With the line's end before it, so that no line is matched by its tail.
+		// The match begins with a line break, so that it never begins in the middle of a line.
 		before, after, found := strings.Cut("\n"+text, "\n"+e.old)
 		if !found || e.old == "" {
 			return nil, fmt.Errorf("%s no longer has the lines\n%s", e.file, e.old)

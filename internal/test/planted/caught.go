@@ -6,15 +6,14 @@ import (
 	"strings"
 )
 
-// caughtFile says of each bug which test caught it last, in lines of the bug, the
-// package and the test. It only saves time: a bug that this test no longer
-// catches is given to all tests.
+// caughtFile names the test that caught each bug last: a line has the bug, the package and the
+// test. It only saves time: if that test no longer catches the bug, all tests are run.
 const caughtFile = "testdata/caught.txt"
 
-// caught says which test failed first; the zero caught, that none did.
+// caught is the test that failed first. Its zero value means that none failed.
 type caught struct{ test, pkg, says, output string }
 
-// name is the test's name without how it failed, "TestX (hangs)".
+// name returns the test's name without the way it failed, as in "TestX (hangs)".
 func (c caught) name() string {
 	name, _, _ := strings.Cut(c.test, " ")
 	return name
@@ -36,7 +35,7 @@ func readCaught(name string) (map[string]caught, error) {
 	return by, nil
 }
 
-// writeCaught writes what is known of the bugs that there are, in their order.
+// writeCaught writes the file for the given bugs, in their order.
 func writeCaught(name string, by map[string]caught, bugs []bug) error {
 	var text strings.Builder
 	for _, b := range bugs {

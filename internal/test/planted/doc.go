@@ -1,5 +1,5 @@
-// Package planted tests the tests. Each file in testdata is a bug that a careful
-// programmer could make: it is planted, alone, and the tests have to fail.
+// Package planted tests the tests. Each file in testdata is a bug that a careful programmer
+// could make. Each bug is planted alone, and the tests have to fail.
 //
 //	what it breaks in the real world, in one line
 //
@@ -8,11 +8,11 @@
 //	-	a line that goes
 //	+	a line that comes
 //
-// So a bug is a diff without numbers: the lines that stay and those that go occur
-// just once in the file, side by side. More files and places may follow.
+// So a bug is a diff without line numbers. The lines that stay and those that go must occur
+// together exactly once in the file. More files and places may follow.
 //
-// That they still fit is tested every day. With -plant each is given to go test
-// as an overlay, which leaves the tree as it is. The test that caught a bug last
-// (testdata/caught.txt) runs first; where it no longer does, all tests run, and the
-// file is brought up to date.
+// make test checks that the bugs still fit the code. With -plant each is given to go test as
+// an overlay, which leaves the tree unchanged. The test that caught a bug last
+// (testdata/caught.txt) runs first. If it does not catch the bug again, all tests run, and the
+// file is updated.
 package planted

@@ -25,13 +25,13 @@ var (
 // root is that of the module.
 const root = "../../.."
 
-// packages are those whose tests are run, what is used before what uses it.
+// packages are those whose tests are run. A package comes before those that import it.
 var packages = []string{
 	"internal/disk", "internal/hashindex", "internal/names", "internal/logqueue", "internal/systemd", "internal/lease", "internal/archive",
 	"slots", "kvlog/wal", "kvlog", "db/commit", "db/store", "db", "internal/front", "handlers", "internal/test/browser", "internal/client", "internal/job", "internal/replica", "cmd/clouddragon", "internal/test/crashtest",
 }
 
-// fewest is how many bugs there have to be.
+// fewest is the least number of bugs that there have to be.
 const fewest = 90
 
 func TestEveryBugCanStillBePlanted(t *testing.T) {
@@ -57,8 +57,8 @@ func TestEveryBugCanStillBePlanted(t *testing.T) {
 	}
 }
 
-// TestEveryPlantedBugIsCaught first runs all tests without a bug, in the same
-// way: that a test fails with one says nothing if it does so anyway.
+// TestEveryPlantedBugIsCaught first runs all tests without a bug: a test that fails anyway
+// proves nothing when it fails with a bug.
 func TestEveryPlantedBugIsCaught(t *testing.T) {
 	if *plant == "" {
 		t.Skip("it takes many minutes: make planted")
@@ -113,8 +113,8 @@ func TestEveryPlantedBugIsCaught(t *testing.T) {
 	}
 }
 
-// packages are those whose tests may catch the bug, the nearest one first.
-// Without a bug they are all.
+// packages returns the packages whose tests may catch the bug, the nearest one first. Without
+// a bug it returns all.
 func (b *bug) packages() []string {
 	if len(b.edits) == 0 {
 		return packages
@@ -126,9 +126,8 @@ func (b *bug) packages() []string {
 	return packages[i:]
 }
 
-// run runs the tests with the bug in place, one package after the other, until
-// one fails. It begins with the test that caught the bug last, alone: most often
-// no other has to run.
+// run runs the tests with the bug in place, one package after the other, until one fails. It
+// begins with only the test that caught the bug last: usually no other has to run.
 func (b *bug) run(t *testing.T, last caught) (caught, error) {
 	files, err := b.plant(root)
 	if err != nil {
@@ -153,7 +152,7 @@ func (b *bug) run(t *testing.T, last caught) (caught, error) {
 	return caught{}, nil
 }
 
-// writeOverlay writes the files to dir, and beside them what go takes them with.
+// writeOverlay writes the files to dir, and next to them the overlay file for the go command.
 func writeOverlay(dir string, files map[string]string) (name string, err error) {
 	replace := map[string]string{}
 	for file, text := range files {
@@ -182,15 +181,15 @@ var (
 	crashed     = regexp.MustCompile(`(?m)^(?:panic|fatal error): `)
 )
 
-// runTests runs the tests of one package whose names match. An error is that they
-// could not be run.
+// runTests runs the tests of one package whose names match. It returns an error if they could
+// not be run.
 func runTests(pkg, overlay, match string) (caught, error) {
 	cmd := exec.Command("go", "test", "-v", "-run", match, "-failfast", "-count=1", "-vet=off", "-timeout", limit.String(), "./"+pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(),
-		// Here it holds for the programs that a test builds, too.
+		// In the environment, the overlay also holds for the programs that a test builds.
 		"GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay),
-		// Else rapid keeps what failed in the tree.
+		// Otherwise rapid writes files about failures into the tree.
 		"RAPID_NOFAILFILE=1")
 	out, err := cmd.CombinedOutput()
 	if err == nil {
