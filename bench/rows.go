@@ -53,11 +53,21 @@ func sequencePost(account string) work {
 }
 
 // batches have perBatch calls in one request. Redis gets as many commands at once.
-func batches(line string, command work) work {
+func batches(query, line string, command work) work {
 	lines := strings.Repeat(line+"\n", perBatch)
-	batch := overHTTP("POST /db/many/batch\nContent-Type: text/plain\n\n" + lines)
-	batch.calls = perBatch
-	return work{"http": batch, "resp": command["resp"]}
+	return batch(query+"\nContent-Type: text/plain\n\n"+lines, command)
+}
+
+// jsonBatches are batches as JSON.
+func jsonBatches(call string, command work) work {
+	calls := strings.Repeat(","+call, perBatch)
+	return batch("\nContent-Type: application/json\n\n["+calls[1:]+"]", command)
+}
+
+func batch(rest string, command work) work {
+	h := overHTTP("POST /db/many/batch" + rest)
+	h.calls = perBatch
+	return work{"http": h, "resp": command["resp"]}
 }
 
 const perBatch = 100
@@ -93,8 +103,10 @@ func rows(o options) []*row {
 		{"kv get 64 B, 12,000/s", crowd{work: get, id: ids, rate: 12_000}, []int{64}},
 		{"sequence POST, each with an Idempotency-Key", crowd{work: retried, id: ids}, []int{64}},
 		{"rate POST, 1,000 ids", crowd{work: rated, id: anyOf(1000)}, []int{64}},
-		{"batch of 100 sequence POSTs", crowd{work: batches("POST sequence/<any-id>", many), id: ids, depth: perBatch}, []int{1, 16, 64}},
-		{"batch of 100 kv sets of 64 B", crowd{work: batches("PUT kv/<any-id> "+value, set), id: ids, depth: perBatch}, []int{1, 16, 64}},
+		{"batch of 100 sequence POSTs", crowd{work: batches("", "POST sequence/<any-id>", many), id: ids, depth: perBatch}, []int{1, 16, 64}},
+		{"batch of 100 sequence POSTs, atomic=false", crowd{work: batches("?atomic=false", "POST sequence/<any-id>", many), id: ids, depth: perBatch}, []int{64}},
+		{"batch of 100 sequence POSTs, as JSON", crowd{work: jsonBatches(`{"method":"POST","path":"sequence/<any-id>"}`, many), id: ids, depth: perBatch}, []int{64}},
+		{"batch of 100 kv sets of 64 B", crowd{work: batches("", "PUT kv/<any-id> "+value, set), id: ids, depth: perBatch}, []int{1, 16, 64}},
 		// Each connection sends the lock and its unlock at once, so the lock is free at the end.
 		{"mutex, one handed around", crowd{work: mutexes("ring", "<client>", "&wait=60"), depth: 2}, []int{2, 256}},
 		{"lock, one handed around", crowd{work: locks("ring", "<client>", "&wait=60"), depth: 2}, []int{2, 256}},
