@@ -203,7 +203,10 @@ type locksMark struct {
 
 // Mark, Undo and Forget make the table a part of the transaction.
 func (l *locks) Mark(*commit.Tx) int {
-	l.marks = append(l.marks, locksMark{l.table.Mark(), len(l.lines)})
+	m := locksMark{l.table.Mark(), len(l.lines)}
+	if n := len(l.marks); n == 0 || l.marks[n-1] != m { // most calls of a batch change no lock
+		l.marks = append(l.marks, m)
+	}
 	return len(l.marks) - 1
 }
 
@@ -211,7 +214,7 @@ func (l *locks) Mark(*commit.Tx) int {
 func (l *locks) Undo(mark int) {
 	l.table.Undo(l.marks[mark].table)
 	l.lines = l.lines[:l.marks[mark].lines]
-	l.marks = l.marks[:mark]
+	l.marks = l.marks[:mark+1] // an older mark may be the same one
 }
 
 // Forget makes everything so far final.
