@@ -288,7 +288,7 @@ func (e *batchError) Unwrap() error { return e.err }
 // say answers with the results of all calls.
 func (b *batch) say(op *db.Batch) error {
 	c := b.c
-	var out []byte
+	out := make([]byte, 0, 16*len(b.items)) // a status and a short number each
 	for i := range b.items {
 		it := &b.items[i]
 		var r result

@@ -1,10 +1,12 @@
 package handlers
 
 import (
+	"bytes"
 	"clouddragon/db"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -45,10 +47,10 @@ func TestBatchAsJSON(t *testing.T) {
 	r := newRig(t, nil)
 	r.wantBatch("", `[{"method":"PUT","path":"kv/a%2Fb","body":"te\nxt","type":"text/plain"},{"method":"GET","path":"kv/a%2Fb?ver=1"},
 		{"method":"PUT","path":"kv/bin","body64":"/w=="},{"method":"GET","path":"kv/bin"},{"method":"POST","path":"counter/c?add=9007199254740993"},
-		{"method":"GET","path":"kv/none"},{"method":"DELETE","path":"counter/c"}]`,
+		{"method":"GET","path":"kv/none"},{"method":"DELETE","path":"counter/c"},{"path":"kv\/\u0061?ver=0","method":"P\u0055T","body":"a\"b\\"},{"method":"GET","path":"kv/a"}]`,
 		`[{"status":200,"value":1},{"status":200,"body":"te\nxt","version":1,"type":"text/plain"},{"status":200,"value":2},`+
 			`{"status":200,"body64":"/w==","version":2,"type":"application/octet-stream"},{"status":200,"value":9007199254740993,"text":"9007199254740993"},`+
-			`{"status":404,"error":"there is no kv \"none\" of account \"1\""},{"status":204}]`+"\n")
+			`{"status":404,"error":"there is no kv \"none\" of account \"1\""},{"status":204},{"status":200,"value":3},{"status":200,"body":"a\"b\\","version":3,"type":"application/octet-stream"}]`+"\n")
 	if a := r.do("GET", "/db/1/kv/a%2Fb"); a.body != "te\nxt" || a.header.Get("Content-Type") != "text/plain" {
 		t.Errorf("the value is %v", a)
 	}
@@ -245,6 +247,7 @@ func FuzzBatch(f *testing.F) {
 	f.Add([]byte(`[{"method":"PUT","path":"kv/a?ver=3","body":"text","type":"a/b"},{"method":"GET","path":"kv/a"}]`), true)
 	f.Add([]byte(`[[[[[[[[[`), true)
 	f.Add([]byte(`[{"method":1e999999}]`), true)
+	f.Add([]byte(` [ { "path" : "kv\/\u0061\ud83d\ude00" ,"body64":"AP8=", "method":"P\u0055T"} , {"method":"POST","path":"counter/b?add=2","type":""}]`), true)
 	f.Fuzz(func(t *testing.T, body []byte, asJSON bool) {
 		s := New(Options{}).(*server)
 		b := &batch{s: s, c: new(call)}
@@ -256,6 +259,9 @@ func FuzzBatch(f *testing.F) {
 		if parse(body) != nil {
 			return
 		}
+		if asJSON {
+			sameAsJSON(t, b, body)
+		}
 		for i := range b.items {
 			it := &b.items[i]
 			if it.key.ID == "" || it.steps == nil || it.key.Acc != "1" {
@@ -266,4 +272,35 @@ func FuzzBatch(f *testing.F) {
 			}
 		}
 	})
+}
+
+// sameAsJSON checks that the calls of a batch are those that encoding/json reads.
+func sameAsJSON(t *testing.T, b *batch, body []byte) {
+	var calls []struct {
+		Method, Path, Type string
+		Body               *string
+		Body64             []byte
+	}
+	if err := json.Unmarshal(body, &calls); err != nil || len(calls) != len(b.items) {
+		t.Fatalf("%q has %d calls; encoding/json reads %d, %v", body, len(b.items), len(calls), err)
+	}
+	for i, c := range calls {
+		it := &b.items[i]
+		path, _, _ := strings.Cut(c.Path, "?")
+		id, err := url.PathUnescape(strings.TrimPrefix(path, it.api.String()+"/"))
+		if it.method != c.Method || it.key.ID != id || err != nil {
+			t.Errorf("%q: call %d is %s %s/%s, %v", body, i, it.method, it.api, it.key.ID, err)
+		}
+		set, ok := it.op.(*db.ValueSet)
+		if !ok {
+			continue
+		}
+		want := c.Body64
+		if c.Body != nil {
+			want = []byte(*c.Body)
+		}
+		if !bytes.Equal(set.Data, want) {
+			t.Errorf("%q: call %d stores %q", body, i, set.Data)
+		}
+	}
 }

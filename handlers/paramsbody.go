@@ -108,10 +108,12 @@ func closeJSON(d *json.Decoder) error {
 		return badJSON(err)
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return badRequest("the body has more after the JSON")
+		return errMoreJSON
 	}
 	return nil
 }
+
+var errMoreJSON = badRequest("the body has more after the JSON")
 
 // checkJSONText refuses text that the decoder would silently change.
 func checkJSONText(body []byte) error {
