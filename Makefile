@@ -1,18 +1,18 @@
 # Bare make prints what there is to run.
 
 VERSION  := $(patsubst v%,%,$(shell git describe --tags --dirty 2>/dev/null || sed -n 's/^\#\# \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1))
-# When the commit was made: what is built for others carries that time.
+# The time of the commit, which release files carry.
 EPOCH    := $(shell git log -1 --format=%ct 2>/dev/null || date -u -d "$$(sed -n 's/^\#\# \[[0-9].*\] - //p' CHANGELOG.md | head -n 1)" +%s)
 PREFIX   := /usr/local
 FUZZTIME := 20s
-# Of make fuzz: messages to a server with event loops and to one without, whose answers have to be the same.
+# For make fuzz: how many messages to send to a server with event loops and to one without, whose answers have to be the same.
 MESSAGES := 100000
-# Of make crash: states of a simulated disk, kills, power cuts, and operations checked for linearizability.
+# For make crash: states of a simulated disk, kills, power cuts, and operations checked for linearizability.
 STATES   := 200000
 ROUNDS   := 200
 CUTS     := 600
 OPS      := 100000
-# One in so many of all flipped bits, lengths of files and failed calls of the disk; 1: every one.
+# Of all flipped bits, file lengths and failed calls of the disk, one in DAMAGE is tried; 1: every one.
 DAMAGE   := 50
 PLANT    := .
 SOAK     := 10m
@@ -23,7 +23,7 @@ PACK      = VERSION='$(VERSION)' SOURCE_DATE_EPOCH=$(EPOCH)
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
-run: build ## build, and serve what ./config.yml says
+run: build ## build, and run the server with ./config.yml
 	bin/clouddragon -config config.yml
 
 build: ## bin/clouddragon
@@ -45,26 +45,26 @@ fuzz: ## each fuzz target for FUZZTIME (20s), and MESSAGES (100000) with event l
 	done
 	go test -count=1 -timeout 24h -v -run LoopsAnswerAsNetHTTP ./handlers -args -messages $(MESSAGES)
 
-crash: ## for long: power cuts, kills and failing disks, simulated and (as root) on a loop device
+crash: ## long: power cuts, kills and failing disks, simulated and (as root) on a loop device
 	go test -count=10 -run 'Crash|Cut|Torn|Fail|Full|Damage|Survive|Heal' $$(go list ./... | grep -v crashtest)
 	go test -count=1 -timeout 24h -v -run 'DamageIsRefused|EveryDiskCall' ./db -args -damage $(DAMAGE)
 	go test -count=1 -timeout 24h -v -run PowerCutKeeps ./db -args -states $(STATES)
 	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -rounds $(ROUNDS) -cuts $(CUTS) -ops $(OPS)
 	go test -count=1 -timeout 24h -v ./internal/test/crashtest -args -front=false
 
-failover: ## ROUNDS (200) failovers under load by hand, and ROUNDS faults of a cluster with etcd in a network (root), checking what clients were told
+failover: ## ROUNDS (200) manual failovers under load, and ROUNDS faults of a cluster with etcd (root), checking what clients were told
 	go test -count=1 -timeout 24h -v -run 'StandbyTakesOver|ClusterInANetwork' ./internal/test/crashtest -args -rounds $(ROUNDS)
 
-planted: ## show that the tests catch bugs: plants one at a time, PLANT is a regexp of their names
+planted: ## check that the tests catch bugs: plant one at a time; PLANT is a regexp of their names
 	go test -count=1 -timeout 24h -v -run Planted ./internal/test/planted -args -plant '$(PLANT)'
 
 soak: ## write, delete, expire and compact values for SOAK (10m), with restarts, checking every one
 	go test -count=1 -timeout 24h -v -run TestSoak ./db -args -soak $(SOAK)
 
-keys: ## memory and start with KEYS (10000000) values
+keys: ## measure the memory and the start with KEYS (10000000) values
 	go test -timeout 1h -run '^$$' -bench ManyKeys -benchtime 1x ./db -args -keys $(KEYS)
 
-bench: build ## load it beside an empty handler, Redis and etcd; BENCH='-before OLD' compares two binaries, '-only ^keys -keys N' tries many keys
+bench: build ## compare the speed with an empty handler, Redis and etcd; BENCH='-before OLD' compares two binaries, '-only ^keys -keys N' tries many keys
 	@for t in redis-server etcd; do \
 		command -v $$t >/dev/null && continue; \
 		apt-get update && apt-get install -y --no-install-recommends redis-server etcd-server && break; \
@@ -83,7 +83,7 @@ lint: ## gofmt, go vet, staticcheck
 	go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
-install: ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its user; a config that is there stays
+install: ## to /usr/local (PREFIX, DESTDIR), with a systemd unit and its user; an existing config stays
 	$(PACK) internal/packaging/stage.sh "$$(go env GOHOSTARCH)" bin/stage/install
 	PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' bin/stage/install/install.sh
 

@@ -9,7 +9,7 @@ import (
 	"clouddragon/slots"
 )
 
-// Export calls send with everything of an account that is frozen in that move.
+// Export calls send with each item of an account that is frozen in that move.
 func (d *DB) Export(ctx context.Context, acc, id string, send func(*MoveRecord) error) error {
 	frozen := func() error {
 		if m := d.moveOf(acc); m.State != Frozen || m.ID != id {

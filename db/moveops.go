@@ -26,7 +26,7 @@ func (*markSet) account() string { return "" }
 // Frees is true: accounts must be able to leave a full disk, and to come back.
 func (*markSet) Frees() bool { return true }
 
-// Decide stores them.
+// Decide stores the marks.
 func (o *markSet) Decide(tx *commit.Tx) error {
 	tx.RaiseVersion(uint64(o.raise))
 	return o.ValueSet.Decide(tx)
@@ -45,7 +45,7 @@ func (*handed) account() string { return "" }
 
 func (*handed) prepare(*DB) error { return nil }
 
-// Decide reads.
+// Decide reads them.
 func (o *handed) Decide(tx *commit.Tx) error {
 	version, token := tx.Handed()
 	o.version, o.token = int64(version), token
@@ -73,7 +73,7 @@ func (o *holders) prepare(d *DB) error {
 	return nil
 }
 
-// Decide reads.
+// Decide reads them.
 func (o *holders) Decide(tx *commit.Tx) error {
 	o.now, o.all = tx.Now(), o.locks.table.Holders(tx.Now(), lease.Key(o.key), math.MaxInt)
 	return nil

@@ -76,8 +76,8 @@ func (c *call) requestSum(body []byte) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// doOnce does the operation of a request and answers with say. With a retry key the
-// operation is done once: its answer is stored in the same commit, and replayed later.
+// doOnce does the operation of a request and answers with the result of say. With a retry key
+// the operation is done once: its answer is stored in the same commit and replayed later.
 func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 	if c.retryKey == "" {
 		if err := s.run(c, op, op); err != nil {
@@ -107,8 +107,7 @@ func (s *server) once(c *call, op db.Operation, say func() error) *once {
 	}}
 }
 
-// answer answers with what became of the operation: its own answer, which is set already,
-// or the stored one.
+// answer sends the answer of the operation: its own, which is set already, or the stored one.
 func (o *once) answer(c *call, err error) error {
 	switch {
 	case err == nil && !o.retry.Replayed:

@@ -67,7 +67,7 @@ var (
 	keepsAlive = []byte("keep-alive")
 )
 
-// set is the letters, the digits and more.
+// set returns the letters, the digits and the bytes of more.
 func set(more string) (s [256]bool) {
 	for c := range s {
 		s[c] = c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || bytes.IndexByte([]byte(more), byte(c)) >= 0
@@ -75,6 +75,7 @@ func set(more string) (s [256]bool) {
 	return s
 }
 
+// printable returns the bytes from space to tilde.
 func printable() (s [256]bool) {
 	for c := ' '; c <= '~'; c++ {
 		s[c] = true
@@ -82,7 +83,7 @@ func printable() (s [256]bool) {
 	return s
 }
 
-// all reports whether b has characters of s alone.
+// all reports whether every byte of b is in s.
 func all(b []byte, s *[256]bool) bool {
 	for _, c := range b {
 		if !s[c] {
@@ -137,8 +138,8 @@ func tooLong(n int) verdict {
 	return incomplete
 }
 
-// nextLine returns the next line without its CRLF. A line that ends in LF alone is
-// returned as one that no request has.
+// nextLine returns the next line without its CRLF. For a line that ends in LF alone it returns
+// it with its LF, which no valid line has.
 func nextLine(b []byte) (line, rest []byte, ok bool) {
 	i := bytes.IndexByte(b, '\n')
 	if i < 0 {
@@ -150,6 +151,7 @@ func nextLine(b []byte) (line, rest []byte, ok bool) {
 	return b[:i-1], b[i+1:], true
 }
 
+// requestLine reads the request line and reports whether it is plain.
 func (m *message) requestLine(line []byte) bool {
 	for _, method := range plainMethods {
 		if n := len(method); len(line) > n+1 && string(line[:n]) == method && line[n] == ' ' {
@@ -169,6 +171,7 @@ func (m *message) requestLine(line []byte) bool {
 	return all(path, &inPath) && all(query, &inQuery)
 }
 
+// header reads a header line and reports whether it is plain.
 func (m *message) header(line []byte) bool {
 	name, value, ok := bytes.Cut(line, []byte{':'})
 	if !ok || !all(name, &inName) || !all(value, &inValue) {

@@ -1,10 +1,10 @@
 // Package early runs `clouddragon lock` before the packages of the server are initialised.
 //
-// Initialising all packages of this program takes milliseconds, which a job would have to
-// wait for twice, since two processes run it. The front needs none of them. Go initialises
+// Initialising all packages of this program takes milliseconds, which a job would have to wait
+// for twice, since two processes run it. The front process needs none of them. Go initialises
 // a package once its imports are, in the order of the packages' names, and this package
-// imports little and has a name that comes early. If it were initialised later, the front
-// would only be slower.
+// imports little and comes early in that order. If it were initialised later, the front
+// process would only start more slowly.
 package early
 
 import (
@@ -18,8 +18,8 @@ func init() {
 	if len(os.Args) < 2 || os.Args[1] != job.Command {
 		return
 	}
-	// On a goroutine of its own, since this one is bound to its thread, which makes each switch
-	// to it slower.
+	// Use another goroutine: this one is locked to its thread, which makes each switch to it
+	// slower.
 	code := make(chan int)
 	go func() {
 		stderr := logqueue.New(os.Stderr)
