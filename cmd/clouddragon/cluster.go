@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,15 @@ func (e *elector) election() *replica.Elector {
 		return nil
 	}
 	return e.Elector
+}
+
+// giveBack lets another server be elected if this one ends before it has served as the primary.
+func (e *elector) giveBack(ctx context.Context, limit time.Duration, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := e.GiveBack(ctx); err != nil {
+		log.Warn("etcd names this server as the only one with every write, although it has not served: only this server can be elected", "err", err)
+	}
 }
 
 // otherThan returns a channel that is closed once the primary is this server or one at
@@ -112,6 +122,7 @@ func serveCluster(fsys disk.FS, c Config, env environment, a *access) int {
 	// The lease is released once nothing more is answered.
 	defer func() { <-over }()
 	defer cancel()
+	defer e.giveBack(ctx, c.Cluster.Lease, log)
 	select { // there may be a primary
 	case <-e.Changed:
 	case <-time.After(c.Cluster.Lease):

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"clouddragon/db"
@@ -357,6 +358,10 @@ func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) in
 	go func() { closed <- d.Close() }()
 	select {
 	case err := <-closed:
+		if isUnmirrored(err) {
+			log.Warn("stopped without a final checkpoint, because a write waits for the standby: the next start replays the log", "err", err)
+			return code
+		}
 		if err != nil {
 			log.Error("closing the data directory", "err", err)
 			return exitFailed
@@ -366,4 +371,11 @@ func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) in
 		log.Warn("stopped without a final checkpoint, which would take too long: the next start replays the log")
 	}
 	return code
+}
+
+// isUnmirrored reports whether nothing else failed than the wait for the standby, which the stop
+// has ended.
+func isUnmirrored(err error) bool {
+	all, ok := err.(interface{ Unwrap() []error })
+	return ok && !slices.ContainsFunc(all.Unwrap(), func(err error) bool { return !errors.Is(err, replica.ErrClosed) })
 }

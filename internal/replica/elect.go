@@ -42,6 +42,8 @@ type Elector struct {
 	until  time.Duration // on boottime's clock: the lease is certainly valid before this
 	config clusterConfig
 	rev    *etcdKey // the configuration as it was read
+	term   term     // while this server is the primary
+	open   bool     // a Primary has the database open and may answer
 	why    error    // why etcd did not answer the last time
 }
 
@@ -287,7 +289,7 @@ func (e *Elector) campaign(ctx context.Context, leader, config *etcdKey, c clust
 	}
 	e.mu.Lock()
 	e.mine, e.lease, e.until, e.config = string(value), lease, sent+e.o.Lease, next
-	e.rev = nil
+	e.rev, e.term = nil, term{before: c.InSync, wrote: string(text), used: e.open}
 	e.mu.Unlock()
 	e.o.Log.Info("elected: this server is the primary", "epoch", next.Epoch)
 	e.set(l)

@@ -36,6 +36,7 @@ func (e *fakeEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.asked = append(e.asked, r.URL.Path)
 	type key struct{ Key, Value []byte }
 	var q struct {
+		Compare []struct{ Key, Value []byte }
 		Success []struct {
 			Range key `json:"request_range"`
 			Put   key `json:"request_put"`
@@ -43,6 +44,12 @@ func (e *fakeEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// The client ends the connection if this cannot be read or answered, and the test fails.
 	_ = json.NewDecoder(r.Body).Decode(&q)
+	for _, c := range q.Compare {
+		if strings.HasSuffix(string(c.Key), "/config") && c.Value != nil && string(c.Value) != e.config {
+			_ = json.NewEncoder(w).Encode(map[string]any{"succeeded": false})
+			return
+		}
+	}
 	answers := []any{}
 	for _, op := range q.Success {
 		keys := []any{}

@@ -134,6 +134,7 @@ func (p *Primary) Serve(s Source) {
 	defer p.mu.Unlock()
 	p.source = s
 	if p.e != nil {
+		p.e.setOpen(true)
 		p.done.Add(1)
 		go p.arbitrate()
 	}
@@ -150,6 +151,9 @@ func (p *Primary) Close() {
 	p.mu.Unlock()
 	p.stop()
 	p.done.Wait()
+	if p.e != nil {
+		p.e.setOpen(false)
+	}
 }
 
 // Begin hands the batch to the link's goroutine if the standby has everything before it.
