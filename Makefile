@@ -7,7 +7,7 @@ PREFIX   := /usr/local
 FUZZTIME := 20s
 # For make fuzz: how many messages to send to a server with event loops and to one without, whose answers have to be the same.
 MESSAGES := 100000
-# For make crash: states of a simulated disk, kills, power cuts, and operations checked for linearizability.
+# For make crash: states of a simulated disk, as many more with a backup under way, kills, power cuts, and operations checked for linearizability.
 STATES   := 200000
 ROUNDS   := 200
 CUTS     := 600

@@ -19,7 +19,6 @@ import (
 	"clouddragon/db/store"
 	"clouddragon/internal/archive"
 	"clouddragon/internal/disk"
-	"clouddragon/internal/test/memdisk"
 )
 
 // stepper is a worker whose state after k steps is known, so that a copy can be compared with
@@ -341,27 +340,4 @@ func TestBackupOfLittleIsSmall(t *testing.T) {
 		wantDone(t, fmt.Sprint("value ", i), err)
 	}
 	mustClose(t, d)
-}
-
-// backup takes a backup during a load and checks that it has no damage.
-func (l *load) backup() error {
-	var b bytes.Buffer
-	if _, err := l.d.Backup(context.Background(), &b, "test"); err != nil {
-		return err
-	}
-	fs := memdisk.New()
-	if err := fs.MkdirAll("copy/" + archive.LogDir); err != nil {
-		return err
-	}
-	_, err := archive.Read(&b, func(name string, _ int64, r io.Reader) error {
-		data, err := io.ReadAll(r)
-		if err != nil {
-			return err
-		}
-		return fs.WriteFile("copy/"+name, data)
-	})
-	if err != nil {
-		return err
-	}
-	return verifies(fs, Options{Dir: "copy", Segment: l.d.store.SegmentSize(), Extent: 4096})
 }

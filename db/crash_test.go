@@ -30,9 +30,14 @@ var (
 // Recovery itself is cut off in the same way, up to three times in a row.
 func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	t.Parallel()
-	c := &crasher{t: t, want: 10_000, seed: *crashSeed}
+	crash(t, &crasher{t: t, want: 10_000})
+}
+
+// crash tries as many states as the flags ask for, or as many as c wants.
+func crash(t *testing.T, c *crasher) {
+	c.seed = *crashSeed
 	if testing.Short() || underRace {
-		c.want = 1_000
+		c.want /= 10
 	}
 	if *crashStates > 0 {
 		c.want = *crashStates
@@ -55,8 +60,8 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 		return
 	}
 	took := time.Since(began)
-	t.Logf("%d states, %d of them of a recovery and %d of a recovery of that, 0 acknowledged writes lost; %.0f s, %.0f a second, seed %d",
-		c.states, c.deep[1], c.deep[2], took.Seconds(), float64(c.states)/took.Seconds(), c.seed)
+	t.Logf("%d states, %d of them of a recovery and %d of a recovery of that, 0 acknowledged writes lost; %d backups compared; %.0f s, %.0f a second, seed %d",
+		c.states, c.deep[1], c.deep[2], c.copies, took.Seconds(), float64(c.states)/took.Seconds(), c.seed)
 }
 
 // maxDepth is the largest number of power cuts in a row.
@@ -67,6 +72,8 @@ type crasher struct {
 	t            *testing.T
 	want, states int
 	deep         [maxDepth]int // number of states by the number of earlier power cuts
+	backups      bool          // the first power cut comes while a backup is under way
+	copies       int           // backups that were compared with the ledger
 	seed         uint64
 	rnd          *rand.Rand
 	o            Options
@@ -79,7 +86,7 @@ func (c *crasher) life(seed uint64) {
 	c.o.Segment = []int64{8 << 10, 16 << 10, 64 << 10}[c.rnd.IntN(3)]
 	c.o.CheckpointEvery = []int64{4 << 10, 16 << 10, 64 << 10}[c.rnd.IntN(3)]
 	c.o.QuietAfter = []time.Duration{time.Microsecond, 100 * time.Microsecond, time.Hour}[c.rnd.IntN(3)]
-	fs, err := loaded(seed, c.o, 2+c.rnd.IntN(8), 20)
+	fs, err := loaded(seed, c.o, 2+c.rnd.IntN(8), 20, c.backups)
 	if err != nil {
 		c.t.Fatalf("seed %d: %v", seed, err)
 	}
@@ -92,6 +99,11 @@ func (c *crasher) life(seed uint64) {
 	if err := checkAnswers(notes); err != nil {
 		c.t.Fatalf("seed %d: %v", seed, err)
 	}
+	n, err := checkCopies(notes, c.o)
+	if err != nil {
+		c.t.Fatalf("seed %d: %v", seed, err)
+	}
+	c.copies += n
 	c.cuts(fs, newLedger(), 0, max(1, 20_000/c.want))
 }
 
@@ -99,11 +111,13 @@ func (c *crasher) life(seed uint64) {
 // before the journal.
 func (c *crasher) cuts(fs *memdisk.FS, l *ledger, depth, oneIn int) {
 	journal := fs.Journal()
+	copying := underWay(journal)
 	entered := 0
 	for cut := range fs.Cuts() {
 		// Of several notes in a row only the last matters: it includes the others.
 		at := cut.At()
-		if at < len(journal) && journal[at].Kind == memdisk.Note || c.rnd.IntN(oneIn) > 0 {
+		if at < len(journal) && journal[at].Kind == memdisk.Note || c.rnd.IntN(oneIn) > 0 ||
+			c.backups && depth == 0 && copying[at] == 0 {
 			continue
 		}
 		marks := cut.Marks()

@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	slot "clouddragon/slots"
@@ -104,16 +105,22 @@ func (l *ledger) checkNumber(k slot.Key, e entry, f found) error {
 		}
 		return fmt.Errorf("%v is gone; acknowledged were %d, on their way %+v", k, e.sum, open)
 	}
-	for set := range 1 << len(open) {
-		sum, some := e.sum, e.live
-		for i, a := range open {
-			if set>>i&1 == 1 && a.verb == verbAdd {
-				sum, some = sum+a.n, true
+	type number struct {
+		live bool
+		sum  int64
+	}
+	may := map[number]bool{{e.live, e.sum}: true}
+	for _, a := range open {
+		for before := range maps.Clone(may) {
+			after := number{}
+			if a.verb == verbAdd {
+				after = number{true, before.sum + a.n}
 			}
+			may[after] = true
 		}
-		if some && sum == f.value {
-			return nil
-		}
+	}
+	if may[number{true, f.value}] {
+		return nil
 	}
 	return fmt.Errorf("%v is %d; acknowledged were %d (%t), on their way %+v", k, f.value, e.sum, e.live, open)
 }

@@ -22,6 +22,7 @@ type load struct {
 	workers, steps int
 	seed           uint64
 	faulty         bool // the disk may fail: every documented error is allowed
+	backups        bool // are taken all the time
 
 	waiting   atomic.Int64             // workers that may be waiting for a lock
 	busy      atomic.Int64             // workers that still have steps to do
@@ -44,6 +45,9 @@ func (l *load) fail(err error) {
 func (l *load) run() error {
 	var wg sync.WaitGroup
 	l.busy.Store(int64(l.workers))
+	if l.backups {
+		wg.Go(l.takeBackups)
+	}
 	for w := range l.workers {
 		wg.Go(func() {
 			rnd := rand.New(rand.NewPCG(l.seed, uint64(w)))
@@ -238,7 +242,7 @@ func someStep(rnd *rand.Rand) time.Duration {
 // loaded returns a disk whose journal holds a whole life of a data directory: created, loaded,
 // closed, recovered and loaded again, with notes of everything that was asked for and
 // answered.
-func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
+func loaded(seed uint64, o Options, workers, steps int, backups bool) (*memdisk.FS, error) {
 	fs, clock := memdisk.New(), newTestClock()
 	o.FS, o.Clock = fs, clock.read
 	if seed%2 == 0 {
@@ -266,7 +270,7 @@ func loaded(seed uint64, o Options, workers, steps int) (*memdisk.FS, error) {
 		if err != nil {
 			return nil, err
 		}
-		l := &load{player: &player{d: d, fs: fs, clock: clock, ids: &ids}, workers: workers, steps: steps, seed: 2*seed + life}
+		l := &load{player: &player{d: d, fs: fs, clock: clock, ids: &ids}, workers: workers, steps: steps, seed: 2*seed + life, backups: backups}
 		err = l.run()
 		if err == nil && rnd.IntN(2) == 0 {
 			err = l.setClock(someStep(rnd))

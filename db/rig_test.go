@@ -75,6 +75,7 @@ func tiny(fs disk.FS, clock *testClock) Options {
 		Files:      4,         // so that segments are closed and opened again all the time
 		QuietAfter: time.Hour, // tests of durability marks set it
 		Clock:      clock.read,
+		Pause:      func(time.Duration) { runtime.Gosched() },
 	}
 }
 
