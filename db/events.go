@@ -3,6 +3,7 @@ package db
 import (
 	"container/heap"
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,10 @@ type Event struct {
 
 // hubEvents is how many events may wait to be handed to the streams.
 const hubEvents = 100_000
+
+// listAgain is the time after which values are listed again while the index of names is
+// rebuilt.
+const listAgain = 100 * time.Millisecond
 
 // eventHub has all streams.
 type eventHub struct {
@@ -80,7 +85,7 @@ func (d *DB) Listen(acc string, kind ListKind, all bool, prefix string) (*Stream
 	h.mu.Unlock()
 	d.awaitPublished() // a batch that was applied before may not have seen the stream
 	if first {
-		go h.findEnds(acc)
+		go h.findEnds(acc, s.began)
 	}
 	return s, nil
 }
@@ -244,13 +249,22 @@ func (h *eventHub) noteEnd(k Key, ends int64, gone bool) {
 	}
 }
 
-// findEnds finds the values of an account that have an end.
-func (h *eventHub) findEnds(acc string) {
-	r := ListRequest{Kind: ListValues, Acc: acc, Limit: 1000}
+// findEnds finds the values of an account that have an end, and removes those that ended
+// since a stream began.
+func (h *eventHub) findEnds(acc string, began int64) {
+	r := ListRequest{Kind: ListValues, Acc: acc, Limit: 1000, missing: func(id string) {
+		_ = h.d.Do(&valueExpire{Key: Key{acc, id}, After: began}) // an error as in expire
+	}}
 	for {
 		p, err := h.d.List(context.Background(), r)
-		if err != nil {
-			return // nothing can be listed now: such a value gets its event when something meets it after its end
+		if rebuilding := (*ListingError)(nil); errors.As(err, &rebuilding) {
+			select {
+			case <-h.stop:
+				return
+			case <-time.After(listAgain):
+			}
+		} else if err != nil {
+			return // such a value gets its event when something meets it after its end
 		}
 		h.mu.Lock()
 		if h.streams[acc] == nil {
@@ -265,6 +279,9 @@ func (h *eventHub) findEnds(acc string) {
 		}
 		h.mu.Unlock()
 		h.signal()
+		if err != nil {
+			continue
+		}
 		if r.After = p.Next; r.After == "" {
 			return
 		}
@@ -302,6 +319,7 @@ func (h *eventHub) expire() time.Duration {
 // valueExpire is the operation that removes a value whose time is over.
 type valueExpire struct {
 	Key    Key
+	After  int64 // only if it ended after that, in database time
 	lookup lookup
 }
 
@@ -321,7 +339,7 @@ func (o *valueExpire) Decide(tx *commit.Tx) error {
 	if err != nil {
 		return err
 	}
-	if e.Found().OK && !e.Live(tx.Now()) {
+	if f := e.Found(); f.OK && !e.Live(tx.Now()) && f.Expires > o.After {
 		tx.Date()
 		tx.RemoveValue(e, true, 0)
 	}

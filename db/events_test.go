@@ -92,6 +92,23 @@ func TestEventsTellEachChangeInOrder(t *testing.T) {
 	}
 }
 
+// The ends of values that were there before are known once the index of names is rebuilt.
+func TestEndIsToldThoughTheIndexOfNamesIsRebuilt(t *testing.T) {
+	d, fs, clock := memoryDB(t)
+	_, err := d.Set(SetRequest{Key: Key{"acc", "old"}, Check: AnyVersion, TTL: time.Minute})
+	wantDone(t, "set", err)
+	wantDone(t, "checkpoint", d.store.Checkpoint())
+	damageRuns(t, fs)
+	s, err := d.Listen("acc", ListValues, false, "")
+	wantDone(t, "listen", err)
+	defer s.Close()
+	await(t, "the index of names is rebuilt", func() bool { return d.Stats().Names.Rebuilds > 0 && d.store.NamesComplete() })
+	clock.pass(time.Minute)
+	if got, want := told(t, s, 1), []string{"0 old expire 0"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // A new end alone is told as such.
 func TestWriteThatChangesNothingHasNoEvent(t *testing.T) {
 	d, _, _ := memoryDB(t)

@@ -47,6 +47,8 @@ type ListRequest struct {
 	Prefix string // of the ids
 	After  string // only ids after this one; empty: from the first on
 	Limit  int    // the most things on the page
+
+	missing func(id string) // is told of things in the index of names that do not exist any more; may be nil
 }
 
 // Listed is one thing of a page.
@@ -202,6 +204,9 @@ func (l *listing) look(keys []string, first string) error {
 		default:
 			// If it is made again meanwhile, the tracker learns of that before the index.
 			l.x.RemoveIf(key, func() bool { return l.tracker.has(id) })
+			if l.r.missing != nil {
+				l.r.missing(id)
+			}
 		}
 	}
 	return nil

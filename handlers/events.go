@@ -120,7 +120,7 @@ type eventJSON struct {
 
 func appendEvent(b []byte, e *db.Event) []byte {
 	data := eventJSON{named: nameOf(e.ID), Op: e.Op, Version: e.Version, Token: e.Token}
-	if e.Op == "set" && (e.Kind == db.ListSequences || e.Kind == db.ListCounters || e.Kind == db.ListRates) {
+	if (e.Op == "set" || e.Op == "ttl") && (e.Kind == db.ListSequences || e.Kind == db.ListCounters || e.Kind == db.ListRates) {
 		n := numberAs(e.Value)
 		data.numberJSON = &n
 	}

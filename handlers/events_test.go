@@ -49,6 +49,13 @@ func TestEventsAreSentAsTheyCome(t *testing.T) {
 	if got := r.data(lines, "event: ") + " " + r.data(lines, "data: "); got != `counter {"id":"\ufffd","id64":"/w==","op":"set","value":9007199254740993,"text":"9007199254740993"}` {
 		t.Error(got)
 	}
+	r.want(200, "*", "POST", "/db/1/counter/ends?add=0&ttl=60")
+	r.want(200, "*", "POST", "/db/1/counter/ends?add=0&ttl=90&touch=true")
+	for _, op := range []string{"set", "ttl"} {
+		if got := r.data(lines, "event: ") + " " + r.data(lines, "data: "); got != `counter {"id":"ends","op":"`+op+`","value":0}` {
+			t.Error(got)
+		}
+	}
 	token := strings.TrimSpace(r.want(200, "*", "POST", "/db/1/lock/l").body)
 	r.want(204, "", "DELETE", "/db/1/lock/l")
 	for _, op := range []string{"set", "delete"} {
