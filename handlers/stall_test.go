@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
 	"clouddragon/db"
 	"clouddragon/internal/test/memdisk"
+	"clouddragon/kvlog/wal"
 )
 
 // TestStalledDiskHoldsUpItsWritesAlone stops the disk in the middle of a commit. Until the
@@ -17,17 +19,58 @@ import (
 // served.
 func TestStalledDiskHoldsUpItsWritesAlone(t *testing.T) {
 	fs := memdisk.New()
-	r := newRigOn(t, db.Options{FS: fs}, nil)
+	stallOf(t, db.Options{FS: fs}, func() (reached <-chan struct{}, open func()) {
+		g := fs.NewBarrier()
+		return g.Reached, g.Open
+	})
+}
+
+// slowMirror is a standby that hangs as long as its lock is held.
+type slowMirror struct {
+	sync.Mutex
+	reached chan struct{} // receives a token when a batch has to wait
+}
+
+func (*slowMirror) Begin(wal.Frame) {}
+func (*slowMirror) Cancel()         {}
+
+func (m *slowMirror) End(wal.Pos) error {
+	select {
+	case m.reached <- struct{}{}:
+	default:
+	}
+	m.Lock()
+	defer m.Unlock()
+	return nil
+}
+
+// TestHungStandbyHoldsUpItsWritesAlone is the same with a standby that hangs.
+func TestHungStandbyHoldsUpItsWritesAlone(t *testing.T) {
+	m := &slowMirror{reached: make(chan struct{}, 1)}
+	stallOf(t, db.Options{FS: memdisk.New(), Mirror: m}, func() (reached <-chan struct{}, open func()) {
+		m.Lock()
+		select {
+		case <-m.reached: // by a batch before
+		default:
+		}
+		return m.reached, m.Unlock
+	})
+}
+
+// stallOf stops commits with begin in the middle of one, and checks that everything else is served.
+func stallOf(t *testing.T, o db.Options, begin func() (reached <-chan struct{}, open func())) {
+	t.Helper()
+	r := newRigOn(t, o, nil)
 	const sequence = "/db/1/sequence/a"
 	r.want(200, "1\n", "POST", sequence)
 	r.stored(r.put("/db/1/kv/a", "value"))
-	g := fs.NewBarrier()
+	reached, open := begin()
 	c := r.dial()
 	// The read behind the writes waits for them.
 	if _, err := io.WriteString(c, request("POST", sequence, "")+request("POST", sequence, "")+request("GET", sequence, "")); err != nil {
 		t.Fatal(err)
 	}
-	<-g.Reached
+	<-reached
 	// These stall the loop once more, so its owner changes again and again.
 	for range 3 {
 		r.want(200, "1\n", "GET", sequence)
@@ -44,7 +87,7 @@ func TestStalledDiskHoldsUpItsWritesAlone(t *testing.T) {
 	if got, err := b.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("%q, %v is answered before it is on disk", got, err)
 	}
-	g.Open()
+	open()
 	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}

@@ -20,19 +20,53 @@ func TestPrimaryWhoseStandbyIsAwayStopsCleanly(t *testing.T) {
 	if err := standby.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	err := eventually("a write waits for the standby", func() bool {
-		res, err := http.Post("http://"+primary.addr+"/db/1/sequence/s", "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		return res.StatusCode == http.StatusServiceUnavailable
-	})
-	if err != nil {
+	if err := eventually("a write waits for the standby", func() bool { return waitsForStandby(t, primary) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := primary.stop(); err != nil {
 		t.Error(err)
 	}
 	serve(t, o)
+}
+
+// waitsForStandby reports whether a write waits for the standby, which hangs or is about to, until its outcome
+// is unknown. Reads on other connections have to be answered before that.
+func waitsForStandby(t *testing.T, primary *server) bool {
+	t.Helper()
+	written := make(chan int, 1)
+	go func() {
+		res, err := http.Post("http://"+primary.addr+"/db/1/sequence/s", "", nil)
+		if err != nil {
+			t.Error(err)
+			written <- 0
+			return
+		}
+		res.Body.Close()
+		written <- res.StatusCode
+	}()
+	var conns []*client
+	for range 16 { // some of them in the event loop of the write
+		c := &client{addr: primary.addr}
+		defer c.close()
+		conns = append(conns, c)
+	}
+	for range 10 {
+		for _, c := range conns {
+			for _, path := range []string{"/db/1/sequence/other", "/healthz"} {
+				a, err := c.do("GET", path, "")
+				if err != nil || a.status != http.StatusOK && a.status != http.StatusNotFound {
+					t.Fatalf("GET %s beside a write that waits: %v, %v", path, a, err)
+				}
+			}
+		}
+	}
+	select {
+	case status := <-written:
+		if status == http.StatusServiceUnavailable {
+			t.Error("reads beside a write were answered only after it")
+		}
+		return false
+	default:
+		return <-written == http.StatusServiceUnavailable
+	}
 }
