@@ -91,7 +91,7 @@ func (o *CounterAdd) Decide(tx *commit.Tx) error {
 	}
 	o.Value = next
 	if same && !newEnd {
-		return nil // nothing is written, and no event tells of it
+		return nil // nothing is written, and there is no event
 	}
 	size := counterSize
 	if ends != 0 {

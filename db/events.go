@@ -316,7 +316,7 @@ func (h *eventHub) expire() time.Duration {
 	}
 }
 
-// valueExpire is the operation that removes a value whose time is over.
+// valueExpire is the operation that removes an expired value.
 type valueExpire struct {
 	Key    Key
 	After  int64 // only if it ended after that, in database time
@@ -333,7 +333,7 @@ func (*valueExpire) account() string { return "" }
 
 func (o *valueExpire) prepare(d *DB) error { return o.lookup.prepare(d, o.Key) }
 
-// Decide removes the value, if it is over.
+// Decide removes the value if it has expired.
 func (o *valueExpire) Decide(tx *commit.Tx) error {
 	e, err := o.lookup.entry(tx, false)
 	if err != nil {

@@ -181,7 +181,8 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestDashboardAndAlertsNameExistingMetrics finds a metric that was renamed here but not there.
+// TestDashboardAndAlertsNameExistingMetrics finds metrics that were renamed in the code but
+// not in the dashboard or the alerts.
 func TestDashboardAndAlertsNameExistingMetrics(t *testing.T) {
 	text := scrape(t, everything())
 	for _, file := range []string{"dashboard.json", "alerts.yml"} {
@@ -234,7 +235,7 @@ func TestPromtoolFindsNoFault(t *testing.T) {
 	run(nil, "check", "rules", "alerts.yml")
 	run(nil, "test", "rules", "testdata/alerts_test.yml")
 
-	// The dashboard's queries, as rules, since promtool reads no dashboard.
+	// The dashboard's queries, as rules, since promtool does not read dashboards.
 	b, err := os.ReadFile("dashboard.json")
 	if err != nil {
 		t.Fatal(err)

@@ -60,8 +60,8 @@ func (tx *Tx) change(e *Entry) {
 	tx.entryUndo = append(tx.entryUndo, entryUndo{e.index, e.entryState})
 }
 
-// Put gives a thing a new payload, which is kept until the batch is over. The
-// error is a *NoRoom, and nothing changed, where no slot of its size is free.
+// Put gives a thing a new payload. The caller must not change the payload before the end of
+// the batch. The error is a *NoRoom, and nothing changed, where no slot of its size is free.
 func (tx *Tx) Put(e *Entry, payload []byte) error { return tx.put(e, payload, false) }
 
 // PutEnd is Put of a payload that differs in the thing's end alone.

@@ -10,9 +10,9 @@ import (
 	"clouddragon/kvlog"
 )
 
-// Compaction runs beside the traffic; kvlog/compact.go tells how. What it moves
-// goes through the queue like any other operation, a chunk at a time, so that a
-// caller waits at most for one chunk more.
+// Compaction runs while clients read and write; kvlog/compact.go explains how. What it moves
+// goes through the queue like any other operation, a chunk at a time, so that a caller waits
+// at most for one chunk more.
 const (
 	moveChunk = 64 << 10 // at most so many bytes of records in one operation, or one record if that is larger
 	// CompactSlack is how many segments the log may have beyond
@@ -86,7 +86,7 @@ func compacts(c *commit.Call) bool {
 // CompactionStats count since Open.
 type CompactionStats struct {
 	Runs       uint64 // segments that were read to be compacted
-	MovedBytes uint64 // of the records appended anew
+	MovedBytes uint64 // of the records that were appended again
 	Freed      uint64 // segments released
 }
 

@@ -235,7 +235,7 @@ func (s *Store) rebuildNames() bool {
 	if !ok {
 		return false
 	}
-	// What was touched meanwhile was told by whoever touched it.
+	// Names that were touched meanwhile were added by the batches that touched them.
 	seq := s.writer.Position().Log.Seq
 	n.Complete()
 	s.saveNames(seq)

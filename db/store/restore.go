@@ -23,7 +23,7 @@ import (
 //	check the copy as `clouddragon verify` does
 //	sync it, and move it to its place, CHECKPOINT last: without it no server starts there
 //
-// After an error all that was made is removed.
+// After an error everything that was made is removed.
 
 // restoringName is the directory in which a restore works. A server does not start
 // where there is one.

@@ -8,11 +8,11 @@ import (
 
 // tableCall is a call that lacks a slot.
 type tableCall struct {
-	call *commit.Call // nil: what is over by now lacks it
+	call *commit.Call // nil: an expiry lacks the slot
 	why  *commit.NoRoom
 }
 
-// LacksSlot has a table grow for what is over by now.
+// LacksSlot makes a table grow for an expiry that needs a slot.
 func (r *room) LacksSlot(why *commit.NoRoom) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -222,7 +222,7 @@ type Stats struct {
 
 // RecoveryStats tell how a start went.
 type RecoveryStats struct {
-	Took  time.Duration // until the recovered state was written anew
+	Took  time.Duration // until the recovered state was written again
 	Bytes int64         // of the log and the tables that were read
 }
 

@@ -16,7 +16,7 @@ import (
 // Report is what Verify read.
 type Report struct {
 	Slots    uint64 // in use
-	Values   int    // with those whose time is over
+	Values   int    // including expired ones
 	Segments int
 	Torn     string // what of an unacknowledged write the next start cuts off the log's end; empty: nothing
 	Copy     error  // what is wrong with one of CHECKPOINT's two copies, as after a crash between them; nil: nothing

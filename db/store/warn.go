@@ -13,7 +13,7 @@ import (
 // dozens of checkpoints a second.
 const tellAfter = time.Minute
 
-// fullTold notes what the log has said of a full disk.
+// fullTold remembers which messages about the full disk were logged, and when.
 type fullTold struct {
 	mu sync.Mutex       // guards at
 	at map[string]int64 // by message: database time in ns

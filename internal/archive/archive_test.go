@@ -16,7 +16,7 @@ import (
 
 var at = time.Date(2026, 11, 26, 2, 19, 24, 123456789, time.UTC)
 
-// write makes an archive with a few small files; one stands there twice.
+// write makes an archive with a few small files, one of them twice.
 func write(t *testing.T, files ...[2]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -61,8 +61,7 @@ func TestReadGivesBackWhatWasWritten(t *testing.T) {
 	}
 }
 
-// TestEveryFlippedBitIsFound flips each bit of an archive, its headers and what
-// fills it up included.
+// TestEveryFlippedBitIsFound flips each bit of an archive, including its headers and padding.
 func TestEveryFlippedBitIsFound(t *testing.T) {
 	for how, b := range golden.Flips(write(t, small...)) {
 		if _, err := Read(bytes.NewReader(b), nil); !errors.Is(err, ErrChanged) && !errors.Is(err, ErrCut) {
@@ -85,7 +84,8 @@ func TestEveryCutIsFound(t *testing.T) {
 	}
 }
 
-// TestErrorsOfOthersPassThrough finds a failed read, or a full disk, that is called damage.
+// TestErrorsOfOthersPassThrough checks that a failed read or a full disk is not reported as
+// damage.
 func TestErrorsOfOthersPassThrough(t *testing.T) {
 	b := write(t, small...)
 	mine := errors.New("mine")
@@ -126,7 +126,7 @@ func TestManifestFormat(t *testing.T) {
 	}
 }
 
-// TestTarAndSha256sumReadIt holds the archive against the programs that an operator has.
+// TestTarAndSha256sumReadIt checks the archive with the programs that an operator has.
 func TestTarAndSha256sumReadIt(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "b.tar")
@@ -138,7 +138,7 @@ func TestTarAndSha256sumReadIt(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "log/00000001.seg: OK") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// A size beyond what the octal digits of a tar header hold.
+	// A size that is too large for the octal digits of a tar header.
 	if h, err := encodeHeader("slots-64", 1<<40, at); err != nil || len(h) != block {
 		t.Errorf("%d bytes, %v", len(h), err)
 	}

@@ -83,8 +83,8 @@ func withoutDate(b []byte) []byte {
 	return append(append([]byte(nil), b[:i]...), b[end:]...)
 }
 
-// The times of net/http hold: for a first request, for the rest of one, and for the
-// next one.
+// The timeouts are those of net/http: for the first request, for the rest of a request, and
+// for the next one.
 func TestSlowClientsAreCut(t *testing.T) {
 	for name, sent := range map[string]string{
 		"says nothing":              "",
@@ -128,7 +128,7 @@ func TestClientThatReadsNothingIsCut(t *testing.T) {
 			}
 		}
 	}()
-	// There is room for another once it is cut.
+	// There is room for another connection once this one is closed.
 	other := r.dial()
 	if err := other.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestClientThatReadsNothingIsCut(t *testing.T) {
 	r.want(bufio.NewReader(other), string(large))
 }
 
-// A stop answers what is on its way and closes the rest at once.
+// A stop answers active requests and closes all other connections at once.
 func TestEndOfTheLoopsAnswersWhatIsOnItsWay(t *testing.T) {
 	h := newHold()
 	r := newLoopRig(t, &fakePlain{submit: h.submit}, 10, nil)
@@ -192,7 +192,7 @@ func TestConnectionCloseInAnAnswerIsTheEnd(t *testing.T) {
 	}
 }
 
-// Whoever keeps a string of a request must not keep more of what was received.
+// A string that outlives its request must not point into the read buffer.
 func TestNothingOfARequestIsInTheReadBuffer(t *testing.T) {
 	var mu sync.Mutex // guards kept
 	var kept []string

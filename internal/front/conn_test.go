@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// socket is a connection that answers each read as told and notes what it is asked.
+// socket is a connection whose reads return what the test has set. It records the calls on it.
 type socket struct {
 	net.Conn
 	reads     []error     // of the reads to come; nil reads a byte
@@ -76,7 +76,7 @@ func TestSocketIsToldOnlyDeadlinesThatMatter(t *testing.T) {
 	}
 }
 
-// Whoever does not read what it asked for is not waited for.
+// A write to a client that does not read has a deadline.
 func TestWriteHasADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &socket{}
@@ -107,9 +107,9 @@ func TestWriteHasADeadline(t *testing.T) {
 		write()
 		pass(writeTime / 2)
 		write(writeTime * 3 / 2)
-		pass(writeTime * 2) // it is met while nobody writes
+		pass(writeTime * 2) // the deadline passes while nobody writes
 		write(writeTime * 7 / 2)
-		set(began.Add(writeTime * 20)) // a handler knows better
+		set(began.Add(writeTime * 20)) // a handler sets its own deadline
 		want = append(want, began.Add(writeTime*20))
 		pass(writeTime)
 		write()
@@ -167,7 +167,7 @@ func TestReadThatWaitsEndsAtItsDeadline(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			done <- err
 		}()
-		// Set before or while the read waits: it ends in both cases.
+		// The deadline is set before the read or while it waits. The read ends in both cases.
 		if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func TestReadThatWaitsEndsAtItsDeadline(t *testing.T) {
 	}
 }
 
-// An earlier deadline that the socket still has cuts no read that may last longer.
+// An earlier deadline that the socket still has does not end a read that may last longer.
 func TestReadOutlivesADeadlineTakenBack(t *testing.T) {
 	c, client := pair(t)
 	soon := time.Now().Add(20 * time.Millisecond)
@@ -221,7 +221,8 @@ func TestSkippedReadIsEmptyOnce(t *testing.T) {
 	}
 }
 
-// What was skipped may be over already, and the next read of one byte is another request's.
+// The skipped watch may have ended already, and the next read of one byte belongs to another
+// request.
 func TestSkippedReadIsForgottenWithTheRequest(t *testing.T) {
 	conn := &Conn{Conn: &socket{reads: []error{nil}}}
 	conn.SkipWatch()

@@ -68,7 +68,7 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// certificate makes one for 127.0.0.1.
+// certificate makes a certificate for 127.0.0.1.
 func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -88,7 +88,8 @@ func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, pool
 }
 
-// checkLine reads one answer, which has to be a line that holds part, and the end.
+// checkLine reads one answer, which has to be a line that contains part, and then the end of
+// the connection.
 func checkLine(t *testing.T, c io.Reader, status int, part, what string) {
 	t.Helper()
 	b := bufio.NewReader(c)
@@ -164,7 +165,7 @@ func TestWhatHTTPRefusesIsOneLine(t *testing.T) {
 		}
 		for _, m := range malformed {
 			c := connect()
-			// All of it is sent, and then the end, before the answer is read.
+			// The client sends everything, closes its sending side, and then reads the answer.
 			if _, err := io.WriteString(c, m.request); err != nil {
 				t.Errorf("%s: sending %.100q: %v", name, m.request, err)
 			}
@@ -173,7 +174,7 @@ func TestWhatHTTPRefusesIsOneLine(t *testing.T) {
 			}
 			checkLine(t, c, m.status, m.part, m.request)
 
-			// The same behind a request that was answered.
+			// The same after a request that was answered.
 			c = connect()
 			b := bufio.NewReader(c)
 			if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
@@ -197,7 +198,7 @@ func TestWhatHTTPRefusesIsOneLine(t *testing.T) {
 	}
 }
 
-// A client that sends all of its request before it reads is not reset.
+// A client that sends its whole request before it reads gets the answer and no reset.
 func TestMalformedUploadIsReadToItsEnd(t *testing.T) {
 	addr := serve(t, Options{}, hello)
 	const size = 20 << 20
@@ -211,7 +212,7 @@ func TestMalformedUploadIsReadToItsEnd(t *testing.T) {
 	checkLine(t, c, 400, "bad percent escape", "an upload")
 }
 
-// What a client sent is repeated to it in part: printable, and not much of it.
+// An error line repeats only a short, printable part of what the client sent.
 func FuzzFault(f *testing.F) {
 	for _, m := range malformed {
 		f.Add([]byte(m.request[:min(len(m.request), maxHead)]))
@@ -229,7 +230,7 @@ func FuzzFault(f *testing.F) {
 	})
 }
 
-// A value that reads like an answer of net/http is a value.
+// A value that looks like an error answer of net/http is sent unchanged.
 func TestWhatHandlersWriteIsLeftAlone(t *testing.T) {
 	const like = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request"
 	value := strings.Repeat(like, 1000)
@@ -321,7 +322,7 @@ func TestHTTPOnAPortWithTLS(t *testing.T) {
 	}
 }
 
-// The switch leaves net/http all that it asks for.
+// With Options.Plain, net/http gets everything that it asks for.
 func TestPlainSavesNothing(t *testing.T) {
 	s := &socket{reads: []error{nil, nil, nil}}
 	c := &Conn{Conn: s, busy: true, plain: true}
@@ -343,7 +344,7 @@ func TestPlainSavesNothing(t *testing.T) {
 	}
 }
 
-// A flood of refused uploads takes no more than so many goroutines.
+// A flood of refused uploads takes only a limited number of goroutines.
 func TestFewConnectionsLinger(t *testing.T) {
 	for range lingerMost {
 		lingering <- struct{}{}

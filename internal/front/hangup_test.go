@@ -42,7 +42,7 @@ func TestWatchTellsOfAHangUp(t *testing.T) {
 			t.Fatalf("%s: not noticed, %v", name, ctx.Err())
 		}
 		stop()
-		// One that is gone already is told of too.
+		// A client that has gone already is reported too.
 		ctx, gone = context.WithTimeout(t.Context(), 20*time.Second)
 		if stop, err = c.Watch(gone); err != nil {
 			t.Fatal(err)
@@ -54,7 +54,7 @@ func TestWatchTellsOfAHangUp(t *testing.T) {
 	}
 }
 
-// Descriptors are used again: what was watched must not be told of another's end.
+// Descriptors are reused: a stopped watch must not report the hang-up of another connection.
 func TestStoppedWatchTellsNothing(t *testing.T) {
 	for closeFirst := range 2 {
 		server, client := pair(t)
@@ -71,7 +71,7 @@ func TestStoppedWatchTellsNothing(t *testing.T) {
 		if err := client.Close(); err != nil {
 			t.Fatal(err)
 		}
-		// Whatever was to be told of it is told before this.
+		// Any report would have come before this one.
 		server, client = pair(t)
 		told := make(chan struct{})
 		if stop, err = server.(*Conn).Watch(func() { close(told) }); err != nil {

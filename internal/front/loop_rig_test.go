@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// fakePlain answers /N at once, submits what is posted, and leaves /odd to net/http.
+// fakePlain answers /N at once, submits POSTs, and leaves /odd to net/http.
 type fakePlain struct {
 	start  func(x *Exchange) Verdict
 	submit func(xs []*Exchange, lead bool)
@@ -62,7 +62,7 @@ func (f *fakePlain) Finish(x *Exchange) Verdict {
 	return Answered
 }
 
-// loopRig is a server with a loop, whose net/http says so in each of its answers.
+// loopRig is a server with a loop. Each answer of net/http says that it is from net/http.
 type loopRig struct {
 	t    *testing.T
 	l    *Listener
@@ -149,7 +149,7 @@ func (r *loopRig) want(b *bufio.Reader, body string) {
 
 func ask(method, path string) string { return method + " " + path + " HTTP/1.1\r\nHost: a\r\n\r\n" }
 
-// hold keeps what is submitted until it is released.
+// hold keeps submitted exchanges until they are released.
 type hold struct {
 	mu  sync.Mutex // guards xs
 	xs  []*Exchange

@@ -52,7 +52,7 @@ func TestReadWaitsForTheWritesBeforeIt(t *testing.T) {
 	c := r.dial()
 	r.send(c, ask("POST", "/1")+ask("GET", "/2"))
 	x := h.wait(1)[0]
-	// Another connection is not held up, and shows that the loop is past the read.
+	// Another connection is served, which shows that the loop has passed the read.
 	other := r.dial()
 	finished.Add(1)
 	r.send(other, ask("GET", "/3"))
@@ -117,7 +117,7 @@ func TestStalledStartHoldsUpNobodyElse(t *testing.T) {
 	r.want(b, "/next")
 }
 
-// Whatever Start says late is heeded.
+// The verdict of a Start that returns late still counts.
 func TestStalledStartCanStillLeaveItToNetHTTP(t *testing.T) {
 	for verdict, answer := range map[Verdict]string{Odd: `net/http GET /slow ""`, Later: "/slow", Pending: "done /slow"} {
 		release, began := make(chan struct{}), make(chan struct{}, 2)
@@ -143,7 +143,7 @@ func TestStalledStartCanStillLeaveItToNetHTTP(t *testing.T) {
 	}
 }
 
-// Where commits are slow the writer does them.
+// If commits are slow, they are left to the writer.
 func TestSlowCommitsAreLeftToTheWriter(t *testing.T) {
 	p := pace{}
 	for range 100 {
@@ -192,7 +192,7 @@ func TestOddRequestIsHandedOverWithWhatCame(t *testing.T) {
 	}
 }
 
-// A call that would have to wait is seen by net/http as if the loop had not been.
+// A call that would have to wait is handed to net/http unchanged.
 func TestKeptRequestCanStillBeHandedOver(t *testing.T) {
 	f := &fakePlain{}
 	f.start = func(x *Exchange) Verdict {
@@ -242,7 +242,7 @@ func TestClientThatIsGoneCostsNothingButItsAnswer(t *testing.T) {
 	if err := hangUps["reset"](c); err != nil {
 		t.Fatal(err)
 	}
-	// Its place is free before its request is done.
+	// The connection's place is free before its request is done.
 	d := r.dial()
 	r.send(d, ask("GET", "/2"))
 	b := bufio.NewReader(d)
@@ -252,7 +252,7 @@ func TestClientThatIsGoneCostsNothingButItsAnswer(t *testing.T) {
 	r.want(b, "/3")
 }
 
-// The place of a connection in the limit goes with it to net/http.
+// A connection keeps its place in the limit when it is handed to net/http.
 func TestLimitHoldsAcrossTheHandOver(t *testing.T) {
 	r := newLoopRig(t, &fakePlain{}, 2, nil)
 	one, two := r.dial(), r.dial()

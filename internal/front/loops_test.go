@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// With several loops, each connection is one loop's, and all of them are served also
-// while a loop commits.
+// With several loops, each connection belongs to one loop, and the other loops serve theirs
+// while one commits.
 func TestStallOfOneLoopLeavesTheOthers(t *testing.T) {
 	h := newHold()
 	release := make(chan struct{})
@@ -54,7 +54,7 @@ func TestOneLoopForTwoCores(t *testing.T) {
 	}
 }
 
-// The kernel tells mostly one loop of new connections, which shares them out.
+// The kernel reports most new connections to one loop, which distributes them.
 func TestConnectionsSpreadOverTheLoops(t *testing.T) {
 	r := newLoopsRig(t, &fakePlain{}, 1000, 3, nil)
 	const conns = 240
@@ -103,7 +103,7 @@ func TestLoopsShareTheLimit(t *testing.T) {
 	}
 }
 
-// What a loop has waited for a request is a part of the time that net/http gives it.
+// The time that a loop has waited for a request counts towards net/http's timeout.
 func TestTimeInTheLoopCountsForNetHTTP(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -147,7 +147,7 @@ func TestTimeInTheLoopCountsForNetHTTP(t *testing.T) {
 	if n, err := c.Read(b); err != nil || string(b[:n]) != half {
 		t.Errorf("read %q, %v", b[:n], err)
 	}
-	// The next request has all of it.
+	// The next request has the whole timeout again.
 	c.begin()
 	if err := c.SetReadDeadline(asked); err != nil || !c.deadline.Equal(asked) {
 		t.Errorf("the deadline of the next request is %v, %v, want %v", c.deadline, err, asked)

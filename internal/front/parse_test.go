@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// plainRequests are what the front has to answer by itself.
+// plainRequests are requests that parse has to accept.
 var plainRequests = []string{
 	"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
 	"POST /db/1/sequence/a?n=5&x=%SAFE HTTP/1.1\r\nHost: localhost:8081\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n",
@@ -19,7 +19,7 @@ var plainRequests = []string{
 	"DELETE /db/1/kv/a HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate\r\nAccept-Language: de\r\n\r\n",
 }
 
-// oddRequests are what net/http has to read, each for one reason.
+// oddRequests are requests that have to be left to net/http, each for one reason.
 var oddRequests = map[string]string{
 	"another method":           "PATCH /a HTTP/1.1\r\nHost: a\r\n\r\n",
 	"a method in lower case":   "get /a HTTP/1.1\r\nHost: a\r\n\r\n",

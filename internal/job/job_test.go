@@ -122,7 +122,8 @@ func TestGrantKeepsAnyBytes(t *testing.T) {
 	}
 }
 
-// What a process sent before it ended arrives, also if it did not read what was sent to it.
+// Messages that a process sent before it ended arrive, even if it did not read those that were
+// sent to it.
 func TestLastMessageArrives(t *testing.T) {
 	ours, fd, err := pair()
 	if err != nil {

@@ -27,7 +27,7 @@ func TestClocksThatDifferAreTold(t *testing.T) {
 		}
 	}
 	beats(1, 0)
-	// A beat that took long to come says nothing about the clock.
+	// A beat that took long to arrive says nothing about the clock.
 	beats(skewSamples-1, 10*time.Second)
 	if got := r.sb.Status().ClockSkew; got >= maxSkew.Seconds() || log.Len() > 0 {
 		t.Errorf("a slow beat is taken for a clock that is ahead by %v s: %s", got, log.String())

@@ -17,12 +17,12 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// brokenDisk takes no writes.
+// brokenDisk is a disk that takes no writes.
 type brokenDisk struct{ disk.OS }
 
 func (brokenDisk) Create(string) (disk.File, error) { return nil, errors.New("the disk is broken") }
 
-// fakeEtcd is an etcd that has at most the configuration. It notes what it is asked.
+// fakeEtcd is an etcd that has at most the configuration. It records its requests.
 type fakeEtcd struct {
 	mu     sync.Mutex // guards what follows
 	config string     // the value of the key config; empty: there is none
@@ -76,7 +76,7 @@ func newTestElector(t *testing.T, fsys disk.FS, dir string) (*Elector, *fakeEtcd
 	}), etcd
 }
 
-// It would take the other server out, and then end.
+// Once elected, it would remove the other server in etcd and then exit.
 func TestServerWithABrokenDiskIsNotElected(t *testing.T) {
 	e, etcd := newTestElector(t, brokenDisk{}, t.TempDir())
 	if err := e.step(t.Context()); err == nil || !strings.Contains(err.Error(), "broken") {

@@ -9,8 +9,8 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// TestOnlyAServerThatHasNotServedGivesItsElectionBack has a server elected and ends it at
-// different moments.
+// TestOnlyAServerThatHasNotServedGivesItsElectionBack ends an elected server at different
+// moments.
 func TestOnlyAServerThatHasNotServedGivesItsElectionBack(t *testing.T) {
 	const both, alone = `{"Epoch":4,"InSync":["a","b"]}`, `{"Epoch":4,"InSync":["a"]}`
 	cases := []struct {

@@ -14,7 +14,8 @@ import (
 	"clouddragon/internal/disk"
 )
 
-// hang makes the standby answer nothing until the test ends or calls what hang returns.
+// hang makes the standby answer nothing until the test ends or calls the function that hang
+// returns.
 func (r *rig) hang() (goOn func()) {
 	on := make(chan struct{})
 	wait := func(_ http.ResponseWriter, q *http.Request) bool {
@@ -44,8 +45,8 @@ func answeredSoon(t *testing.T, what string, call func() error) error {
 	}
 }
 
-// Nobody who waits for something hangs with a standby that hangs. A write that was on its way may be
-// there later; anything else was not done.
+// No waiting call hangs because the standby hangs. A write in flight may turn out to be done;
+// any other call is not done.
 func TestWriteOnItsWayToAStandbyThatHangsIsAnswered(t *testing.T) {
 	r := newRig(t)
 	r.p.patience = 100 * time.Millisecond
@@ -73,7 +74,7 @@ func TestWriteOnItsWayToAStandbyThatHangsIsAnswered(t *testing.T) {
 	if err := r.p.Admit(false); err != nil {
 		t.Errorf("a read: %v", err)
 	}
-	// It has passed the check before, and reaches the writer now.
+	// This write has passed the check earlier and reaches the writer now.
 	if err := answeredSoon(t, "a write that comes too late", func() error { return r.add("s") }); !errors.As(err, &away) {
 		t.Errorf("a write that comes too late: %v, want a *StandbyError", err)
 	}
@@ -88,7 +89,7 @@ func TestWriteOnItsWayToAStandbyThatHangsIsAnswered(t *testing.T) {
 	}
 }
 
-// An operator who gives the standby up gets the write that waited for it.
+// When an operator gives up the standby, the write that waited for it is done.
 func TestGoingAloneEndsTheWaitOfALateWrite(t *testing.T) {
 	r := newRig(t)
 	r.p.patience = 100 * time.Millisecond
@@ -110,8 +111,8 @@ func TestGoingAloneEndsTheWaitOfALateWrite(t *testing.T) {
 	}
 }
 
-// With etcd a standby that hangs is taken out within two thirds of the lease. A batch is late
-// after the lease, so a write on its way is done.
+// With etcd a hanging standby is removed within two thirds of the lease. A batch is late only
+// after the lease, so a write in flight is done.
 func TestStandbyThatHangsIsTakenOutBeforeAWriteIsLate(t *testing.T) {
 	e, _ := newTestElector(t, disk.OS{}, t.TempDir())
 	etcd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { // it has {}, and takes every change

@@ -33,8 +33,8 @@ func TestWriteIsNotAnsweredWithoutItsStandby(t *testing.T) {
 	}
 }
 
-// A batch that found the disk full is not in the log, though the standby has it. The next
-// one has its place.
+// A batch that found the disk full is not in the log, although the standby has it. The next
+// batch takes its place.
 func TestCancelledBatchCountsForNothing(t *testing.T) {
 	p := bare(t, at(5, 1))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -77,8 +77,8 @@ func TestStandbyThatAsksAnewHasNothingYet(t *testing.T) {
 	}
 }
 
-// What a link does after it was ended changes nothing: the standby has left, or the
-// primary was told to go on alone.
+// A link that was ended changes nothing any more: the standby has left, or the primary was
+// told to go on alone.
 func TestEndedLinkNotesNothing(t *testing.T) {
 	r := newRig(t)
 	r.mustAdd(3)
@@ -117,8 +117,8 @@ func TestSecondStandbyIsRefused(t *testing.T) {
 	}
 }
 
-// The beats of a standby whose disk is full get through. It must not look alive for
-// that: the primary would keep its log for it for good.
+// A standby whose disk is full still answers beats. It must not look alive because of that:
+// the primary would keep its log for it for ever.
 func TestStandbyThatTakesNoBatchIsNotAlive(t *testing.T) {
 	r := newRig(t)
 	r.newStandby()
@@ -156,8 +156,8 @@ func TestStandbyThatTakesNoBatchIsNotAlive(t *testing.T) {
 	}
 }
 
-// A primary that learns of a later epoch is over, and does not offer its data to whoever
-// told it.
+// A primary that learns of a later epoch stops being the primary, and does not offer its data
+// to the server that told it.
 func TestLaterEpochOfAStandbyEndsThePrimary(t *testing.T) {
 	r := newRig(t)
 	id := r.d.Log().ID()
@@ -173,8 +173,8 @@ func TestLaterEpochOfAStandbyEndsThePrimary(t *testing.T) {
 	}
 }
 
-// Two servers that were promoted at the same time have the same epoch. Neither is told
-// that the other gave way.
+// Two servers that were promoted at the same time have the same epoch. Neither is told that
+// the other one has given way.
 func TestTwoPrimariesOfAnEpochAreNotHushedUp(t *testing.T) {
 	p := bare(t, wal.Pos{})
 	if err := p.Fence(3, "http://other"); err == nil || p.Replaced() {

@@ -21,8 +21,8 @@ import (
 
 const patience = 60 * time.Second
 
-// rig is a primary and its standby in one process, with a link between them that a
-// test can interfere with.
+// rig is a primary and its standby in one process. A test can interfere with the link between
+// them.
 type rig struct {
 	t        *testing.T
 	e        *Elector   // of the primary; nil: there is no etcd
@@ -90,7 +90,7 @@ func (r *rig) startPrimary() {
 	r.t.Cleanup(r.stopPrimary)
 }
 
-// newStandby makes the standby, which does not run.
+// newStandby makes the standby, without running it.
 func (r *rig) newStandby() {
 	r.t.Helper()
 	o := r.o
@@ -137,7 +137,7 @@ func (r *rig) mustAdd(n int) {
 	}
 }
 
-// until waits for something that has no channel.
+// until polls for a condition that has no channel.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -156,7 +156,8 @@ func (r *rig) inSync() {
 	until(r.t, "the standby is in sync", func() bool { return r.p.Status().InSync && r.sb.Status().InSync })
 }
 
-// post sends the standby a message of its primary, and returns the status and the line.
+// post sends a message of the primary to the standby, and returns the status and the line of
+// the answer.
 func (r *rig) post(path string, body io.Reader) (int, string) {
 	r.t.Helper()
 	q, err := http.NewRequest("POST", r.atS.URL+path, body)
@@ -187,7 +188,7 @@ func (r *rig) state() State {
 	return s
 }
 
-// bare returns a primary without a database, in sync with a standby "b" that has the
+// bare returns a primary without a database that is in sync with a standby "b", which has the
 // log up to a position.
 func bare(t *testing.T, acked wal.Pos) *Primary {
 	dir := t.TempDir()

@@ -60,7 +60,7 @@ func TestStandbyThatIsQuickerThanThePrimaryStays(t *testing.T) {
 	}
 	held.Lock()
 	release := sync.OnceFunc(held.Unlock)
-	t.Cleanup(release) // before those that the rig has left
+	t.Cleanup(release) // runs before the rig's cleanups
 	done := make(chan error, 1)
 	go func() { done <- r.add("late") }()
 	until(t, "the standby has a batch that the primary lacks", func() bool {

@@ -16,7 +16,7 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// followed returns a rig whose standby has opened its copy and has not joined.
+// followed returns a rig whose standby has opened its copy but has not joined.
 func followed(t *testing.T) *rig {
 	r := newRig(t)
 	r.mustAdd(30)
@@ -49,7 +49,7 @@ func TestStandbyThatLeftIsNotPromoted(t *testing.T) {
 	if err := r.sb.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// A beat that was on its way.
+	// A beat that was in flight.
 	if code, line := r.beat(b); code != http.StatusServiceUnavailable || r.state().InSync {
 		t.Errorf("a beat after the standby has left: %d %s, in sync: %v", code, line, r.state().InSync)
 	}
@@ -58,7 +58,8 @@ func TestStandbyThatLeftIsNotPromoted(t *testing.T) {
 	}
 }
 
-// The primary names the standby that it waits for. That can have lost its disk since.
+// The primary's state names the standby that it waits for, but that standby may have lost its
+// disk since.
 func TestStandbyWithANewCopyIsInSyncOnlyOnceItHasAll(t *testing.T) {
 	r := followed(t)
 	end := r.sb.f.End()
@@ -173,7 +174,7 @@ func TestBatchIsAppliedOnceItWasAnswered(t *testing.T) {
 	}
 }
 
-// A primary that hangs in the midst of a batch is a reason to promote its standby.
+// A standby can be promoted while its primary hangs in the middle of sending a batch.
 func TestHungPrimaryDoesNotHoldUpItsReplacement(t *testing.T) {
 	r := followed(t)
 	r.beat(beatRequest{Epoch: 1, Answered: r.sb.f.End(), InSync: true})
@@ -203,7 +204,7 @@ func TestHungPrimaryDoesNotHoldUpItsReplacement(t *testing.T) {
 	}
 }
 
-// signalling tells of the first bytes that were read.
+// signalling is a reader that signals when the first bytes are read.
 type signalling struct {
 	io.ReadCloser
 	arrived chan struct{}
@@ -218,7 +219,7 @@ func (s *signalling) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lay makes a data directory out of some of the files of another one.
+// lay makes a data directory from some of the files of another one.
 func lay(t *testing.T, from, to string, only func(name string) bool) {
 	t.Helper()
 	entries, err := os.ReadDir(from)
@@ -238,8 +239,8 @@ func lay(t *testing.T, from, to string, only func(name string) bool) {
 	}
 }
 
-// A standby that is killed while it makes room for a copy, or moves the copy to its place,
-// goes on where it was.
+// A standby that is killed while it moves its old data aside, or moves the copy to its place,
+// continues from there.
 func TestKilledStandbyFetchesItsCopyAgain(t *testing.T) {
 	for name, kill := range map[string]func(t *testing.T, dir string){
 		"the old data is half put aside": func(t *testing.T, dir string) {
@@ -328,7 +329,7 @@ func TestPromotedServerKnowsItsAddressOfBefore(t *testing.T) {
 	}
 }
 
-// An old primary that comes back does not get the data of a later one out of its way.
+// A standby does not put aside its data for that of a primary of an earlier epoch.
 func TestStandbyOfALaterEpochKeepsItsData(t *testing.T) {
 	r := followed(t)
 	if err := r.sb.close(); err != nil {

@@ -21,8 +21,8 @@ func take(t *testing.T, d *db.DB, id string) int64 {
 	return op.Holder.Token
 }
 
-// takeOver promotes the standby of a rig, stops the primary, and opens the database as
-// the new primary does.
+// takeOver promotes the standby of a rig, stops the primary, and opens the database like the
+// new primary.
 func (r *rig) takeOver(stop func()) *db.DB {
 	r.t.Helper()
 	epoch, err := r.sb.Promote(false)
@@ -35,7 +35,7 @@ func (r *rig) takeOver(stop func()) *db.DB {
 	}
 	o := r.o
 	o.Dir = r.dir
-	for range 2 { // it was killed before it noted that it has done so
+	for range 2 { // as if it was killed before it recorded that it is done
 		state := r.state()
 		if err := db.TakeOver(o, time.Minute); err != nil {
 			r.t.Fatal(err)
@@ -114,8 +114,8 @@ func TestPrimaryNotesOnDiskWhatItWaitsFor(t *testing.T) {
 	}
 }
 
-// What a primary has read from its log at a start may be a batch that was never
-// answered, and that its standby lacks.
+// At a start, the last batch in a primary's log may be one that was never answered and that
+// its standby lacks.
 func TestRestartedPrimaryAnswersNothingBeforeItsStandbyHasAll(t *testing.T) {
 	r := newRig(t)
 	r.mustAdd(3)
@@ -155,13 +155,14 @@ func TestStandbyThatMayLackWritesIsNotPromoted(t *testing.T) {
 	}
 }
 
-// It must not be promoted from then on, as the primary answers writes that it lacks.
+// The standby must not be promoted from then on, because the primary answers writes that it
+// lacks.
 func TestStandbyIsToldThatThePrimaryGoesOnAlone(t *testing.T) {
 	r := newRig(t)
 	r.newStandby()
 	r.run()
 	r.inSync()
-	// Nothing else may tell it.
+	// Nothing else may tell the standby.
 	refuse := func(w http.ResponseWriter, q *http.Request) bool {
 		if q.URL.Path == "/replica/append" {
 			w.WriteHeader(http.StatusInsufficientStorage)
@@ -178,8 +179,9 @@ func TestStandbyIsToldThatThePrimaryGoesOnAlone(t *testing.T) {
 	}
 }
 
-// Somebody stops the standby while the primary is dead, before it is promoted. Only a primary
-// that cannot have heard of it is sure to answer no write without it.
+// The standby is stopped while the primary is dead, before it is promoted. It stays in sync
+// only if the primary cannot have received its leave: then the primary certainly answers no
+// write without it.
 func TestStandbyThatStopsStaysInSyncOnlyIfThePrimaryCannotKnow(t *testing.T) {
 	for name, inSync := range map[string]bool{"there is no connection": true, "the answer is lost": false} {
 		t.Run(name, func(t *testing.T) {

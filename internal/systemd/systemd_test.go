@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// environ is an environment of variables and values in turn.
+// environ makes an environment from alternating names and values.
 func environ(pairs ...string) func(string) string {
 	return func(name string) string {
 		for i := 0; i < len(pairs); i += 2 {
@@ -207,7 +207,7 @@ func TestSocketsOfAnotherProcessOrTooManyAreNotTaken(t *testing.T) {
 	if l, err := listener(environ("LISTEN_FDS", "1", "LISTEN_PID", "7"), 7, noFd); err == nil {
 		t.Errorf("a descriptor that is not open: got %v", l)
 	}
-	// A datagram socket, which nobody can connect to.
+	// A datagram socket, to which nobody can connect.
 	c := receiver(t, filepath.Join(t.TempDir(), "s"))
 	if l, err := listener(environ("LISTEN_FDS", "1", "LISTEN_PID", "7"), 7, passedOn(t, c)); err == nil {
 		t.Errorf("a datagram socket: got %v", l)
