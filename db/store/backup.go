@@ -16,8 +16,8 @@ import (
 	"clouddragon/slots"
 )
 
-// A backup shows the data directory as a crash at one moment would have left it,
-// and is made while the writer goes on:
+// A backup has the data directory as a crash at one moment would have left it. It is made
+// while the writer continues:
 //
 //	hold checkpoints up: take the last one, pin its segments of the log, open the index
 //	copy CHECKPOINT as it was then, and the tables as their files are now
@@ -25,43 +25,41 @@ import (
 //	copy the index and the segments up to that end, giving up each one that is copied
 //	end with the manifest
 //
-// The tables are read while the writer stores into them, so a slot may be copied
-// torn or newer than its neighbour. It does not matter: a slot that is stored to
-// after the checkpoint has its image in the log behind the checkpoint, and every
-// store that the copy can have met is in the log before its end, which is read
-// after the tables. A start replays those images over what the tables hold. A slot
-// that was not stored to since the checkpoint is whole. Slots above the
+// The tables are read while the writer stores into them, so the copy of a slot may be torn or
+// newer than its neighbour. It does not matter: a slot that is stored to after the checkpoint
+// has its image in the log after the checkpoint, and every store that the copy can contain is
+// in the log before its end, which is read after the tables. A start replays those images over
+// the tables. A slot that was not stored to since the checkpoint is whole. Slots above the
 // checkpoint's high-water marks come from the log alone.
 
 var (
-	// ErrBackups is returned when enough backups are under way.
+	// ErrBackups is returned when the limit of concurrent backups is reached.
 	ErrBackups = errors.New("too many backups are under way: try again later")
-	// ErrBackupHold is the cause of the end of a backup that was too slow: the log
-	// that is kept for it has become too large.
+	// ErrBackupHold ends a backup that is too slow: the log that is kept for it has become too
+	// large.
 	ErrBackupHold = errors.New("the backup is too slow: the log that is kept for it has become larger than backup.hold")
-	// ErrBackupRoom is the cause of the end of a backup for which segments are
-	// kept that a full disk needs.
+	// ErrBackupRoom ends a backup for which segments are kept that a full disk needs.
 	ErrBackupRoom = errors.New("the disk is full: the backup was given up to make room")
 	// ErrBackupGrowth is returned when tables grow faster than they are copied.
 	ErrBackupGrowth = errors.New("the tables grow faster than they are copied: try again with a faster connection")
 )
 
 const (
-	maxBackups   = 4 // at once
-	tablePasses  = 8 // times that a table is copied because it grew meanwhile
+	maxBackups   = 4 // at the same time
+	tablePasses  = 8 // how often a table is copied because it grew meanwhile
 	holdInterval = time.Second
-	// tailRoom is how many bytes the copy of the last segment has behind its end at
-	// most, for the first batches of the restored server.
+	// tailRoom is the most bytes that the copy of the last segment has after its end, for the
+	// first batches of the restored server.
 	tailRoom = 256 << 10
 )
 
-// backups are the backups under way.
+// backups are the active backups.
 type backups struct {
 	mu  sync.Mutex
 	all map[*backup]bool
 }
 
-// backup is one backup on its way. It belongs to one goroutine, but for pin and cancel.
+// backup is one active backup. It belongs to one goroutine, except for pin and cancel.
 type backup struct {
 	s      *Store
 	ctx    context.Context
@@ -77,10 +75,9 @@ type backup struct {
 	keeps  int64     // what held was then
 }
 
-// Backup writes an archive to w that holds everything as it was at one moment
-// after the call, and returns its manifest. program names the version of the
-// program. Where the end of ctx, a failed write or one of the errors above ends
-// it, the archive is cut off.
+// Backup writes an archive to w that holds everything as it was at one moment after the call,
+// and returns its manifest. program names the version of the program. If ctx ends, a write
+// fails or one of the errors above occurs, the archive is incomplete.
 func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (archive.Manifest, error) {
 	b := &backup{s: s, buf: make([]byte, backupPiece), began: time.Now()}
 	b.out = archive.NewWriter(newPace(pace{w: w, log: s.Log.Durable, now: time.Now, sleep: s.o.Pause, hurry: b.hurry}), b.began)
@@ -94,7 +91,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, program string) (archiv
 	return m, errors.Join(err, b.end())
 }
 
-// BackupSize returns how large a backup would be now, about, in bytes.
+// BackupSize returns the approximate size of a backup made now, in bytes.
 func (s *Store) BackupSize() int64 {
 	s.checkpointing.Lock()
 	b, index := backup{s: s, from: s.last}, s.snapshot
@@ -132,7 +129,7 @@ func (b *backup) begin() error {
 	if b.pin, err = s.Log.Pin(b.from.Segments[0]); err != nil {
 		return err
 	}
-	// It is not newer than the checkpoint, and stays as it is once it is open.
+	// The index is not newer than the checkpoint, and once it is open it does not change.
 	if s.snapshot.none == nil {
 		if b.index, err = s.o.FS.Open(path.Join(s.o.Dir, kvlog.SnapshotName)); err != nil {
 			b.pin.Release()
@@ -146,7 +143,7 @@ func (b *backup) begin() error {
 	return nil
 }
 
-// end gives everything up, and lets a checkpoint free what was kept.
+// end releases everything, and lets a checkpoint free the segments that were kept.
 func (b *backup) end() error {
 	s := b.s
 	b.pin.Release()
@@ -205,14 +202,15 @@ func (b *backup) checkpoint() error {
 	return nil
 }
 
-// tables writes the tables and returns the end of the copy: the end of the log at a
-// moment at which none was larger than it was written. One that has grown is
-// written again, with room to grow on.
+// tables writes the tables and returns the end of the copy: the end of the log at a moment at
+// which no table was larger than its copy. A table that has grown is written again, with room
+// for more growth.
 func (b *backup) tables() (end wal.Pos, err error) {
 	var wrote [len(slots.Classes)]int64
 	for pass := 0; ; pass++ {
 		end = b.s.Log.Durable()
-		// Read behind the end: a table grows before the log has one of its new slots.
+		// Read the sizes after the end of the log: a table grows before the log has one of its
+		// new slots.
 		size := b.s.Tables.Sizes()
 		if size = outgrown(size, wrote); size == [len(slots.Classes)]int64{} {
 			return end, nil
@@ -235,8 +233,8 @@ func (b *backup) tables() (end wal.Pos, err error) {
 	}
 }
 
-// outgrown returns the sizes of the tables that are larger than they were written,
-// and 0 for the others.
+// outgrown returns the sizes of the tables that are larger than their copies, and 0 for the
+// others.
 func outgrown(size, wrote [len(slots.Classes)]int64) [len(slots.Classes)]int64 {
 	for class := range size {
 		if size[class] <= wrote[class] {
@@ -261,7 +259,7 @@ func (b *backup) table(class int, size int64) error {
 	return b.out.Zeros(-1)
 }
 
-// moment notes in the manifest what is true at the end of the copy, or shortly after it.
+// moment records in the manifest the state at the end of the copy, or shortly after it.
 func (b *backup) moment(m *archive.Manifest, end wal.Pos) error {
 	for {
 		at := b.s.writer.Position()
@@ -312,9 +310,8 @@ func (b *backup) segments(end wal.Pos) func(yield func(uint64) bool) {
 	}
 }
 
-// segment writes a segment of the log. The last one has little room behind the end of
-// the copy, and its header says so: most of the room that the server keeps ready is
-// not in the copy.
+// segment writes a segment of the log. The last one is shortened, and its header has the new
+// size: most of the room that the server keeps ready after the end is not in the copy.
 func (b *backup) segment(n uint64, end wal.Pos) error {
 	seg := b.s.Log.Segment(n)
 	if seg == nil {
@@ -354,7 +351,7 @@ func (b *backup) copy(size int64, read func(p []byte, off int64) error) error {
 		}
 		p := b.buf[:min(size-off, int64(len(b.buf)))]
 		if err := read(p, off); err != nil {
-			// What was given up may be removed while it is read.
+			// A segment that was released may be removed while it is read.
 			return errors.Join(context.Cause(b.ctx), err)
 		}
 		if _, err := b.out.Write(p); err != nil {

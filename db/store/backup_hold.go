@@ -8,7 +8,7 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// What a backup may keep of the log, and when it is given up.
+// How much of the log a backup may keep, and when it is ended.
 
 // dropBackups ends the backups that keep one of the segments, which a full disk needs.
 func (s *Store) dropBackups(segments ...uint64) {

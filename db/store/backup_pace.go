@@ -14,16 +14,16 @@ const (
 	// backupPiece is how many bytes are read and written at a time. While a piece is copied,
 	// a write may have to wait for it.
 	backupPiece = 64 << 10
-	// pauseShare is how many times as long as the work the pauses are.
+	// pauseShare is the ratio of the pauses to the work.
 	pauseShare = 4
 	// maxPause limits the pause for one piece, so that a slow disk or a slow client does not
 	// make a backup endless: the pauses of 32 MiB are at most one second.
 	maxPause = 2 * time.Millisecond
-	// minPause is what is paused at least: the kernel wakes nobody much sooner.
+	// minPause is the shortest pause: the kernel wakes a thread hardly sooner.
 	minPause = time.Millisecond
-	// busyFor is how long after a write a backup goes on to pause.
+	// busyFor is how long after a write a backup still pauses.
 	busyFor = time.Second
-	// hurryAfter is the share of its time after which a backup pauses no more.
+	// hurryAfter is the share of its time after which a backup no longer pauses.
 	hurryAfter = 4
 )
 
@@ -33,12 +33,12 @@ type pace struct {
 	log   func() wal.Pos // the end of the log
 	now   func() time.Time
 	sleep func(time.Duration)
-	// hurry reports whether the backup would come too late with pauses.
+	// hurry reports whether the backup would be too late with pauses.
 	hurry func(now time.Time) bool
 
 	end   wal.Pos       // of the log, at the last piece
 	grew  time.Time     // when the log was last seen to have grown
-	began time.Time     // when the piece that is copied began
+	began time.Time     // when the current piece began
 	owed  time.Duration // pauses that are due; negative: a pause was longer than asked for
 }
 
@@ -70,8 +70,8 @@ func (p *pace) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// hurry reports whether the backup would come too late with pauses: a large part of its
-// time is over, or of the log that may be kept for it.
+// hurry reports whether the backup would be too late with pauses: a large part of its time, or
+// of the log that may be kept for it, is used up.
 func (b *backup) hurry(now time.Time) bool {
 	if b.keeps > b.s.o.BackupHold/2 {
 		return true

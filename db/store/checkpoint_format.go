@@ -15,12 +15,12 @@ import (
 	"clouddragon/slots"
 )
 
-// The CHECKPOINT file holds two copies of one record, the first at 0, the second
-// in the middle of the file. Both are written at every checkpoint, one after the
-// other, so if a crash cuts one off, or one is damaged later, the other is good.
-// A copy that is in doubt is written first. The newest good one counts. It says that the tables are complete up to a place in
-// the log, and that the log was durable up to there. It also notes the moment:
-// database time never starts before it.
+// The CHECKPOINT file holds two copies of one record, the first at 0, the second in the middle
+// of the file. Both are written at every checkpoint, one after the other, so if a crash tears
+// one, or one is damaged later, the other is good. A copy that is in doubt is written first.
+// The newest good one counts. It says that the tables are complete up to a place in the log,
+// and that the log was durable up to there. It also notes the moment: database time never
+// starts before it.
 //
 //	 0  magic "CDCHKPT\n"
 //	 8  u32 format version
@@ -135,15 +135,16 @@ func decodeCheckpoint(b []byte) (*checkpoint, error) {
 	return c, nil
 }
 
-// checkpointFile is the open CHECKPOINT. It belongs to whoever holds Store.checkpointing.
+// checkpointFile is the open CHECKPOINT. It belongs to the goroutine that holds
+// Store.checkpointing.
 type checkpointFile struct {
 	f     disk.File
 	fault error // what was wrong with one of the copies when it was opened
 	first int   // the copy to be written first: the other is good and durable
 }
 
-// createCheckpoint makes the file with its first record. It is the last file
-// that a new data directory gets: with it the directory counts.
+// createCheckpoint makes the file with its first record. It is the last file that a new data
+// directory gets: without it there is no data directory.
 func createCheckpoint(fs disk.FS, dir string, c *checkpoint) (err error) {
 	name, tmp := path.Join(dir, checkpointName), path.Join(dir, checkpointName+".tmp")
 	if err := removeIfThere(fs, tmp); err != nil {
@@ -179,8 +180,8 @@ func createCheckpoint(fs disk.FS, dir string, c *checkpoint) (err error) {
 	return fs.SyncDir(dir)
 }
 
-// openCheckpoint opens the file and returns its newest good record. The error
-// is fs.ErrNotExist where there is no file.
+// openCheckpoint opens the file and returns its newest good record. The error is
+// fs.ErrNotExist if there is no file.
 func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error) {
 	name := path.Join(dir, checkpointName)
 	f, err := fs.Open(name)
@@ -198,8 +199,8 @@ func openCheckpoint(fs disk.FS, dir string) (*checkpointFile, *checkpoint, error
 	return &checkpointFile{f, fault, first}, best, nil
 }
 
-// readCheckpoint returns the newest good record, which copy is not that, and what is
-// wrong with it.
+// readCheckpoint returns the newest good record, the index of the other copy, and as fault
+// what is wrong with a copy.
 func readCheckpoint(f disk.File) (best *checkpoint, other int, fault, err error) {
 	size, err := f.Size()
 	if err != nil {
@@ -231,9 +232,9 @@ func readCheckpoint(f disk.File) (best *checkpoint, other int, fault, err error)
 	return best, other, errors.Join(faults...), nil
 }
 
-// write makes c the newest record, both copies of it, each synced before the next is
-// touched. On a full disk the error is errNoRoom: one copy is as good as before, and
-// the next write begins with the other. It must have a higher number.
+// write writes c as the newest record to both copies, and syncs each before the next is
+// touched. On a full disk the error is errNoRoom: one copy is as good as before, and the next
+// write begins with the other. It must have a higher number.
 func (f *checkpointFile) write(c *checkpoint) error {
 	b := c.encode()
 	if int64(len(b)) > c.Room {

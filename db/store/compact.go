@@ -14,20 +14,20 @@ import (
 // goes through the queue like any other operation, a chunk at a time, so that a caller waits
 // at most for one chunk more.
 const (
-	moveChunk = 64 << 10 // at most so many bytes of records in one operation, or one record if that is larger
-	// CompactSlack is how many segments the log may have beyond
-	// Options.CompactRatio times what is live.
+	moveChunk = 64 << 10 // the most bytes of records in one operation, or one record if that is larger
+	// CompactSlack is how many segments the log may have in addition to Options.CompactRatio
+	// times the live bytes.
 	CompactSlack = 2
 	// compactEvery is how often the store looks for expired values if no checkpoint
 	// does.
 	compactEvery = time.Minute
 )
 
-// Move is the operation of compaction: it moves what must not go with a segment.
+// Move is the operation of compaction: it moves the records that must survive a segment.
 type Move struct {
 	Moves []kvlog.Move
 	Bytes int // of their records
-	Rest  int // about how many bytes are to be moved until the segment can go, these included
+	Rest  int // about how many bytes are to be moved until the segment can be removed, including these
 
 	// Moved is the answer: bytes appended.
 	Moved int
@@ -36,10 +36,10 @@ type Move struct {
 // Size returns the most bytes that the operation adds to the log.
 func (m *Move) Size() int { return m.Bytes }
 
-// Frees is true: in the end compaction gives room back.
+// Frees is true: compaction gives room back in the end.
 func (m *Move) Frees() bool { return true }
 
-// Decide moves what is still what its key has.
+// Decide moves the records that are still the current ones of their keys.
 func (m *Move) Decide(tx *commit.Tx) error {
 	before := tx.Logged()
 	for i := range m.Moves {
@@ -57,13 +57,13 @@ func (m *Move) Decide(tx *commit.Tx) error {
 // seal is the operation that lets the log go on in its next segment.
 type seal struct{}
 
-// sealSize is an upper bound of what its batch takes in the log, in bytes.
+// sealSize is an upper bound of the size of its batch in the log, in bytes.
 const sealSize = 256
 
 // Size returns 0: the moment that it notes has its room in every batch.
 func (seal) Size() int { return 0 }
 
-// Frees is true: the segment before can be compacted then.
+// Frees is true: after the seal the earlier segment can be compacted.
 func (seal) Frees() bool { return true }
 
 // Decide begins the next segment with the moment of the batch.
@@ -112,8 +112,8 @@ func (s *Store) runCompactions() {
 	}
 }
 
-// compact compacts segments until the log is within its bounds, and on a full
-// disk until it can go on or nothing is worth it.
+// compact compacts segments until the log is within its bounds, and on a full disk until there
+// is room or no segment is worth it.
 func (s *Store) compact() {
 	s.compacting.Lock()
 	defer s.compacting.Unlock()
@@ -135,8 +135,8 @@ func (s *Store) compact() {
 	}
 }
 
-// compactSegment compacts a segment that lies before the last checkpoint. rest
-// is about how many bytes have to be moved.
+// compactSegment compacts a segment before the last checkpoint. rest is about how many bytes
+// have to be moved.
 func (s *Store) compactSegment(number uint64, rest int) bool {
 	submit := func(moves []kvlog.Move) error {
 		select {
@@ -170,7 +170,7 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 	if s.Checkpoint() != nil {
 		return false
 	}
-	// What was freed goes to the log first.
+	// The freed room goes to the log first.
 	err = s.room.prepare()
 	return err == nil || disk.IsFull(err)
 }
@@ -178,9 +178,8 @@ func (s *Store) compactSegment(number uint64, rest int) bool {
 // moveChunk returns how many bytes of records are moved at a time.
 func (s *Store) moveChunk() int { return int(min(moveChunk, s.Log.SegmentSize()/8)) }
 
-// nextChunk returns how many bytes of records are moved next: the last chunk of a
-// segment fills it up. What is left unused there comes back only when the segment is
-// compacted in its turn.
+// nextChunk returns how many bytes of records are moved next. The last chunk fills the segment
+// of the log: bytes that are left unused there come back only when that segment is compacted.
 func (s *Store) nextChunk() int {
 	chunk := s.moveChunk()
 	left := int(s.Log.Left(s.writer.Position().Log)) - moveHeader
@@ -190,7 +189,7 @@ func (s *Store) nextChunk() int {
 	return chunk
 }
 
-// move submits what is to be moved and returns how many bytes that took.
+// move submits the records to be moved and returns how many bytes that took.
 func (s *Store) move(moves []kvlog.Move, rest int) (moved int, err error) {
 	m := Move{Moves: moves}
 	for i := range moves {

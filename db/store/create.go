@@ -15,9 +15,9 @@ import (
 	"clouddragon/slots"
 )
 
-// create makes a new data directory if there is none. CHECKPOINT comes last: without
-// it nothing was ever acknowledged, and the other files are left from a creation that
-// was cut off. If they hold data, somebody removed CHECKPOINT, which is damage.
+// create makes a new data directory if there is none. CHECKPOINT comes last: without it
+// nothing was ever acknowledged, and the other files are left from an interrupted creation. If
+// they hold data, somebody removed CHECKPOINT, which is damage.
 func create(o *Options) error {
 	f, err := o.FS.Open(path.Join(o.Dir, checkpointName))
 	if err == nil {
@@ -51,9 +51,9 @@ func create(o *Options) error {
 	return createCheckpoint(o.FS, o.Dir, &c)
 }
 
-// syncDirs makes the names in a directory durable, and the names of the directory
-// itself and of those above it, each of which MkdirAll may have made. Every start does
-// it, because the one before may have failed right after making them.
+// syncDirs makes the names in a directory durable, and the names of the directory itself and
+// of its parents, each of which MkdirAll may have made. Every start does it, because the start
+// before may have failed right after making them.
 func syncDirs(fsys disk.FS, dir string) error {
 	if err := fsys.SyncDir(dir); err != nil {
 		return err
@@ -64,7 +64,7 @@ func syncDirs(fsys disk.FS, dir string) error {
 		}
 		err := fsys.SyncDir(dir)
 		if errors.Is(err, fs.ErrPermission) {
-			return nil // not made by MkdirAll, which makes only what can be read, and so is what lies above
+			return nil // not made by MkdirAll, which makes only readable directories, and neither are its parents
 		}
 		if err != nil {
 			return err
@@ -72,8 +72,8 @@ func syncDirs(fsys disk.FS, dir string) error {
 	}
 }
 
-// neverUsed makes sure that tables and log without a CHECKPOINT are empty, and
-// that no restore was cut off.
+// neverUsed checks that tables and log without a CHECKPOINT are empty, and that no restore was
+// interrupted.
 func neverUsed(o *Options) error {
 	var names []string
 	for class := range slots.Classes {
@@ -105,7 +105,7 @@ func neverUsed(o *Options) error {
 	return nil
 }
 
-// holdsData reports whether a file has anything behind its header page.
+// holdsData reports whether a file has data after its header page.
 func holdsData(fsys disk.FS, name string) (used bool, err error) {
 	f, err := fsys.Open(name)
 	if isNotExist(err) {

@@ -16,9 +16,9 @@ import (
 // its tables and the next segment ready, and frees the segments that the other server
 // has freed.
 
-// Follow returns the store's follower, and starts what runs in the background beside
-// it. It is called instead of Start. named is told what each batch stores, as that of
-// commit.NewFollower is.
+// Follow returns the store's follower and starts the background goroutines. It is called
+// instead of Start. named is called with everything that a batch stores; see
+// commit.NewFollower.
 func (s *Store) Follow(named func(kind uint8, acc, id string)) *commit.Follower {
 	s.background.Add(4)
 	go s.followLog()
@@ -36,7 +36,7 @@ func (s *Store) Follow(named func(kind uint8, acc, id string)) *commit.Follower 
 func (s *Store) followLog() {
 	defer s.background.Done()
 	for s.wait(s.room.logWake) {
-		// The batch that needs the segment tries again, and says why if it cannot.
+		// The batch that needs the segment tries again and reports a failure.
 		if err := s.Log.PrepareAhead(); err != nil && !disk.IsFull(err) {
 			s.o.Log.Warn("the next segment of the log is not ready", "err", err)
 		}
@@ -49,12 +49,12 @@ func (s *Store) Segments() (at wal.Pos, numbers []uint64) {
 	return at, needed(s.Log, s.Values, at)
 }
 
-// ReleaseOthers gives up the segments before at that are not among those: the other
-// server has freed them. Of what the index says to be in them only values that have
-// expired are left. The next checkpoint frees them.
+// ReleaseOthers releases the segments before at that are not among those given: the other
+// server has freed them. Any values in them that the index still has have expired. The next
+// checkpoint frees the segments.
 func (s *Store) ReleaseOthers(at wal.Pos, numbers []uint64) error {
 	if s.writer.Position().Log.Seq < at.Seq {
-		return nil // what was moved is not applied yet
+		return nil // the moves are not applied yet
 	}
 	for n := range s.Values.Segments() {
 		if _, needed := slices.BinarySearch(numbers, n); needed || n >= at.Segment {
@@ -92,9 +92,9 @@ func (s *Store) releaseOne(number uint64) error {
 	return s.Values.Release(number)
 }
 
-// Ends returns the ends of the last batches in the log of a data directory, newest
-// first, and nothing else is read or changed. The last of them is where its checkpoint
-// stands, which cannot be cut.
+// Ends returns the ends of the last batches in the log of a data directory, newest first. It
+// changes nothing. The last of the ends is the position of the checkpoint, before which
+// nothing can be cut.
 func Ends(o Options, most int) (id [16]byte, ends []wal.Pos, err error) {
 	o.defaults()
 	o.meter = newMeter(nil)
@@ -106,16 +106,16 @@ func Ends(o Options, most int) (id [16]byte, ends []wal.Pos, err error) {
 	return id, ends, err
 }
 
-// Cut cuts the log of a data directory behind the end of a batch, and makes the segment
-// that it lies in at least that large. See wal.Log.CutTo.
+// Cut cuts the log of a data directory after the end of a batch, and makes that segment at
+// least the given size. See wal.Log.CutTo.
 func Cut(o Options, at wal.Pos, size int64) error {
 	o.defaults()
 	o.meter = newMeter(nil)
 	return withLog(&o, func(l *wal.Log) error { return l.CutTo(at, size) })
 }
 
-// Raise raises the next version and the next token of a data directory that no server
-// has.
+// Raise raises the next version and the next token of a data directory that no server has
+// open.
 func Raise(o Options, by uint64) error {
 	o.defaults()
 	file, c, err := openCheckpoint(o.FS, o.Dir)
@@ -128,7 +128,7 @@ func Raise(o Options, by uint64) error {
 	return errors.Join(file.write(c), file.f.Close())
 }
 
-// withLog calls fn with the log of a directory that no server has.
+// withLog calls fn with the log of a directory that no server has open.
 func withLog(o *Options, fn func(*wal.Log) error) (err error) {
 	lock, err := lockDir(o)
 	if err != nil {

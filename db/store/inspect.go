@@ -6,16 +6,15 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// What tests of the packages above look at, and steps that are otherwise taken in
-// the background.
+// Access for tests of the packages above, and steps that otherwise run in the background.
 
 // CheckpointName is the name of the file that holds the checkpoints.
 const CheckpointName = checkpointName
 
-// CheckpointSegment returns the segment in which the last checkpoint lies.
+// CheckpointSegment returns the segment of the last checkpoint's position.
 func (s *Store) CheckpointSegment() uint64 { return s.checkpoints.segment.Load() }
 
-// PauseCompaction waits until no segment is being compacted, and keeps it so until
+// PauseCompaction waits until no segment is being compacted, and prevents compaction until
 // resume is called.
 func (s *Store) PauseCompaction() (resume func()) {
 	s.compacting.Lock()
@@ -25,8 +24,8 @@ func (s *Store) PauseCompaction() (resume func()) {
 // Compact compacts segments until the log is within its bounds.
 func (s *Store) Compact() { s.compact() }
 
-// CompactSegment compacts a segment that lies before the last checkpoint, worth it
-// or not. It returns false if the segment could not be freed.
+// CompactSegment compacts a segment before the last checkpoint, whether it is worth it or not.
+// It returns false if the segment could not be freed.
 func (s *Store) CompactSegment(number uint64) bool {
 	s.compacting.Lock()
 	defer s.compacting.Unlock()

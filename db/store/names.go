@@ -12,11 +12,11 @@ import (
 	"clouddragon/slots"
 )
 
-// The index of names has the key of every thing that exists. Keys of removed things may
-// stay in it for a while, so a list looks each key up. After a batch is applied, the index
-// learns what it has touched. At a checkpoint the index is saved before CHECKPOINT is
-// written. So a start finds everything before the checkpoint in the saved index, and tells
-// it what the log holds after the checkpoint.
+// The index of names has the key of every thing that exists. Keys of removed things may stay
+// in it for a while, so a list looks each key up. After a batch is applied, the index learns
+// what it has touched. At a checkpoint the index is saved before CHECKPOINT is written. So a
+// start finds everything before the checkpoint in the saved index, and adds what the log holds
+// after the checkpoint.
 
 // nameIndex is the index of names and how it is kept.
 type nameIndex struct {
@@ -40,8 +40,8 @@ func (n *nameIndex) stats() NameStats {
 	return NameStats{Stats: n.Stats(), Rebuilding: !n.ready.Load(), Told: n.told.Load(), Rebuilds: n.rebuilds.Load()}
 }
 
-// NameKey is the key under which the index has a thing: the account, a NUL, the
-// kind, 0 for a value, and the id.
+// NameKey is the key of a thing in the index: the account, a NUL, the kind (0 for a value),
+// and the id.
 func NameKey(kind uint8, acc, id string) string {
 	b := make([]byte, 0, len(acc)+2+len(id))
 	b = append(b, acc...)
@@ -52,7 +52,7 @@ func NameKey(kind uint8, acc, id string) string {
 // isListed reports whether an id is a client's: one that begins with NUL is not.
 func isListed(id string) bool { return id != "" && id[0] != 0 }
 
-// openNames opens the index and brings it up to what was recovered.
+// openNames opens the index and updates it to the recovered state.
 func (d *directory) openNames(o *Options) *nameIndex {
 	n := &nameIndex{wake: make(chan struct{}, 1)}
 	var seq uint64
@@ -87,8 +87,8 @@ func (d *directory) openNames(o *Options) *nameIndex {
 	return n
 }
 
-// staleNames says why a saved index of names does not go with the log; nil: it does. seq is the
-// last batch that the index has.
+// staleNames returns why a saved index of names does not match the log; nil: it does. seq is
+// the last batch that the index has.
 func (d *directory) staleNames(seq uint64) error {
 	if end := d.tail.End.Seq; seq < d.from || seq > end {
 		return fmt.Errorf("it ends with batch %d, CHECKPOINT with %d and the log with %d", seq, d.from, end)
@@ -96,7 +96,7 @@ func (d *directory) staleNames(seq uint64) error {
 	return nil
 }
 
-// see notes a key that the log holds behind CHECKPOINT.
+// see notes a key in the log after the checkpoint.
 func (d *directory) see(kind uint8, acc, id string) {
 	if isListed(id) {
 		d.seen = append(d.seen, NameKey(kind, acc, id))
@@ -112,21 +112,21 @@ func (s *Store) saveNames(seq uint64) {
 
 const namesUnsaved = "the index of names is not saved; the next start will rebuild it"
 
-// AddName says that a thing exists, which was not there before, once it is applied.
+// AddName tells the index that a new thing exists. It is called once the thing is applied.
 func (s *Store) AddName(kind uint8, acc, id string) {
 	if isListed(id) {
 		s.names.Add(NameKey(kind, acc, id))
 	}
 }
 
-// RemoveName says that a thing does not exist any more.
+// RemoveName tells the index that a thing no longer exists.
 func (s *Store) RemoveName(kind uint8, acc, id string) {
 	if isListed(id) {
 		s.names.Remove(NameKey(kind, acc, id))
 	}
 }
 
-// KeepNames has the index written to disk if its part in memory is large.
+// KeepNames makes the background write the index to disk if its part in memory is large.
 func (s *Store) KeepNames() {
 	if s.names.Full() {
 		wake(s.names.wake)
@@ -143,7 +143,7 @@ func (s *Store) Names() (x *names.Index, told uint64, ok bool) {
 // has to be called for everything that is touched.
 func (s *Store) NamesComplete() bool { return s.names.ready.Load() }
 
-// NamesDamaged says that the index met damage: it is rebuilt.
+// NamesDamaged reports damage in the index, which is then rebuilt.
 func (s *Store) NamesDamaged(why error) {
 	if s.names.ready.CompareAndSwap(true, false) {
 		s.o.Log.Warn("the index of names is damaged", "err", why)
@@ -151,7 +151,7 @@ func (s *Store) NamesDamaged(why error) {
 	}
 }
 
-// keepNames writes and merges runs, and rebuilds the index where that is needed.
+// keepNames writes and merges runs, and rebuilds the index if needed.
 func (s *Store) keepNames() {
 	defer s.background.Done()
 	n := s.names

@@ -19,8 +19,8 @@ import (
 // Room is made by a checkpoint, which frees segments that nothing needs, and out of
 // the reserve of the log. A refusal of a delete has tried this twice.
 
-// Unwritten hands the calls of a batch that found the disk full to the keeper of the
-// log. At the second time only those that free are tried once more, without the others.
+// Unwritten hands the calls of a batch that found the disk full to the keeper of the log.
+// After a second failure only calls that free room are tried once more, without the others.
 func (r *room) Unwritten(calls []*commit.Call, err error) {
 	r.noteFull(err)
 	r.mu.Lock()
@@ -46,8 +46,8 @@ func (r *room) overwrites() bool {
 	return len(r.forDisk) > 0
 }
 
-// serveOverwrites makes room on the disk for batches that found none, and submits
-// their calls again whatever came of it.
+// serveOverwrites makes room on the disk for batches that found none, and submits their calls
+// again, whether there is room or not.
 func (r *room) serveOverwrites() {
 	r.mu.Lock()
 	calls := r.forDisk
@@ -62,7 +62,7 @@ func (r *room) serveOverwrites() {
 	}
 }
 
-// giveRoom gives to the disk what the log can spare.
+// giveRoom gives the disk the blocks that the log can spare.
 func (r *room) giveRoom() {
 	r.s.growing.Lock()
 	defer r.s.growing.Unlock()
@@ -75,9 +75,9 @@ func (r *room) giveRoom() {
 	}
 }
 
-// errNoRoom is returned when CHECKPOINT could not be written for want of room.
+// errNoRoom is returned when there is no room to write CHECKPOINT.
 var errNoRoom = errors.New("no room on the disk for the checkpoint")
 
-// isPutOff reports whether err only means that a checkpoint has to wait for room on
-// the disk. What a full disk makes of a sync is a failed disk.
+// isPutOff reports whether err only means that a checkpoint has to wait for room on the disk.
+// A sync that finds the disk full means a failed disk.
 func isPutOff(err error) bool { return errors.Is(err, errNoRoom) || errors.Is(err, slots.ErrNoRoom) }

@@ -29,7 +29,7 @@ func newMeter(tell Progress) *meter {
 	return &meter{tell: tell}
 }
 
-// expect adds to what is going to be read.
+// expect adds to the bytes that will be read.
 func (m *meter) expect(n int64) {
 	if !m.fixed {
 		m.total += n
@@ -42,7 +42,7 @@ func (m *meter) add(n int64) {
 	m.set(m.done + n)
 }
 
-// set says how much is done. A total of 0 is not known.
+// set sets how much is done. A total of 0 is unknown.
 func (m *meter) set(done int64) {
 	m.done = done
 	if m.total > 0 {
@@ -51,20 +51,20 @@ func (m *meter) set(done int64) {
 	m.tell(done, m.total)
 }
 
-// reach says that only left bytes have still to be read. What was expected besides was
-// not there.
+// reach says that only left bytes remain to be read. Other bytes that were expected do not
+// exist.
 func (m *meter) reach(left int64) {
 	if done := m.total - left; !m.fixed && done > m.done {
 		m.done = done
 	}
 }
 
-// end says that all was read.
+// end says that everything was read.
 func (m *meter) end() {
 	m.set(max(m.done, m.total))
 }
 
-// tableBytes is what the slots take that a checkpoint counts.
+// tableBytes returns the size of the slots that a checkpoint counts.
 func (c *checkpoint) tableBytes() (n int64) {
 	for class, used := range c.Used {
 		n += int64(used) * int64(slots.Classes[class])
@@ -72,8 +72,8 @@ func (c *checkpoint) tableBytes() (n int64) {
 	return n
 }
 
-// segmentBytes is the size of the segments that are there. It is an estimate: what
-// cannot be opened is reported by whoever reads it.
+// segmentBytes returns the size of the existing segments. It is an estimate: a segment that
+// cannot be opened is reported when it is read.
 func segmentBytes(o *Options) (n int64) {
 	dir := path.Join(o.Dir, "log")
 	names, err := o.FS.ReadDir(dir)
@@ -94,7 +94,7 @@ func segmentBytes(o *Options) (n int64) {
 	return n
 }
 
-// bytesBetween is what the log holds between two positions. The zero Pos as the end
+// bytesBetween returns the bytes of the log between two positions. The zero Pos as the end
 // stands for the end of the last segment.
 func bytesBetween(l *wal.Log, from, to wal.Pos) (n int64) {
 	for _, number := range l.Segments() {

@@ -19,24 +19,24 @@ import (
 //	take the newest good CHECKPOINT; without one, make a new directory
 //	read the log from there: the last image of each slot, the values, the tail
 //	check every slot of the tables, with those images in their places
-//	only then write: the tail of the log anew, then the images, then a checkpoint
+//	only then write: the tail of the log again, then the images, then a checkpoint
 //
-// Nothing is written before everything was found good, so a refused start
-// changes nothing. What was accepted is written again, because after a failed sync
-// the page cache can show data that the disk does not have. The log goes first,
-// because a table must never hold what the log does not.
+// Nothing is written before everything is checked, so a refused start changes nothing. The
+// accepted data is written again, because after a failed sync the page cache can show data
+// that the disk does not have. The log goes first, because a table must never hold what the
+// log does not.
 //
-// A full disk may have no room to write that where a copy shares the blocks:
+// On a full disk there may be no room to write that if a copy shares the blocks:
 //
-//	the log      starts if the disk is read to have what was accepted; see wal.Repair
+//	the log      starts if a read of the disk shows the accepted data; see wal.Repair
 //	the tables   keep images in memory, which the log has since the last checkpoint
-//	CHECKPOINT   stays as it was if the disk is read to have it, and the log goes on
-//	             behind it; no segment is freed, and no token used, that it does not know
+//	CHECKPOINT   stays as it was if a read of the disk shows it, and the log continues
+//	             after it; no segment is freed, and no token used, that it does not know
 
 // Damage is one thing found wrong in a data directory.
 type Damage = disk.Damage
 
-// advise adds to an error that is a *Damage what to do about it.
+// advise adds advice to an error that is a *Damage.
 func advise(err error) error {
 	if d := (*Damage)(nil); errors.As(err, &d) {
 		return fmt.Errorf("damaged: %w; run `clouddragon verify` for all of it, and restore a copy of the data directory", err)
@@ -44,7 +44,7 @@ func advise(err error) error {
 	return err
 }
 
-// directory is what the files of a data directory say, read without changing them.
+// directory is the content of a data directory's files, read without changing them.
 type directory struct {
 	file     *checkpointFile
 	last     checkpoint
@@ -54,7 +54,7 @@ type directory struct {
 	tail     wal.Tail
 	durable  checkpoint // the newest that is on the disk
 	from     uint64     // the batch with which CHECKPOINT ends
-	seen     []string   // the names of what the log holds behind it
+	seen     []string   // the names of the things in the log after it
 	names    *nameIndex
 }
 
@@ -125,8 +125,8 @@ func open(o *Options) (*Store, *Recovered, error) {
 // Abandon closes a store that was opened and not started.
 func (s *Store) Abandon() error { return s.closeFiles() }
 
-// read opens everything and replays the log in memory. The directory it
-// returns is to be closed, also after an error.
+// read opens everything and replays the log in memory. The directory that it returns has to be
+// closed, even after an error.
 func read(o *Options) (*directory, error) {
 	d := &directory{state: commit.State{Images: make(map[slots.Ref][]byte)}}
 	file, last, err := openCheckpoint(o.FS, o.Dir)
@@ -156,7 +156,7 @@ func read(o *Options) (*directory, error) {
 	if err != nil {
 		return d, err
 	}
-	o.meter.reach(last.tableBytes()) // behind the end the log is empty
+	o.meter.reach(last.tableBytes()) // after its end the log is empty
 	d.state.Seen = nil
 	d.last.Log, d.last.Tokens, d.last.Version, d.last.Moment = d.tail.End, d.state.Tokens, d.state.Version, d.state.Moment
 	return d, nil
@@ -170,8 +170,8 @@ func logOptions(o *Options, id [16]byte) wal.Options {
 	return wal.Options{FS: o.FS, Dir: path.Join(o.Dir, "log"), ID: id, Segment: o.Segment, Least: o.LeastSegment, Files: o.Files, Log: o.Log, Read: o.meter.add}
 }
 
-// persistRecovered writes again what was accepted, and then a checkpoint. The error is
-// one that isPutOff recognises if the start can go on without the checkpoint.
+// persistRecovered writes the accepted data again, and then a checkpoint. The error is one
+// that isPutOff recognises if the start can go on without the checkpoint.
 func (d *directory) persistRecovered() error {
 	if err := d.log.Repair(d.tail); err != nil {
 		return err
@@ -196,8 +196,8 @@ func (d *directory) persistRecovered() error {
 	return d.log.Free(d.last.Log.Segment, func(n uint64) bool { return slices.Contains(d.last.Segments, n) })
 }
 
-// checkpoint writes the first checkpoint of this life, and so makes the first block of
-// tokens durable, and the moment.
+// checkpoint writes the first checkpoint of this process, which makes the first block of
+// tokens and the moment durable.
 func (d *directory) checkpoint() error {
 	d.last.Number++
 	if err := d.state.Tables.Sync(); err != nil {

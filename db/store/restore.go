@@ -25,14 +25,13 @@ import (
 //
 // After an error everything that was made is removed.
 
-// restoringName is the directory in which a restore works. A server does not start
-// where there is one.
+// restoringName is the directory in which a restore works. A server does not start if it
+// exists.
 const restoringName = "restoring"
 
 const (
-	// The versions and tokens that a restored server does not use: more than the
-	// server that was backed up can have used since. Four million a second is
-	// beyond what one disk can do.
+	// How many versions and tokens a restored server skips: more than the server that was
+	// backed up can have used since. Four million a second is more than one disk can do.
 	raiseLeast     = 1 << 40
 	raisePerSecond = 1 << 22
 )
@@ -42,7 +41,7 @@ type RestoreOptions struct {
 	Dir string // the data directory: missing, or empty
 	// Open opens the backup. It is read twice.
 	Open func() (io.ReadCloser, error)
-	Keep bool // the next version and token are those of the copy
+	Keep bool // continue with the versions and tokens of the copy
 	// Change changes the copy before it is moved to its place; nil: nothing is to
 	// be changed. segment is the size of the log's segments.
 	Change func(dir string, segment int64) error
@@ -52,11 +51,12 @@ type RestoreOptions struct {
 	Progress Progress // nil: nobody looks
 }
 
-// Restored is what a restore has made.
+// Restored describes what a restore has made.
 type Restored struct {
 	Manifest archive.Manifest
 	Report   Report
-	// Version and Tokens are what the next ones are above; those of the backup with Keep.
+	// The next version and token are above Version and Tokens. With Keep they are those of the
+	// backup.
 	Version, Tokens uint64
 }
 
@@ -99,19 +99,19 @@ func Restore(ctx context.Context, o RestoreOptions) (_ Restored, err error) {
 	return r.done, r.place()
 }
 
-// restore is a restore on its way.
+// restore is an active restore.
 type restore struct {
 	o       RestoreOptions
 	ctx     context.Context
-	work    string   // the directory that is worked in
+	work    string   // the working directory
 	made    []string // directories that were made, outermost first
-	moved   []string // files that are in their place
+	moved   []string // files that were moved to their place
 	segment int64    // the size of the log's segments
 	done    Restored
 	meter   *meter
 }
 
-// checkEmpty returns an error unless there is no such directory, or nothing in it.
+// checkEmpty returns an error unless the directory is missing or empty.
 func checkEmpty(dir string) error {
 	names, err := os.ReadDir(dir)
 	switch {
@@ -135,7 +135,7 @@ func (r *restore) read(file func(name string, size int64, r io.Reader) error) (_
 	return archive.Read(contextReader{r.ctx, f, r.meter}, file)
 }
 
-// contextReader ends with its context, and counts what is read.
+// contextReader ends with its context, and counts the bytes that are read.
 type contextReader struct {
 	ctx   context.Context
 	r     io.Reader
@@ -151,7 +151,7 @@ func (c contextReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// raise works out the version and the token that the next ones are above.
+// raise computes the version and the token above which the next ones are.
 func (r *restore) raise() error {
 	m := &r.done.Manifest
 	raise := uint64(0)
@@ -165,7 +165,7 @@ func (r *restore) raise() error {
 	return nil
 }
 
-// makeDir makes the directory, what is missing above it, and the one to work in.
+// makeDir makes the directory, its missing parents, and the working directory.
 func (r *restore) makeDir() error {
 	var missing []string
 	for dir := filepath.Clean(r.o.Dir); ; dir = filepath.Dir(dir) {
@@ -186,14 +186,14 @@ func (r *restore) makeDir() error {
 	if err := mkdir(missing...); err != nil {
 		return err
 	}
-	// On btrfs this turns copy-on-write off for what is made below it.
+	// On btrfs this turns off copy-on-write for everything made below it.
 	if err := (disk.OS{}).MkdirAll(r.o.Dir); err != nil {
 		return err
 	}
 	return mkdir(r.work, filepath.Join(r.work, archive.LogDir))
 }
 
-// write writes the files, synced, and CHECKPOINT with what was raised.
+// write writes and syncs the files, and CHECKPOINT with the raised numbers.
 func (r *restore) write() error {
 	m, err := r.read(func(name string, size int64, from io.Reader) error {
 		if filepath.Dir(name) == archive.LogDir {
@@ -218,7 +218,7 @@ func (r *restore) write() error {
 	return errors.Join(err, f.f.Close())
 }
 
-// file makes a file. One that is there already is replaced.
+// file makes a file, or replaces an existing one.
 func (r *restore) file(name string, from io.Reader) (err error) {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -231,7 +231,7 @@ func (r *restore) file(name string, from io.Reader) (err error) {
 	return f.Sync()
 }
 
-// check verifies the copy. Damage in it was there when it was made.
+// check verifies the copy. Damage in it was there when the backup was made.
 func (r *restore) check() (err error) {
 	var first *Damage
 	count := 0
@@ -257,7 +257,7 @@ func (r *restore) place() error {
 	var names []string
 	err := filepath.WalkDir(r.work, func(name string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {
-			err = os.Chmod(name, 0o600) // those that Change made, too
+			err = os.Chmod(name, 0o600) // including files that Change made
 		}
 		return err
 	})
@@ -309,7 +309,7 @@ func (r *restore) place() error {
 	return syncDirs(disk.OS{}, filepath.ToSlash(filepath.Clean(r.o.Dir)))
 }
 
-// undo removes what was made.
+// undo removes everything that was made.
 func (r *restore) undo() error {
 	var errs []error
 	for _, name := range r.moved {
