@@ -28,25 +28,24 @@ import (
 //	last    the same, but deletes leave the room that compaction needs to free the
 //	        segment with most garbage; nearly all until it is known which that is
 //
-// A call that lacks room is handed to one of two keepers, goroutines that make room
-// and submit the call again: one for the log, one for the tables. The keeper of the
-// log first tries for blocks and lets a checkpoint free segments that nothing needs.
-// Then it compacts one segment at a time, until there is room or none of them has
-// enough garbage. If the active segment has, the log goes on in the next one, so that
-// it can be compacted too. A segment that was freed becomes the log's next one before
-// anybody else gets a byte of it. In state last compaction also begins unasked, before
-// deletes have used up the room for it.
+// A call that lacks room is handed to one of two keepers, goroutines that make room and submit
+// the call again: one for the log, one for the tables. The keeper of the log first tries for
+// blocks and lets a checkpoint free segments that nothing needs. Then it compacts one segment
+// at a time, until there is room or none of them has enough garbage. If the active segment
+// has, the log goes on in the next one, so that it can be compacted too. A segment that was
+// freed becomes the log's next one before anybody else gets a byte of it. In state last,
+// compaction also begins before a call lacks room, so that deletes have not used up the room
+// for it.
 //
-// For a delete that lacks room a segment is compacted even if that gives next to
-// nothing. Otherwise deletes that are spread over many segments would fill the last one
-// with tombstones before any segment has much garbage.
+// For a delete that lacks room, a segment is compacted even if that frees almost nothing.
+// Otherwise deletes that are spread over many segments would fill the last one with tombstones
+// before any segment has much garbage.
 //
-// A file system that copies on write can have no room for a batch although the log
-// has. Nothing is left of such a batch, and its calls are handed to the keeper of the
-// log too; see overwrite.go.
+// A copy-on-write file system may have no room for a batch although the log has. Such a batch
+// is undone, and its calls are handed to the keeper of the log too; see overwrite.go.
 //
-// A call is refused only after all this was tried, so the next call works as soon as
-// there is room. Ahead of need it is tried at most once in againAfter.
+// A call is refused only after all of this was tried, so the next call works as soon as there
+// is room. Ahead of need, it is tried at most once every againAfter.
 type room struct {
 	s *Store
 
@@ -64,14 +63,14 @@ type room struct {
 
 	logWake, tableWake chan struct{}
 
-	full   atomic.Bool   // the last try for room found the disk full
+	full   atomic.Bool   // the last attempt to get room found the disk full
 	tried  atomic.Int64  // when that was: wall time in ns
 	keep   atomic.Int64  // in state last: bytes that the next compaction needs
 	looked atomic.Uint64 // in state last: bytes ever logged when compaction was woken
 }
 
 const (
-	// againAfter is how long nothing is tried ahead of need on a disk that was full.
+	// againAfter is the pause between attempts to get room ahead of need on a full disk.
 	againAfter = time.Second
 	// leastGain is the least gain in bytes for which a segment is compacted so that
 	// deletes can go on.
@@ -82,14 +81,14 @@ func newRoom(s *Store) *room {
 	return &room{s: s, logWake: make(chan struct{}, 1), tableWake: make(chan struct{}, 1)}
 }
 
-// Begin notes what a batch may take.
+// Begin computes how many bytes a batch may take.
 func (r *room) Begin() (reserve int) {
-	// Read before the room, which may grow in between.
+	// Read this before the room, which may grow in between.
 	r.seen = r.s.Log.Grown()
 	r.short = r.s.Log.NeedsPrepare()
 	segment, size := r.s.Log.LastRoom()
 	if r.last = size > 0; r.last && segment != r.entered {
-		// Until compaction knows what it needs it may be nearly all.
+		// Until compaction knows what it needs, that may be nearly everything.
 		r.entered = segment
 		r.keep.Store(size - leastGain)
 	}
@@ -110,12 +109,12 @@ func (r *room) Fits(c *commit.Call, used int, empty bool) commit.Verdict {
 	m, moves := c.Op.(*Move)
 	switch {
 	case r.last && moves:
-		need = m.Rest // what is held back must not be spent on a compaction that cannot be finished
+		need = m.Rest // the reserve must not be spent on a compaction that cannot be finished
 		r.keep.Store(int64(m.Rest) + moveHeader)
 	case need == 0:
 		return commit.Decide
 	case r.last && c.Op.Frees() && !c.Reserve:
-		need += int(r.keep.Load()) // is left to a compaction that can
+		need += int(r.keep.Load()) // left for a compaction that can be finished
 	}
 	switch {
 	case used+need <= have:
@@ -125,7 +124,7 @@ func (r *room) Fits(c *commit.Call, used int, empty bool) commit.Verdict {
 	case r.short:
 		return commit.Lacking
 	}
-	return commit.Full // a fresh segment is ready, and it would not do
+	return commit.Full // not even an empty segment has enough room
 }
 
 func needs(c *commit.Call) int { return max(c.Op.Size(), c.Need) }
@@ -155,7 +154,7 @@ func answer(c *commit.Call, err error) {
 	c.Done(c)
 }
 
-// again submits a call once more.
+// again submits a call again.
 func (r *room) again(c *commit.Call) {
 	if err := r.s.writer.Queue(c); err != nil {
 		answer(c, err)
@@ -180,9 +179,9 @@ func (r *room) refuse(c *commit.Call, err error) {
 func (r *room) keepLog() {
 	defer r.s.background.Done()
 	for r.s.wait(r.logWake) {
-		// Room that a batch is waiting for is not taken first.
+		// Do not take the room for which a batch is waiting.
 		if !r.overwrites() && r.s.Log.NeedsPrepare() && r.prepare() == nil {
-			r.s.writer.Wake() // the end of a hold may wait for this
+			r.s.writer.Wake() // the expiry of a hold may wait for this
 		}
 		r.serveLog()
 		r.serveOverwrites()
@@ -211,7 +210,7 @@ func (r *room) serveLog() {
 			case err == nil:
 				r.again(c)
 			case disk.IsFull(err) && c.Op.Frees() && !c.Reserve:
-				c.Reserve, c.Need = true, 0 // it does as little as it can
+				c.Reserve, c.Need = true, 0 // the call does as little as it can
 				r.again(c)
 			default:
 				r.refuse(c, err)
@@ -220,10 +219,10 @@ func (r *room) serveLog() {
 	}
 }
 
-// makeLogRoom makes room in the log for calls of which one needs no more than so many
-// bytes. frees is whether one of them gives room back in the end. before is how
-// often the log had grown when they were found to lack room. After nil they are to be
-// tried again.
+// makeLogRoom makes room in the log for calls, each of which needs at most the given number of
+// bytes. frees is whether one of them gives room back in the end. before is how often the log
+// had grown when they were found to lack room. If it returns nil, the calls can be tried
+// again.
 func (r *room) makeLogRoom(need int, frees bool, before uint64) error {
 	err := r.prepare()
 	if !disk.IsFull(err) {
@@ -258,8 +257,7 @@ func (r *room) prepare() error {
 	return r.check(err)
 }
 
-// check stops writes for an error that is neither a full disk nor a want of
-// descriptors.
+// check stops writes for an error that is neither a full disk nor a lack of descriptors.
 func (r *room) check(err error) error {
 	if err != nil && !disk.IsFull(err) && !disk.IsNoDescriptor(err) && !errors.Is(err, wal.ErrClosed) {
 		r.s.writer.Fail(err)
@@ -267,8 +265,8 @@ func (r *room) check(err error) error {
 	return err
 }
 
-// mayGrow reports whether to try for room ahead of need: a call that a full disk
-// refuses tries by itself.
+// mayGrow reports whether to try to get room ahead of need. On a full disk, a call that lacks
+// room tries anyway.
 func (r *room) mayGrow() bool {
 	return !r.full.Load() || time.Since(time.Unix(0, r.tried.Load())) >= againAfter
 }
@@ -288,7 +286,7 @@ func (r *room) noteFull(err error) {
 	r.s.warnOrError(err, "writes that need more room will be refused")
 }
 
-// noteLast wakes compaction in the last segment of a full disk, every now and then.
+// noteLast wakes compaction from time to time in the last segment of a full disk.
 func (r *room) noteLast(appended uint64) {
 	switch {
 	case !r.full.Load() || !r.s.Log.Last():
@@ -299,18 +297,18 @@ func (r *room) noteLast(appended uint64) {
 	}
 }
 
-// worthwhile is the least gain for which a segment is compacted on a full disk,
-// for a call that needs so many bytes. It is more than the headers that the
-// batches of moves have, or compaction would go on for ever.
+// worthwhile returns the least gain for which a segment is compacted on a full disk, for a
+// call that needs the given number of bytes. It is more than the headers of the batches of
+// moves, otherwise compaction would go on for ever.
 func (r *room) worthwhile(need int) int64 {
 	segment := r.s.Log.SegmentSize()
 	least := max(segment/64, min(8<<10, segment/8))
 	return max(least, min(int64(need), segment/8))
 }
 
-// spend compacts the segment that gives most room on a full disk, at least so many
-// bytes, into what is held back. It returns false if there was none. What deletes must
-// leave in the last segment is known then. s.compacting is held.
+// spend compacts the segment that gives most room on a full disk, at least the given number of
+// bytes, into the reserve. It returns false if there is no such segment. It also sets how much
+// deletes must leave in the last segment. The caller holds s.compacting.
 func (r *room) spend(least int64) bool {
 	s := r.s
 	// Segments before the last checkpoint can be compacted.
@@ -326,7 +324,7 @@ func (r *room) spend(least int64) bool {
 	if ok = ok && victim.Gain >= moved-victim.Live+leastGain && moved+moveHeader <= r.left(); ok {
 		r.keep.Store(moved + moveHeader) // a batch has its header before anything is decided
 	} else {
-		// Deletes make garbage while they go on: it is looked for again soon.
+		// Deletes go on making garbage, so it is looked for again soon.
 		r.keep.Store(max(r.left()-s.Log.SegmentSize()/64, 0))
 	}
 	if !ok || victim.Gain < least {
@@ -344,8 +342,8 @@ func (r *room) left() int64 {
 	return max(r.s.Log.Left(r.s.writer.Position().Log), r.s.Log.NextRoom())
 }
 
-// sealActive makes the log go on in its next segment, so that the active one can be
-// compacted, if that gives so many bytes of room.
+// sealActive makes the log continue in its next segment, so that the active one can be
+// compacted, if that gives the given number of bytes of room.
 func (r *room) sealActive(least int64) (victim kvlog.Victim, ok bool) {
 	s := r.s
 	next := s.Log.NextRoom()
@@ -358,12 +356,13 @@ func (r *room) sealActive(least int64) (victim kvlog.Victim, ok bool) {
 	return victim, s.writer.Do(seal{}) == nil && s.Checkpoint() == nil && s.CheckpointSegment() > victim.Segment
 }
 
-// moveHeader is an upper bound of what a batch of moves takes besides them, in bytes.
+// moveHeader is an upper bound of the bytes of a batch of moves in addition to the moved
+// records.
 const moveHeader = 128
 
-// moveSize is an upper bound of what so many bytes of records take in the log when
-// they are moved. Of two chunks in a row one is more than half full, but for one that
-// fills a segment up.
+// moveSize is an upper bound of the bytes that records of the given size take in the log when
+// they are moved. Of two consecutive chunks, one is more than half full, except for one that
+// fills a segment.
 func (s *Store) moveSize(live int64) int64 {
 	if live == 0 {
 		return 0
