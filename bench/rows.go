@@ -52,26 +52,6 @@ func sequencePost(account string) work {
 	return work{"http": overHTTP("POST /db/" + account + "/sequence/<any-id>"), "resp": overRESP("INCR", account+":<any-id>")}
 }
 
-// batches have perBatch calls in one request. Redis gets as many commands at once.
-func batches(query, line string, command work) work {
-	lines := strings.Repeat(line+"\n", perBatch)
-	return batch(query+"\nContent-Type: text/plain\n\n"+lines, command)
-}
-
-// jsonBatches are batches as JSON.
-func jsonBatches(call string, command work) work {
-	calls := strings.Repeat(","+call, perBatch)
-	return batch("\nContent-Type: application/json\n\n["+calls[1:]+"]", command)
-}
-
-func batch(rest string, command work) work {
-	h := overHTTP("POST /db/many/batch" + rest)
-	h.calls = perBatch
-	return work{"http": h, "resp": command["resp"]}
-}
-
-const perBatch = 100
-
 // mutexes lock and unlock in turn; more are further parameters for the lock.
 func mutexes(id, owner, more string) work {
 	return work{"http": overHTTP("POST /db/locks/mlock/"+id+"?id="+owner+"&dur=60"+more, "POST /db/locks/munlock/"+id+"?id="+owner)}
@@ -120,6 +100,7 @@ func rows(o options) []*row {
 	}
 	return append(all,
 		loaded("kv get 64 B beside 16 connections that set", crowd{work: get, conns: 64, id: ids}, crowd{work: set, conns: 16, id: ids}),
+		besideBatches(10_000),
 		mirrored(crowd{work: many, conns: 64, id: ids}), mirrored(crowd{work: many, conns: 256, id: ids}),
 		wrapped(), letIn(10_000), told(1), told(10_000), idleMemory(8000), waitingMemory(8000), keys(o.keys), backedUp(o.backup))
 }
