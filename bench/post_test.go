@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -85,7 +86,7 @@ func serveInProcess(tb testing.TB) (addr string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := newHTTPServer(handlers.New(handlers.Options{
+	h := handlers.New(handlers.Options{
 		DB: d,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, "clouddragon_watchers %d\n", d.Stats().Watch.Watchers)
@@ -93,15 +94,24 @@ func serveInProcess(tb testing.TB) (addr string) {
 		Observe: func(api handlers.API, method string, code int, took time.Duration) {
 			m.Request(int(api), method, code, took)
 		},
-	}))
+	})
+	s := newHTTPServer(h)
 	s.ConnContext, s.ConnState = front.ConnContext, front.ConnState
+	fl := front.NewListener(l, front.Options{Max: 10_000})
+	if err := fl.StartLoops(front.LoopOptions{Plain: handlers.Plain(h), HeaderTime: s.ReadHeaderTimeout, IdleTime: s.IdleTimeout}); err != nil {
+		tb.Fatal(err)
+	}
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(front.NewListener(l, front.Options{Max: 10_000})) }()
+	go func() { ended <- s.Serve(fl) }()
 	tb.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := fl.Close(); err != nil {
 			tb.Error(err)
 		}
-		if err := <-ended; err != http.ErrServerClosed {
+		fl.EndLoops(0)
+		if err := s.Close(); err != nil && !errors.Is(err, net.ErrClosed) { // the listener is closed already
+			tb.Error(err)
+		}
+		if err := <-ended; err != http.ErrServerClosed && !errors.Is(err, net.ErrClosed) {
 			tb.Error(err)
 		}
 	})
