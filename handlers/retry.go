@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"net/http"
 	"strings"
 
@@ -66,14 +65,20 @@ func parseRetryKey(line string) (string, error) {
 }
 
 // requestSum returns a hash of the request. A key may be used for one request only.
-func (c *call) requestSum(body []byte) [sha256.Size]byte {
-	h := sha256.New()
-	for _, part := range []string{c.method, c.r.URL.EscapedPath(), c.r.URL.RawQuery} {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
-		h.Write([]byte(part))
+func (c *call) requestSum(body []byte) (sum [sha256.Size]byte) {
+	head := make([]byte, 0, 256) // on the stack, if it is not longer
+	for _, part := range [...]string{c.method, c.r.URL.EscapedPath(), c.r.URL.RawQuery} {
+		head = binary.BigEndian.AppendUint64(head, uint64(len(part)))
+		head = append(head, part...)
 	}
+	if len(body) == 0 {
+		return sha256.Sum256(head)
+	}
+	h := sha256.New()
+	h.Write(head)
 	h.Write(body)
-	return [sha256.Size]byte(h.Sum(nil))
+	h.Sum(sum[:0])
+	return sum
 }
 
 // doOnce does the operation of a request and answers with the result of say. With a retry key
@@ -92,11 +97,21 @@ func (s *server) doOnce(c *call, op db.Operation, say func() error) error {
 // once is an operation with a retry key, whose answer is stored with it.
 type once struct {
 	retry  *db.Retry
-	before http.Header // headers of the answer before the operation is done
+	before []headerLine // of the answer, before the operation is done
+}
+
+// headerLine is a line of a header. A few of them are copied more cheaply than a map.
+type headerLine struct {
+	name   string
+	values []string
 }
 
 func (s *server) once(c *call, op db.Operation, say func() error) *once {
-	return &once{before: maps.Clone(c.w.Header()), retry: &db.Retry{
+	o := new(once)
+	for name, values := range c.w.Header() {
+		o.before = append(o.before, headerLine{name, values})
+	}
+	o.retry = &db.Retry{
 		Acc: c.key.Acc, Key: c.retryKey, Request: c.requestSum(c.sentBody), Keep: s.limits.Replay, Op: op,
 		Answer: func() ([]byte, error) {
 			if err := say(); err != nil {
@@ -104,7 +119,8 @@ func (s *server) once(c *call, op db.Operation, say func() error) *once {
 			}
 			return c.keep(), nil
 		},
-	}}
+	}
+	return o
 }
 
 // answer sends the answer of the operation: its own, which is set already, or the stored one.
@@ -118,7 +134,9 @@ func (o *once) answer(c *call, err error) error {
 	// say may have run for an operation that then found no room. Discard that answer.
 	h := c.w.Header()
 	clear(h)
-	maps.Copy(h, o.before)
+	for _, line := range o.before {
+		h[line.name] = line.values
+	}
 	c.status, c.ctype, c.body = 0, nil, nil
 	if errors.Is(err, db.ErrOtherRequest) {
 		return &refusal{http.StatusUnprocessableEntity, "the " + idempotencyKey + " " + quote(c.retryKey) + " was used for another request: nothing was done"}
@@ -139,7 +157,7 @@ func (c *call) keep() []byte {
 	if len(c.ctype) > 0 {
 		ctype = c.ctype[0]
 	}
-	b := binary.LittleEndian.AppendUint16(nil, uint16(c.status))
+	b := binary.LittleEndian.AppendUint16(make([]byte, 0, 4+len(tag)+len(ctype)+len(c.body)), uint16(c.status))
 	b = append(b, uint8(len(tag)), uint8(len(ctype)))
 	b = append(b, tag...)
 	b = append(b, ctype...)
