@@ -1,6 +1,9 @@
 package browser
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestPageAsksForTheTokenOnce(t *testing.T) {
 	s := startServer(t, "token: s3cret-ü\n")
@@ -99,4 +102,27 @@ func TestPageFitsAPhone(t *testing.T) {
 	// Each field has a name for who does not see it.
 	p.wait(`[...document.querySelectorAll("input, select")].every(e => e.labels.length === 1)`)
 	p.wait(`[...document.querySelectorAll("button")].every(e => e.innerText !== "" || e.hidden || !e.checkVisibility())`)
+}
+
+// TestLongNamesLeaveShortColumnsWhole has names that take all the width there is.
+func TestLongNamesLeaveShortColumnsWhole(t *testing.T) {
+	s := startServer(t, "")
+	s.want("POST", "/db/shop/lock/"+strings.Repeat("long-", 50)+"?dur=1h&id="+strings.Repeat("owner", 25), "")
+	p := open(t, newProfile(t), s.url("/"))
+	p.do("Emulation.setDeviceMetricsOverride", object{"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": false}, nil)
+	p.wait(row("#locks", "ownerowner"))
+	p.wait(`innerWidth === 1280 && document.documentElement.scrollWidth <= 1280`)
+	p.wait(`["Kind", "Token"].every(l => document.querySelector("#locks td[data-label=" + l + "] div").getBoundingClientRect().height < 30)`)
+}
+
+// TestNamesCannotReorderThePage has names with characters that are not seen, or that turn
+// the text behind them around.
+func TestNamesCannotReorderThePage(t *testing.T) {
+	s := startServer(t, "")
+	s.want("POST", "/db/shop/lock/a%E2%80%AEb%E2%80%8Bc%C2%85d?dur=1h&id=o%EF%BB%BFp", "")
+	s.want("POST", "/db/shop/kv/a%E2%81%A6b", "x")
+	p := open(t, newProfile(t), s.url("/"))
+	p.wait(row("#locks", "a[U+202E]b[U+200B]c[U+0085]d"))
+	p.wait(row("#locks", "o[U+FEFF]p"))
+	p.wait(row("#list", "a[U+2066]b"))
 }
