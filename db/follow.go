@@ -76,6 +76,12 @@ func (f *Follower) Close() error {
 // Log returns the log, from which batches are sent to a follower.
 func (d *DB) Log() *wal.Log { return d.store.Log }
 
+// LogKeeper keeps the log for a server that is to follow.
+type LogKeeper = store.Keeper
+
+// KeepLog keeps the log from now on; see store.KeepLog.
+func (d *DB) KeepLog() (*LogKeeper, error) { return d.store.KeepLog() }
+
 // NoteTokens writes the limit of tokens to the log. A start, a restore and a promotion write it
 // only to CHECKPOINT, which a follower does not get.
 func (d *DB) NoteTokens() error { return d.writer.Do(commit.ReserveTokens{}) }

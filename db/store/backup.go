@@ -59,6 +59,24 @@ type backups struct {
 	all map[*backup]bool
 }
 
+// add adds a backup. The caller holds mu.
+func (b *backups) add(one *backup) {
+	if b.all == nil {
+		b.all = make(map[*backup]bool)
+	}
+	b.all[one] = true
+}
+
+// copying returns the number of backups without those of a Keeper. The caller holds mu.
+func (b *backups) copying() (n int) {
+	for one := range b.all {
+		if one.out != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // backup is one active backup. It belongs to one goroutine, except for pin and cancel.
 type backup struct {
 	s      *Store
@@ -121,7 +139,7 @@ func (b *backup) begin() error {
 	}
 	s.backups.mu.Lock()
 	defer s.backups.mu.Unlock()
-	if len(s.backups.all) >= maxBackups {
+	if s.backups.copying() >= maxBackups {
 		return ErrBackups
 	}
 	b.from = s.last
@@ -136,10 +154,7 @@ func (b *backup) begin() error {
 			return err
 		}
 	}
-	if s.backups.all == nil {
-		s.backups.all = make(map[*backup]bool)
-	}
-	s.backups.all[b] = true
+	s.backups.add(b)
 	return nil
 }
 

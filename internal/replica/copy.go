@@ -32,7 +32,7 @@ func (s *Standby) open(ctx context.Context) error {
 	}
 	h, err := s.hello(ctx)
 	if isGone(err) {
-		s.o.Log.Warn("this server's data has diverged from the primary's: it is put aside, and a new copy is fetched", "err", err)
+		s.o.Log.Warn("this server's data cannot be continued from the primary's log: it is put aside, and a new copy is fetched", "err", err)
 		if err := s.putAside(); err != nil {
 			return err
 		}

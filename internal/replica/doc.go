@@ -7,6 +7,7 @@
 // the batch's calls:
 //
 //	standby                              primary
+//	  POST /replica/keep             ►     keep your log until I have joined; every 2 seconds
 //	  GET  /backup                   ►     if it has no data yet
 //	  POST /replica/hello            ►     the ends of my last batches; which of them do you have?
 //	  POST /replica/join             ►     send me all from there on, to this address

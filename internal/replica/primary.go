@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"clouddragon/db"
 	"clouddragon/db/commit"
 	"clouddragon/internal/disk"
 	"clouddragon/kvlog/wal"
@@ -41,6 +42,8 @@ type Source interface {
 	Segments() (at wal.Pos, numbers []uint64)
 	// Refuse answers the writes in the queue with an error. None of them is done.
 	Refuse(err error)
+	// KeepLog keeps the log from now on, until it is released.
+	KeepLog() (*db.LogKeeper, error)
 	// NoteTokens writes the limit of tokens to the log.
 	NoteTokens() error
 }
@@ -65,6 +68,7 @@ type Primary struct {
 	state   State   // as it is on disk
 	err     error   // why nothing is answered any more: ErrOver or ErrClosed
 	link    *link   // to the standby; nil: none has joined
+	kept    *kept   // for a standby that is about to join; nil: nothing
 	acked   wal.Pos // where the standby's log ends; zero: unknown
 	from    wal.Pos // where the batch being written begins
 	whole   bool    // the standby has had the whole log at some time since the start
@@ -226,9 +230,11 @@ func (p *Primary) End(end wal.Pos) error {
 // standby that does not answer. Call Close once the database is closed.
 func (p *Primary) Stop() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	k := p.kept
 	p.stopped = true
 	p.changed.Broadcast()
+	p.mu.Unlock()
+	p.release(k)
 }
 
 // waitsFor reports whether a batch that ends at end has to wait for the standby. The caller

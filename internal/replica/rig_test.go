@@ -34,6 +34,8 @@ type rig struct {
 	sb       *Standby
 	// stopPrimary stops the primary, once.
 	stopPrimary func()
+	// before, if not nil, is called with each request to the primary before it is served.
+	before atomic.Pointer[func(*http.Request)]
 	// onWay, if not nil, answers a request to the standby, or returns false.
 	onWay atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 }
@@ -48,6 +50,9 @@ func newElectedRig(t *testing.T, e *Elector) *rig {
 	r.o = db.Options{Dir: filepath.Join(t.TempDir(), "primary"), Segment: 64 << 10, CheckpointEvery: 100 << 10, CompactRatio: 1.2, Extent: 8192, QuietAfter: time.Hour, Log: quietly}
 	r.startPrimary()
 	r.atP = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if fn := r.before.Load(); fn != nil {
+			(*fn)(q)
+		}
 		if q.URL.Path == "/backup" {
 			if _, err := r.d.Backup(q.Context(), w, "test"); err != nil {
 				t.Errorf("backup: %v", err)

@@ -20,6 +20,9 @@ func (p *Primary) Handler() http.Handler {
 	m.HandleFunc("POST /replica/join", func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, func(j joinRequest) (struct{}, error) { return struct{}{}, p.joinEpoch(j) })
 	})
+	m.HandleFunc("POST /replica/keep", func(w http.ResponseWriter, r *http.Request) {
+		serve(w, r, func(k keepRequest) (struct{}, error) { return struct{}{}, p.keep(k.Name) })
+	})
 	m.HandleFunc("POST /replica/leave", func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, func(l leaveRequest) (struct{}, error) { return struct{}{}, p.leave(l.Name) })
 	})
@@ -176,7 +179,15 @@ func (p *Primary) joinEpoch(j joinRequest) error {
 	if !ready {
 		return &refused{http.StatusServiceUnavailable, "the server has not started yet"}
 	}
-	return p.join(j)
+	if err := p.join(j); err != nil {
+		return err
+	}
+	// The link keeps from now on what it needs.
+	p.mu.Lock()
+	k := p.kept
+	p.mu.Unlock()
+	p.release(k)
+	return nil
 }
 
 // leave lets a standby go: from now on writes are answered without it.

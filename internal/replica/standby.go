@@ -153,6 +153,7 @@ func (s *Standby) attach(ctx context.Context) error {
 		return errors.New("the standby is stopping")
 	}
 	if f == nil {
+		defer s.keepLog(ctx)()
 		if err := s.open(ctx); err != nil {
 			return err
 		}
