@@ -3,6 +3,7 @@ package handlers
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -77,15 +78,29 @@ func (e *endpoint) operation(path string) object {
 		}
 		params = append(params, object{"name": name, "in": "query", "schema": schema})
 	}
-	op := object{
-		"parameters": params,
-		"responses": object{
-			"200":     object{"description": "done"},
-			"default": object{"description": "a refusal: one line that says why"},
-		},
+	responses := object{"default": object{"description": "a refusal: one line that says why"}}
+	for status, what := range e.successes() {
+		responses[status] = object{"description": what}
 	}
+	op := object{"parameters": params, "responses": responses}
 	if e.takesValue() || e.api == Batch {
 		op["requestBody"] = object{"content": object{"*/*": object{"schema": object{"type": "string", "format": "binary"}}}}
 	}
 	return op
+}
+
+// successes returns the statuses other than refusals, and what they mean.
+func (e *endpoint) successes() map[string]string {
+	if e.method == "DELETE" && e.api != TFState || e.api == MUnlock {
+		return map[string]string{"204": "done, also where there was nothing to do"}
+	}
+	all := map[string]string{"200": "done"}
+	value := e.api == KV && e.method == "GET"
+	if value {
+		all["206"] = "the range of the value that was asked for"
+	}
+	if value || slices.Contains(e.params, "not") {
+		all["304"] = "nothing has changed"
+	}
+	return all
 }

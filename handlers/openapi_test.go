@@ -3,6 +3,7 @@ package handlers
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -53,7 +54,7 @@ func TestOpenAPIIsTheTableOfRoutes(t *testing.T) {
 					t.Errorf("%s %s: %+v", e.method, path, p)
 				}
 			}
-			if in["query"] != len(e.params) || in["path"] != strings.Count(path, "{") || op.Responses["200"].Description == "" {
+			if in["query"] != len(e.params) || in["path"] != strings.Count(path, "{") || op.Responses["200"].Description+op.Responses["204"].Description == "" {
 				t.Errorf("%s %s: %+v", e.method, path, op)
 			}
 		}
@@ -63,5 +64,41 @@ func TestOpenAPIIsTheTableOfRoutes(t *testing.T) {
 	}
 	if got != want {
 		t.Errorf("it tells of %d calls, the table has %d", got, want)
+	}
+}
+
+// TestOpenAPITellsOfEverySuccess looks the status of real answers up in the description.
+func TestOpenAPITellsOfEverySuccess(t *testing.T) {
+	r := newRig(t, nil)
+	var doc struct {
+		Paths map[string]map[string]struct{ Responses map[string]any }
+	}
+	if err := json.Unmarshal([]byte(r.want(200, "*", "GET", "/openapi.json").body), &doc); err != nil {
+		t.Fatal(err)
+	}
+	version := strings.TrimSpace(r.want(200, "*", "PUT", "/db/1/kv/a").body)
+	r.want(200, "*", "POST", "/db/1/counter/a")
+	for _, c := range []struct {
+		status               int
+		method, target, path string
+	}{
+		{200, "GET", "/db/1/kv/a", "/db/{acc}/kv/{id}"},
+		{304, "GET", "/db/1/kv/a?wait=0&not=" + version, "/db/{acc}/kv/{id}"},
+		{304, "GET", "/db/1/counter/a?wait=0&not=1", "/db/{acc}/counter/{id}"},
+		{304, "GET", "/db/1/sequence/a?wait=0&not=none", "/db/{acc}/sequence/{id}"},
+		{304, "GET", "/db/1/lock/a?wait=0&not=none", "/db/{acc}/lock/{id}"},
+		{304, "GET", "/db/1/mlock/a?wait=0&not=none", "/db/{acc}/mlock/{id}"},
+		{204, "POST", "/db/1/munlock/a", "/db/{acc}/munlock/{id}"},
+		{204, "DELETE", "/db/1/kv/a", "/db/{acc}/kv/{id}"},
+		{204, "DELETE", "/db/1/counter/a", "/db/{acc}/counter/{id}"},
+		{204, "DELETE", "/db/1/lock/a", "/db/{acc}/lock/{id}"},
+		{204, "DELETE", "/db/1/rate/a", "/db/{acc}/rate/{id}"},
+		{200, "DELETE", "/db/1/tfstate/a", "/db/{acc}/tfstate/{id}"},
+	} {
+		r.want(c.status, "*", c.method, c.target)
+		told := doc.Paths[c.path][strings.ToLower(c.method)].Responses
+		if _, ok := told[strconv.Itoa(c.status)]; !ok || c.status != 200 && c.method != "GET" && told["200"] != nil {
+			t.Errorf("%s %s answers %d, the description has %v", c.method, c.target, c.status, told)
+		}
 	}
 }
