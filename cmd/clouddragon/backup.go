@@ -140,8 +140,12 @@ func (b *fetch) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// toFile writes the backup to a temporary file, which gets its name when it is on disk.
+// toFile writes the backup to a temporary file, which gets its name when it is on disk. It
+// replaces a regular file only: a rename over /dev/null would remove the device.
 func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {
+	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: name a file, or - for stdout", name)
+	}
 	dir, base := filepath.Split(name)
 	if dir == "" {
 		dir = "."

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"clouddragon/internal/archive"
 )
 
@@ -188,4 +190,37 @@ func TestRestoreRefusesBadArguments(t *testing.T) {
 	if _, errs, code := call(t, "", "restore", "-data", t.TempDir(), "/nowhere"); code != 1 || strings.Count(errs, "\n") != 1 {
 		t.Errorf("no such file: exit %d, %s", code, errs)
 	}
+}
+
+// TestBackupReplacesOnlyAFile has root write a backup to a device, a pipe, a link or a
+// directory by mistake. `-o /dev/null` must not turn /dev/null into a file.
+func TestBackupReplacesOnlyAFile(t *testing.T) {
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	dir := t.TempDir()
+	for name, create := range map[string]func(name string) error{
+		"a named pipe":     func(name string) error { return unix.Mkfifo(name, 0o600) },
+		"a directory":      func(name string) error { return os.Mkdir(name, 0o700) },
+		"a symbolic link":  func(name string) error { return os.Symlink("/dev/null", name) },
+		"a link to a file": func(name string) error { return os.Symlink(os.Args[0], name) },
+	} {
+		file := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+		if err := create(file); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Lstat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, errs, code := call(t, "http://"+p.addr, "backup", "-o", file)
+		if code != 1 || !strings.Contains(errs, "not a regular file") {
+			t.Errorf("%s: exit %d, %s%s", name, code, out, errs)
+		}
+		if after, err := os.Lstat(file); err != nil || after.Mode() != before.Mode() {
+			t.Errorf("%s is %v now, was %v, %v", name, after.Mode(), before.Mode(), err)
+		}
+	}
+	if got := names(t, dir); len(got) != 4 {
+		t.Errorf("the directory holds %q", got)
+	}
+	p.stop()
 }
