@@ -82,6 +82,9 @@ type LogKeeper = store.Keeper
 // KeepLog keeps the log from now on; see store.KeepLog.
 func (d *DB) KeepLog() (*LogKeeper, error) { return d.store.KeepLog() }
 
+// Time returns the database time in nanoseconds.
+func (d *DB) Time() int64 { return d.store.Clock.Now() }
+
 // NoteTokens writes the limit of tokens to the log. A start, a restore and a promotion write it
 // only to CHECKPOINT, which a follower does not get.
 func (d *DB) NoteTokens() error { return d.writer.Do(commit.ReserveTokens{}) }

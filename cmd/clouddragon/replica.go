@@ -257,6 +257,9 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 		log.Info("stopped")
 		return code, false
 	}
+	if env.ahead = sb.Ahead(); env.ahead > lockGrace {
+		log.Info("locks are held longer here, because this server's database time is ahead of the primary's", "by", env.ahead.Round(time.Millisecond))
+	}
 	return exitOK, true
 }
 

@@ -53,6 +53,7 @@ type environment struct {
 	ticks   <-chan time.Time       // when a long start reports its progress; nil: every tellEvery
 	systemd *supervisor            // nil: no systemd
 	elector *elector               // nil: an operator decides who is the primary
+	ahead   time.Duration          // by which locks end too early on this server, which was a standby
 	passed  bool                   // systemd passed the socket, so it cannot be bound again
 
 	// mirror prepares a data directory and returns the mirror of its batches; nil: none.
@@ -96,7 +97,7 @@ func servePrimary(fsys disk.FS, c Config, env environment, a *access, state repl
 	log := env.log
 	var mirror *replica.Primary
 	env.mirror = func(o db.Options) (db.Mirror, error) {
-		if err := replica.TakeOver(fsys, o, &state, lockGrace); err != nil {
+		if err := replica.TakeOver(fsys, o, &state, lockGrace+env.ahead); err != nil {
 			return nil, err
 		}
 		var err error

@@ -154,6 +154,7 @@ type (
 		Segments []uint64 // the segments needed up to Answered
 		InSync   bool     // every write waits for this standby
 		Wall     int64    // the primary's wall clock when it sent this, in ns since 1970; 0: unknown
+		Time     int64    // its database time then, in ns; 0: unknown
 	}
 	beatAnswer struct {
 		InSync bool // the standby knows durably that it has every write that was answered

@@ -1,10 +1,14 @@
 package replica
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // After a promotion locks on disk are held for a grace period longer, because the clocks of
 // two machines differ. The standby compares its clock with the primary's at each beat, so
-// that an operator learns of a difference larger than that.
+// that an operator learns of a difference larger than that. It also compares the database times,
+// and if its own is ahead, the grace period is longer by that.
 
 // skewSamples is how many beats are considered. A beat's travel time makes the standby's
 // clock look ahead, so the smallest of several samples is the most accurate.
@@ -37,6 +41,19 @@ func (c *clocks) skew() time.Duration {
 		least = min(least, s)
 	}
 	return least
+}
+
+// most returns the largest of the samples, or 0 if none of them is ahead.
+func (c *clocks) most() time.Duration {
+	return max(0, slices.Max(c.samples[:])) // those that are not there yet are 0
+}
+
+// Ahead returns by how much this server's database time may be ahead of the primary's: locks end
+// that much too early here.
+func (s *Standby) Ahead() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.times.most()
 }
 
 // noteClocks compares the clocks. The caller holds s.mu.

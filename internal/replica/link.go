@@ -286,7 +286,7 @@ func (l *link) beat() (a beatAnswer, err error) {
 	defer cancel()
 	at, segments := p.source.Segments()
 	p.mu.Lock()
-	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name, Wall: time.Now().UnixNano()}
+	b := beatRequest{Epoch: p.state.Epoch, Answered: at, Segments: segments, InSync: p.state.Standby == l.name, Wall: time.Now().UnixNano(), Time: p.source.Time()}
 	p.mu.Unlock()
 	err = l.call.post(ctx, "/replica/beat", b, &a)
 	return a, err

@@ -44,6 +44,8 @@ type Source interface {
 	Refuse(err error)
 	// KeepLog keeps the log from now on, until it is released.
 	KeepLog() (*db.LogKeeper, error)
+	// Time returns the database time in nanoseconds.
+	Time() int64
 	// NoteTokens writes the limit of tokens to the log.
 	NoteTokens() error
 }

@@ -138,6 +138,9 @@ func (s *Standby) beat(b beatRequest) (a beatAnswer, err error) {
 	if b.Wall != 0 {
 		s.noteClocks(time.Unix(0, b.Wall), s.heard)
 	}
+	if b.Time != 0 {
+		s.times.add(time.Duration(s.f.Time() - b.Time))
+	}
 	whole := s.f.End().Seq >= b.Answered.Seq
 	if whole {
 		s.caught = s.heard

@@ -63,6 +63,7 @@ type Standby struct {
 	lag    wal.Pos       // up to where the primary has answered, by its last beat
 	caught time.Time     // when the standby last had all of that
 	clocks clocks
+	times  clocks // the same for database time, in which the ends of locks are
 }
 
 // NewStandby returns a standby of a data directory, which may be empty.
