@@ -110,7 +110,8 @@ func TestHelpNamesFlagsEnvironmentAndExitCodes(t *testing.T) {
 		}
 		stdout.Reset()
 		code = run(append(slices.Clone(h.args), "-no-such-flag"), &stdout, &stderr)
-		if code != exitUsage || stdout.Len() > 0 || !strings.HasPrefix(stderr.String(), name+": ") || !strings.HasSuffix(stderr.String(), help) {
+		want := name + ": flag provided but not defined: -no-such-flag: see " + name + " -help\n"
+		if code != exitUsage || stdout.Len() > 0 || stderr.String() != want {
 			t.Errorf("%s with a wrong flag: exit %d, stdout %q, stderr %q", name, code, stdout.String(), stderr.String())
 		}
 	}

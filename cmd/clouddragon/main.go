@@ -164,7 +164,7 @@ func parse(flags *flag.FlagSet, args []string, usage string, stdout, stderr io.W
 		return exitOK, true
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n%s", flags.Name(), err, usage)
+		fmt.Fprintf(stderr, "%s: %v: see %[1]s -help\n", flags.Name(), err)
 		return exitUsage, true
 	}
 	return exitOK, false
