@@ -62,7 +62,15 @@ func sendEvents(s *server, c *call) error {
 	tick := time.NewTicker(keepAlive)
 	defer tick.Stop()
 	text := []byte(": from now on\n\n")
+	var grants *[]grant // those by which the token is good
 	for {
+		if now := s.tokens.grants.Load(); now != grants {
+			if err := s.authorize(c); err != nil { // the token went out of force
+				s.endStream(c, "refused", err)
+				return nil
+			}
+			grants = now
+		}
 		if len(text) > 0 && !s.sendPiece(c, text) {
 			c.status = codeGone
 			return nil
@@ -81,7 +89,7 @@ func sendEvents(s *server, c *call) error {
 		case <-moves:
 			moves = s.db.MoveChanged()
 			if err := s.db.Readable(c.key.Acc); err != nil {
-				s.endMoved(c, err)
+				s.endStream(c, "moved", err)
 				return nil
 			}
 		case <-tick.C:
@@ -135,4 +143,14 @@ func appendEvent(b []byte, e *db.Event) []byte {
 	b = append(b, "\ndata: "...)
 	b = append(b, text...)
 	return append(b, "\n\n"...)
+}
+
+// endStream ends a stream of events with an event that says why.
+func (s *server) endStream(c *call, event string, err error) {
+	r := s.refusalOf(&c.ask, err)
+	data, err := json.Marshal(problem{r.line, r.status})
+	if err != nil {
+		panic("handlers: a problem has no JSON: " + err.Error()) // a string and a number always have
+	}
+	s.sendPiece(c, append(append([]byte("event: "+event+"\ndata: "), data...), "\n\n"...))
 }

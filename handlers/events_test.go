@@ -9,10 +9,10 @@ import (
 )
 
 // stream begins a stream of events and returns its lines.
-func (r *rig) stream(target string) *bufio.Scanner {
+func (r *rig) stream(target string, headers ...string) *bufio.Scanner {
 	r.t.Helper()
 	c := r.dial()
-	if _, err := io.WriteString(c, request("GET", target, "")); err != nil {
+	if _, err := io.WriteString(c, request("GET", target, "", headers...)); err != nil {
 		r.t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: "GET"})
@@ -77,4 +77,30 @@ func TestEventsAreSentAsTheyCome(t *testing.T) {
 	}
 	r.refused(503, "shutting down", "GET", "/db/1/events")
 	r.watching(0)
+}
+
+// TestStreamEndsWithItsToken takes tokens out of force while streams are open.
+func TestStreamEndsWithItsToken(t *testing.T) {
+	old, good := Token{Token: "old"}, Token{Token: "good"}
+	tokens := NewTokens(old, good)
+	r := newRig(t, func(o *Options, _ *http.Server) { o.Tokens = tokens })
+	revoked := r.stream("/db/1/events", "Authorization: Bearer old")
+	moved := r.stream("/db/1/events", "Authorization: Bearer good")
+	tokens.Set([]Token{good})
+	r.want(200, "1\n", "POST", "/db/1/counter/a", "Authorization: Bearer good")
+	if got, want := r.data(revoked, "event: ")+" "+r.data(revoked, "data: "), `refused {"error":"the token is not known here","status":401}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if revoked.Scan() && revoked.Scan() {
+		t.Errorf("the stream goes on: %q", revoked.Text())
+	}
+	if got := r.data(moved, "event: "); got != "counter" {
+		t.Error(got)
+	}
+	good.Accounts = []string{"2"}
+	tokens.Set([]Token{old, good})
+	r.want(200, "2\n", "POST", "/db/1/counter/a", "Authorization: Bearer old")
+	if got, want := r.data(moved, "event: ")+" "+r.data(moved, "data: "), `refused {"error":"this token is not for account \"1\"","status":403}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }

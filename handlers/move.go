@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -230,14 +229,4 @@ func importAccount(s *server, c *call) error {
 		return moveRefused(err)
 	}
 	return c.sayNumber(int64(len(recs)))
-}
-
-// endMoved ends a stream of events of an account that no longer lives here.
-func (s *server) endMoved(c *call, err error) {
-	r := s.refusalOf(&c.ask, err)
-	data, err := json.Marshal(problem{r.line, r.status})
-	if err != nil {
-		panic("handlers: a problem has no JSON: " + err.Error()) // a string and a number always have
-	}
-	s.sendPiece(c, append(append([]byte("event: moved\ndata: "), data...), "\n\n"...))
 }
