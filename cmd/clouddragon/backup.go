@@ -37,7 +37,7 @@ environment:
 
 exit codes:
   0   the backup is complete
-  1   it was damaged on the way, or the file could not be written
+  1   it was damaged on the way or interrupted, or the file could not be written
   64  a bad flag
   69  no answer from the server, or only a part of one
   77  the token is refused
@@ -87,6 +87,8 @@ func backup(args []string, stdout, stderr io.Writer) int {
 	b.progress.clear()
 	var refused *client.Error
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return fail(exitFailed, context.Cause(ctx))
 	case errors.As(err, &refused) && refused.Reason == client.Denied:
 		return fail(exitDenied, err)
 	case errors.As(err, &refused) && refused.Reason == client.BadRequest:

@@ -190,6 +190,42 @@ func TestRestoreRefusesBadArguments(t *testing.T) {
 	if _, errs, code := call(t, "", "restore", "-data", t.TempDir(), "/nowhere"); code != 1 || strings.Count(errs, "\n") != 1 {
 		t.Errorf("no such file: exit %d, %s", code, errs)
 	}
+	// A pipe cannot be read twice.
+	data := filepath.Join(t.TempDir(), "data")
+	if _, errs, code := call(t, "", "restore", "-data", data, "/dev/null"); code != 1 || !strings.Contains(errs, "not a regular file") {
+		t.Errorf("a file that cannot be read twice: exit %d, %s", code, errs)
+	}
+}
+
+// TestInterruptedBackupSaysSo interrupts a backup that is half there.
+func TestInterruptedBackupSaysSo(t *testing.T) {
+	half := make(chan bool, 1)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-tar")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		half <- true
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	dir := t.TempDir()
+	cmd := exec.Command(binary, "backup", "-server", s.URL, "-o", filepath.Join(dir, "b.tar"))
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-half
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), "interrupt") || strings.Contains(errs.String(), "no answer") {
+		t.Errorf("%v, %s", err, errs.String())
+	}
+	if got := names(t, dir); len(got) != 0 {
+		t.Errorf("%q are left", got)
+	}
 }
 
 // TestBackupReplacesOnlyAFile has root write a backup to a device, a pipe, a link or a
