@@ -19,6 +19,7 @@ import (
 	"clouddragon/db/store"
 	"clouddragon/internal/archive"
 	"clouddragon/internal/disk"
+	"clouddragon/kvlog/wal"
 )
 
 // stepper is a worker whose state after k steps is known, so that a copy can be compared with
@@ -340,4 +341,51 @@ func TestBackupOfLittleIsSmall(t *testing.T) {
 		wantDone(t, fmt.Sprint("value ", i), err)
 	}
 	mustClose(t, d)
+}
+
+// TestLogIsKeptForAFollowerWithinBounds keeps the log for a server that will follow, until
+// that is too much or the disk is full.
+func TestLogIsKeptForAFollowerWithinBounds(t *testing.T) {
+	t.Parallel()
+	o := small(t)
+	o.CheckpointEvery, o.BackupHold = 32<<10, 256<<10
+	d := mustOpen(t, o)
+	wantDone(t, "a write", addN(d, "n", 1))
+	k, err := d.KeepLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	grow := func(to int64) {
+		for d.Stats().Log.Bytes < to {
+			_, err := d.Set(SetRequest{Key: Key{"a", "v"}, Data: make([]byte, 10<<10), Check: AnyVersion})
+			wantDone(t, "a value", err)
+		}
+	}
+	grow(8 * o.BackupHold) // nothing is freed, though it is all garbage
+	if err := k.Check(); !errors.Is(err, ErrBackupHold) {
+		t.Errorf("with too much log: %v", err)
+	}
+	for range 2 {
+		if err := k.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	for end := time.Now().Add(20 * time.Second); d.Stats().Log.Bytes > 2*o.BackupHold; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("the log has %d bytes still", d.Stats().Log.Bytes)
+		}
+	}
+	if k, err = d.KeepLog(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Check(); err != nil {
+		t.Errorf("a new one: %v", err)
+	}
+	mustClose(t, d)
+	if err := k.Check(); !errors.Is(err, ErrStopped) && !errors.Is(err, wal.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+	if err := k.Release(); err != nil {
+		t.Error(err)
+	}
 }
