@@ -36,7 +36,8 @@ flags:
   -least 0           keep the lock at least that long, even if the command ends earlier
   -limit 1           how many callers may hold the lock at the same time
   -shared            share the lock with others that use -shared
-  -id ID             the holder's id (default: one that no other run has)
+  -id ID             the holder's id (default: one that no other run has); runs with the same
+                     id do not exclude each other
   -kill-after 10s    time between TERM and KILL if the lock is lost; at most a third of -dur
   -help              print this and exit
 

@@ -133,6 +133,7 @@ func (s *script) ends(code int) {
 	}
 	if err := s.lines.Err(); err != nil { // some process still has stdout open
 		s.t.Errorf("%v: %v", s.Args, err)
+		_ = s.Process.Kill() // so that Wait returns; it may have ended by itself
 	}
 	if err := s.Wait(); s.ProcessState.ExitCode() != code {
 		s.t.Errorf("%v: %v, %s, want exit code %d", s.Args, err, s.stderr.String(), code)
