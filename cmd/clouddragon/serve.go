@@ -65,7 +65,7 @@ type environment struct {
 // that is promoted continues as a primary. A primary that is replaced continues as a
 // standby, if it is configured as one.
 func serve(fsys disk.FS, c Config, env environment) int {
-	raiseHeapFloor()
+	defer raiseHeapFloor()()
 	a := newAccess(c)
 	env.passed = env.socket != nil
 	if len(c.Cluster.Etcd) > 0 {
