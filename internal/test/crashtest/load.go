@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +41,7 @@ type load struct {
 	// client ends with its server.
 	servers []string
 
-	stopped atomic.Int64 // answers 503
+	stopped atomic.Int64 // answers 503, and calls with no answer in time
 
 	cancel context.CancelFunc
 	group  sync.WaitGroup
@@ -105,6 +106,9 @@ func (w *worker) callWith(method, target, header, body string) (answer, outcome)
 	switch {
 	case err != nil:
 		w.gone = !w.client.change(w.servers, w.rng)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.stopped.Add(1)
+		}
 		if errors.Is(err, errNotSent) {
 			return a, refused
 		}

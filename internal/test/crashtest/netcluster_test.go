@@ -241,7 +241,7 @@ func (c *netCluster) round(round int) {
 		mends = append(mends, f.strike(c, victim, other))
 		switch {
 		case i > 0 || len(kinds) > 1 && c.rng.IntN(2) == 0:
-			c.felt()
+			c.felt(names)
 		case f.goesOn || f.disk && victim == standby:
 			if f.failsOver && victim == primary {
 				if err := eventually("the standby takes over", func() bool { return answers(standby.server) }); err != nil {
@@ -252,7 +252,7 @@ func (c *netCluster) round(round int) {
 		case f.silent:
 			noAnswerWithoutALease(c.t, primary.server)
 		default:
-			c.felt()
+			c.felt(names)
 		}
 	}
 	broken := time.Since(began)
@@ -296,7 +296,7 @@ func (c *netCluster) choose(round int) []fault {
 }
 
 // felt waits until some calls were not served, or many were.
-func (c *netCluster) felt() {
+func (c *netCluster) felt(names string) {
 	c.t.Helper()
 	many := c.load.ledger.more(300)
 	err := eventually("a fault is felt", func() bool {
@@ -308,6 +308,6 @@ func (c *netCluster) felt() {
 		}
 	})
 	if err != nil {
-		c.fatal("%v", err)
+		c.fatal("%s%v", names, err)
 	}
 }
