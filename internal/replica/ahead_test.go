@@ -58,17 +58,21 @@ func TestLocksLastOnAServerWhoseClockIsAhead(t *testing.T) {
 	}
 }
 
-// TestDatabaseTimeThatIsBehindShortensNothing compares times of which none is ahead.
-func TestDatabaseTimeThatIsBehindShortensNothing(t *testing.T) {
-	var c clocks
-	for range skewSamples {
-		c.add(-time.Hour)
+// TestSlowBeatsHoldNoLocksLonger compares times by beats that took long to come, or come from a
+// server that is ahead.
+func TestSlowBeatsHoldNoLocksLonger(t *testing.T) {
+	s := &Standby{}
+	ahead := func(want time.Duration, samples ...time.Duration) {
+		t.Helper()
+		for _, x := range samples {
+			s.times.add(x)
+		}
+		if got := s.Ahead(); got != want {
+			t.Errorf("ahead by %v, want %v", got, want)
+		}
 	}
-	if got := c.most(); got != 0 {
-		t.Errorf("a server that is behind is ahead by %v", got)
-	}
-	c.add(time.Minute)
-	if got := c.most(); got != time.Minute {
-		t.Errorf("ahead by %v, want a minute", got)
-	}
+	ahead(0)
+	ahead(time.Minute, time.Minute)
+	ahead(time.Second, time.Second, 3*time.Second, 3*time.Second)
+	ahead(0, -time.Hour)
 }

@@ -1,9 +1,6 @@
 package replica
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // After a promotion locks on disk are held for a grace period longer, because the clocks of
 // two machines differ. The standby compares its clock with the primary's at each beat, so
@@ -43,17 +40,12 @@ func (c *clocks) skew() time.Duration {
 	return least
 }
 
-// most returns the largest of the samples, or 0 if none of them is ahead.
-func (c *clocks) most() time.Duration {
-	return max(0, slices.Max(c.samples[:])) // those that are not there yet are 0
-}
-
-// Ahead returns by how much this server's database time may be ahead of the primary's: locks end
-// that much too early here.
+// Ahead returns by how much this server's database time is ahead of the primary's: locks end
+// that much too early here. It is 0 if this server is behind.
 func (s *Standby) Ahead() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.times.most()
+	return max(0, s.times.skew())
 }
 
 // noteClocks compares the clocks. The caller holds s.mu.

@@ -64,7 +64,7 @@ func (s *Standby) open(ctx context.Context) error {
 	s.reading.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.f = f
+	s.f, s.times = f, clocks{} // its database time starts anew
 	return nil
 }
 
