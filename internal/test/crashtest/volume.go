@@ -35,12 +35,16 @@ type fileSystem struct {
 	make []string // the command that makes it; the name of the file is added
 	mib  int64    // the least size that it can have
 	cut  bool     // the power can be cut
+	with string   // options for mounting it
 }
 
 var (
 	ext4 = fileSystem{name: "ext4", make: []string{"mkfs.ext4", "-q", "-F"}, mib: 16, cut: true}
 	// XFS can share the blocks of a copy, and btrfs never overwrites existing blocks.
-	xfs   = fileSystem{name: "xfs", make: []string{"mkfs.xfs", "-q", "-f"}, mib: 300, cut: true}
+	xfs = fileSystem{name: "xfs", make: []string{"mkfs.xfs", "-q", "-f"}, mib: 300, cut: true,
+		// A process that was forked meanwhile may still have the mount before the cut, in a mount
+		// namespace of its own. XFS would refuse a second one, although the first is shut down.
+		with: "nouuid"}
 	btrfs = fileSystem{name: "btrfs", make: []string{"mkfs.btrfs", "-q", "-f"}, mib: 128}
 
 	fileSystems = []fileSystem{ext4, xfs, btrfs}
@@ -134,7 +138,7 @@ func (v *volume) mount() error {
 		if err != nil {
 			return err
 		}
-		err = unix.Mount(loop.Name(), v.dir, v.fs.name, 0, "")
+		err = unix.Mount(loop.Name(), v.dir, v.fs.name, 0, v.fs.with)
 		return errors.Join(err, loop.Close())
 	}
 }
