@@ -1,6 +1,15 @@
 package commit
 
+import "time"
+
 // Access for the tests of the writer's turns.
+
+// WithoutTick returns options of a writer that does not look at the clocks every second, which
+// would end any wait that lasts for want of a wake-up.
+func WithoutTick(o Options) Options {
+	o.tick = time.Hour
+	return o
+}
 
 // Put adds a call to the queue; with lead it is the caller's turn.
 func (w *Writer) Put(c *Call) (lead bool, err error) { return w.queue.put(true, c) }

@@ -18,12 +18,21 @@ var noValue = kvlog.Found{}
 // turn.
 func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
 	t.Helper()
+	for r.store.Log.NeedsPrepare() {
+		runtime.Gosched() // a segment that gets ready wakes the standby
+	}
 	for {
 		c, done := call(add("turn", 1))
 		lead, err := r.Put(c)
 		wantDone(t, "put", err)
-		if lead {
+		for range 1000 {
+			runtime.Gosched() // a wake-up that is on its way arrives
+		}
+		switch {
+		case lead && !r.StandbyWants():
 			return done
+		case lead:
+			r.Lead()
 		}
 		<-done // the standby was looking whether there is anything to do
 	}
@@ -31,7 +40,7 @@ func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
 
 // The standby's timer fires during a caller's turn, and the standby handles it afterwards.
 func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
-	r := newRig(t, 16<<10, commit.Options{})
+	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
 	done := takeTurn(t, r)
 	g := r.fs.NewBarrier()
 	go r.Lead()
@@ -44,31 +53,81 @@ func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	}
 	g.Open()
 	<-done
-	for n, _ := r.number("alarm"); n != 1; n, _ = r.number("alarm") {
-		runtime.Gosched()
-	}
+	awaitAlarm(t, r)
 	r.close(t)
 }
 
-// After a caller's turn, timed work is done even if no other call comes.
-func TestTimerIsSetAtTheEndOfACallersTurn(t *testing.T) {
-	r := newRig(t, 1<<20, commit.Options{})
-	for r.store.Log.NeedsPrepare() {
-		runtime.Gosched() // until only the timer can wake the standby
-	}
-	done := takeTurn(t, r)
-	r.alarm.set(1_800_000_000e9 + int64(10*time.Millisecond))
-	r.Lead()
-	<-done
-	r.pass(10 * time.Millisecond)
+func awaitAlarm(t *testing.T, r *rig) {
+	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
 		if n, _ := r.number("alarm"); n == 1 {
-			break
+			return
 		}
 		if time.Now().After(end) {
 			t.Fatal("the alarm does not go off")
 		}
 	}
+}
+
+// Timers stand still while the machine sleeps, so the clocks are looked at in between.
+func TestTimerThatStoodStillIsNotTrusted(t *testing.T) {
+	r := newRig(t, 1<<20, commit.Options{})
+	done := takeTurn(t, r)
+	r.alarm.set(1_800_000_000e9 + int64(time.Hour))
+	r.Lead()
+	<-done
+	r.pass(time.Hour)
+	awaitAlarm(t, r)
+	r.close(t)
+}
+
+// A stop that comes during a caller's turn is not forgotten.
+func TestCloseInACallersTurnEnds(t *testing.T) {
+	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
+	done := takeTurn(t, r)
+	g := r.fs.NewBarrier()
+	go r.Lead()
+	<-g.Reached
+	closed := make(chan struct{})
+	go func() {
+		r.Writer.Close()
+		close(closed)
+	}()
+	for !r.StandbyWants() {
+		runtime.Gosched()
+	}
+	g.Open()
+	soon(t, "the end of the turn", done)
+	soon(t, "the end of the writer", closed)
+	wantDone(t, "close", r.store.Close(r.tokens.Stop()))
+}
+
+// A call that is queued during a caller's turn is answered although no other call comes.
+func TestCallThatComesInACallersTurnIsAnswered(t *testing.T) {
+	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
+	done := takeTurn(t, r)
+	g := r.fs.NewBarrier()
+	go r.Lead()
+	<-g.Reached
+	c, answered := call(add("a", 1))
+	if lead, err := r.Put(c); err != nil || lead {
+		t.Fatalf("two lead: %v", err)
+	}
+	g.Open()
+	soon(t, "the end of the turn", done)
+	soon(t, "the answer", answered)
+	r.close(t)
+}
+
+// After a caller's turn, timed work is done even if no other call comes.
+func TestTimerIsSetAtTheEndOfACallersTurn(t *testing.T) {
+	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
+	done := takeTurn(t, r)
+	r.alarm.set(1_800_000_000e9 + int64(10*time.Millisecond))
+	r.Lead()
+	<-done
+	r.pass(10 * time.Millisecond)
+	awaitAlarm(t, r)
 	r.close(t)
 }
 
@@ -91,7 +150,7 @@ func TestNoDurabilityMarksBetweenWrites(t *testing.T) {
 
 // A caller writes one batch, whatever else waits: the standby writes the rest.
 func TestACallersTurnIsOneBatch(t *testing.T) {
-	r := newRig(t, 4*commit.MaxBatch, commit.Options{})
+	r := newRig(t, 4*commit.MaxBatch, commit.WithoutTick(commit.Options{}))
 	done := takeTurn(t, r)
 	before := r.Commits()
 	var others []<-chan struct{}

@@ -68,6 +68,8 @@ type Options struct {
 	// OfClient reports whether a client waits for an operation. If a Mirror is late, such
 	// operations are answered without it. nil: none are.
 	OfClient func(Op) bool
+
+	tick time.Duration // 0: ClockTick
 }
 
 // Batch describes a batch that was written.
@@ -124,10 +126,11 @@ func New(o Options) *Writer {
 		o.Parts = append(o.Parts, o.Ends) // the last, because it can be blocked when the others are not
 	}
 	o.Mirror = cmp.Or(o.Mirror, Mirror(noMirror{}))
+	o.tick = cmp.Or(o.tick, ClockTick)
 	return &Writer{
 		o: o, queue: newQueue(), tx: newTx(&o),
 		quiet:    true, // recovery has just rewritten everything, and a checkpoint follows it
-		timer:    time.NewTimer(ClockTick),
+		timer:    time.NewTimer(o.tick),
 		done:     make(chan struct{}),
 		failed:   make(chan struct{}),
 		position: Position{Log: o.Position, Tokens: o.State.Tokens, Version: o.State.Version, Moment: o.State.Moment},
@@ -337,7 +340,7 @@ const BlockedWait = 50 * time.Millisecond
 // setTimer sets the timer at the end of a turn to whichever comes first: a durability mark, a
 // change of a Part, or the next look at the clocks.
 func (w *Writer) setTimer() {
-	wait := ClockTick
+	wait := w.o.tick
 	if !w.quiet {
 		wait = min(wait, w.o.QuietAfter-time.Since(w.appended))
 	}
