@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"clouddragon/db/commit"
+	"clouddragon/internal/test/memdisk"
 	"clouddragon/kvlog"
 )
 
@@ -38,13 +39,20 @@ func takeTurn(t *testing.T, r *rig) (done <-chan struct{}) {
 	}
 }
 
+// leadToTheDisk begins a caller's turn, which waits for the disk until the barrier is opened.
+func leadToTheDisk(t *testing.T, r *rig) (done <-chan struct{}, g *memdisk.Barrier) {
+	t.Helper()
+	done = takeTurn(t, r)
+	g = r.fs.NewBarrier()
+	go r.Lead()
+	<-g.Reached
+	return done, g
+}
+
 // The standby's timer fires during a caller's turn, and the standby handles it afterwards.
 func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
-	done := takeTurn(t, r)
-	g := r.fs.NewBarrier()
-	go r.Lead()
-	<-g.Reached
+	done, g := leadToTheDisk(t, r)
 	r.alarm.set(1_800_000_000e9 + int64(time.Minute))
 	r.pass(time.Minute)
 	r.Ring()
@@ -84,10 +92,7 @@ func TestTimerThatStoodStillIsNotTrusted(t *testing.T) {
 // A stop that comes during a caller's turn is not forgotten.
 func TestCloseInACallersTurnEnds(t *testing.T) {
 	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
-	done := takeTurn(t, r)
-	g := r.fs.NewBarrier()
-	go r.Lead()
-	<-g.Reached
+	done, g := leadToTheDisk(t, r)
 	closed := make(chan struct{})
 	go func() {
 		r.Writer.Close()
@@ -105,10 +110,7 @@ func TestCloseInACallersTurnEnds(t *testing.T) {
 // A call that is queued during a caller's turn is answered although no other call comes.
 func TestCallThatComesInACallersTurnIsAnswered(t *testing.T) {
 	r := newRig(t, 1<<20, commit.WithoutTick(commit.Options{}))
-	done := takeTurn(t, r)
-	g := r.fs.NewBarrier()
-	go r.Lead()
-	<-g.Reached
+	done, g := leadToTheDisk(t, r)
 	c, answered := call(add("a", 1))
 	if lead, err := r.Put(c); err != nil || lead {
 		t.Fatalf("two lead: %v", err)
