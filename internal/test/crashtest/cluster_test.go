@@ -189,7 +189,7 @@ func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
 		case 0:
 			primary.kill()
 		case 1:
-			if err := primary.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			if err := primary.pause(); err != nil {
 				t.Fatal(err)
 			}
 		case 2: // the primary loses only etcd, but its lease runs out, so either server can be elected
@@ -311,7 +311,7 @@ func answersNothingOld(t *testing.T, old, new *server) {
 		}
 		conns[i] = c
 	}
-	if err := old.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	if err := old.goOn(); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range conns {

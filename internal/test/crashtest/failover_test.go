@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -126,7 +125,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 		}
 		hangs := rng.IntN(3) == 0
 		if hangs {
-			if err := primary.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			if err := primary.pause(); err != nil {
 				t.Fatal(err)
 			}
 		} else {
@@ -137,7 +136,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 		isPrimary(t, standby)
 		away = append(away, time.Since(began))
 		if hangs {
-			if err := primary.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			if err := primary.goOn(); err != nil {
 				t.Fatal(err)
 			}
 			err := eventually("the old primary knows that it was replaced", func() bool {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience is the longest that a test waits for anything.
@@ -151,6 +153,22 @@ func (s *server) stop() error {
 	}
 	return err
 }
+
+// pause stops the process where it is and waits until each of its threads has stopped.
+func (s *server) pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// goOn continues a paused process.
+func (s *server) goOn() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // wait waits for its end and returns the exit code, -1 if a signal ended it.
 func (s *server) wait(limit time.Duration) (int, error) {

@@ -37,8 +37,16 @@ func sharedCopy(t *testing.T, v *volume) {
 	if v.fs.name == btrfs.name { // no copy shares files that are not copied on write, but a snapshot does
 		shared = exec.Command("btrfs", "subvolume", "snapshot", v.dir, filepath.Join(v.dir, "copy"))
 	}
-	if out, err := shared.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v: %s", shared, err, out)
+	// The server is paused, because cp fails if a file is renamed or removed before cp opens it.
+	if err := s.pause(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := shared.CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %v: %s", shared, err, out)
+	}
+	if err := s.goOn(); err != nil || t.Failed() {
+		t.FailNow()
 	}
 	free := fill(t, v)
 	// done makes a call that may be refused for want of room, and reports whether it was

@@ -3,7 +3,6 @@ package crashtest
 import (
 	"net/http"
 	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -17,7 +16,7 @@ func TestPrimaryWhoseStandbyIsAwayStopsCleanly(t *testing.T) {
 	primary := serve(t, o)
 	standby := serve(t, setup{binary: *binary, data: filepath.Join(dir, "2"), config: standbyOf(primary.addr)})
 	inSync(t, primary, standby)
-	if err := standby.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := standby.pause(); err != nil {
 		t.Fatal(err)
 	}
 	if err := eventually("a write waits for the standby", func() bool { return waitsForStandby(t, primary) }); err != nil {
