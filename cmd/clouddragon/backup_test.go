@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -171,14 +173,33 @@ func TestKeepDeletesNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"m-1.tar", "n-1.tar", "n-2.tar", "n-10.tar", "n-3.tar"} {
+	for _, name := range []string{"m-1.tar", "n-#.tar", "n-1.tar", "n-2.tar", "n-10.tar", "n-3.tar"} {
 		if _, errs, code := call(t, "http://"+p.addr, "backup", "-keep", "2", "-o", filepath.Join(dir, name)); code != 0 {
 			t.Fatal(errs)
 		}
 	}
-	if got := strings.Join(names(t, dir), " "); got != "m-1.tar n-0.tar n-1.txt n-10.tar n-3.tar other-1.tar" {
+	if got := strings.Join(names(t, dir), " "); got != "m-1.tar n-#.tar n-0.tar n-1.txt n-10.tar n-3.tar other-1.tar" {
 		t.Errorf("left are %s", got)
 	}
+}
+
+// Several backups with -keep at the same time remove the same files.
+func TestOldBackupsAreRemovedTwiceAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 500 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("n-%d.tar", i)), []byte(archive.First+"\x00"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			if _, err := removeOld(filepath.Join(dir, fmt.Sprintf("n-%d.tar", i)), 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestRestoreRefusesBadArguments(t *testing.T) {

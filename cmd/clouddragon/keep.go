@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"clouddragon/internal/archive"
 )
@@ -34,11 +33,11 @@ func removeOld(file string, keep int) (removed []string, err error) {
 		}
 		name := dir + e.Name()
 		info, err := e.Info()
-		if err != nil {
-			return nil, err
+		is := false
+		if err == nil {
+			is, err = isBackup(name)
 		}
-		is, err := isBackup(name)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // another backup may have removed it
 			return nil, err
 		}
 		if is {
@@ -53,10 +52,12 @@ func removeOld(file string, keep int) (removed []string, err error) {
 		return cmp.Or(b.info.ModTime().Compare(a.info.ModTime()), cmp.Compare(b.name, a.name))
 	})
 	for _, o := range all[min(keep, len(all)):] {
-		if err := os.Remove(o.name); err != nil {
+		err := os.Remove(o.name)
+		if err == nil {
+			removed = append(removed, o.name)
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			return removed, err
 		}
-		removed = append(removed, o.name)
 	}
 	if len(removed) == 0 {
 		return nil, nil
@@ -71,20 +72,19 @@ func b2i(b bool) int {
 	return 0
 }
 
-// withoutDigits returns a name with each run of digits replaced by one #.
+// withoutDigits returns a name with each run of digits replaced by one NUL, which no name of a
+// file has.
 func withoutDigits(name string) string {
-	var b strings.Builder
-	last := ' '
-	for _, r := range name {
-		if r >= '0' && r <= '9' {
-			r = '#'
+	var b []byte
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c < '0' || c > '9':
+			b = append(b, c)
+		case len(b) == 0 || b[len(b)-1] != 0:
+			b = append(b, 0)
 		}
-		if r != '#' || last != '#' {
-			b.WriteRune(r)
-		}
-		last = r
 	}
-	return b.String()
+	return string(b)
 }
 
 // isBackup reports whether a file begins like a backup.
