@@ -271,7 +271,7 @@ func TestEachRequestIsObserved(t *testing.T) {
 	for a := Other; a <= Metrics; a++ {
 		names = append(names, a.String())
 	}
-	if got := strings.Join(names, " "); got != "other sequence counter kv mlock munlock lock rate tfstate batch list accounts events page healthz backup move movedata openapi replica metrics" {
+	if got := strings.Join(names, " "); got != "other sequence counter kv mlock munlock lock rate tfstate batch list accounts events page healthz backup move movedata openapi replica replica/status replica/promote metrics" {
 		t.Errorf("the APIs are called %s", got)
 	}
 }

@@ -45,6 +45,12 @@ func (c *call) locate(u *url.URL) {
 	case "/movedata":
 		c.api = MoveData
 		return
+	case "/replica/status":
+		c.api = ReplicaStatus
+		return
+	case "/replica/promote":
+		c.api = Promote
+		return
 	}
 	if strings.HasPrefix(path, "/replica/") {
 		c.api = Replica
@@ -118,10 +124,6 @@ func (e *endpoint) paths(acc, id string) []string {
 		return []string{"/db"}
 	case api == Page:
 		return []string{"/"}
-	case api == Replica && e.method == http.MethodGet:
-		return []string{"/replica/status"}
-	case api == Replica:
-		return []string{"/replica/promote"}
 	case api == OpenAPI:
 		return []string{"/openapi.json"}
 	case api == Batch, api == Events:

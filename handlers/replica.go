@@ -18,7 +18,7 @@ func (s *server) admitted(c *call, e *endpoint) error {
 	switch {
 	case c.params.bad != nil:
 		return c.params.bad
-	case s.admit == nil, c.api == Page, c.api == Healthz, c.api == OpenAPI, c.api == Metrics, c.api == Replica:
+	case s.admit == nil, c.api == Page, c.api == Healthz, c.api == OpenAPI, c.api == Metrics, c.aboutReplica():
 		return nil
 	}
 	if stale { // a standby cannot be watched
@@ -46,7 +46,7 @@ func (s *server) tooLate(c *call) error {
 // saysData reports whether an answer reveals something about what is stored or held.
 func (c *call) saysData() bool {
 	switch c.api {
-	case Page, Healthz, OpenAPI, Metrics, Replica, Other:
+	case Page, Healthz, OpenAPI, Metrics, Replica, ReplicaStatus, Promote, Other:
 		return false
 	}
 	switch c.status {
@@ -57,13 +57,29 @@ func (c *call) saysData() bool {
 	return c.status < http.StatusMultipleChoices
 }
 
-// GET and POST /replica/
-func servePeers(s *server, c *call) error {
-	if s.peers == nil {
-		return c.noRoute()
+// aboutReplica reports whether a request is for one of the routes below /replica/.
+func (c *call) aboutReplica() bool {
+	return c.api == Replica || c.api == ReplicaStatus || c.api == Promote
+}
+
+// POST /replica/promote?force=
+func promote(s *server, c *call) error {
+	c.r.URL.RawQuery = "" // the parameter may be in the body
+	switch force := c.params.text("force"); force {
+	case "", "false":
+	case "1", "true":
+		c.r.URL.RawQuery = "force=1"
+	default:
+		return badRequest("force must be 1, not %s", quote(force))
 	}
+	return servePeers(s, c)
+}
+
+// GET /replica/status, and POST below /replica/
+func servePeers(s *server, c *call) error {
 	w := &statusWriter{c.w, http.StatusOK}
 	c.sent = true
+	c.notStored()
 	c.patience()
 	s.peers.ServeHTTP(w, c.r)
 	c.status = w.status

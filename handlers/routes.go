@@ -26,7 +26,7 @@ import (
 
 // Options say what is served and to whom.
 type Options struct {
-	DB     *db.DB
+	DB     *db.DB  // nil: there is no data yet, and Admit refuses every call on it
 	Tokens *Tokens // nil or empty: no token is needed
 	Limits Limits
 	// Program is the version of the program, for the manifests of backups.
@@ -85,7 +85,9 @@ const (
 	Move
 	MoveData
 	OpenAPI
-	Replica
+	Replica // a message of another server
+	ReplicaStatus
+	Promote
 	Metrics
 )
 
@@ -110,8 +112,11 @@ var apiNames = [...]string{
 	OpenAPI:  "openapi",
 	Move:     "move",
 	MoveData: "movedata",
-	Replica:  "replica",
 	Metrics:  "metrics",
+
+	Replica:       "replica",
+	ReplicaStatus: "replica/status",
+	Promote:       "replica/promote",
 }
 
 // The APIs with a path below an account, /db/:acc/API/:id.
@@ -172,7 +177,8 @@ var endpoints = []endpoint{
 	{api: Healthz, method: "OPTIONS", params: []string{"role"}, serve: getHealth},
 	{api: Backup, method: "GET", serve: getBackup, waits: true},
 	{api: Metrics, method: "GET", serve: getMetrics},
-	{api: Replica, method: "GET", serve: servePeers, waits: true},
+	{api: ReplicaStatus, method: "GET", serve: servePeers, waits: true},
+	{api: Promote, method: "POST", params: []string{"force"}, serve: promote, waits: true},
 	{api: Replica, method: "POST", serve: servePeers, waits: true},
 }
 
@@ -307,7 +313,7 @@ func (s *server) route(c *call) (*endpoint, error) {
 	case c.r.ProtoMajor == 2:
 		// net/http passes the preface of HTTP/2 on as a request.
 		return nil, &refusal{http.StatusHTTPVersionNotSupported, "HTTP/2 is not supported here: use HTTP/1.1"}
-	case c.api == Other || c.api == Metrics && s.metrics == nil:
+	case c.api == Other, c.api == Metrics && s.metrics == nil, c.aboutReplica() && s.peers == nil, c.api == Replica && e == nil:
 		return nil, c.noRoute()
 	case e == nil:
 		c.w.Header()["Allow"] = []string{allowed(c.api)}
@@ -319,7 +325,7 @@ func (s *server) route(c *call) (*endpoint, error) {
 	case c.fault != nil:
 		return nil, c.fault
 	}
-	if c.inAccount {
+	if c.inAccount && s.db != nil {
 		if err := s.db.Admit(c.key.Acc); err != nil {
 			return nil, err
 		}
@@ -385,13 +391,4 @@ func (s *server) finish(c *call, p any) {
 	if p != nil {
 		panic(p)
 	}
-}
-
-// methodLabel keeps methods that clients make up out of the metrics.
-func methodLabel(m string) string {
-	switch m {
-	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":
-		return m
-	}
-	return "other"
 }

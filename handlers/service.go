@@ -36,6 +36,9 @@ func getHealth(s *server, c *call) error {
 	if want != "" && want != "primary" && want != "standby" {
 		return badRequest("role must be primary or standby, not %s", quote(want))
 	}
+	if s.db == nil {
+		return &refusal{http.StatusServiceUnavailable, "the standby has no data yet"}
+	}
 	if err := s.db.Err(); err != nil {
 		return err
 	}
@@ -81,6 +84,15 @@ func getMetrics(s *server, c *call) error {
 	s.metrics.ServeHTTP(w, c.r)
 	c.status = w.status
 	return nil
+}
+
+// methodLabel keeps methods that clients make up out of the metrics.
+func methodLabel(m string) string {
+	switch m {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE":
+		return m
+	}
+	return "other"
 }
 
 // statusWriter remembers the status of an answer that another handler writes.

@@ -51,21 +51,6 @@ func (t *Tokens) load() []grant {
 	return nil
 }
 
-// Full reports whether a request has a token for everything, or needs none.
-func (t *Tokens) Full(r *http.Request) bool {
-	grants := t.load()
-	c := call{r: r}
-	sum := sha256.Sum256([]byte(c.token()))
-	ok := len(grants) == 0
-	for i := range grants {
-		g := &grants[i]
-		if subtle.ConstantTimeCompare(sum[:], g.sum[:]) == 1 && len(g.Accounts) == 0 && !g.ReadOnly {
-			ok = true
-		}
-	}
-	return ok
-}
-
 // authorize checks the token. It runs before the route is looked up, so that a client
 // without a token does not learn which routes exist.
 func (s *server) authorize(c *call) error {
@@ -96,7 +81,7 @@ func (s *server) authorize(c *call) error {
 		return &refusal{http.StatusForbidden, "moving an account takes full access: this token is bound to accounts, or for reading only"}
 	case c.api == Backup && (len(g.Accounts) > 0 || g.ReadOnly):
 		return &refusal{http.StatusForbidden, "a backup holds everything: this token is bound to accounts, or for reading only"}
-	case c.api == Replica && (len(g.Accounts) > 0 || g.ReadOnly):
+	case c.aboutReplica() && (len(g.Accounts) > 0 || g.ReadOnly):
 		return &refusal{http.StatusForbidden, "this call concerns the whole server: this token is bound to accounts, or for reading only"}
 	case g.ReadOnly && c.api == Batch:
 		c.readOnly = true // checked when its calls are known

@@ -13,6 +13,7 @@ import (
 
 	"clouddragon/internal/client"
 	"clouddragon/internal/disk"
+	"clouddragon/internal/job"
 	"clouddragon/internal/replica"
 )
 
@@ -67,6 +68,9 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	}
 	if *dir != "" {
 		epoch, address, err := promoteStopped(*dir, *force)
+		if replica.MayLackWrites(err) {
+			return fail(job.ExitHeld, err)
+		}
 		if err != nil {
 			return fail(exitFailed, err)
 		}

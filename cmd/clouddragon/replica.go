@@ -191,7 +191,8 @@ func serveStandby(fsys disk.FS, c Config, env *environment, a *access) (code int
 		return exitFailed, false
 	}
 	x := &standbyServer{sb: sb, c: c, a: a, env: *env}
-	x.peers = sb.Handler(x.hasFullAccess)
+	x.peers = sb.Handler()
+	x.bare = x.without()
 	s := &http.Server{
 		Handler:           x,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -278,6 +279,7 @@ type standbyServer struct {
 	a     *access
 	env   environment
 	peers http.Handler
+	bare  http.Handler // the routes below /replica/, and all others while there is no data
 
 	mu   sync.Mutex // guards made
 	made standbyHandler
@@ -291,25 +293,30 @@ type standbyHandler struct {
 
 func (x *standbyServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	front.Begin(r)
-	if strings.HasPrefix(r.URL.Path, "/replica/") {
+	switch {
+	case replica.IsFromPrimary(r.URL.Path):
 		x.peers.ServeHTTP(w, r)
-		return
+	case strings.HasPrefix(r.URL.Path, "/replica/"):
+		x.bare.ServeHTTP(w, r)
+	case !x.sb.Read(func(d *db.DB) { x.handler(d).ServeHTTP(w, r) }):
+		x.bare.ServeHTTP(w, r)
 	}
-	if x.sb.Read(func(d *db.DB) { x.handler(d).ServeHTTP(w, r) }) {
-		return
-	}
-	err := &replica.AwayError{Primary: x.sb.Primary(), Follows: true}
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	if r.URL.Path == "/healthz" {
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, "the standby has no data yet")
-		return
-	}
-	h.Set("Location", err.Primary)
-	w.WriteHeader(http.StatusMisdirectedRequest)
-	fmt.Fprintln(w, err)
+}
+
+// without returns the handler that needs no data.
+func (x *standbyServer) without() http.Handler {
+	return handlers.New(handlers.Options{
+		Tokens: &x.a.tokens,
+		Role:   func() handlers.Role { return handlers.Standby },
+		Admit: func(write, stale bool) error {
+			return &replica.AwayError{Primary: x.sb.Primary(), Follows: true}
+		},
+		Peers: x.peers,
+		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "the standby has no data yet", http.StatusServiceUnavailable)
+		}),
+		Log: x.env.log,
+	})
 }
 
 // handler returns the handler that answers from d.
@@ -342,6 +349,3 @@ func (x *standbyServer) handler(d *db.DB) http.Handler {
 	})}
 	return x.made.h
 }
-
-// hasFullAccess reports whether a request has a token for everything.
-func (x *standbyServer) hasFullAccess(r *http.Request) bool { return x.a.tokens.Full(r) }

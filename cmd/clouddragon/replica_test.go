@@ -165,7 +165,7 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 	back.stop()
 	want(t, c, "POST", url, 200, "3\n")
 	out, code := promoted(t, "-data", back.dataOf())
-	if code != 1 || !strings.Contains(out, "may lack writes") {
+	if code != 75 || !strings.Contains(out, "may lack writes") {
 		t.Errorf("promote a standby that has left: exit %d: %s", code, out)
 	}
 	again.stop()

@@ -361,7 +361,7 @@ func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) in
 	select {
 	case err := <-closed:
 		if isUnmirrored(err) {
-			log.Warn("stopped without a final checkpoint, because a write waits for the standby: the next start replays the log", "err", err)
+			log.Warn("stopped without a final checkpoint, because a write has waited for the standby: the next start replays the log", "err", err)
 			return code
 		}
 		if err != nil {
@@ -375,9 +375,11 @@ func closeDB(d *db.DB, home *home, log *slog.Logger, end time.Time, code int) in
 	return code
 }
 
-// isUnmirrored reports whether nothing else failed than the wait for the standby, which the stop
-// has ended.
+// isUnmirrored reports whether nothing else failed than the wait for the standby, which ended
+// because the server stops or was replaced.
 func isUnmirrored(err error) bool {
 	all, ok := err.(interface{ Unwrap() []error })
-	return ok && !slices.ContainsFunc(all.Unwrap(), func(err error) bool { return !errors.Is(err, replica.ErrClosed) })
+	return ok && !slices.ContainsFunc(all.Unwrap(), func(err error) bool {
+		return !errors.Is(err, replica.ErrClosed) && !errors.Is(err, replica.ErrOver)
+	})
 }

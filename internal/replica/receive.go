@@ -13,9 +13,13 @@ import (
 	"clouddragon/kvlog/wal"
 )
 
-// Handler answers the primary's requests, and `promote`. full reports whether a request has
-// full access.
-func (s *Standby) Handler(full func(*http.Request) bool) http.Handler {
+// IsFromPrimary reports whether a path is for the primary alone, which has no token for it but
+// the standby's secret.
+func IsFromPrimary(path string) bool { return path == "/replica/append" || path == "/replica/beat" }
+
+// Handler answers the primary's requests, and `promote`. Except for those of the primary, see
+// IsFromPrimary, the caller must have checked that the request has full access.
+func (s *Standby) Handler() http.Handler {
 	m := http.NewServeMux()
 	fromPrimary := func(fn http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -27,27 +31,18 @@ func (s *Standby) Handler(full func(*http.Request) bool) http.Handler {
 			fn(w, r)
 		}
 	}
-	operator := func(fn http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			if !full(r) {
-				answer(w, nil, &refused{http.StatusUnauthorized, "that needs a token with full access"})
-				return
-			}
-			fn(w, r)
-		}
-	}
 	m.HandleFunc("POST /replica/append", fromPrimary(s.serveAppend))
 	m.HandleFunc("POST /replica/beat", fromPrimary(func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, s.beat)
 	}))
-	m.HandleFunc("POST /replica/fence", operator(func(w http.ResponseWriter, r *http.Request) {
+	m.HandleFunc("POST /replica/fence", func(w http.ResponseWriter, r *http.Request) {
 		serve(w, r, func(f fenceRequest) (struct{}, error) { return struct{}{}, s.setEpoch(f.Epoch, f.URL) })
-	}))
-	m.HandleFunc("POST /replica/promote", operator(func(w http.ResponseWriter, r *http.Request) {
+	})
+	m.HandleFunc("POST /replica/promote", func(w http.ResponseWriter, r *http.Request) {
 		epoch, err := s.Promote(r.URL.Query().Get("force") == "1")
 		answer(w, promoted{epoch}, err)
-	}))
-	m.HandleFunc("GET /replica/status", operator(func(w http.ResponseWriter, r *http.Request) { answer(w, s.Status(), nil) }))
+	})
+	m.HandleFunc("GET /replica/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.Status(), nil) })
 	m.HandleFunc("/replica/", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, nil, &refused{http.StatusMisdirectedRequest, "this server is a standby: that is for the primary, " + s.Primary()})
 	})

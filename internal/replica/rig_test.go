@@ -66,7 +66,7 @@ func newElectedRig(t *testing.T, e *Elector) *rig {
 		if fn := r.onWay.Load(); fn != nil && (*fn)(w, q) {
 			return
 		}
-		r.sb.Handler(func(*http.Request) bool { return true }).ServeHTTP(w, q)
+		r.sb.Handler().ServeHTTP(w, q)
 	}))
 	t.Cleanup(r.atS.Close)
 	return r

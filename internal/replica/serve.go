@@ -38,6 +38,9 @@ func (p *Primary) Handler() http.Handler {
 	later := func(w http.ResponseWriter, _ *http.Request) { answer(w, nil, &epochError{Epoch: p.epoch()}) }
 	m.HandleFunc("POST /replica/append", later)
 	m.HandleFunc("POST /replica/beat", later)
+	m.HandleFunc("/replica/", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, nil, &refused{http.StatusNotFound, "no such route below /replica/"})
+	})
 	return m
 }
 

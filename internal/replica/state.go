@@ -180,6 +180,12 @@ func (s State) promoted(dir, before string, force bool) (State, error) {
 	return s, nil
 }
 
+// MayLackWrites reports whether err is the refusal to promote a standby without force.
+func MayLackWrites(err error) bool {
+	r := (*refused)(nil)
+	return errors.As(err, &r) && r.status == http.StatusConflict
+}
+
 // PromoteStopped promotes the standby whose data directory this is. No server may have it open.
 func PromoteStopped(fsys disk.FS, dir string, force bool) (epoch uint64, err error) {
 	s, err := ReadState(fsys, dir)
