@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,7 @@ func TestRoutesOfReplicationFollowTheRules(t *testing.T) {
 	if code, body := asToken(t, "full", "GET", "http://"+empty.addr+"/db/a/kv/k?stale=true"); code != 421 || !strings.Contains(body, unreachable.Addr().String()) {
 		t.Errorf("a standby without data: %d %s", code, body)
 	}
-	want(t, http.DefaultClient, "GET", "http://"+empty.addr+"/healthz", 503, "the standby has no data yet\n")
+	want(t, http.DefaultClient, "GET", "http://"+empty.addr+"/healthz", 503, "the standby has not reached its primary since it was started\n")
 	empty.stop()
 	sb.stop()
 	p.stop()
@@ -149,4 +150,39 @@ func TestReplacedServerStopsCleanly(t *testing.T) {
 	p.until("it knows that it was replaced", func(s replica.Status) bool { return s.Role == "replaced" })
 	p.stop()
 	next.stop()
+}
+
+// docs/operations.md tells how to restore a backup on servers that were promoted before.
+func TestRestoreWithAStandby(t *testing.T) {
+	t.Parallel()
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	sb := standbyOf(t, p, "sync: true")
+	p.until("the standby is in sync", inSync)
+	if out, code := promoted(t, "-server", p.addr); code != 0 || out != "2\n" {
+		t.Fatalf("promote: exit %d: %s", code, out)
+	}
+	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/s?n=7", 200, "7\n")
+	sb.until("it knows the epoch", func(s replica.Status) bool { return s.Epoch == 2 && s.InSync })
+	file := filepath.Join(t.TempDir(), "backup")
+	if _, errs, code := call(t, "http://"+p.addr, "backup", "-o", file); code != 0 {
+		t.Fatal(errs)
+	}
+	want(t, http.DefaultClient, "POST", "http://"+p.addr+"/db/1/sequence/s", 200, "8\n")
+	sb.stop()
+	p.stop()
+	for _, dir := range []string{p.dataOf(), sb.dataOf()} {
+		if err := os.Rename(dir, dir+".old"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, errs, code := call(t, "", "restore", "-data", p.dataOf(), file); code != 0 {
+		t.Fatal(errs)
+	}
+	restored := start(t, "data: "+p.dataOf()+"\nlisten: "+p.addr+"\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n")
+	again := start(t, "data: "+sb.dataOf()+"\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n")
+	restored.until("the standby is in sync", inSync)
+	want(t, http.DefaultClient, "GET", "http://"+restored.addr+"/db/1/sequence/s", 200, "7\n")
+	want(t, http.DefaultClient, "GET", "http://"+again.addr+"/db/1/sequence/s?stale=true", 200, "7\n")
+	again.stop()
+	restored.stop()
 }

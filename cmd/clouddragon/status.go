@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -200,7 +201,7 @@ func roleLine(s *replica.Status) string {
 		}
 		line += "; the standby " + s.Standby
 	case "standby":
-		line += "; the primary is " + s.Primary + ", and this standby"
+		line += "; the primary is " + cmp.Or(s.Primary, "not known") + ", and this standby"
 	default:
 		return strings.TrimSuffix(line+"; the primary is "+s.Primary, "; the primary is ")
 	}

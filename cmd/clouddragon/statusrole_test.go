@@ -49,12 +49,13 @@ func TestStatusTellsTheRole(t *testing.T) {
 
 func TestRoleLine(t *testing.T) {
 	for want, s := range map[string]replica.Status{
-		"primary, epoch 2; no standby":                                                                     {Role: "primary", Epoch: 2},
-		"primary, epoch 1; the standby b is not in sync, and the link is down":                             {Role: "primary", Epoch: 1, Standby: "b"},
-		"primary, epoch 1; the standby b is not in sync, 12 batches and 3.5s behind":                       {Role: "primary", Epoch: 1, Standby: "b", Live: true, Batches: 12, Seconds: 3.5},
-		"standby, epoch 3; the primary is http://a, and this standby is in sync":                           {Role: "standby", Epoch: 3, Primary: "http://a", InSync: true, Live: true},
-		"standby, epoch 3; the primary is http://a, and this standby is not in sync, and the link is down": {Role: "standby", Epoch: 3, Primary: "http://a"},
-		"replaced, epoch 4; the primary is http://a":                                                       {Role: "replaced", Epoch: 4, Primary: "http://a"},
+		"primary, epoch 2; no standby":                                                                      {Role: "primary", Epoch: 2},
+		"primary, epoch 1; the standby b is not in sync, and the link is down":                              {Role: "primary", Epoch: 1, Standby: "b"},
+		"primary, epoch 1; the standby b is not in sync, 12 batches and 3.5s behind":                        {Role: "primary", Epoch: 1, Standby: "b", Live: true, Batches: 12, Seconds: 3.5},
+		"standby, epoch 3; the primary is http://a, and this standby is in sync":                            {Role: "standby", Epoch: 3, Primary: "http://a", InSync: true, Live: true},
+		"standby, epoch 3; the primary is http://a, and this standby is not in sync, and the link is down":  {Role: "standby", Epoch: 3, Primary: "http://a"},
+		"standby, epoch 1; the primary is not known, and this standby is not in sync, and the link is down": {Role: "standby", Epoch: 1},
+		"replaced, epoch 4; the primary is http://a":                                                        {Role: "replaced", Epoch: 4, Primary: "http://a"},
 		"replaced, epoch 4": {Role: "replaced", Epoch: 4},
 	} {
 		if got := roleLine(&s); got != want {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -196,8 +197,11 @@ func (e *Elector) step(ctx context.Context) error {
 	e.set(l)
 	// A leader of this server's name is this server before a restart, with a lease that has not
 	// expired.
-	if l.Name != "" && l.Name != e.o.Name || found[1] != nil && !slices.Contains(c.InSync, e.o.Name) {
+	switch {
+	case l.Name != "" && l.Name != e.o.Name:
 		return nil
+	case found[1] != nil && !slices.Contains(c.InSync, e.o.Name):
+		return &unfitError{fmt.Errorf("it may lack writes, because etcd names only %s as having all of them: start that server", strings.Join(c.InSync, ", "))}
 	}
 	return e.campaign(ctx, found[0], found[1], c)
 }

@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -143,5 +144,26 @@ func TestServerWithoutTheWholeDataIsNotElected(t *testing.T) {
 	}
 	if _, mine, _ := e.Primary(); !mine {
 		t.Error("not elected with the whole data")
+	}
+}
+
+// Without that line the log of a server that waits for another one says nothing.
+func TestServerSaysWhyItIsNotElected(t *testing.T) {
+	var log strings.Builder
+	e, etcd := newTestElector(t, disk.OS{}, t.TempDir())
+	e.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	etcd.config = `{"Epoch":5,"InSync":["b"]}`
+	for range 2 {
+		err := e.step(t.Context())
+		if !errors.As(err, new(*unfitError)) {
+			t.Errorf("a server that etcd does not name: %v", err)
+		}
+		e.note(err)
+	}
+	if e.isMine() || len(etcd.put) > 0 {
+		t.Error("it was elected")
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "etcd names only b ") {
+		t.Errorf("the log says %q, want one line with the server that has every write", got)
 	}
 }
