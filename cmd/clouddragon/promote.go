@@ -24,7 +24,7 @@ told if it can be reached, and answers nothing from then on. A primary that is p
 continues without its standby.
 
 A standby that may lack writes that were acknowledged refuses, unless -force is given.
-Those writes are lost then.
+Those writes are lost then. Where etcd decides which server is the primary, it refuses too.
 
 flags:
   -data DIR          the data directory of the server, whether it runs or not
@@ -42,7 +42,7 @@ exit codes:
   1   the server cannot be promoted
   64  a bad flag, or something that the server refuses as malformed
   69  no answer from the server
-  75  the server refuses: it may lack writes
+  75  the server refuses: it may lack writes, or etcd decides
   77  the token is refused
 `
 
@@ -68,7 +68,7 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	}
 	if *dir != "" {
 		epoch, address, err := promoteStopped(*dir, *force)
-		if replica.MayLackWrites(err) {
+		if replica.IsRefused(err) {
 			return fail(job.ExitHeld, err)
 		}
 		if err != nil {

@@ -145,6 +145,6 @@ func BecomePrimary(fsys disk.FS, dir string, epoch uint64) (State, error) {
 		return s, err
 	}
 	s.Raise = s.Raise || !s.Primary || s.Epoch+1 != epoch
-	s.Epoch, s.Primary, s.Before, s.Now, s.Standby, s.InSync, s.Partial = epoch, true, "", "", "", false, false
+	s.Epoch, s.Primary, s.Before, s.Now, s.Standby, s.InSync, s.Partial, s.Elected = epoch, true, "", "", "", false, false, true
 	return s, s.write(fsys, dir)
 }

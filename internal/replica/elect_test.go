@@ -167,3 +167,47 @@ func TestServerSaysWhyItIsNotElected(t *testing.T) {
 		t.Errorf("the log says %q, want one line with the server that has every write", got)
 	}
 }
+
+// etcd decides. A server with a later epoch, which did not come from etcd, would otherwise end the
+// primary again and again.
+func TestPrimaryWithALeaseIsNotReplacedByAStandby(t *testing.T) {
+	for what, replace := range map[string]func(*Primary) error{
+		"hello": func(p *Primary) error { _, err := p.hello(helloRequest{Name: "b", Epoch: 9}); return err },
+		"join":  func(p *Primary) error { return p.joinEpoch(joinRequest{Name: "b", URL: "x", Secret: "x", Epoch: 9}) },
+		"fence": func(p *Primary) error { return p.Fence(9, "http://b") },
+	} {
+		p := bare(t, at(7, 7))
+		e, _ := newTestElector(t, p.fs, p.dir)
+		p.e = e
+		e.leader, e.mine, e.until = Leader{Name: "a", Epoch: 3}, "a", boottime.Now()+time.Hour
+		if err := replace(p); err == nil || !strings.Contains(err.Error(), "etcd says") || p.Replaced() {
+			t.Errorf("%s of a later epoch: %v, replaced: %v", what, err, p.Replaced())
+		}
+		e.until = 0 // the lease has run out
+		if err := replace(p); !p.Replaced() {
+			t.Errorf("%s of a later epoch, without a lease: %v, not replaced", what, err)
+		}
+	}
+}
+
+func TestStoppedServerOfAClusterIsNotPromoted(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "CHECKPOINT"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sb, err := NewStandby(StandbyOptions{FS: disk.OS{}, Of: "http://a", Elected: true, Open: db.Options{Dir: dir}, Log: quietly})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb.state.InSync = true
+	if err := sb.setState(sb.state); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := PromoteStopped(disk.OS{}, dir, false); !IsRefused(err) || !strings.Contains(err.Error(), "etcd decides") {
+		t.Errorf("a stopped standby of a cluster: %v, want that etcd decides", err)
+	}
+	// It has left the cluster.
+	if epoch, err := PromoteStopped(disk.OS{}, dir, true); err != nil || epoch != 2 {
+		t.Errorf("by force: epoch %d, %v", epoch, err)
+	}
+}

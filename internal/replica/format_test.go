@@ -24,6 +24,9 @@ fa61d69d
 	`{"Version":1,"Epoch":18446744073709551615,"Primary":false,"Now":"http://10.0.0.1:8081","InSync":true}
 52b7a345
 `: {Version: 1, Epoch: 1<<64 - 1, Now: "http://10.0.0.1:8081", InSync: true},
+	`{"Version":1,"Epoch":3,"Primary":true,"Elected":true}
+999393dd
+`: {Version: 1, Epoch: 3, Primary: true, Elected: true},
 }
 
 func TestStateIsAlwaysTheseBytes(t *testing.T) {

@@ -313,7 +313,7 @@ func (l *link) note(err error) {
 	if later := (*epochError)(nil); errors.As(err, &later) {
 		l.cancel()
 		if err := p.Fence(later.Epoch, later.Primary); err != nil && !p.Replaced() {
-			p.log.Error("this server was replaced, but that cannot be recorded on disk", "err", err)
+			p.log.Error("the standby says that this server was replaced, but that is not recorded", "standby", l.name, "err", err)
 		}
 		return
 	}

@@ -310,6 +310,9 @@ func (p *Primary) fence(epoch uint64, now string) error {
 	if epoch == p.state.Epoch && !p.state.Primary {
 		return nil // it was told already
 	}
+	if p.e != nil && p.e.Admit() == nil {
+		return &refused{http.StatusConflict, fmt.Sprintf("etcd says that this server is the primary, of epoch %d, but the other server knows epoch %d: move the data directory of the other server away, so that it fetches a copy", p.state.Epoch, epoch)}
+	}
 	if epoch <= p.state.Epoch {
 		return &refused{http.StatusConflict, fmt.Sprintf("epoch %d is not later than this server's, %d", epoch, p.state.Epoch)}
 	}

@@ -79,7 +79,7 @@ func NewStandby(o StandbyOptions) (*Standby, error) {
 	if state.Primary { // a former primary that is configured as a standby now
 		state.Primary, state.Before, state.Standby, state.InSync = false, "", "", false
 	}
-	state.Now = o.Of
+	state.Now, state.Elected = o.Of, o.Elected
 	return &Standby{o: o, call: newCaller(o.Of, o.Token), secret: hex.EncodeToString(secret), state: state, why: errors.New("it has not reached the primary yet"),
 		Promoted: make(chan struct{}), again: make(chan struct{}, 1)}, nil
 }

@@ -46,6 +46,8 @@ type State struct {
 	// Partial is whether the data is a copy that was begun, and that the primary has not
 	// called complete since.
 	Partial bool `json:",omitempty"`
+	// Elected is whether etcd decides which server is the primary.
+	Elected bool `json:",omitempty"`
 }
 
 // ReadState reads the state of a data directory. Without a state file the server is a primary
@@ -175,13 +177,13 @@ func (s State) promoted(dir, before string, force bool) (State, error) {
 		return s, &refused{http.StatusConflict, "this standby may lack writes that were acknowledged: the primary did not wait for it; promote it with force to give those up"}
 	}
 	s.Epoch++
-	s.Partial = false
+	s.Partial, s.Elected = false, false
 	s.Primary, s.Raise, s.Before, s.Now, s.Standby, s.InSync = true, true, before, "", "", false
 	return s, nil
 }
 
-// MayLackWrites reports whether err is the refusal to promote a standby without force.
-func MayLackWrites(err error) bool {
+// IsRefused reports whether err is the refusal to promote a standby without force.
+func IsRefused(err error) bool {
 	r := (*refused)(nil)
 	return errors.As(err, &r) && r.status == http.StatusConflict
 }
@@ -194,6 +196,9 @@ func PromoteStopped(fsys disk.FS, dir string, force bool) (epoch uint64, err err
 	}
 	if s.Primary {
 		return 0, fmt.Errorf("%s does not belong to a standby: its server is the primary of epoch %d", dir, s.Epoch)
+	}
+	if s.Elected && !force {
+		return 0, errElected
 	}
 	if s, err = s.promoted(dir, s.Now, force); err != nil {
 		return 0, err
