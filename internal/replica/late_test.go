@@ -39,7 +39,7 @@ func answeredSoon(t *testing.T, what string, call func() error) error {
 	select {
 	case err := <-ended:
 		return err
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no answer:", what)
 		return nil
 	}
@@ -112,7 +112,8 @@ func TestGoingAloneEndsTheWaitOfALateWrite(t *testing.T) {
 }
 
 // With etcd a hanging standby is removed within two thirds of the lease. A batch is late only
-// after the lease, so a write in flight is done.
+// after the lease, so a write in flight is done. With this lease the standby, which hears nothing,
+// joins again before the primary has given up a request.
 func TestStandbyThatHangsIsTakenOutBeforeAWriteIsLate(t *testing.T) {
 	e, _ := newTestElector(t, disk.OS{}, t.TempDir())
 	etcd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { // it has {}, and takes every change
@@ -120,7 +121,7 @@ func TestStandbyThatHangsIsTakenOutBeforeAWriteIsLate(t *testing.T) {
 	}))
 	t.Cleanup(etcd.Close)
 	e.etcd = newEtcd([]string{etcd.URL}, time.Second)
-	e.o.Lease = 6 * time.Second
+	e.o.Lease = 12 * time.Second
 	e.leader, e.mine, e.until = Leader{Name: "a", Epoch: 1}, "a", boottime.Now()+time.Hour
 	r := newElectedRig(t, e)
 	r.newStandby()
@@ -131,6 +132,12 @@ func TestStandbyThatHangsIsTakenOutBeforeAWriteIsLate(t *testing.T) {
 		defer r.p.mu.Unlock()
 		return r.p.added == "b"
 	})
+	r.p.mu.Lock()
+	l := r.p.link
+	r.p.mu.Unlock()
+	if got := l.patience(); got > e.o.Lease/3 {
+		t.Errorf("the standby may take %v to answer, want a third of the lease of %v at most", got, e.o.Lease)
+	}
 	r.hang()
 	for _, what := range []string{"a write on its way", "the next write"} {
 		if err := answeredSoon(t, what, func() error { return r.add("s") }); err != nil {

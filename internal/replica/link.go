@@ -308,6 +308,7 @@ func (l *link) patience() time.Duration {
 func (l *link) note(err error) {
 	p := l.p
 	if l.ctx.Err() != nil {
+		l.noteUnanswered(err)
 		return
 	}
 	if later := (*epochError)(nil); errors.As(err, &later) {
@@ -344,6 +345,17 @@ func (l *link) note(err error) {
 		}
 	}
 	p.decide()
+}
+
+// noteUnanswered records that a link has ended during a request. With a long lease the standby joins
+// again before a request has timed out, and it may do that for ever without answering any.
+func (l *link) noteUnanswered(err error) {
+	p := l.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.silent.IsZero() {
+		p.silent = time.Now()
+	}
 }
 
 // fail ends the link: the standby has to join again.
