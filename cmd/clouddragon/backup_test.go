@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -114,12 +113,7 @@ func TestBackupThatFailsLeavesWhatWasThere(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.URL
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := "http://" + l.Addr().String()
-	l.Close()
+	nobody := "http://" + ownAddr(t)
 	flipped := []byte(whole)
 	flipped[len(flipped)/2] ^= 1
 	for _, c := range []struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -14,7 +15,7 @@ func TestLockIsRenewedUntilTheCommandEnds(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s, in := beginLock(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 7")
+	s, in := beginLock(t, f.url, "-dur", "9", "-kill-after", "100ms", "n", "sh", "-c", "echo begun; read x; exit 7")
 	f.renewed(t, 4) // longer than the lock lasts
 	if code, body := ask(t, http.DefaultClient, "GET", lockURL(p, "n")); code != http.StatusOK || !strings.Contains(body, `"token":1,`) {
 		t.Errorf("while the command runs: %d %s", code, body)
@@ -55,7 +56,7 @@ func TestLockIsRenewedDespiteFaults(t *testing.T) {
 		}
 		return true
 	})
-	s, in := beginLock(t, f.url, "-dur", "12", "-kill-after", "1", "n", "sh", "-c", "echo begun; read x; exit 7")
+	s, in := beginLock(t, f.url, "-dur", "18", "-kill-after", "100ms", "n", "sh", "-c", "echo begun; read x; exit 7")
 	f.renewed(t, 8) // all but the one that hangs, and one more
 	closeInput(t, in)
 	s.endsQuietly(7)
@@ -67,17 +68,32 @@ func TestLockThatIsLostEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s, _ := beginLock(t, f.url, "-dur", "3", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
+	var lost atomic.Int32 // renewals that were answered with 409
+	f.on(func(w http.ResponseWriter, r *http.Request, kind string) bool {
+		if kind != "renew" {
+			return false
+		}
+		answer := httptest.NewRecorder()
+		f.next.ServeHTTP(answer, r)
+		if answer.Code == http.StatusConflict {
+			lost.Add(1)
+		}
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes()) // the client may be gone
+		return true
+	})
+	s, _ := beginLock(t, f.url, "-dur", "15", "-kill-after", "4s", "n", "sh", "-c", "trap 'echo stopped; exit 0' TERM; echo begun; while :; do read x; done")
 	force(t, p, "n")
 	s.says("stopped")
 	s.complains(75, `the lock "n" is lost, and the command is ended: `)
-	if n := len(f.renewals); n != 1 {
+	if n := lost.Load(); n != 1 {
 		t.Errorf("a lost lock is asked for %d times, want once", n)
 	}
 
 	// A command that ignores TERM, and children that outlive it, get KILL: all of them close
 	// stdout.
-	s = lockCommand(t, "http://"+p.addr, "-dur", "3", "-kill-after", "100ms", "n", "sh", "-c",
+	s = lockCommand(t, "http://"+p.addr, "-dur", "9", "-kill-after", "100ms", "n", "sh", "-c",
 		"sh -c \"trap '' TERM; echo child; while :; do sleep 1000; done\" & read x; trap 'exit 0' TERM; echo begun; wait")
 	in := s.input()
 	s.begin()
@@ -98,7 +114,7 @@ func TestLockEndsTheCommandBeforeTheLock(t *testing.T) {
 			p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 			f := newFaulty(t, p.addr)
 			f.on(func(_ http.ResponseWriter, r *http.Request, kind string) bool { return kind == "renew" && f.hang(r) })
-			s, _ := beginLock(t, f.url, "-dur", "15", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
+			s, _ := beginLock(t, f.url, "-dur", "30", "-kill-after", "500ms", "n", "sh", "-c", "trap '"+trap+"' TERM; echo begun; while :; do read x || sleep 1000; done")
 			if s.lines.Scan() {
 				t.Errorf("%s: the command says %q", name, s.lines.Text())
 			}
@@ -218,7 +234,7 @@ func TestLockSurvivesAStop(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	f := newFaulty(t, p.addr)
-	s, in := beginLock(t, f.url, "-dur", "6", "n", "sh", "-c", "echo begun; read x; exit 3")
+	s, in := beginLock(t, f.url, "-dur", "9", "-kill-after", "100ms", "n", "sh", "-c", "echo begun; read x; exit 3")
 	s.send(syscall.SIGTSTP)
 	s.stops() // and so does the command
 	f.renewed(t, 4)
@@ -236,7 +252,7 @@ const killedCommand = "sh -c \"trap '' TERM; echo child; exec sleep 1000\" & tra
 func TestLockWhoseFrontIsKilledEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
-	s := lockCommand(t, "http://"+p.addr, "-dur", "6", "n", "sh", "-c", killedCommand)
+	s := lockCommand(t, "http://"+p.addr, "-dur", "15", "n", "sh", "-c", killedCommand)
 	in := s.input()
 	s.begin()
 	s.says("child")
@@ -257,7 +273,7 @@ func TestLockWhoseKeeperIsKilledEndsTheCommand(t *testing.T) {
 	t.Parallel()
 	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
-		s := lockCommand(t, "http://"+p.addr, "-dur", "6", "-kill-after", "1s", "n"+strconv.Itoa(int(sig)), "sh", "-c", killedCommand)
+		s := lockCommand(t, "http://"+p.addr, "-dur", "15", "-kill-after", "4s", "n"+strconv.Itoa(int(sig)), "sh", "-c", killedCommand)
 		in := s.input()
 		s.begin()
 		s.says("child")

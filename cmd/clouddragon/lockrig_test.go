@@ -79,6 +79,9 @@ func runLock(t *testing.T, server string, args ...string) *script {
 	return s
 }
 
+// A test that does not want to lose its lock uses a -dur of 9 or more and a short -kill-after: with
+// -dur 9 and -kill-after 100ms a renewal may take 5 seconds, with -dur 6 alone less than 1.5.
+
 // beginLock starts `clouddragon lock` with a command that says when it has begun. It
 // returns the command's stdin too.
 func beginLock(t *testing.T, server string, args ...string) (*script, io.WriteCloser) {

@@ -149,7 +149,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 	m := newTerminal(t)
 	shell := m.run(f.url, "bash", "--norc", "--noprofile", "--noediting", "-i")
 	m.shows("ready$ ")
-	lock := program + " lock -dur 6 n "
+	lock := program + " lock -dur 9 -kill-after 1s n "
 
 	// Stopped, the command keeps its lock. Then it continues in the foreground.
 	m.types(lock + "bash -c 'echo begun; read x; echo got-$x; exit 3'\n")
@@ -197,7 +197,7 @@ func TestLockUnderAShellsJobControl(t *testing.T) {
 
 	// Stopped while it waits for the lock: the command starts when the job is continued.
 	want(t, http.DefaultClient, "POST", lockURL(p, "n")+"?id=other&dur=600", http.StatusOK, "5\n")
-	m.types(program + " lock -dur 6 -wait 1h n sh -c 'echo star\"\"ted'\n")
+	m.types(program + " lock -dur 9 -kill-after 1s -wait 1h n sh -c 'echo star\"\"ted'\n")
 	p.waits("lock", 1)
 	m.types("\x1a")
 	m.shows("Stopped")
@@ -239,7 +239,7 @@ func TestLockOnATerminalEndsTheCommandIfItIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := newTerminal(t)
-		s := command(t, "http://"+p.addr, program, "lock", "-dur", "6", "-kill-after", "1s", victim, "bash", "-c",
+		s := command(t, "http://"+p.addr, program, "lock", "-dur", "12", "-kill-after", "1s", victim, "bash", "-c",
 			// The first child has lost its parent, the second one has a process group of its own.
 			`trap "" HUP; (sh -c "trap '' TERM; sleep 1000" &); set -m; sh -c "trap '' TERM HUP; sleep 1000" & echo begun; wait`)
 		s.Stdin, s.Stdout, s.Stderr = m.device, m.device, m.device
@@ -315,11 +315,12 @@ func TestLockUnderOtherPrograms(t *testing.T) {
 	closeInput(t, in)
 	s.endsQuietly(3)
 
-	// timeout: the command ends with it, also by KILL.
+	// timeout: the command ends with it, also by KILL. SIGALRM tells timeout that the time is over.
 	for _, sig := range []string{"TERM", "KILL"} {
-		s = command(t, server, append(append([]string{"timeout", "-s", sig, "2"}, lock[:4]...), "-dur", "3", "t"+sig, "sh", "-c", "echo begun; sleep 1000")...)
+		s = command(t, server, append(append([]string{"timeout", "-s", sig, "1000"}, lock[:4]...), "-dur", "9", "t"+sig, "sh", "-c", "echo begun; sleep 1000")...)
 		s.begin()
 		s.says("begun")
+		s.send(syscall.SIGALRM)
 		s.ends(map[string]int{"TERM": 124, "KILL": -1}[sig])
 	}
 	p.stop()

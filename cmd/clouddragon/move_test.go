@@ -42,7 +42,7 @@ func newMoveRig(t *testing.T, to ...string) *moveRig {
 
 func newMovedServer(t *testing.T, more string) *movedServer {
 	t.Helper()
-	addr := proxyAddr(t)
+	addr := ownAddr(t)
 	s := &movedServer{base: "http://" + addr, config: small(t, "listen: "+addr+"\ntoken: secret\n"+more)}
 	s.process = start(t, s.config)
 	return s

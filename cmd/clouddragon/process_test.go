@@ -155,6 +155,14 @@ func (p *process) line(text string) string {
 	}
 }
 
+// logs waits for a line that holds text, unless it has come already.
+func (p *process) logs(text string) {
+	p.t.Helper()
+	if !strings.Contains(p.log, text) {
+		p.line(text)
+	}
+}
+
 // exit waits for the end of the process and returns its exit code.
 func (p *process) exit() int {
 	p.t.Helper()

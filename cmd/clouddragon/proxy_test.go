@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,7 +71,7 @@ var proxies = []proxy{
 func (x proxy) start(t *testing.T, server string) string {
 	t.Helper()
 	path := program(t, x.programs...)
-	addr := proxyAddr(t)
+	addr := ownAddr(t)
 	snippet := fenced(t, x.language)
 	for old, replacement := range map[string]string{
 		x.listen:         strings.NewReplacer(":80", addr, " 80", " "+addr).Replace(x.listen),
@@ -94,18 +95,26 @@ func (x proxy) start(t *testing.T, server string) string {
 	return addr
 }
 
-// proxyAddr returns an address whose port no other process gets, so that it stays free.
-func proxyAddr(t *testing.T) string {
+// handedOut has the addresses that ownAddr has returned.
+var handedOut sync.Map
+
+// ownAddr returns an address that neither another process nor another test gets, so that it stays
+// free, between two runs of a server too.
+func ownAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.66.0.2:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.66.0.2:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, again := handedOut.LoadOrStore(addr, true); !again {
+			return addr
+		}
 	}
-	addr := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return addr
 }
 
 // runProxy runs a proxy until the test is over, and returns once it listens.

@@ -20,7 +20,7 @@ import (
 // standbyOf starts a standby of a server and waits until it listens.
 func standbyOf(t *testing.T, primary *process, more string) *process {
 	t.Helper()
-	return start(t, small(t, "listen: 127.0.0.1:0\n"+`replica: {of: "http://`+primary.addr+`", `+more+"}\n"))
+	return start(t, small(t, "listen: "+ownAddr(t)+"\n"+`replica: {of: "http://`+primary.addr+`", `+more+"}\n"))
 }
 
 // replicaStatus asks a server for its role.
@@ -72,7 +72,7 @@ func promoted(t *testing.T, args ...string) (string, int) {
 
 func TestStandbyAnswersStaleReadsOnly(t *testing.T) {
 	t.Parallel()
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	c := http.DefaultClient
 	want(t, c, "POST", "http://"+p.addr+"/db/1/sequence/s?n=7", 200, "7\n")
 	want(t, c, "POST", "http://"+p.addr+"/db/1/counter/c?add=3", 200, "3\n")
@@ -127,7 +127,7 @@ func TestStandbyAnswersStaleReadsOnly(t *testing.T) {
 
 func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 	t.Parallel()
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	c := http.DefaultClient
 	url := "http://" + p.addr + "/db/1/sequence/s"
 	sb := standbyOf(t, p, "sync: true")
@@ -177,7 +177,7 @@ func TestPrimaryAnswersNoWriteWithoutItsStandby(t *testing.T) {
 // Both a plain request and one that net/http serves are tried.
 func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 	t.Parallel()
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	sb := standbyOf(t, p, "sync: true")
 	p.until("the standby is in sync", inSync)
 	url := "http://" + p.addr + "/db/1/counter/c"
@@ -230,7 +230,7 @@ func TestWriteOnItsWayToAStandbyThatHangsGetsAnAnswer(t *testing.T) {
 
 func TestPromotedPrimaryGoesOnAlone(t *testing.T) {
 	t.Parallel()
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	sb := standbyOf(t, p, "sync: true")
 	p.until("the standby is in sync", inSync)
 	sb.until("it is in sync", inSync)
@@ -249,7 +249,7 @@ func TestPromotedPrimaryGoesOnAlone(t *testing.T) {
 func TestReplacedServerFollowsOrSaysWhereThePrimaryIs(t *testing.T) {
 	t.Parallel()
 	c := http.DefaultClient
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	sb := standbyOf(t, p, "sync: true")
 	p.until("the standby is in sync", inSync)
 	sb.until("it is in sync", inSync)
@@ -307,7 +307,7 @@ func TestReplacedServerFollowsOrSaysWhereThePrimaryIs(t *testing.T) {
 func TestStandbyThatWentAnotherWayFetchesANewCopy(t *testing.T) {
 	t.Parallel()
 	c := http.DefaultClient
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	want(t, c, "POST", "http://"+p.addr+"/db/1/sequence/s?n=5", 200, "5\n")
 	sb := standbyOf(t, p, "sync: false")
 	sb.until("it follows", func(s replica.Status) bool { return s.Live })
@@ -339,8 +339,8 @@ func TestStandbyThatWentAnotherWayFetchesANewCopy(t *testing.T) {
 func TestReplicaNeedsAToken(t *testing.T) {
 	t.Parallel()
 	c := http.DefaultClient
-	p := start(t, small(t, "listen: 127.0.0.1:0\ntokens: [{token: all}, {token: reader, readonly: true}, {token: shop, accounts: [shop]}]\n"))
-	sb := start(t, small(t, "listen: 127.0.0.1:0\ntoken: all\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\ntokens: [{token: all}, {token: reader, readonly: true}, {token: shop, accounts: [shop]}]\n"))
+	sb := start(t, small(t, "listen: "+ownAddr(t)+"\ntoken: all\nreplica: {of: \"http://"+p.addr+"\", sync: true}\n"))
 	for _, addr := range []string{p.addr, sb.addr} {
 		for _, token := range []string{"", "reader", "shop", "other"} {
 			for _, path := range []string{"/replica/promote", "/replica/join", "/replica/append?epoch=9", "/replica/beat", "/replica/fence"} {
@@ -373,14 +373,15 @@ func TestReplicaNeedsAToken(t *testing.T) {
 // The token of the primary may be changed while both servers run.
 func TestReloadTakesTheTokenOfTheReplica(t *testing.T) {
 	t.Parallel()
-	p := start(t, small(t, "listen: 127.0.0.1:0\ntokens: [{token: first}, {token: second}]\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\ntokens: [{token: first}, {token: second}]\n"))
 	of := "replica: {of: \"http://" + p.addr + "\", sync: true, token: %s}\n"
-	config := small(t, "listen: 127.0.0.1:0\ntoken: own\n")
+	config := small(t, "listen: "+ownAddr(t)+"\ntoken: own\n")
 	sb := start(t, config+fmt.Sprintf(of, "wrong"))
 	sb.line("cannot be followed now")
 	sb.configure(config + fmt.Sprintf(of, "second"))
-	sb.reload()
-	sb.line("following the primary")
+	sb.signal(syscall.SIGHUP)
+	sb.line("following the primary") // this may come before the line that the reload is done
+	sb.logs("msg=reloaded")
 	if strings.Contains(sb.log, "needs a restart") {
 		t.Errorf("a new token is said to need a restart:\n%s", sb.log)
 	}

@@ -35,7 +35,7 @@ func startShards(t *testing.T, servers [4]string, lines string) *shards {
 	}
 	s := &shards{t: t, files: t.TempDir(), c: &http.Client{Transport: new(http.Transport)}}
 	t.Cleanup(s.c.CloseIdleConnections)
-	addr := proxyAddr(t)
+	addr := ownAddr(t)
 	s.base = "http://" + addr
 	config := replaceAll(t, string(b), map[string]int{
 		"bind :8080": 1, "/etc/haproxy/shards.map": 2, "10.0.0.1:8081": 1, "10.0.0.2:8081": 1, "10.0.0.3:8081": 1, "10.0.0.4:8081": 1,

@@ -64,7 +64,7 @@ func tofuPrograms(t *testing.T) []string {
 // proxy between the two reports which locks were refused.
 func newTofu(t *testing.T, program string) *tofu {
 	f := &tofu{t: t, program: program, dir: t.TempDir(), refusals: make(chan string, 1000)}
-	f.config = small(t, "listen: 127.0.0.1:0\n")
+	f.config = small(t, "listen: "+ownAddr(t)+"\n")
 	f.server = start(t, f.config, "CLOUDDRAGON_TOKEN="+tofuToken)
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -266,7 +266,7 @@ func (f *tofu) testLockedOut(t *testing.T) {
 	<-f.refusals
 	f.server.signal(syscall.SIGKILL)
 	f.server.exit()
-	f.server = start(f.server.t, strings.Replace(f.config, "127.0.0.1:0", f.server.addr, 1), "CLOUDDRAGON_TOKEN="+tofuToken)
+	f.server = start(f.server.t, f.config, "CLOUDDRAGON_TOKEN="+tofuToken)
 	if got := lockID.FindString(f.holder()); got != first.id {
 		t.Errorf("after a restart of the server %q holds the state, want %s", got, first.id)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,20 +123,26 @@ func TestSecondStandbyIsRefused(t *testing.T) {
 // the primary would keep its log for it for ever.
 func TestStandbyThatTakesNoBatchIsNotAlive(t *testing.T) {
 	r := newRig(t)
+	r.p.patience = patience // the write waits however long the machine takes
 	r.newStandby()
 	r.run()
 	r.inSync()
-	failed, alive := 0, 0
+	var failed, beats, alive atomic.Int32
 	done := make(chan struct{})
+	seen := sync.OnceFunc(func() { close(done) })
 	refuse := func(w http.ResponseWriter, q *http.Request) bool {
+		if q.URL.Path == "/replica/beat" && failed.Load() > 0 {
+			beats.Add(1)
+		}
 		if q.URL.Path != "/replica/append" {
 			return false
 		}
-		if r.p.Status().Live && failed > 0 {
-			alive++
+		if failed.Load() > 0 && r.p.Status().Live {
+			alive.Add(1)
 		}
-		if failed++; failed == 25 { // with two beats among them
-			close(done)
+		failed.Add(1)
+		if beats.Load() >= 2 {
+			seen()
 		}
 		w.WriteHeader(http.StatusInsufficientStorage)
 		return true
@@ -151,8 +159,8 @@ func TestStandbyThatTakesNoBatchIsNotAlive(t *testing.T) {
 	if err := <-added; err != nil {
 		t.Errorf("the write that waited: %v", err)
 	}
-	if alive > 0 {
-		t.Errorf("the standby looked alive %d times while it took no batch", alive)
+	if n := alive.Load(); n > 0 {
+		t.Errorf("the standby looked alive %d times while it took no batch", n)
 	}
 }
 

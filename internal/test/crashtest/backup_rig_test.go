@@ -131,7 +131,7 @@ func (b *backups) check(t *testing.T, l *load) bool {
 			t.Errorf("a backup shows %s at %d, %v, want %d to %d", target, n, err, least, most)
 		}
 	}
-	m, err := readMoved(c)
+	m, err := readMoved(c.do)
 	if err != nil || m.left+m.right != 0 || m.moves < b.least.moves || m.moves > b.most.moves {
 		t.Errorf("a backup shows the batches as %+v, %v, want %d to %d of them", m, err, b.least.moves, b.most.moves)
 	}

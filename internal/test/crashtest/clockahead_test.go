@@ -23,7 +23,7 @@ func TestLockSurvivesTheFailoverToAServerWhoseClockIsAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	primary := serve(t, setup{binary: *binary, data: filepath.Join(dir, "1"), config: smallFiles})
-	o := setup{binary: buildSteppable(t), data: filepath.Join(dir, "2"), config: standbyOf(primary.addr), step: step}
+	o := setup{binary: buildSteppable(t), data: filepath.Join(dir, "2"), config: standbyOf(primary.addr), step: step, listen: freeAddress(t)}
 	standby := serve(t, o)
 	inSync(t, primary, standby)
 	const lock = "/db/1/lock/l"

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -78,15 +79,26 @@ func etcdsAt(t *testing.T, members int, command func(string, ...string) *exec.Cm
 	return e
 }
 
-// freeAddress returns an address that is not in use and is not handed out again.
+// handedOut has the addresses that freeAddress has returned.
+var handedOut sync.Map
+
+// freeAddress returns an address that is not in use and is not handed out again. A server whose role
+// changes closes its listener and listens there again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.77.0.3:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.77.0.3:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, again := handedOut.LoadOrStore(addr, true); !again {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // signal sends a signal to all members.
@@ -163,8 +175,8 @@ func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
 	ledger := newLedger()
 	ledger.prolonged = 5 * time.Second
 	l := &load{ledger: ledger, clients: 16, valueSize: 2 << 10, seed: *seed}
-	a := setup{binary: *binary, data: filepath.Join(dir, "a"), config: e.config("a")}
-	b := setup{binary: *binary, data: filepath.Join(dir, "b"), config: e.config("b")}
+	a := setup{binary: *binary, data: filepath.Join(dir, "a"), config: e.config("a"), listen: freeAddress(t)}
+	b := setup{binary: *binary, data: filepath.Join(dir, "b"), config: e.config("b"), listen: freeAddress(t)}
 	setups := map[*server]setup{}
 	sa := serve(t, a)
 	setups[sa] = a
@@ -186,11 +198,10 @@ func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
 		how := rng.IntN(3)
 		var began = time.Now()
 		switch how {
-		case 0:
-			primary.kill()
-		case 1:
-			if err := primary.pause(); err != nil {
-				t.Fatal(err)
+		case 0, 1:
+			e.pauseInSync(t, primary, filepath.Base(setups[standby].data))
+			if how == 0 {
+				primary.kill()
 			}
 		case 2: // the primary loses only etcd, but its lease runs out, so either server can be elected
 			e.signal(syscall.SIGSTOP)

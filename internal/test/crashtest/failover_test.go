@@ -95,7 +95,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 	number := 0
 	begun := func(config string) (setup, *server) {
 		number++
-		o := setup{binary: *binary, data: filepath.Join(dir, fmt.Sprint(number)), config: config}
+		o := setup{binary: *binary, data: filepath.Join(dir, fmt.Sprint(number)), config: config, listen: freeAddress(t)}
 		return o, serve(t, o)
 	}
 	first, primary := begun(smallFiles)

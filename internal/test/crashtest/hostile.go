@@ -54,7 +54,8 @@ func (s *server) vitals() (vitals, error) {
 	return vitals{len(files), goroutines, kib << 10}, err
 }
 
-// raw is a connection on which anything can be sent.
+// raw is a connection on which anything can be sent. It ends by itself after patience; whoever
+// keeps it for longer calls wait.
 type raw struct {
 	net.Conn
 	in *bufio.Reader
@@ -65,8 +66,12 @@ func dialRaw(addr string) (raw, error) {
 	if err != nil {
 		return raw{}, err
 	}
-	return raw{c, bufio.NewReader(c)}, c.SetDeadline(time.Now().Add(patience))
+	r := raw{c, bufio.NewReader(c)}
+	return r, r.wait()
 }
+
+// wait lets the connection last for patience from now on.
+func (c raw) wait() error { return c.SetDeadline(time.Now().Add(patience)) }
 
 // say sends, ends the sending half if end is set, and returns all that comes
 // back until the server closes. That the server does not take it all is no error.

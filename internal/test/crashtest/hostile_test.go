@@ -50,7 +50,8 @@ func watch(addr string) *bystander {
 func (b *bystander) end() error {
 	close(b.stop)
 	<-b.done
-	if b.err == nil && b.slowest > 5*time.Second {
+	// Most of the hostile clients are cut off after 10 seconds. An honest one must not wait for that.
+	if b.err == nil && b.slowest > 9*time.Second {
 		return fmt.Errorf("an honest client waited %v", b.slowest)
 	}
 	return b.err
@@ -103,6 +104,9 @@ func TestHostileClientsHarmNobodyElse(t *testing.T) {
 
 	// The server does not wait forever for a header.
 	for _, c := range slowHeads {
+		if err := c.wait(); err != nil {
+			t.Fatal(err)
+		}
 		b, err := io.ReadAll(c.in)
 		if err != nil || serverError(string(b)) != nil {
 			t.Fatalf("a connection whose header does not come is not closed: %q, %v", b, err)

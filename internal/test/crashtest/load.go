@@ -276,12 +276,27 @@ func versionOf(a answer) int64 {
 	return n
 }
 
+// ask makes a call of a check, and returns when it was sent. A server that may be replaced does not
+// answer for a moment if its lease was renewed late or its standby is slow, as on a busy machine. It
+// is asked again.
+func (l *load) ask(c *client, method, target, header, body string) (a answer, asked time.Time, err error) {
+	if late := eventually("the server answers", func() bool {
+		asked = time.Now()
+		a, err = c.doWith(method, target, header, body)
+		return err != nil || a.status != http.StatusServiceUnavailable || l.ledger.prolonged == 0
+	}); late != nil && err == nil {
+		err = fmt.Errorf("%s %s: %v: %w", method, target, a, late)
+	}
+	return a, asked, err
+}
+
 // check reads everything back after a restart and compares it with the ledger.
 func (l *load) check(addr string) error {
 	c := &client{addr: addr}
 	defer c.close()
-	read := func(target string) (answer, error) {
-		a, err := c.do("GET", target, "")
+	asked := time.Time{} // when the last call was sent
+	read := func(target string) (a answer, err error) {
+		a, asked, err = l.ask(c, "GET", target, "", "")
 		if err == nil && a.status != 200 && a.status != 404 {
 			err = fmt.Errorf("GET %s: %v", target, a)
 		}
@@ -311,7 +326,6 @@ func (l *load) check(addr string) error {
 		l.ledger.recoveredValue(target, versionOf(a), a.body)
 	}
 	for _, target := range targets("lock", fewThings) {
-		asked := time.Now()
 		a, err := read(target)
 		var h holder
 		if err == nil && a.status == 200 {

@@ -25,7 +25,11 @@ func keyHeader(key string) string { return "Idempotency-Key: " + key + "\r\n" }
 // checkKeyed sends every keyed call of the last round again, twice, and compares the answers
 // and the data with the ledger.
 func (l *load) checkKeyed(c *client) error {
-	got, err := readMoved(c)
+	ask := func(method, target, body string) (answer, error) {
+		a, _, err := l.ask(c, method, target, "", body)
+		return a, err
+	}
+	got, err := readMoved(ask)
 	if err != nil {
 		return err
 	}
@@ -34,7 +38,7 @@ func (l *load) checkKeyed(c *client) error {
 		for range 2 {
 			for _, call := range l.ledger.toRepeat(target) {
 				path, body := call.request()
-				a, err := c.doWith("POST", path, keyHeader(call.key), body)
+				a, _, err := l.ask(c, "POST", path, keyHeader(call.key), body)
 				if err != nil {
 					return err
 				}
@@ -42,11 +46,11 @@ func (l *load) checkKeyed(c *client) error {
 			}
 		}
 	}
-	if got, err = readMoved(c); err != nil {
+	if got, err = readMoved(ask); err != nil {
 		return err
 	}
 	l.ledger.recoveredMoves(got, true)
-	a, err := c.do("GET", keyedSequence, "")
+	a, err := ask("GET", keyedSequence, "")
 	if err != nil {
 		return err
 	}
@@ -59,8 +63,8 @@ func (l *load) checkKeyed(c *client) error {
 }
 
 // readMoved reads the result of the batches, in one batch.
-func readMoved(c *client) (moved, error) {
-	a, err := c.do("POST", keyedBatch, "GET counter/left\nGET counter/right\nGET sequence/moves\nGET kv/last\n")
+func readMoved(do func(method, target, body string) (answer, error)) (moved, error) {
+	a, err := do("POST", keyedBatch, "GET counter/left\nGET counter/right\nGET sequence/moves\nGET kv/last\n")
 	if err != nil {
 		return moved{}, err
 	}

@@ -244,8 +244,19 @@ func (c *netCluster) round(round int) {
 			c.felt(names)
 		case f.goesOn || f.disk && victim == standby:
 			if f.failsOver && victim == primary {
-				if err := eventually("the standby takes over", func() bool { return answers(standby.server) }); err != nil {
+				// A standby that was taken out before the fault, as on a busy machine, cannot take over.
+				out := false
+				if err := eventually("the standby takes over", func() bool {
+					listed, err := c.etcd.lists(standby.node)
+					out = err == nil && !listed
+					return out || answers(standby.server)
+				}); err != nil {
 					c.fatal("%v", err)
+				}
+				if out {
+					c.t.Logf("%sno server takes over, since the standby was not in sync", names)
+					struck = ""
+					break
 				}
 			}
 			c.served(20+c.rng.IntN(200), "under: "+names)

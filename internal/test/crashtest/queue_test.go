@@ -35,6 +35,9 @@ func await(t *testing.T, addr, target, name string) *waiter {
 
 // answer waits for what a waiter is told.
 func (w *waiter) answer() (answer, error) {
+	if err := w.wait(); err != nil {
+		return answer{}, err
+	}
 	r, err := http.ReadResponse(w.in, &http.Request{Method: "POST"})
 	if err != nil {
 		return answer{}, err
