@@ -73,6 +73,14 @@ func dialRaw(addr string) (raw, error) {
 // wait lets the connection last for patience from now on.
 func (c raw) wait() error { return c.SetDeadline(time.Now().Add(patience)) }
 
+// rest returns all that comes until the server closes.
+func (c raw) rest() ([]byte, error) {
+	if err := c.wait(); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(c.in)
+}
+
 // say sends, ends the sending half if end is set, and returns all that comes
 // back until the server closes. That the server does not take it all is no error.
 func say(addr, text string, end bool) (string, error) {
