@@ -39,7 +39,7 @@ func readYAML(name string, data []byte, secret bool, read reader) (*document, er
 	f, err := parser.ParseBytes([]byte(src), 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		if e, ok := errors.AsType[yaml.Error](err); ok {
-			return nil, d.fault(e.GetToken(), "%s", e.GetMessage())
+			return nil, d.fault(syntaxFault(e), "%s", e.GetMessage())
 		}
 		return nil, d.fault(nil, "%v", err)
 	}
@@ -55,6 +55,16 @@ func readYAML(name string, data []byte, secret bool, read reader) (*document, er
 		}
 	}
 	return d, nil
+}
+
+// syntaxFault returns the place of an error of the parser. For a colon that is not allowed, the
+// parser names the text before it, which may begin lines earlier.
+func syntaxFault(e yaml.Error) *token.Token {
+	tok := e.GetToken()
+	if tok != nil && tok.Next != nil && tok.Next.Type == token.MappingValueType {
+		return tok.Next
+	}
+	return tok
 }
 
 // fault returns an error for the place tok. Messages end up in logs, so it shows the line
