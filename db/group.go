@@ -2,6 +2,7 @@ package db
 
 import (
 	"errors"
+	"slices"
 
 	"clouddragon/db/commit"
 )
@@ -20,6 +21,15 @@ type Batch struct {
 
 	// Errs are the answers, one for each operation.
 	Errs []error
+
+	freeing bool // the disk is full: only operations that free are decided
+}
+
+// FreeOnly makes a batch that was refused with ErrFull refuse only the operations that need
+// room, and do the others. It returns false if there are none, or if the batch is Atomic.
+func (b *Batch) FreeOnly() bool {
+	b.freeing = !b.Atomic && slices.ContainsFunc(b.Ops, Operation.Frees)
+	return b.freeing
 }
 
 // Size returns the least that a batch adds to the log: many calls on one thing take no
@@ -33,22 +43,25 @@ func (b *Batch) Size() int {
 
 func (b *Batch) writes() bool {
 	for _, op := range b.Ops {
-		if op.Size() > 0 {
+		if op.Size() > 0 && !b.refuses(op) {
 			return true
 		}
 	}
 	return false
 }
 
-// Frees reports whether every operation frees.
+// Frees reports whether every operation that is decided frees.
 func (b *Batch) Frees() bool {
 	for _, op := range b.Ops {
-		if !op.Frees() {
+		if !op.Frees() && !b.freeing {
 			return false
 		}
 	}
 	return true
 }
+
+// refuses reports whether an operation is refused because the disk is full.
+func (b *Batch) refuses(op Operation) bool { return b.freeing && !op.Frees() }
 
 // account is that of the operations, which all have the same.
 func (b *Batch) account() string {
@@ -74,6 +87,10 @@ func (b *Batch) prepare(d *DB) error {
 // is refused, it returns a *commit.GroupError and nothing changed.
 func (b *Batch) Decide(tx *commit.Tx) error {
 	for i, op := range b.Ops {
+		if b.refuses(op) {
+			b.Errs[i] = ErrFull
+			continue
+		}
 		err := tx.Try(op)
 		if err == commit.ErrWaiting {
 			panic("db: an operation of a batch waits")

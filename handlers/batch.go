@@ -39,7 +39,13 @@ func runBatch(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := s.doOnce(c, op, func() error { return b.say(op) }); err != nil {
+	err = s.doOnce(c, op, func() error { return b.say(op) })
+	if errors.Is(err, db.ErrFull) && c.retryKey == "" && op.FreeOnly() {
+		// With a key the refusals would be kept, and replayed when there is room again.
+		b.budget = s.limits.Value
+		err = s.doOnce(c, op, func() error { return b.say(op) })
+	}
+	if err != nil {
 		return b.refused(err)
 	}
 	return nil
