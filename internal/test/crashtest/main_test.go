@@ -16,7 +16,7 @@ var (
 	seed   = flag.Uint64("seed", 0, "what the choices follow from; 0: another one each time")
 	rounds = flag.Int("rounds", 10, "how often the server is killed")
 	cuts   = flag.Int("cuts", 50, "how often the power is cut")
-	only   = flag.String("fault", "", "the only fault of a cluster in a network: 'kill', 'full disk' and so on")
+	only   = flag.String("fault", "", "the only faults of a cluster in a network: 'kill,full disk' and so on")
 	ops    = flag.Int("ops", 6000, "operations whose history is checked for linearizability")
 )
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,7 +69,8 @@ func newNetCluster(t *testing.T) *netCluster {
 	},
 		func() string { return fmt.Sprintf("%s:%d", addresses[etcdNode], last.Add(1)) })
 	for _, node := range []string{"a", "b"} {
-		s := &netServer{node: node, volume: newVolume(t, ext4, 96)}
+		// The data grows with each round, and a standby may need room for two copies of it.
+		s := &netServer{node: node, volume: newVolume(t, ext4, 96+int64(atMost(*rounds, 4)/2))}
 		listen := addresses[node] + ":8081"
 		s.setup = setup{binary: *binary, data: filepath.Join(s.volume.dir, "data"), node: node, listen: listen, step: filepath.Join(t.TempDir(), "step"),
 			config: c.etcd.config(node) + "\ntoken: " + netToken}
@@ -286,13 +288,15 @@ func (c *netCluster) round(round int) {
 
 // choose returns the fault of a round, or two.
 func (c *netCluster) choose(round int) []fault {
-	faults := c.faults
-	f := faults[(int(*seed%uint64(len(faults)))+round)%len(faults)] // a run of few rounds tries others than the last one
-	if i := slices.IndexFunc(faults, func(f fault) bool { return f.name == *only }); i >= 0 {
-		f = faults[i]
-	} else if *only != "" {
-		c.t.Fatalf("no fault is called %q", *only)
+	faults, of := c.faults, c.faults
+	if *only != "" {
+		names := strings.Split(*only, ",")
+		of = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return !slices.Contains(names, f.name) })
+		if len(of) != len(names) {
+			c.t.Fatalf("not each of these is a fault: %q", names)
+		}
 	}
+	f := of[(int(*seed%uint64(len(of)))+round)%len(of)] // a run of few rounds tries others than the last one
 	if f.name != twoFaults {
 		return []fault{f}
 	}
