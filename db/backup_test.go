@@ -19,7 +19,6 @@ import (
 	"clouddragon/db/store"
 	"clouddragon/internal/archive"
 	"clouddragon/internal/disk"
-	"clouddragon/kvlog/wal"
 )
 
 // stepper is a worker whose state after k steps is known, so that a copy can be compared with
@@ -272,50 +271,6 @@ func TestBackupShowsOneMoment(t *testing.T) {
 	}
 }
 
-// slowWriter overwrites a value before it takes its first bytes, until the log is large.
-type slowWriter struct {
-	bytes.Buffer
-	d     *DB
-	large int64
-	once  sync.Once
-	err   error
-}
-
-func (w *slowWriter) Write(p []byte) (int, error) {
-	w.once.Do(func() {
-		for w.err == nil && w.d.Stats().Log.Bytes < w.large {
-			_, w.err = w.d.Set(SetRequest{Key: Key{"a", "v"}, Data: make([]byte, 10<<10), Check: AnyVersion})
-		}
-	})
-	return w.Buffer.Write(p)
-}
-
-func TestBackupThatHoldsTooMuchLogIsGivenUp(t *testing.T) {
-	t.Parallel()
-	o := small(t)
-	o.CheckpointEvery, o.BackupHold = 32<<10, 256<<10
-	d := mustOpen(t, o)
-	wantDone(t, "a write", addN(d, "n", 1))
-	// Without a backup the log stays far below this: all of it but one value is garbage.
-	w := &slowWriter{d: d, large: 8 * o.BackupHold}
-	if _, err := d.Backup(context.Background(), w, "test"); !errors.Is(err, ErrBackupHold) || w.err != nil {
-		t.Errorf("a slow backup: %v, %v", err, w.err)
-	}
-	if _, err := archive.Read(&w.Buffer, nil); !errors.Is(err, archive.ErrCut) {
-		t.Errorf("what there is of it: %v", err)
-	}
-	// The log that was kept for it is freed.
-	for end := time.Now().Add(20 * time.Second); d.Stats().Log.Bytes > 2*o.BackupHold; runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("the log has %d bytes still", d.Stats().Log.Bytes)
-		}
-	}
-	if _, err := d.Backup(context.Background(), io.Discard, "test"); err != nil {
-		t.Errorf("the next one: %v", err)
-	}
-	mustClose(t, d)
-}
-
 // The room that a log keeps ready is not in a backup, and what is restored has it again.
 func TestBackupOfLittleIsSmall(t *testing.T) {
 	o := tiny(disk.OS{}, newTestClock())
@@ -341,51 +296,4 @@ func TestBackupOfLittleIsSmall(t *testing.T) {
 		wantDone(t, fmt.Sprint("value ", i), err)
 	}
 	mustClose(t, d)
-}
-
-// TestLogIsKeptForAFollowerWithinBounds keeps the log for a server that will follow, until
-// that is too much or the disk is full.
-func TestLogIsKeptForAFollowerWithinBounds(t *testing.T) {
-	t.Parallel()
-	o := small(t)
-	o.CheckpointEvery, o.BackupHold = 32<<10, 256<<10
-	d := mustOpen(t, o)
-	wantDone(t, "a write", addN(d, "n", 1))
-	k, err := d.KeepLog()
-	if err != nil {
-		t.Fatal(err)
-	}
-	grow := func(to int64) {
-		for d.Stats().Log.Bytes < to {
-			_, err := d.Set(SetRequest{Key: Key{"a", "v"}, Data: make([]byte, 10<<10), Check: AnyVersion})
-			wantDone(t, "a value", err)
-		}
-	}
-	grow(8 * o.BackupHold) // nothing is freed, though it is all garbage
-	if err := k.Check(); !errors.Is(err, ErrBackupHold) {
-		t.Errorf("with too much log: %v", err)
-	}
-	for range 2 {
-		if err := k.Release(); err != nil {
-			t.Error(err)
-		}
-	}
-	for end := time.Now().Add(20 * time.Second); d.Stats().Log.Bytes > 2*o.BackupHold; runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("the log has %d bytes still", d.Stats().Log.Bytes)
-		}
-	}
-	if k, err = d.KeepLog(); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.Check(); err != nil {
-		t.Errorf("a new one: %v", err)
-	}
-	mustClose(t, d)
-	if err := k.Check(); !errors.Is(err, ErrStopped) && !errors.Is(err, wal.ErrClosed) {
-		t.Errorf("after the end: %v", err)
-	}
-	if err := k.Release(); err != nil {
-		t.Error(err)
-	}
 }

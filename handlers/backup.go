@@ -41,7 +41,7 @@ func getBackup(s *server, c *call) error {
 		}
 	}()
 	began := time.Now()
-	w := &backupWriter{s: s, c: c, size: s.db.BackupSize()}
+	w := &backupWriter{s: s, c: c, end: began.Add(s.limits.Backup), size: s.db.BackupSize()}
 	m, err := s.db.Backup(ctx, w, s.program)
 	switch {
 	case err == nil:
@@ -49,19 +49,22 @@ func getBackup(s *server, c *call) error {
 		return nil
 	case w.n == 0:
 		return err
+	case !time.Now().Before(w.end): // which may have ended a write
+		err = errTooLong
 	}
 	s.log.Warn("a backup was cut off", "err", err, "bytes", w.n, "took", time.Since(began).Round(time.Millisecond))
 	panic(http.ErrAbortHandler)
 }
 
-// backupWriter sends a backup. Each piece has a deadline, so a client that stops reading
-// is cut off.
+// backupWriter sends a backup. Each piece has a deadline, and all of them together have one, so a
+// client that stops reading is cut off.
 type backupWriter struct {
 	s *server
 	c *call
 	n int64 // bytes sent
 
-	size int64 // estimate of all bytes
+	end  time.Time // of backup.time
+	size int64     // estimate of all bytes
 }
 
 func (w *backupWriter) Write(p []byte) (int, error) {
@@ -74,7 +77,11 @@ func (w *backupWriter) Write(p []byte) (int, error) {
 		c.notStored()
 		w.s.sayStopping(c)
 	}
-	c.writeUntil(time.Now().Add(w.s.pace.idle))
+	until := time.Now().Add(w.s.pace.idle)
+	if w.end.Before(until) {
+		until = w.end
+	}
+	c.writeUntil(until)
 	n, err := c.w.Write(p)
 	w.n += int64(n)
 	if err == nil {

@@ -100,6 +100,21 @@ func TestSlowReaderOfABackupIsDropped(t *testing.T) {
 	r.want(200, "*", "GET", "/backup")
 }
 
+// A reader that has stopped is dropped after backup.time, if that is sooner.
+func TestStoppedReaderOfABackupIsDroppedInTime(t *testing.T) {
+	r := newRig(t, nil)
+	r.server.pace.idle = time.Hour
+	r.fill()
+	r.server.limits.Backup = 300 * time.Millisecond
+	_, _ = r.askBackup()
+	if o := r.observeBackup(); o.code != codeGone {
+		t.Errorf("observed %v", o)
+	}
+	if !strings.Contains(r.log.String(), errTooLong.Error()) {
+		t.Errorf("the log says %s", r.log)
+	}
+}
+
 func (r *rig) observeBackup() observed {
 	r.t.Helper()
 	for {

@@ -25,6 +25,19 @@ func (s *Store) dropBackups(segments ...uint64) {
 	}
 }
 
+// dropSlowBackups ends the backups that keep too much of the log. A backup looks after that by
+// itself, but not while it waits for its reader.
+func (s *Store) dropSlowBackups() {
+	s.backups.mu.Lock()
+	defer s.backups.mu.Unlock()
+	for b := range s.backups.all {
+		if n := b.held(); n > s.o.BackupHold && b.ctx.Err() == nil {
+			b.cancel(fmt.Errorf("%w: %d bytes", ErrBackupHold, n))
+			b.pin.Release()
+		}
+	}
+}
+
 // check returns why the backup has to end.
 func (b *backup) check() error {
 	select {

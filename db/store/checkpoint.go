@@ -73,6 +73,7 @@ func (s *Store) checkpoint(last bool, tokens uint64) error {
 	if err == nil {
 		s.last = c
 		s.checkpoints.segment.Store(c.Log.Segment)
+		s.dropSlowBackups()
 		err = s.Log.Free(c.Log.Segment, func(n uint64) bool { return slices.Contains(c.Segments, n) })
 	}
 	// A copy with this number may be on the disk, so never use the number again.
