@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ exit codes:
   0   the server is healthy
   1   its answer cannot be printed
   64  a bad flag, or something that the server refuses as malformed
-  69  no answer from the server, or it is not healthy
+  69  no answer from the server, or it is not healthy or cannot answer now
   77  the token is refused
 `
 
@@ -54,6 +55,8 @@ type overview struct {
 	// token does not allow the call.
 	Replica *replica.Status `json:"replica,omitempty"`
 	Locks   []lockStatus    `json:"locks"`
+	// Unknown is why the server does not tell now what is held; empty: Locks is everything.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // lockStatus is a lock or a mutex that is held.
@@ -116,7 +119,7 @@ func status(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(exitFailed, err)
 	}
-	if o.Health != "ok" {
+	if o.Health != "ok" || o.Unknown != "" {
 		return exitUnavailable
 	}
 	return exitOK
@@ -135,21 +138,31 @@ func overviewOf(server *client.Server, account string) (*overview, error) {
 	if o.Replica != nil && o.Replica.Role != "primary" {
 		return o, nil // it does not answer calls about locks
 	}
+	err := o.held(ctx, server, account)
+	// A primary that cannot tell whether it still is one says so to everybody.
+	if e := (*client.Error)(nil); errors.As(err, &e) && e.Status == http.StatusServiceUnavailable {
+		o.Unknown, err = e.Line, nil
+	}
+	return o, err
+}
+
+// held asks for the locks and mutexes. An empty account means all accounts.
+func (o *overview) held(ctx context.Context, server *client.Server, account string) error {
 	accounts := []string{account}
 	if account == "" {
 		var err error
 		if accounts, err = accountsOf(ctx, server); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, a := range accounts {
 		for _, api := range []string{"lock", "mlock"} {
 			if err := o.list(ctx, server, a, api); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return o, nil
+	return nil
 }
 
 func (o *overview) health(ctx context.Context, server *client.Server) error {
@@ -311,6 +324,12 @@ func (o *overview) print(w io.Writer) error {
 			_, err := fmt.Fprintln(w, "\nask the primary who holds what")
 			return err
 		}
+	}
+	if o.Unknown != "" {
+		fmt.Fprintf(w, "locks   not known now: %s\n", o.Unknown)
+	}
+	if len(o.Locks) == 0 && o.Unknown != "" {
+		return nil
 	}
 	fmt.Fprintln(w)
 	if len(o.Locks) == 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"clouddragon/internal/replica"
@@ -62,4 +63,28 @@ func TestRoleLine(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", s, got, want)
 		}
 	}
+}
+
+// A primary that waits for its standby after a start does not answer calls about locks, but
+// status still tells its role.
+func TestStatusTellsTheRoleOfAServerThatDoesNotAnswer(t *testing.T) {
+	t.Setenv("CLOUDDRAGON_TOKEN", "")
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	sb := standbyOf(t, p, "sync: true")
+	p.until("the standby is in sync", inSync)
+	for _, server := range []*process{sb, p} {
+		server.signal(syscall.SIGKILL)
+		server.exit()
+	}
+	again := start(t, "data: "+p.dataOf()+"\nlisten: 127.0.0.1:0\nlimits: {value: 64KiB}\nlog: {segment: 1MiB}\n")
+	code, got, complaint := runStatus("http://" + again.addr)
+	if code != 69 || complaint != "" || !strings.Contains(got, "health  ok\nrole    primary, epoch 1; the standby ") || !strings.Contains(got, "\nlocks   not known now: ") {
+		t.Errorf("exit code %d, %s%s", code, got, complaint)
+	}
+	code, got, _ = runStatus("http://"+again.addr, "-json")
+	var o overview
+	if err := json.Unmarshal([]byte(got), &o); err != nil || code != 69 || o.Replica == nil || o.Unknown == "" {
+		t.Errorf("as JSON: exit code %d, %v: %s", code, err, got)
+	}
+	again.stop()
 }
