@@ -25,11 +25,13 @@ type Event struct {
 	Version int64  // of a value
 	Token   int64  // of a lock
 
-	acc  string
-	ends int64 // for an expiry: when it was due
+	acc    string
+	ends   int64  // for an expiry: when it was due
+	commit uint64 // events of the same commit have the same number
 }
 
-// hubEvents is how many events may wait to be handed to the streams.
+// hubEvents is how many events may wait to be handed to the streams. Those of one commit may
+// exceed it.
 const hubEvents = 100_000
 
 // listAgain is the time after which values are listed again while the index of names is
@@ -48,6 +50,7 @@ type eventHub struct {
 
 	mu      sync.Mutex // guards what follows; held for a moment
 	last    uint64     // number of the last event
+	commit  uint64     // number of the last commit with listeners
 	streams map[string]map[*Stream]bool
 	pending []Event
 	flood   bool          // pending overflowed: all streams lost events
@@ -100,6 +103,10 @@ func (h *eventHub) publish(at commit.Moment, touched []commit.Touched) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(h.pending) >= hubEvents {
+		h.pending, h.flood = nil, true
+	}
+	h.commit++
 	for i := range touched {
 		t := &touched[i]
 		if h.streams[t.Acc] == nil || t.Handed || t.ID == "" || t.ID[0] == 0 {
@@ -113,10 +120,7 @@ func (h *eventHub) publish(at commit.Moment, touched []commit.Touched) {
 			h.noteEnd(Key{t.Acc, t.ID}, t.Expires, t.Gone)
 		}
 		h.last++
-		e.N = h.last
-		if len(h.pending) == hubEvents {
-			h.pending, h.flood = nil, true
-		}
+		e.N, e.commit = h.last, h.commit
 		h.pending = append(h.pending, e)
 	}
 	h.signal()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -139,20 +140,44 @@ func TestWriteThatChangesNothingHasNoEvent(t *testing.T) {
 	}
 }
 
+// addMany adds to sequences n times in one batch.
+func addMany(t *testing.T, d *DB, n int) {
+	t.Helper()
+	b := &Batch{Atomic: true}
+	for i := range n {
+		b.Ops = append(b.Ops, &SequenceAdd{Key: Key{"acc", fmt.Sprint(i % 20)}, N: 1})
+	}
+	if err := d.Do(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One batch may have more events than a stream may fall behind.
+func TestStreamIsNotLostInALargeBatch(t *testing.T) {
+	d, _, _ := memoryDB(t)
+	s, err := d.Listen("acc", 0, true, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, n := range []int{3 * streamEvents, 2, hubEvents + 1, 2} {
+		addMany(t, d, n)
+		for i, got := range told(t, s, n) {
+			if want := fmt.Sprintf("%d %d set ", ListSequences, i%20); !strings.HasPrefix(got, want) {
+				t.Fatalf("event %d of %d: got %q, want %q", i, n, got, want)
+			}
+		}
+	}
+}
+
 func TestSlowStreamIsLost(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	s, err := d.Listen("acc", 0, true, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range streamEvents/500 + 1 {
-		b := &Batch{Atomic: true}
-		for i := range 500 {
-			b.Ops = append(b.Ops, &SequenceAdd{Key: Key{"acc", fmt.Sprint(i % 20)}, N: 1})
-		}
-		if err := d.Do(b); err != nil {
-			t.Fatal(err)
-		}
+	for range streamEvents/500 + 2 {
+		addMany(t, d, 500)
 	}
 	await(t, "it is lost and holds no events", func() bool {
 		s.mu.Lock()

@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// streamEvents is how many events a stream may fall behind.
+// streamEvents is how many events a stream may fall behind. The events of one commit may
+// exceed it, because no listener could take them sooner.
 const streamEvents = 4096
 
 // Stream is a stream of events for one listener.
@@ -21,6 +22,7 @@ type Stream struct {
 
 	mu     sync.Mutex // guards what follows
 	events []Event
+	commit uint64 // of the last event
 	lost   bool
 }
 
@@ -42,9 +44,10 @@ func (s *Stream) give(e *Event) {
 		return
 	}
 	s.mu.Lock()
-	if len(s.events) == streamEvents {
+	if e.commit != s.commit && len(s.events) >= streamEvents {
 		s.lose()
 	}
+	s.commit = e.commit
 	if !s.lost {
 		s.events = append(s.events, *e)
 	}

@@ -217,8 +217,10 @@ func (a *ask) take(e *endpoint, value []byte, typ string) error {
 	switch {
 	case e.takesValue() && len(typ) > db.MaxType:
 		return badRequest("the type has %d bytes: it may have at most %d", len(typ), db.MaxType)
+	case e.takesValue() && strings.ContainsFunc(typ, notInHeader):
+		return badRequest("the type has a control character: %s", quote(typ))
 	case e.takesValue():
-		a.typ, a.value = keptType(typ), value
+		a.typ, a.value = keptType(strings.TrimSpace(typ)), value
 	case value != nil:
 		return badRequest("%s %s takes no value", a.method, a.api)
 	case typ != "":
@@ -226,6 +228,9 @@ func (a *ask) take(e *endpoint, value []byte, typ string) error {
 	}
 	return nil
 }
+
+// notInHeader reports whether a header cannot hold a character.
+func notInHeader(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // inBatch reports whether calls of an API are allowed in a batch.
 func inBatch(api API) bool {

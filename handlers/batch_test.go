@@ -133,6 +133,9 @@ func TestMalformedBatchDoesNothing(t *testing.T) {
 		{`[{"method":"PUT","path":"kv/a","body":"x","body64":"eA=="}]`, 400, "exclude each other"},
 		{`[{"method":"PUT","path":"kv/a","body64":"e"}]`, 400, "not base64"},
 		{`[{"method":"POST","path":"counter/c","type":"a/b"}]`, 400, "takes no type"},
+		{`[{"method":"PUT","path":"kv/a","body":"x","type":"a/b\r\nX: y"}]`, 400, "index 0: the type has a control character"},
+		{`[{"method":"PUT","path":"kv/a","body":"x","type":"a\u0000b"}]`, 400, "index 0: the type has a control character"},
+		{`[{"method":"PUT","path":"kv/a","body":"x","type":"a\u007fb"}]`, 400, "index 0: the type has a control character"},
 		{`["POST counter/c"]`, 400, "index 0: a call must be an object"},
 		{"[{\"method\":\"PUT\",\"path\":\"kv/a\",\"body\":\"\xff\"}]", 400, "UTF-8"},
 		{`[{"method":"PUT","path":"kv/a","body":"\ud800"}]`, 400, "surrogate"},
@@ -151,6 +154,22 @@ func TestMalformedBatchDoesNothing(t *testing.T) {
 	}
 	r.want(404, "*", "GET", "/db/1/counter/c")
 	r.want(404, "*", "GET", "/db/1/kv/a")
+}
+
+// A type that is given in a batch is stored as if it had come in a header.
+func TestTypeInABatchIsThatOfAHeader(t *testing.T) {
+	r := newRig(t, nil)
+	for typ, want := range map[string]string{" a/b\t": "a/b", "  ": "application/octet-stream", "a/b;\tc=d": "a/b;\tc=d", "a/é": "a/é"} {
+		body, err := json.Marshal([]map[string]string{{"method": "PUT", "path": "kv/a", "type": typ}, {"method": "GET", "path": "kv/a"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := r.batch("", string(body))
+		var items []itemJSON
+		if err := json.Unmarshal([]byte(a.body), &items); err != nil || len(items) != 2 || items[1].Type != want {
+			t.Errorf("%q: got %v, want the type %q", typ, a, want)
+		}
+	}
 }
 
 func TestValueThatDoesNotFitATextBatchIsRefused(t *testing.T) {
