@@ -77,8 +77,8 @@ func TestBackupsBeyondFourAreRefused(t *testing.T) {
 // ever.
 func TestSlowReaderOfABackupIsDropped(t *testing.T) {
 	r := newRig(t, nil)
-	r.server.pace.idle = 100 * time.Millisecond
 	r.fill()
+	r.server.pace.idle = 100 * time.Millisecond
 	c, b := r.askBackup()
 	if o := r.observeBackup(); o.code != codeGone {
 		t.Errorf("observed %v", o)

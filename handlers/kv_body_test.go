@@ -93,7 +93,7 @@ func TestStalledBodyIsCut(t *testing.T) {
 // body, no longer than the least rate allows.
 func TestTricklingBodyIsCut(t *testing.T) {
 	r := newRig(t, nil)
-	r.server.pace = pace{idle: 300 * time.Millisecond, rate: 1 << 20}
+	r.server.pace = pace{idle: 2 * time.Second, rate: 1 << 20}
 	c := r.dial()
 	if _, err := fmt.Fprintf(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", 1<<20); err != nil {
 		t.Fatal(err)
@@ -121,14 +121,14 @@ func TestTricklingBodyIsCut(t *testing.T) {
 // keep coming.
 func TestSlowBodyIsStored(t *testing.T) {
 	r := newRig(t, func(_ *Options, h *http.Server) {
-		h.ReadTimeout, h.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+		h.ReadTimeout, h.WriteTimeout = time.Second, time.Second
 	})
-	r.server.pace = pace{idle: 500 * time.Millisecond, rate: 10}
+	r.server.pace = pace{idle: 2 * time.Second, rate: 1}
 	c := r.dial()
 	if _, err := io.WriteString(c, "PUT /db/1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(400 * time.Millisecond)
 	defer tick.Stop()
 	for i := range 7 {
 		<-tick.C

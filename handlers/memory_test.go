@@ -25,11 +25,11 @@ func memoryOf(bytes int64) *memory { return &memory{total: bytes, spare: bytes} 
 func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.memory = memoryOf(2 << 20)
-	r.server.pace.idle = 200 * time.Millisecond
 	value := strings.Repeat("v", 1<<20-1)
 
 	v := r.stored(r.put("/db/1/kv/a", value))
 	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", value)
+	r.server.pace.idle = 200 * time.Millisecond
 
 	// Other calls hold all of it.
 	others := call{r: httptest.NewRequest("GET", "/", nil)}
@@ -200,10 +200,10 @@ func TestOnlyAGetReadsAValue(t *testing.T) {
 func TestBodiesBelowAMebibyteCount(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.memory = memoryOf(20_000)
-	r.server.pace.idle = 50 * time.Millisecond
 	value := strings.Repeat("v", 19_000)
 	r.stored(r.put("/db/1/kv/a", value))
 	r.stored(r.put("/db/1/kv/a", value))
+	r.server.pace.idle = 50 * time.Millisecond
 	others := call{r: httptest.NewRequest("GET", "/", nil)}
 	if err := r.server.memory.hold(&others, 17_000, time.Minute); err != nil {
 		t.Fatal(err)

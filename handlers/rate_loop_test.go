@@ -95,7 +95,7 @@ func TestRateThatHasToWaitTakesOnePlace(t *testing.T) {
 func TestRateThatWaitsWithAKeyCountsOnce(t *testing.T) {
 	left := leftToNetHTTP(t)
 	r := newRig(t, nil)
-	const path = "/db/a/rate/x?limit=2&per=2ms&burst=1000"
+	const path = "/db/a/rate/x?limit=2&per=6ms&burst=1000"
 	r.want(200, "0\n", "POST", path+"&cost=1000")
 	a := r.want(200, "*", "POST", path+"&cost=1000&wait=1m", "Idempotency-Key: k")
 	wantHeaders(t, a, "Idempotency-Replayed", "")

@@ -131,8 +131,8 @@ func TestWatcherThatHangsUpLeaves(t *testing.T) {
 // TestWatchedGetOutlivesTheDeadlines waits longer than a client may take to read.
 func TestWatchedGetOutlivesTheDeadlines(t *testing.T) {
 	r := newRig(t, func(_ *Options, s *http.Server) {
-		s.ReadTimeout, s.WriteTimeout = 100*time.Millisecond, 100*time.Millisecond
+		s.ReadTimeout, s.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
 	})
-	answer := r.ask("GET", "/db/1/counter/a?not=none&wait=300ms")
+	answer := r.ask("GET", "/db/1/counter/a?not=none&wait=1")
 	r.answered(answer, 304, "")
 }

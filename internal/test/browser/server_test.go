@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,7 +39,12 @@ func run(m *testing.M) (code int) {
 		return failed(err)
 	}
 	defer func() {
-		if err := os.RemoveAll(dir); err != nil {
+		// Processes of the browser may still write to its profile.
+		err := os.RemoveAll(dir)
+		for end := time.Now().Add(patience); err != nil && time.Now().Before(end); err = os.RemoveAll(dir) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err != nil {
 			code = failed(err)
 		}
 	}()
@@ -57,7 +63,7 @@ func run(m *testing.M) (code int) {
 	}
 	code = m.Run()
 	if err := shared.stop(); err != nil {
-		return failed(fmt.Errorf("the browser: %w\n%s", err, shared.said.String()))
+		fmt.Fprintf(os.Stderr, "the browser: %v\n%s\n", err, shared.said.String())
 	}
 	return code
 }
@@ -86,15 +92,7 @@ func startServer(t *testing.T, more string) *server {
 		t.Skip("chromium is not installed: the status page is NOT TESTED here")
 	}
 	t.Parallel()
-	// An address that nobody else is given, so that the port stays free for a restart.
-	l, err := net.Listen("tcp", "127.66.0.16:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, addr: l.Addr().String(), config: filepath.Join(t.TempDir(), "config.yml")}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s := &server{t: t, addr: ownAddr(t), config: filepath.Join(t.TempDir(), "config.yml")}
 	text := fmt.Sprintf("listen: %s\ndata: %s\nlog: {segment: 1MiB}\nlimits: {value: 256KiB}\n%s", s.addr, t.TempDir(), more)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -107,6 +105,27 @@ func startServer(t *testing.T, more string) *server {
 	})
 	s.start()
 	return s
+}
+
+// handedOut has the addresses that ownAddr has returned.
+var handedOut sync.Map
+
+// ownAddr returns an address that nobody else is given, so that it stays free for a restart.
+func ownAddr(t *testing.T) string {
+	t.Helper()
+	for {
+		l, err := net.Listen("tcp", "127.66.0.16:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, again := handedOut.LoadOrStore(addr, true); !again {
+			return addr
+		}
+	}
 }
 
 // start starts the program and waits until it serves.
