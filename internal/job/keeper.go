@@ -169,6 +169,9 @@ func (k *keeper) run() Outcome {
 		case c := <-k.children:
 			o = k.changed(c)
 		case <-k.witness.due():
+			for len(k.signals) > 0 { // they came while this process did not run
+				k.witness.saw((<-k.signals).(syscall.Signal))
+			}
 			for _, s := range k.witness.alone() {
 				k.forward(s)
 			}

@@ -173,7 +173,7 @@ func TestClusterElectsAPrimaryAndLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	rng := rand.New(rand.NewPCG(*seed, 8))
 	ledger := newLedger()
-	ledger.prolonged = 5 * time.Second
+	ledger.prolonged = promotionGrace
 	l := &load{ledger: ledger, clients: 16, valueSize: 2 << 10, seed: *seed}
 	a := setup{binary: *binary, data: filepath.Join(dir, "a"), config: e.config("a"), listen: freeAddress(t)}
 	b := setup{binary: *binary, data: filepath.Join(dir, "b"), config: e.config("b"), listen: freeAddress(t)}

@@ -90,7 +90,7 @@ func TestStandbyTakesOverAndLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	rng := rand.New(rand.NewPCG(*seed, 7))
 	ledger := newLedger()
-	ledger.prolonged = 5 * time.Second // the grace after a promotion
+	ledger.prolonged = promotionGrace
 	l := &load{ledger: ledger, clients: 16, valueSize: 2 << 10, seed: *seed}
 	number := 0
 	begun := func(config string) (setup, *server) {

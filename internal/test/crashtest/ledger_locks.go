@@ -29,6 +29,10 @@ type span struct{ from, to time.Time }
 // process may have to wait for a processor.
 const grace = 100 * time.Millisecond
 
+// promotionGrace is how much later locks may end after a promotion: five seconds, and what the standby
+// takes for a clock that is ahead if its few beats came late on a busy machine.
+const promotionGrace = 6 * time.Second
+
 func (l *ledger) beginLock() entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()

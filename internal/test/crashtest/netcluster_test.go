@@ -59,7 +59,7 @@ func newNetCluster(t *testing.T) *netCluster {
 	credentials = "Authorization: Bearer " + netToken + "\r\n"
 	http.DefaultClient = &http.Client{Transport: withToken{http.DefaultTransport}, Timeout: patience}
 	ledger := newLedger()
-	ledger.prolonged = 5 * time.Second
+	ledger.prolonged = promotionGrace
 	c := &netCluster{t: t, rng: rand.New(rand.NewPCG(*seed, 9)), history: newHistory(), faults: possibleFaults(t),
 		load: &load{ledger: ledger, clients: 12, valueSize: 2 << 10, seed: *seed}}
 	last := atomic.Int32{}
