@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"clouddragon/db"
+	"clouddragon/internal/replica"
 )
 
 var (
@@ -42,10 +43,14 @@ func getBackup(s *server, c *call) error {
 	}()
 	began := time.Now()
 	w := &backupWriter{s: s, c: c, end: began.Add(s.limits.Backup), size: s.db.BackupSize()}
-	m, err := s.db.Backup(ctx, w, s.program)
+	take, what := s.db.Backup, "backup sent"
+	if c.r.Header.Get(replica.CopyHeader) != "" {
+		take, what = s.db.Copy, "copy for a standby sent"
+	}
+	m, err := take(ctx, w, s.program)
 	switch {
 	case err == nil:
-		s.log.Info("backup sent", "moment", m.Time.UTC().Format(timeFormat), "bytes", w.n, "took", time.Since(began).Round(time.Millisecond))
+		s.log.Info(what, "moment", m.Time.UTC().Format(timeFormat), "bytes", w.n, "took", time.Since(began).Round(time.Millisecond))
 		return nil
 	case w.n == 0:
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"clouddragon/internal/archive"
+	"clouddragon/internal/replica"
 )
 
 func TestBackupIsSentWhole(t *testing.T) {
@@ -31,6 +32,12 @@ func TestBackupIsSentWhole(t *testing.T) {
 	}
 	if at := r.db.Stats().BackedUp; time.Since(at) > time.Hour {
 		t.Errorf("the last backup was at %v", at)
+	}
+	// A standby's copy is no backup.
+	before := r.db.Stats().BackedUp
+	r.want(200, "*", "GET", "/backup", bear("all"), replica.CopyHeader+": true")
+	if at := r.db.Stats().BackedUp; !at.Equal(before) {
+		t.Errorf("after the copy of a standby the last backup was at %v, before it at %v", at, before)
 	}
 	r.refused(401, "token", "GET", "/backup")
 	for _, token := range []string{"shop only", "reader", "shop reader"} {

@@ -21,6 +21,9 @@ const maxAnswer = 1 << 20
 // epochHeader carries the epoch of a server that refuses a request of an earlier epoch.
 const epochHeader = "Replica-Epoch"
 
+// CopyHeader is in a standby's request for a backup, which it makes its data directory from.
+const CopyHeader = "Replica-Copy"
+
 // epochError is returned when a server knows a later epoch and refuses the request.
 type epochError struct {
 	Epoch   uint64
@@ -72,6 +75,9 @@ func (c caller) do(ctx context.Context, method, path string, body []byte) (*http
 	}
 	if token := c.token(); token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	if method == http.MethodGet { // a standby gets nothing but its copy
+		r.Header.Set(CopyHeader, "true")
 	}
 	if method == http.MethodPost {
 		r.Header.Set("Content-Type", "application/octet-stream")

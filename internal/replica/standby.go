@@ -274,7 +274,7 @@ func (s *Standby) Leave(ctx context.Context) error {
 		err = s.setState(next)
 	}
 	s.mu.Unlock()
-	if err != nil || !s.o.Sync || s.isPromoted() {
+	if err != nil || !s.o.Sync || s.o.Of == "" || s.isPromoted() {
 		return err
 	}
 	err = s.call.post(ctx, "/replica/leave", leaveRequest{s.o.Name}, nil)
