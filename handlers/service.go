@@ -37,7 +37,7 @@ func getHealth(s *server, c *call) error {
 		return badRequest("role must be primary or standby, not %s", quote(want))
 	}
 	if s.db == nil {
-		return &refusal{http.StatusServiceUnavailable, "the standby has not reached its primary since it was started"}
+		return &refusal{http.StatusServiceUnavailable, "the standby does not follow its primary yet"}
 	}
 	if err := s.db.Err(); err != nil {
 		return err

@@ -97,7 +97,7 @@ func TestRoutesOfReplicationFollowTheRules(t *testing.T) {
 	if code, body := asToken(t, "full", "GET", "http://"+empty.addr+"/db/a/kv/k?stale=true"); code != 421 || !strings.Contains(body, unreachable.Addr().String()) {
 		t.Errorf("a standby without data: %d %s", code, body)
 	}
-	want(t, http.DefaultClient, "GET", "http://"+empty.addr+"/healthz", 503, "the standby has not reached its primary since it was started\n")
+	want(t, http.DefaultClient, "GET", "http://"+empty.addr+"/healthz", 503, "the standby does not follow its primary yet\n")
 	empty.stop()
 	sb.stop()
 	p.stop()

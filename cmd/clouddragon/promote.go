@@ -94,7 +94,7 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), promoteLimit)
 	defer cancel()
-	answer, err := server.Call(ctx, "POST", "/replica/promote", query, "application/json")
+	answer, err := server.Call(ctx, "POST", "/replica/promote", query, "")
 	if err != nil {
 		return fail(exitCode(err), err)
 	}

@@ -313,7 +313,7 @@ func (x *standbyServer) without() http.Handler {
 		},
 		Peers: x.peers,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "the standby has not reached its primary since it was started", http.StatusServiceUnavailable)
+			http.Error(w, "the standby does not follow its primary yet", http.StatusServiceUnavailable)
 		}),
 		Log: x.env.log,
 	})

@@ -187,7 +187,7 @@ func (o *overview) health(ctx context.Context, server *client.Server) error {
 func (o *overview) role(ctx context.Context, server *client.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, statusLimit)
 	defer cancel()
-	answer, err := server.Call(ctx, "GET", "/replica/status", nil, "application/json")
+	answer, err := server.Call(ctx, "GET", "/replica/status", nil, "")
 	if client.Failed(err, client.Denied) || client.Failed(err, client.NotFound) {
 		return nil
 	}

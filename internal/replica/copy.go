@@ -102,7 +102,6 @@ func (s *Standby) fetch(ctx context.Context) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	s.o.Log.Info("fetching a copy of the primary's data", "from", s.o.Of)
 	copied := filepath.Join(dir, fetched+".tar")
 	if err := s.download(ctx, copied); err != nil {
 		return errors.Join(fmt.Errorf("fetch a copy: %w", err), remove(copied))
@@ -150,6 +149,7 @@ func (s *Standby) download(ctx context.Context, name string) error {
 		return err
 	}
 	defer res.Body.Close()
+	s.o.Log.Info("fetching a copy of the primary's data", "from", s.o.Of)
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -96,9 +96,14 @@ func (s *Standby) keepLog(ctx context.Context) (stop func()) {
 		defer cancel()
 		err := s.call.post(c, "/replica/keep", keepRequest{s.o.Name}, nil)
 		refusal := (*statusError)(nil)
+		why := ""
 		if errors.As(err, &refusal) && refusal.Status != http.StatusNotFound { // an older primary does not know of it
+			why = err.Error()
+		}
+		if why != "" && why != s.unkept {
 			s.o.Log.Warn("the primary does not keep its log for this standby", "err", err)
 		}
+		s.unkept = why
 	}
 	ask()
 	ended := make(chan struct{})

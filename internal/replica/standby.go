@@ -44,6 +44,7 @@ type Standby struct {
 	o      StandbyOptions
 	call   caller
 	secret string
+	unkept string // why the primary does not keep its log, as last logged; owned by keepLog
 	// Promoted is closed when the server is to become the primary.
 	Promoted chan struct{}
 
@@ -358,7 +359,7 @@ func Fence(ctx context.Context, s State, token func() string, url string, log *s
 		return
 	}
 	c := newCaller(s.Before, token)
-	for told := false; ctx.Err() == nil; {
+	for told := ""; ctx.Err() == nil; {
 		one, cancel := context.WithTimeout(ctx, answerTime)
 		err := c.post(one, "/replica/fence", fenceRequest{s.Epoch, url}, nil)
 		cancel()
@@ -371,8 +372,8 @@ func Fence(ctx context.Context, s State, token func() string, url string, log *s
 			log.Error("the former primary does not give way: if it was promoted too, stop one of the two", "server", s.Before, "err", err)
 			return
 		}
-		if !told && ctx.Err() == nil {
-			told = true
+		if why := err.Error(); why != told && ctx.Err() == nil {
+			told = why
 			log.Warn("the former primary cannot be told that it was replaced; trying again", "server", s.Before, "err", err)
 		}
 		select {
