@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"clouddragon/db"
 )
@@ -32,9 +33,13 @@ func listThings(s *server, c *call) error {
 	if p.bad != nil {
 		return p.bad
 	}
-	page, err := s.db.List(c.r.Context(), r)
+	var page db.Page
+	err := s.onceNamed(func() (err error) {
+		page, err = s.db.List(c.r.Context(), r)
+		return err
+	})
 	if err != nil {
-		return notListed(err)
+		return err
 	}
 	next := "/db/" + percentEncode(r.Acc) + "/" + c.of.String() + "?"
 	if r.Prefix != "" {
@@ -63,9 +68,14 @@ func listAccounts(s *server, c *call) error {
 	if p.bad != nil {
 		return p.bad
 	}
-	accounts, next, err := s.db.Accounts(c.r.Context(), after, limit)
+	var accounts []string
+	var next string
+	err := s.onceNamed(func() (err error) {
+		accounts, next, err = s.db.Accounts(c.r.Context(), after, limit)
+		return err
+	})
 	if err != nil {
-		return notListed(err)
+		return err
 	}
 	c.nextPage("/db?", next, limit)
 	c.status = http.StatusOK
@@ -79,12 +89,31 @@ func listAccounts(s *server, c *call) error {
 	return c.sayJSON(items)
 }
 
-// notListed turns the error of a list into a 503 if the index of names is being rebuilt.
-func notListed(err error) error {
-	if rebuilding := (*db.ListingError)(nil); errors.As(err, &rebuilding) {
-		return &refusal{http.StatusServiceUnavailable, rebuilding.Error()}
+// namesPatience is how long a list waits while the index of names is rebuilt, and namesAgain
+// how often it looks.
+const (
+	namesPatience = 5 * time.Second
+	namesAgain    = 10 * time.Millisecond
+)
+
+// onceNamed calls list until the index of names is not being rebuilt. If that takes too long,
+// the error is a 503.
+func (s *server) onceNamed(list func() error) error {
+	for began := time.Now(); ; {
+		err := list()
+		rebuilding := (*db.ListingError)(nil)
+		switch {
+		case !errors.As(err, &rebuilding):
+			return err
+		case time.Since(began) > namesPatience:
+			return &refusal{http.StatusServiceUnavailable, rebuilding.Error()}
+		}
+		select {
+		case <-s.draining:
+			return db.ErrStopping
+		case <-time.After(namesAgain):
+		}
 	}
-	return err
 }
 
 // nextPage sets the header Link if there is a next page. base is its address without

@@ -60,10 +60,12 @@ func (d *directory) openNames(o *Options) *nameIndex {
 	n.Index, seq, err = names.Open(names.Options{FS: o.FS, Dir: path.Join(o.Dir, "names"), ID: d.last.ID})
 	end := d.tail.End.Seq
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && d.from == 0 && end == 0:
-		n.Complete() // a new directory
-		n.ready.Store(true)
-		return n
+	case errors.Is(err, fs.ErrNotExist) && d.from == 0:
+		n.Complete() // the log has been read from its beginning, so it has every key
+		if err = nil; end == 0 {
+			n.ready.Store(true) // a new directory
+			return n
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = errors.New("none was saved yet")
 	case err == nil:
