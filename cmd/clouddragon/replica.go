@@ -69,11 +69,19 @@ func (c *Config) checkReplica(d *document) error {
 		if c.Cluster.Name == "" {
 			return d.fault(d.at[at], "cluster.etcd is set without cluster.name: give each server its own name")
 		}
+		if _, name := c.clusterPrefix(); name == "" {
+			return d.fault(d.at["cluster.name"], "cluster.name: %q has no name after the prefix: want PREFIX/NAME", c.Cluster.Name)
+		}
+	} else if c.Cluster.Name != "" { // alone, it would be a second primary
+		return d.fault(d.at["cluster.name"], "cluster.name is set without cluster.etcd: set cluster.etcd to the addresses of etcd's members")
 	} else if c.Replica.Of == "" {
 		if at := d.at["replica.sync"]; at != nil && c.Replica.Sync {
 			return d.fault(at, "replica.sync is set without replica.of: set replica.of to the address of the primary")
 		}
 		return nil
+	}
+	if of := strings.TrimRight(c.Replica.Of, "/"); of != "" && of == c.address(c.Listen) {
+		return d.fault(d.at[at], "replica.of: %s is this server itself: set it to the address of the primary", c.Replica.Of)
 	}
 	if c.Advertise != "" {
 		return nil
