@@ -48,7 +48,7 @@ func anyConfig(t *rapid.T) Config {
 	case 1:
 		c.Replica, c.Advertise = Replica{Of: "http://10.0.0.1:80", Sync: rapid.Bool().Draw(t, "sync")}, "https://[::1]:81"
 	case 2:
-		c.Cluster.Etcd, c.Cluster.Name = []string{"http://a:2379", "https://b"}, texts.Filter(func(s string) bool { return s != "" }).Draw(t, "name")
+		c.Cluster.Etcd, c.Cluster.Name = []string{"http://a:2379", "https://b"}, texts.Filter(func(s string) bool { return s != "" && !strings.HasSuffix(s, "/") }).Draw(t, "name")
 		if unix {
 			c.Advertise = "http://a:1"
 		}
