@@ -224,7 +224,11 @@ func (d *DB) lookListed(ctx context.Context, kind uint8, k Key) (item Listed, ok
 		case err != nil:
 			return item, false, err
 		}
-		return Listed{ID: k.ID, Version: v.Version, Size: v.Size, Type: v.Type, ends: d.endAfter(v.Left)}, true, nil
+		item = Listed{ID: k.ID, Version: v.Version, Size: v.Size, Type: v.Type}
+		if v.Left != 0 {
+			item.ends = d.store.Clock.Now() + int64(v.Left)
+		}
+		return item, true, nil
 	}
 	key := slots.Key{Kind: kind, Acc: k.Acc, ID: k.ID}
 	var buf [slots.MaxPayload]byte

@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"clouddragon/db/commit"
@@ -81,6 +80,8 @@ type LockLeave struct {
 	// Left is the answer. It is false if the call was not in a queue any more because it
 	// has been answered.
 	Left bool
+
+	locks *locks
 }
 
 // Size is 0: leaving needs no room.
@@ -91,11 +92,14 @@ func (o *LockLeave) Frees() bool { return true }
 
 func (*LockLeave) account() string { return "" }
 
-func (o *LockLeave) prepare(*DB) error { return nil }
+func (o *LockLeave) prepare(d *DB) error {
+	o.locks = d.locks
+	return nil
+}
 
 // Decide leaves the queue.
 func (o *LockLeave) Decide(tx *commit.Tx) error {
-	if o.Left = o.Take.locks.table.Cancel(tx.Now(), &o.Take.waiter); o.Left {
+	if o.Left = o.locks.table.Cancel(tx.Now(), &o.Take.waiter); o.Left {
 		tx.Answer(o.Take.waiter.Data.(*Call), o.Err)
 		return nil
 	}
@@ -196,66 +200,17 @@ func (o *LockRead) Decide(tx *commit.Tx) (err error) {
 	return err
 }
 
-// calls keeps LockTakes with what is needed to wait for them, for reuse.
-var lockCalls = sync.Pool{New: func() any {
-	c := &lockCall{answered: make(chan struct{}, 1)}
-	c.call.Op = &c.take
-	c.call.Done = func(*Call) { c.answered <- struct{}{} }
-	return c
-}}
+// Waits reports how long the call may wait.
+func (o *LockTake) Waits() time.Duration { return o.Wait }
 
-type lockCall struct {
-	take     LockTake
-	call     Call
-	answered chan struct{} // has room for one token
-}
+func (o *LockTake) leave(why error) Operation { return &LockLeave{Take: o, Err: why} }
 
-// Lock takes or renews a lock on disk and returns its token. With a wait it queues. If ctx
-// ends, the caller leaves the queue, and a grant meanwhile is given back. The errors are
-// those of LockTake.Decide and the context's.
-func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
-	c := lockCalls.Get().(*lockCall)
-	c.take = LockTake{LockRequest: r}
-	err = d.awaitLock(ctx, c)
-	token = c.take.Holder.Token
-	c.call = Call{Op: c.call.Op, Done: c.call.Done}
-	lockCalls.Put(c)
-	if err != nil {
-		return 0, err
-	}
-	return token, nil
-}
+// giveBack returns the operation that gives the lock back. If the log has no room, the lock
+// stays held until its end.
+func (o *LockTake) giveBack() Operation { return &LockGiveBack{Key: o.Key, Token: o.Holder.Token} }
 
-// awaitLock submits a call and waits for its answer or until its caller has left.
-func (d *DB) awaitLock(ctx context.Context, c *lockCall) error {
-	moves := d.moves.changed()
-	if err := d.Submit(&c.call); err != nil {
-		return err
-	}
-	if c.take.Wait == 0 {
-		<-c.answered
-		return c.call.Err
-	}
-	if cause := d.waits(ctx, c.take.Key.Acc, c.answered, moves); cause != nil {
-		leave := LockLeave{Take: &c.take, Err: cause}
-		// An error can be ignored: when the queue is closed, it answers the call.
-		_ = d.Do(&leave)
-		<-c.answered
-	}
-	d.observeWait(&c.take, c.call.Err)
-	if c.call.Err != nil {
-		return c.call.Err
-	}
-	if err := gone(ctx); err != nil {
-		// If the log has no room, the lock stays held until its end.
-		_ = d.Do(&LockGiveBack{Key: c.take.Key, Token: c.take.Holder.Token})
-		return err
-	}
-	return nil
-}
-
-// observeWait reports how long an operation that queued has waited.
-func (d *DB) observeWait(o *LockTake, err error) {
+// answered reports how long the call has waited, if it queued.
+func (o *LockTake) answered(d *DB, err error) {
 	if !o.Queued {
 		return
 	}
@@ -264,4 +219,15 @@ func (d *DB) observeWait(o *LockTake, err error) {
 	if err == nil {
 		d.observer.HandedOver(LockOnDisk, time.Duration(now-o.Passed))
 	}
+}
+
+// Lock takes or renews a lock on disk and returns its token. With a wait it queues. If ctx
+// ends, the caller leaves the queue, and a grant meanwhile is given back. The errors are
+// those of LockTake.Decide and the context's.
+func (d *DB) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
+	o := LockTake{LockRequest: r}
+	if err := d.await(ctx, &o); err != nil {
+		return 0, err
+	}
+	return o.Holder.Token, nil
 }

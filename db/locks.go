@@ -247,10 +247,7 @@ func (l *locks) TimeOut(tx *commit.Tx) {
 
 // Drain answers every call that waits.
 func (l *locks) Drain(tx *commit.Tx, err error) {
-	if l.table.Stats().Waiting == 0 {
-		return
-	}
-	l.table.Drain(func(_ lease.Key, w *lease.Waiter) { tx.Answer(w.Data.(*Call), err) })
+	l.table.Drain(nil, func(_ lease.Key, w *lease.Waiter) { tx.Answer(w.Data.(*Call), err) })
 }
 
 // Committed writes the audit lines of the batch and publishes the counts of the table.

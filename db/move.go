@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"clouddragon/db/commit"
+	"clouddragon/internal/lease"
 )
 
 // The steps of moving an account to another server. The move command asks for each of them,
@@ -48,7 +49,7 @@ func (d *DB) reloadMarks() error {
 		h.own = was.own
 	}
 	d.homes.Store(h)
-	d.moves.tell()
+	d.moved()
 	return nil
 }
 
@@ -63,24 +64,6 @@ func (d *DB) moveOf(acc string) Move {
 		return h.moves[acc]
 	}
 	return Move{}
-}
-
-// waits waits until a call is answered. It returns an error if the wait ends earlier, because
-// the context ended or because the account no longer lives here.
-func (d *DB) waits(ctx context.Context, acc string, answered <-chan struct{}, moves <-chan struct{}) error {
-	for {
-		select {
-		case <-answered:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-moves:
-			moves = d.moves.changed()
-			if err := d.Admit(acc); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 // setMark changes the mark of an account once the change is durable. With closes, calls on the
@@ -98,7 +81,12 @@ func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
 	}
 	if closes {
 		d.homes.Store(next)
-		d.moves.tell()
+		d.moved()
+		if err := d.Do(&turnAway{acc: acc}); err != nil {
+			d.homes.Store(was)
+			d.moved()
+			return err
+		}
 	}
 	err = d.Do(&markSet{raise: raise, ValueSet: ValueSet{
 		Key: Key{marksAcc, marksID}, Data: data, Conditions: Conditions{Check: AnyVersion},
@@ -109,8 +97,48 @@ func (d *DB) setMark(acc string, m Move, closes bool, raise int64) error {
 	case closes && !errors.Is(err, ErrUnknown):
 		d.homes.Store(was)
 	}
-	d.moves.tell()
+	d.moved()
 	return err
+}
+
+// moved tells those who wait that marks have changed.
+func (d *DB) moved() {
+	d.moves.tell()
+	d.watchers.wakeEvery()
+}
+
+// turnAway is the operation that refuses the calls of an account that wait, because the account
+// does not live here any more.
+type turnAway struct {
+	acc string
+
+	d *DB
+}
+
+// Size is 0: a wait that ends needs no room.
+func (o *turnAway) Size() int { return 0 }
+
+// Frees is true.
+func (o *turnAway) Frees() bool { return true }
+
+func (*turnAway) account() string { return "" }
+
+func (o *turnAway) prepare(d *DB) error {
+	o.d = d
+	return nil
+}
+
+// Decide empties the queues of the account's locks and rates.
+func (o *turnAway) Decide(tx *commit.Tx) error {
+	err := o.d.Admit(o.acc)
+	if err == nil {
+		return nil
+	}
+	o.d.locks.table.Drain(func(k lease.Key) bool { return k.Acc == o.acc }, func(_ lease.Key, w *lease.Waiter) {
+		tx.Answer(w.Data.(*Call), err)
+	})
+	o.d.rates.turnAway(tx, func(k Key) bool { return k.Acc == o.acc }, err)
+	return nil
 }
 
 // MoveStart is the result of Freeze.
@@ -318,7 +346,7 @@ func (d *DB) Abandon(ctx context.Context, acc, id string) error {
 func (d *DB) arriveFirst(ctx context.Context, acc string, next Move, version int64) error {
 	was := d.homes.Load()
 	d.homes.Store(was.with(acc, next)) // keeps others from storing anything meanwhile
-	d.moves.tell()
+	d.moved()
 	err := d.eachOf(ctx, acc, func(kind uint8, id string) error {
 		if kind == valueKind {
 			val, ok, err := d.store.Values.Get(acc, id, d.store.Values.Hash(acc, id), -1)
@@ -333,7 +361,7 @@ func (d *DB) arriveFirst(ctx context.Context, acc string, next Move, version int
 	}
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		d.homes.Store(was)
-		d.moves.tell()
+		d.moved()
 	}
 	return err
 }

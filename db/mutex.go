@@ -21,7 +21,7 @@ import (
 type Mutexes struct {
 	o      mutexOptions
 	seed   maphash.Seed
-	calls  sync.Pool // of *mutexCall, none of them in a queue
+	calls  sync.Pool // of *MutexWait, none of them in a queue
 	shards [mutexShards]mutexShard
 }
 
@@ -52,10 +52,18 @@ type mutexShard struct {
 	draining bool
 }
 
-// mutexCall is a caller that waits.
-type mutexCall struct {
+// MutexWait is a caller that waits for a mutex.
+type MutexWait struct {
 	waiter lease.Waiter
-	done   chan mutexAnswer // has room for one answer, so answering never blocks
+	of     *Mutexes
+	shard  *mutexShard
+	key    lease.Key
+	asked  int64
+	wake   func()
+	answer mutexAnswer // good once wake was called
+
+	woken chan struct{} // has room for one token; used by Lock
+	tell  func()        // puts it there
 }
 
 type mutexAnswer struct {
@@ -64,14 +72,9 @@ type mutexAnswer struct {
 	at    int64 // when it was given
 }
 
-func newMutexCall() any {
-	c := &mutexCall{done: make(chan mutexAnswer, 1)}
-	c.waiter.Data = c
-	return c
-}
-
 func newMutexes(o mutexOptions) *Mutexes {
-	m := &Mutexes{o: o, seed: maphash.MakeSeed(), calls: sync.Pool{New: newMutexCall}}
+	m := &Mutexes{o: o, seed: maphash.MakeSeed()}
+	m.calls.New = m.newWait
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.o = &m.o
@@ -95,24 +98,76 @@ func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err err
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	s := m.shard(r.Key)
-	c := m.calls.Get().(*mutexCall)
-	defer m.calls.Put(c)
-	a, queued := s.acquire(r, c)
+	w := m.calls.Get().(*MutexWait)
+	queued, token, err := m.begin(r, w, w.tell)
 	if !queued {
-		return a.token, a.err
+		return token, err
 	}
-	asked := a.at
 	select {
-	case a = <-c.done:
+	case <-w.woken:
 	case <-ctx.Done():
-		a = s.leave(c, context.Cause(ctx))
+		w.Leave(context.Cause(ctx))
+		<-w.woken
 	}
+	return w.End(func() error { return gone(ctx) })
+}
+
+// Begin is like Lock, but does not wait. If the call queues, Begin returns its MutexWait, and
+// wake is called once when the wait is over. It may be called with a shard locked, and must not
+// block. Then the caller has to call End.
+func (m *Mutexes) Begin(r LockRequest, wake func()) (w *MutexWait, token int64, err error) {
+	w = m.calls.Get().(*MutexWait)
+	queued, token, err := m.begin(r, w, wake)
+	if !queued {
+		return nil, token, err
+	}
+	return w, 0, nil
+}
+
+// begin is Begin with a MutexWait from the pool. It puts it back unless the call queues.
+func (m *Mutexes) begin(r LockRequest, w *MutexWait, wake func()) (queued bool, token int64, err error) {
+	w.shard, w.key, w.wake = m.shard(r.Key), lease.Key(r.Key), wake
+	a, queued := w.shard.acquire(r, w)
+	if queued {
+		return true, 0, nil
+	}
+	m.calls.Put(w)
+	return false, a.token, a.err
+}
+
+func (m *Mutexes) newWait() any {
+	w := &MutexWait{of: m, woken: make(chan struct{}, 1)}
+	w.tell = func() { w.woken <- struct{}{} }
+	w.waiter.Data = w
+	return w
+}
+
+// Leave ends the wait with the error why, unless the call was answered before. It grants the
+// mutex to those whom the call held up.
+func (w *MutexWait) Leave(why error) {
+	s := w.shard
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, wall := s.o.Clock()
+	if !s.table.Cancel(now, &w.waiter) {
+		return
+	}
+	s.expire(now, wall)
+	s.arm(now)
+	answer(&w.waiter, mutexAnswer{err: why, at: now})
+}
+
+// End returns the answer, after wake was called. If gone returns an error because the caller has
+// left, it gives a grant back and returns that error. The MutexWait must not be used any more.
+func (w *MutexWait) End(gone func() error) (token int64, err error) {
+	m, a, asked := w.of, w.answer, w.asked
 	if a.err == nil {
-		if a.err = gone(ctx); a.err != nil {
-			s.giveBack(lease.Key(r.Key), a.token)
+		if a.err = gone(); a.err != nil {
+			w.shard.giveBack(w.key, a.token)
 		}
 	}
+	w.wake, w.answer = nil, mutexAnswer{}
+	m.calls.Put(w)
 	now, _ := m.o.Clock()
 	m.o.Observer.Waited(MutexInMemory, time.Duration(now-asked))
 	if a.err != nil {
@@ -160,7 +215,7 @@ func (m *Mutexes) Drain() {
 		s.mu.Lock()
 		now, _ := s.begin()
 		s.draining = true
-		s.table.Drain(func(_ lease.Key, w *lease.Waiter) { answer(w, mutexAnswer{err: ErrStopping, at: now}) })
+		s.table.Drain(nil, func(_ lease.Key, w *lease.Waiter) { answer(w, mutexAnswer{err: ErrStopping, at: now}) })
 		s.mu.Unlock()
 	}
 }
@@ -178,9 +233,8 @@ func (m *Mutexes) Stats() lease.Stats {
 	return sum
 }
 
-// acquire answers at once or queues c. If it queues c, the answer's at is when the wait
-// began.
-func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued bool) {
+// acquire answers at once or queues w.
+func (s *mutexShard) acquire(r LockRequest, w *MutexWait) (a mutexAnswer, queued bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, wall := s.begin()
@@ -190,15 +244,15 @@ func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued
 		q.Wait = 0
 	}
 	k := lease.Key(r.Key)
-	res := s.table.Acquire(now, k, q, &c.waiter)
+	res := s.table.Acquire(now, k, q, &w.waiter)
 	s.tell(now, wall, res.Events)
-	a.at = now
 	switch res.Outcome {
 	case lease.Granted, lease.Renewed:
 		a.token = res.Holder.Token
 	case lease.NoToken:
 		a.err = res.Err
 	case lease.Queued:
+		w.asked = now
 		return a, true
 	case lease.Crowded:
 		a.err = ErrWaiters
@@ -212,20 +266,6 @@ func (s *mutexShard) acquire(r LockRequest, c *mutexCall) (a mutexAnswer, queued
 		a.err = s.held(now, wall, k, notAcquired(res.Outcome, "mutex", &r))
 	}
 	return a, false
-}
-
-// leave takes c out of its queue and grants the mutex to those whom it held up. It returns
-// cause, or the answer if c was answered before.
-func (s *mutexShard) leave(c *mutexCall, cause error) mutexAnswer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, wall := s.o.Clock()
-	if !s.table.Cancel(now, &c.waiter) {
-		return <-c.done
-	}
-	s.expire(now, wall)
-	s.arm(now)
-	return mutexAnswer{err: cause}
 }
 
 // giveBack gives back a mutex that was granted to a caller that had left.
@@ -292,8 +332,12 @@ func (s *mutexShard) tell(now, wall int64, events []lease.Event) {
 	}
 }
 
-// answer answers a waiter. The waiter may reuse c at once.
-func answer(w *lease.Waiter, a mutexAnswer) { w.Data.(*mutexCall).done <- a }
+// answer answers a waiter, which may be reused at once.
+func answer(of *lease.Waiter, a mutexAnswer) {
+	w := of.Data.(*MutexWait)
+	w.answer = a
+	w.wake()
+}
 
 // arm sets the timer if something ends earlier than the timer rings.
 func (s *mutexShard) arm(now int64) {
@@ -314,6 +358,11 @@ func (s *mutexShard) held(now, wall int64, k lease.Key, reason string) error {
 // LockMutex is Lock for a mutex, which lives in memory only.
 func (d *DB) LockMutex(ctx context.Context, r LockRequest) (token int64, err error) {
 	return d.mutexes.Lock(ctx, r)
+}
+
+// BeginMutex is Mutexes.Begin.
+func (d *DB) BeginMutex(r LockRequest, wake func()) (w *MutexWait, token int64, err error) {
+	return d.mutexes.Begin(r, wake)
 }
 
 // UnlockMutex gives a mutex back.

@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"clouddragon/db/commit"
@@ -262,55 +261,24 @@ func (o *RateForget) Decide(tx *commit.Tx) error {
 	return o.thing.putArrival(tx, tx.Now())
 }
 
-type rateCall struct {
-	take     RateTake
-	call     Call
-	answered chan struct{} // has room for one token
-}
+// Waits reports how long the call may wait.
+func (o *RateTake) Waits() time.Duration { return o.Wait }
 
-var rateCalls = sync.Pool{New: func() any {
-	c := &rateCall{answered: make(chan struct{}, 1)}
-	c.call.Op = &c.take
-	c.call.Done = func(*Call) { c.answered <- struct{}{} }
-	return c
-}}
+func (o *RateTake) leave(why error) Operation { return &RateLeave{Take: o, Err: why} }
+
+// giveBack returns the operation that takes back what was counted. If the log has no room, the
+// call stays counted.
+func (o *RateTake) giveBack() Operation { return &RateGiveBack{Take: o} }
+
+func (o *RateTake) answered(*DB, error) {}
 
 // TakeRate counts a call, and waits until the rate allows it. If ctx ends, the caller leaves
 // the queue, and what was counted meanwhile is taken back. The errors are those of
 // RateTake.Decide and the context's.
 func (d *DB) TakeRate(ctx context.Context, r RateRequest) (RateState, error) {
-	c := rateCalls.Get().(*rateCall)
-	c.take = RateTake{RateRequest: r}
-	err := d.awaitRate(ctx, c)
-	state := c.take.State
-	c.call = Call{Op: c.call.Op, Done: c.call.Done}
-	rateCalls.Put(c)
-	return state, err
-}
-
-func (d *DB) awaitRate(ctx context.Context, c *rateCall) error {
-	moves := d.moves.changed()
-	if err := d.Submit(&c.call); err != nil {
-		return err
-	}
-	if c.take.Wait == 0 {
-		<-c.answered
-		return c.call.Err
-	}
-	if cause := d.waits(ctx, c.take.Key.Acc, c.answered, moves); cause != nil {
-		// An error can be ignored: when the queue is closed, it answers the call.
-		_ = d.Do(&RateLeave{Take: &c.take, Err: cause})
-		<-c.answered
-	}
-	if c.call.Err != nil {
-		return c.call.Err
-	}
-	if err := gone(ctx); err != nil {
-		// If the log has no room, the call stays counted.
-		_ = d.Do(&RateGiveBack{Take: &c.take})
-		return err
-	}
-	return nil
+	o := RateTake{RateRequest: r}
+	err := d.await(ctx, &o)
+	return o.State, err
 }
 
 // ReadRate returns how many a rate allows, without counting.

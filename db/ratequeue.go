@@ -220,8 +220,16 @@ func (r *rates) TimeOut(tx *commit.Tx) {
 
 // Drain answers every call that waits.
 func (r *rates) Drain(tx *commit.Tx, err error) {
+	r.turnAway(tx, func(Key) bool { return true }, err)
+}
+
+// turnAway answers every call that waits for one of those rates.
+func (r *rates) turnAway(tx *commit.Tx, of func(Key) bool, err error) {
 	var all []*RateTake
 	for _, q := range r.heads {
+		if !of(q.key) {
+			continue
+		}
 		for o := q.takes.First(); o != nil; o = o.place.Next() {
 			all = append(all, o)
 		}

@@ -22,6 +22,20 @@ type watching struct {
 	done   chan error
 }
 
+// WatchSequence watches a sequence on the caller's goroutine.
+func (d *DB) WatchSequence(ctx context.Context, k Key, not Not, wait time.Duration) (int64, error) {
+	w, err := d.Watch(ctx, WatchedSequence, k, not, wait)
+	if err != nil {
+		return 0, err
+	}
+	return w.Number, nil
+}
+
+func (d *DB) watchIt(ctx context.Context, what Watched, k Key, not Not, wait time.Duration) error {
+	_, err := d.Watch(ctx, what, k, not, wait)
+	return err
+}
+
 // startWatch runs watch and returns once it is in the list of its key.
 func startWatch(t *testing.T, d *DB, watch func(ctx context.Context) error) *watching {
 	t.Helper()
@@ -75,68 +89,49 @@ func TestWatcherIsToldOfEachKindOfChange(t *testing.T) {
 		name   string
 		begin  func(d *DB) (int64, error)
 		change func(d *DB, clock *testClock, n int64) error
-		watch  func(d *DB, ctx context.Context, not Not) (int64, error)
+		what   Watched
 		want   error
 	}{
 		{"a sequence", func(d *DB) (int64, error) { return d.AddSequence(k, 1) },
 			func(d *DB, _ *testClock, _ int64) error { _, err := d.AddSequence(k, 1); return err },
-			func(d *DB, ctx context.Context, not Not) (int64, error) { return d.WatchSequence(ctx, k, not, far) }, nil},
+			WatchedSequence, nil},
 		{"a counter that is deleted", func(d *DB) (int64, error) { return d.AddCounter(k, 1, 0, 9) },
 			func(d *DB, _ *testClock, _ int64) error { return d.ResetCounter(k) },
-			func(d *DB, ctx context.Context, not Not) (int64, error) {
-				n, _, err := d.WatchCounter(ctx, k, not, far)
-				return n, err
-			}, ErrNotFound},
+			WatchedCounter, ErrNotFound},
 		{"a value", func(d *DB) (int64, error) { return d.Set(SetRequest{Key: k, Check: AnyVersion}) },
 			func(d *DB, _ *testClock, _ int64) error {
 				_, err := d.Set(SetRequest{Key: k, Check: AnyVersion})
 				return err
 			},
-			func(d *DB, ctx context.Context, not Not) (int64, error) { return 0, d.WatchValue(ctx, k, not, far) }, nil},
+			WatchedValue, nil},
 		{"a value that is deleted", func(d *DB) (int64, error) { return d.Set(SetRequest{Key: k, Check: AnyVersion}) },
 			func(d *DB, _ *testClock, _ int64) error { return d.DeleteValue(k, AnyVersion) },
-			func(d *DB, ctx context.Context, not Not) (int64, error) { return 0, d.WatchValue(ctx, k, not, far) }, nil},
+			WatchedValue, nil},
 		{"a value that expires", func(d *DB) (int64, error) {
 			return d.Set(SetRequest{Key: k, Check: AnyVersion, TTL: time.Minute})
 		},
 			func(_ *DB, clock *testClock, _ int64) error { clock.pass(time.Minute); return nil },
-			func(d *DB, ctx context.Context, not Not) (int64, error) { return 0, d.WatchValue(ctx, k, not, far) }, nil},
+			WatchedValue, nil},
 		{"a lock that is given back", func(d *DB) (int64, error) { return d.Lock(ctx, LockRequest{Key: k, Dur: far}) },
 			func(d *DB, _ *testClock, n int64) error { return d.Unlock(UnlockRequest{Key: k, Token: n}) },
-			func(d *DB, ctx context.Context, not Not) (int64, error) {
-				_, err := d.WatchLock(ctx, k, not, far)
-				return 0, err
-			}, ErrNotFound},
+			WatchedLock, ErrNotFound},
 		{"a lock that expires", func(d *DB) (int64, error) { return d.Lock(ctx, LockRequest{Key: k, Dur: time.Minute}) },
 			func(d *DB, clock *testClock, _ int64) error { clock.pass(time.Minute); d.writer.Wake(); return nil },
-			func(d *DB, ctx context.Context, not Not) (int64, error) {
-				_, err := d.WatchLock(ctx, k, not, far)
-				return 0, err
-			}, ErrNotFound},
+			WatchedLock, ErrNotFound},
 		{"a lock that rests", func(d *DB) (int64, error) { return d.Lock(ctx, LockRequest{Key: k, Dur: far, Least: far}) },
 			func(d *DB, _ *testClock, n int64) error { return d.Unlock(UnlockRequest{Key: k, Token: n}) },
-			func(d *DB, ctx context.Context, not Not) (int64, error) {
-				_, err := d.WatchLock(ctx, k, not, far)
-				return 0, err
-			}, nil},
+			WatchedLock, nil},
 		{"a mutex that is given back", func(d *DB) (int64, error) { return d.LockMutex(ctx, LockRequest{Key: k, Dur: far}) },
 			func(d *DB, _ *testClock, n int64) error { return d.UnlockMutex(UnlockRequest{Key: k, Token: n}) },
-			func(d *DB, ctx context.Context, not Not) (int64, error) {
-				_, err := d.WatchMutex(ctx, k, not, far)
-				return 0, err
-			}, ErrNotFound},
+			WatchedMutex, ErrNotFound},
 		{"a mutex that rests", func(d *DB) (int64, error) { return d.LockMutex(ctx, LockRequest{Key: k, Dur: far, Least: far}) },
 			func(d *DB, _ *testClock, n int64) error { return d.UnlockMutex(UnlockRequest{Key: k, Token: n}) },
-			func(d *DB, ctx context.Context, not Not) (int64, error) {
-				_, err := d.WatchMutex(ctx, k, not, far)
-				return 0, err
-			}, nil},
+			WatchedMutex, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, _, clock := memoryDB(t)
 			none := startWatch(t, d, func(ctx context.Context) error {
-				_, err := c.watch(d, ctx, Not{None: true})
-				return err
+				return d.watchIt(ctx, c.what, k, Not{None: true}, far)
 			})
 			n, err := c.begin(d)
 			if err != nil {
@@ -146,8 +141,7 @@ func TestWatcherIsToldOfEachKindOfChange(t *testing.T) {
 				t.Errorf("not=none: %v", err)
 			}
 			w := startWatch(t, d, func(ctx context.Context) error {
-				_, err := c.watch(d, ctx, Not{Value: n})
-				return err
+				return d.watchIt(ctx, c.what, k, Not{Value: n}, far)
 			})
 			if err := c.change(d, clock, n); err != nil {
 				t.Fatal(err)
@@ -155,7 +149,7 @@ func TestWatcherIsToldOfEachKindOfChange(t *testing.T) {
 			if err := soon(t, "the change", w.done); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			if _, err := c.watch(d, ctx, Not{Value: n + 1000}); c.want == nil && err != nil {
+			if err := d.watchIt(ctx, c.what, k, Not{Value: n + 1000}, far); c.want == nil && err != nil {
 				t.Errorf("another value than the one there: %v", err)
 			}
 			checkNobodyWatches(t, d)
@@ -172,8 +166,11 @@ func TestWatcherIsToldOfAHandOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all Holders
-	w := startWatch(t, d, func(ctx context.Context) (err error) {
-		all, err = d.WatchLock(ctx, k, Not{Value: first}, far)
+	w := startWatch(t, d, func(ctx context.Context) error {
+		w, err := d.Watch(ctx, WatchedLock, k, Not{Value: first}, far)
+		if err == nil {
+			all = w.Holders
+		}
 		return err
 	})
 	next := make(chan error, 1)
@@ -223,26 +220,33 @@ func TestWatcherIsNotToldBeforeItIsDurable(t *testing.T) {
 	}
 }
 
-// TestChangeRightAfterTheLookIsSeen changes a thing between a watcher's look and its wait.
+// TestChangeRightAfterTheLookIsSeen changes a thing between a watcher's look and its sleep.
 func TestChangeRightAfterTheLookIsSeen(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	k := Key{"acc", "id"}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	looks := 0
-	err := d.watch(ctx, watchKey{kindSequence, k}, far, func() (bool, int64, error) {
-		looks++
-		n, err := d.Sequence(k)
-		if looks == 1 {
-			if _, err := d.AddSequence(k, 1); err != nil {
-				t.Error(err)
-			}
-		}
-		return err == ErrNotFound && n == 0, 0, nil
-	})
-	if err != nil || looks != 2 {
-		t.Errorf("after %d looks: %v", looks, err)
+	w, err := d.BeginWatch(WatchedSequence, k, Not{None: true}, far, func() { t.Error("it was woken, and did not sleep") })
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer w.End()
+	w.join()
+	if same, _, err := w.read(t.Context()); !same || err != ErrNotFound {
+		t.Fatalf("%v, %v", same, err)
+	}
+	if _, err := d.AddSequence(k, 1); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the change is told", func() bool { return w.isTold() })
+	if w.sleep(0) {
+		t.Error("it sleeps after the change")
+	}
+}
+
+// isTold reports whether w knows of a change since its look began.
+func (w *Watch) isTold() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changed
 }
 
 // TestWatcherIsNotToldOfWhatWasUndone refuses a group after a part of it was decided.
@@ -276,13 +280,13 @@ func TestWatcherIsNotToldOfWhatWasUndone(t *testing.T) {
 func TestWatcherEndsWithoutAChange(t *testing.T) {
 	d, _, _ := memoryDB(t)
 	k, ctx := Key{"acc", "id"}, context.Background()
-	if _, _, err := d.WatchCounter(ctx, k, Not{None: true}, 0); err != ErrUnchanged {
+	if err := d.watchIt(ctx, WatchedCounter, k, Not{None: true}, 0); err != ErrUnchanged {
 		t.Errorf("without a wait: %v", err)
 	}
-	if _, _, err := d.WatchCounter(ctx, k, Not{None: true}, time.Millisecond); err != ErrUnchanged {
+	if err := d.watchIt(ctx, WatchedCounter, k, Not{None: true}, time.Millisecond); err != ErrUnchanged {
 		t.Errorf("with a short wait: %v", err)
 	}
-	watch := func(ctx context.Context) error { return d.WatchValue(ctx, k, Not{None: true}, far) }
+	watch := func(ctx context.Context) error { return d.watchIt(ctx, WatchedValue, k, Not{None: true}, far) }
 	gone := startWatch(t, d, watch)
 	gone.cancel()
 	if err := soon(t, "the hang-up", gone.done); !errors.Is(err, context.Canceled) {
@@ -364,7 +368,9 @@ func TestManyWatchersOfOneThing(t *testing.T) {
 		l := d.watchers.watched[watchKey{kindSequence, k}]
 		n := 0
 		if l != nil {
-			n = l.n
+			l.mu.Lock()
+			n = l.all.Len()
+			l.mu.Unlock()
 		}
 		d.watchers.mu.Unlock()
 		if n == many {

@@ -1,11 +1,8 @@
 package handlers
 
 import (
-	"errors"
 	"math"
 	"time"
-
-	"clouddragon/db"
 )
 
 // defaultMutexWait is the default of wait for a mutex, unless limits.wait is less.
@@ -17,16 +14,11 @@ func lockMutex(s *server, c *call) error {
 	if err != nil {
 		return err
 	}
-	waits := r.Wait > 0
 	if c.plain != nil {
-		r.Wait = 0 // most mutexes are free
+		return c.plain.lockMutex(s, r)
 	}
 	c.prepareWait(r.Wait)
 	token, err := s.db.LockMutex(c.peer(), r)
-	var held *db.HeldError
-	if c.plain != nil && waits && errors.As(err, &held) {
-		return errOdd
-	}
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,9 @@
 package handlers
 
 import (
+	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,26 +24,48 @@ type plainCall struct {
 	endpoint *endpoint
 	call     db.Call // the submitted operation
 	once     *once   // the operation's retry key; nil: it has none
-	// wait is how long the caller would wait. The operation is tried without a wait first.
+	// wait is how long a caller with a retry key would wait. The operation is tried without a
+	// wait, because it is decided at once.
 	wait time.Duration
+
+	// What the call waits for. wake ends the wait.
+	mutex *db.MutexWait // nil: no mutex
+	watch *db.Watch     // nil: no change
+	ask   watchAsk
+	wake  func()
+	gone  func() error // returns an error if the client has hung up
 }
 
-// errOdd is returned by a call in a loop that would have to wait. Nothing was done.
+// errOdd is returned by a call in a loop that would have to wait for memory. Nothing was done.
 var errOdd = errors.New("net/http has to serve this")
+
+// errWaits is returned by a call in a loop that waits. The loop resumes it.
+var errWaits = errors.New("this waits")
+
+func newPlainCall(x *front.Exchange) *plainCall {
+	p := &plainCall{x: x, wake: x.Done}
+	p.call.Done = func(*db.Call) { x.Done() }
+	p.gone = func() error {
+		if x.Gone {
+			return context.Canceled
+		}
+		return nil
+	}
+	x.State = p
+	return p
+}
 
 // Start begins to answer a request: with its answer, or with an operation for Submit.
 func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 	p, ok := x.State.(*plainCall)
 	if !ok {
-		p = &plainCall{x: x}
-		p.call.Done = func(*db.Call) { p.x.Done() }
-		x.State = p
+		p = newPlainCall(x)
 	}
 	c := calls.Get().(*call)
 	c.w, c.r, c.began, c.plain = x, x.Request, time.Now(), p
 	p.c, p.once, p.wait = c, nil, 0
 	defer func() {
-		if r := recover(); r != nil || v != front.Pending {
+		if r := recover(); r != nil || v != front.Pending && v != front.Waiting {
 			v = s.end(c, v, r)
 		}
 	}()
@@ -51,10 +73,19 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 	if err == nil {
 		v, err = s.begin(p, e)
 	}
-	if err == errOdd {
+	return s.conclude(c, v, err)
+}
+
+// conclude answers a call that need not wait any more.
+func (s plain) conclude(c *call, v front.Verdict, err error) front.Verdict {
+	switch {
+	case err == errOdd:
 		return front.Odd
-	}
-	if err != nil {
+	case err == errWaits:
+		return front.Waiting
+	case errors.Is(err, context.Canceled):
+		panic(http.ErrAbortHandler)
+	case err != nil:
 		s.refuse(c, err)
 		v = front.Answered
 	}
@@ -68,12 +99,24 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 // done, only further operations may begin, because the writer keeps their order.
 func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	c, x := p.c, p.x
-	isOp := e.serve == nil && !e.waits || e.tries
-	switch {
-	case !isOp && !e.quick || c.watches(e):
+	p.endpoint = e
+	isOp := e.serve == nil && !e.waits || e.steady
+	if !isOp && !e.quick {
 		return front.Odd, nil
+	}
+	watches := false
+	if e.watch != nil {
+		var err error
+		if p.ask, watches, err = s.asksToWatch(c, e); err != nil {
+			return front.Answered, err
+		}
+		isOp = isOp && !watches
+	}
+	switch {
 	case x.Behind && (!isOp || s.isDraining()):
 		return front.Later, nil
+	case watches:
+		return front.Answered, s.beginWatch(p)
 	case !isOp:
 		return front.Answered, e.serve(s.server, c)
 	}
@@ -81,25 +124,102 @@ func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	if err != nil {
 		return front.Answered, err
 	}
-	switch take := op.(type) { // most need not wait
-	case *db.LockTake:
-		p.wait, take.Wait = take.Wait, 0
-	case *db.RateTake:
-		p.wait, take.Wait = take.Wait, 0
+	p.call.Op, p.call.Err = op, nil
+	if w, ok := op.(db.Waiting); ok {
+		x.Keep = w.Waits() > 0
 	}
-	x.Keep = p.wait > 0
-	p.endpoint, p.call.Op, p.call.Err = e, op, nil
 	if c.retryKey != "" {
+		if take, ok := op.(*db.RateTake); ok {
+			p.wait, take.Wait = take.Wait, 0
+		}
 		p.once = s.once(c, op, func() error { return c.say(e.steps.answer(op)) })
 		p.call.Op = p.once.retry
 	}
 	return front.Pending, nil
 }
 
-// watches reports whether a GET waits for a change.
-func (c *call) watches(e *endpoint) bool {
-	return c.method == "GET" && (slices.Contains(e.params, "not") && c.params.text("not") != "" ||
-		slices.Contains(e.params, "wait") && c.params.text("wait") != "")
+// beginWatch begins to wait for a change. It returns errWaits if there is none yet.
+func (s plain) beginWatch(p *plainCall) (err error) {
+	p.watch, err = s.db.BeginWatch(p.endpoint.watch.what, p.c.key, p.ask.not, p.ask.wait, p.wake)
+	if err != nil {
+		p.watch = nil
+		return err
+	}
+	return s.look(p)
+}
+
+// look looks whether there was a change.
+func (s plain) look(p *plainCall) error {
+	over, err := p.watch.Look(p.c.r.Context())
+	if !over {
+		return errWaits
+	}
+	return s.sayWatched(p.c, p.endpoint, p.ask, p.endWatch(), err)
+}
+
+func (p *plainCall) endWatch() *db.Watch {
+	w := p.watch
+	p.watch = nil
+	w.End()
+	return w
+}
+
+// lockMutex locks a mutex. It returns errWaits if the call waits for it.
+func (p *plainCall) lockMutex(s *server, r db.LockRequest) error {
+	w, token, err := s.db.BeginMutex(r, p.wake)
+	if w != nil {
+		p.mutex = w
+		return errWaits
+	}
+	if err != nil {
+		return err
+	}
+	return p.c.sayNumber(token)
+}
+
+// Resume goes on with a call that waited for a mutex or a change.
+func (s plain) Resume(x *front.Exchange) (v front.Verdict) {
+	p := x.State.(*plainCall)
+	c := p.c
+	defer func() {
+		if r := recover(); r != nil || v != front.Waiting {
+			if p.watch != nil {
+				p.endWatch()
+			}
+			v = s.end(c, v, r)
+		}
+	}()
+	return s.conclude(c, front.Answered, s.resume(p))
+}
+
+func (s plain) resume(p *plainCall) error {
+	if w := p.mutex; w != nil {
+		p.mutex = nil
+		token, err := w.End(p.gone)
+		if err != nil {
+			return err
+		}
+		return p.c.sayNumber(token)
+	}
+	if err := p.gone(); err != nil {
+		return err
+	}
+	return s.look(p)
+}
+
+// Leave ends the wait of a call whose client has hung up.
+func (s plain) Leave(x *front.Exchange) {
+	p := x.State.(*plainCall)
+	switch {
+	case p.mutex != nil:
+		p.mutex.Leave(context.Canceled)
+	case p.watch != nil:
+		p.watch.Leave()
+	default:
+		if o, ok := p.call.Op.(db.Waiting); ok {
+			s.db.Leave(o, context.Canceled)
+		}
+	}
 }
 
 // isDraining reports whether the server shuts down.
@@ -133,33 +253,26 @@ func (s plain) Finish(x *front.Exchange) (v front.Verdict) {
 	c, op, err := p.c, p.call.Op.(db.Operation), p.call.Err
 	p.call.Op = nil
 	defer func() { v = s.end(c, v, recover()) }()
-	if p.hasToWait(err) {
-		return front.Odd
+	if o, ok := op.(db.Waiting); ok {
+		err = s.db.Answered(o, err, p.gone)
 	}
 	switch {
+	case p.hasToWait(err):
+		err = errOdd
 	case p.once != nil:
 		s.db.CountRetry(p.once.retry, err)
 		err = p.once.answer(c, err)
 	case err == nil:
 		err = c.say(p.endpoint.steps.answer(op))
 	}
-	if err != nil {
-		s.refuse(c, err)
-	}
-	s.send(c)
-	return front.Answered
+	return s.conclude(c, front.Answered, err)
 }
 
-// hasToWait reports whether an operation that was tried without a wait and refused with err
-// is to be tried again with the wait. A rate that cannot allow the call in time refuses it
-// either way.
+// hasToWait reports whether a rate that was asked without a wait and has refused with err is to
+// be asked again with the wait. If it cannot allow the call in time, it refuses either way.
 func (p *plainCall) hasToWait(err error) bool {
-	if err == nil || p.wait == 0 {
-		return false
-	}
-	var held *db.HeldError
 	var rate *db.RateError
-	return errors.As(err, &held) || errors.As(err, &rate) && rate.Retry <= p.wait
+	return p.wait > 0 && errors.As(err, &rate) && rate.Retry <= p.wait
 }
 
 // end ends a call, also one that panicked with r, and returns the verdict.

@@ -136,36 +136,37 @@ type endpoint struct {
 	params []string
 	serve  func(*server, *call) error // nil: steps serves it
 	steps  *steps                     // for durable calls and for calls in a batch
+	watch  *watch                     // how a GET waits for a change; nil: it does not
 	waits  bool                       // it may wait for other calls
-	quick  bool                       // a loop may call serve, which returns errOdd instead of waiting
-	tries  bool                       // a loop may take the steps; a call that has to wait is then left to serve
+	quick  bool                       // a loop may call serve, which does not wait there
+	steady bool                       // a loop takes the steps, although net/http calls serve
 }
 
 var endpoints = []endpoint{
-	{api: Sequence, method: "GET", params: []string{"not", "wait", "stale"}, serve: watchable(getSequence, watchSequence), quick: true, steps: readSequence, waits: true},
+	{api: Sequence, method: "GET", params: []string{"not", "wait", "stale"}, serve: getSequence, watch: watchSequence, quick: true, steps: readSequence, waits: true},
 	{api: Sequence, method: "POST", params: []string{"n", "above", "lock", "token"}, steps: addSequence},
 	{api: Sequence, method: "DELETE", params: []string{"lock", "token"}, steps: resetSequence},
 
-	{api: Counter, method: "GET", params: []string{"not", "wait", "stale"}, serve: watchable(getCounter, watchCounter), quick: true, steps: readCounter, waits: true},
+	{api: Counter, method: "GET", params: []string{"not", "wait", "stale"}, serve: getCounter, watch: watchCounter, quick: true, steps: readCounter, waits: true},
 	{api: Counter, method: "POST", params: []string{"add", "set", "min", "max", "if", "ttl", "touch", "lock", "token"}, steps: addCounter},
 	{api: Counter, method: "DELETE", params: []string{"lock", "token"}, steps: resetCounter},
 
-	{api: KV, method: "GET", params: []string{"ver", "not", "wait", "stale"}, serve: watchable(getValue, watchValue), quick: true, steps: readValue, waits: true}, // also for memory
+	{api: KV, method: "GET", params: []string{"ver", "not", "wait", "stale"}, serve: getValue, watch: watchValue, quick: true, steps: readValue, waits: true}, // also for memory
 	{api: KV, method: "POST", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PUT", params: []string{"ver", "ttl", "lock", "token"}, steps: setValue},
 	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
-	{api: MLock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getMutex, watchMutex), quick: true, waits: true},
+	{api: MLock, method: "GET", params: []string{"token", "not", "wait"}, serve: getMutex, watch: watchMutex, quick: true, waits: true},
 	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, quick: true, waits: true},
 	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex, quick: true},
 
-	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: watchable(getLock, watchLock), steps: readLock, waits: true, tries: true},
-	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true, tries: true},
+	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: getLock, watch: watchLock, steps: readLock, waits: true, steady: true},
+	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true, steady: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 
 	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
-	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true, tries: true},
+	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true, steady: true},
 	{api: Rate, method: "DELETE", steps: forgetRate},
 
 	{api: List, method: "GET", params: []string{"prefix", "after", "limit"}, serve: listThings},
@@ -292,7 +293,9 @@ func (s *server) handle(c *call) error {
 	if err != nil {
 		return err
 	}
-	if e.serve != nil {
+	if e.watch != nil {
+		return s.getOrWatch(c, e)
+	} else if e.serve != nil {
 		return e.serve(s, c)
 	}
 	return s.do(c, e)

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -14,49 +13,90 @@ import (
 // defaultWatch is the default of wait with not=, unless limits.wait is less.
 const defaultWatch = 30 * time.Second
 
-// watchable returns a GET that waits if not= is given, until the thing has changed from
-// what the client knows.
-func watchable(get func(*server, *call) error, watch func(*server, *call, db.Not, time.Duration) error) func(*server, *call) error {
-	return func(s *server, c *call) error {
-		not, wait, given := s.watchParams(&c.params, c.api)
-		switch {
-		case c.params.bad != nil:
-			return c.params.bad
-		case !given:
-			if c.api != KV { // kv may wait for memory
-				c.brief()
-			}
-			return get(s, c)
-		case wait == 0:
-			c.brief()
-		default:
-			c.patience()
-		}
-		err := watch(s, c, not, wait)
-		if errors.Is(err, db.ErrUnchanged) {
-			if c.api == KV && !not.None {
-				c.w.Header()[headerETag] = []string{etag(not.Value)}
-			}
-			c.status = http.StatusNotModified
-			return nil
-		}
-		return err
-	}
+// watch is how a GET waits if not= is given, until the thing has changed from what the client
+// knows.
+type watch struct {
+	what db.Watched
+	// answer answers once the thing has changed, but not if it is gone.
+	answer func(*server, *call, *db.Watch) error
+	not    string // the parameter that excludes not=; empty: none
 }
 
-// watchParams reads not and wait.
-func (s *server) watchParams(p *params, api API) (not db.Not, wait time.Duration, given bool) {
-	given = p.text("not") != ""
-	if not.None = p.text("not") == "none"; given && !not.None {
-		n, ok := parseNumber(p.text("not"))
-		if not.Value = n; !ok || n < 0 && api != Counter {
-			p.fail(badRequest("not must be none or a whole number, not %s", quote(p.text("not"))))
+var (
+	watchSequence = &watch{db.WatchedSequence, func(_ *server, c *call, w *db.Watch) error { return c.sayNumber(w.Number) }, ""}
+	watchCounter  = &watch{db.WatchedCounter, sayWatchedCounter, ""}
+	watchValue    = &watch{db.WatchedValue, func(s *server, c *call, _ *db.Watch) error { return getValue(s, c) }, "ver"}
+	watchLock     = &watch{db.WatchedLock, sayWatchedHolders, "token"}
+	watchMutex    = &watch{db.WatchedMutex, sayWatchedHolders, "token"}
+)
+
+func sayWatchedCounter(_ *server, c *call, w *db.Watch) error {
+	c.sayTTL(w.Left)
+	return c.sayNumber(w.Number)
+}
+
+func sayWatchedHolders(_ *server, c *call, w *db.Watch) error { return c.say(lockResult(w.Holders)) }
+
+// watchAsk is what not= and wait= ask for.
+type watchAsk struct {
+	not  db.Not
+	wait time.Duration
+}
+
+// asksToWatch reads not and wait. It returns false if they are not given.
+func (s *server) asksToWatch(c *call, e *endpoint) (a watchAsk, given bool, err error) {
+	p := &c.params
+	not := p.text("not")
+	if not == "" {
+		if p.text("wait") != "" {
+			return a, false, badRequest("wait needs not=, which says what you already know")
+		}
+		return a, false, nil
+	}
+	if a.not.None = not == "none"; !a.not.None {
+		n, ok := parseNumber(not)
+		if a.not.Value = n; !ok || n < 0 && c.api != Counter {
+			return a, true, badRequest("not must be none or a whole number, not %s", quote(not))
 		}
 	}
-	if !given && p.text("wait") != "" {
-		p.fail(badRequest("wait needs not=, which says what you already know"))
+	a.wait = p.duration("wait", min(defaultWatch, s.limits.Wait), s.limits.Wait, true)
+	if p.bad == nil && e.watch.not != "" && p.text(e.watch.not) != "" {
+		return a, true, badRequest("not and %s exclude each other: give one of them", e.watch.not)
 	}
-	return not, p.duration("wait", min(defaultWatch, s.limits.Wait), s.limits.Wait, true), given
+	return a, true, p.bad
+}
+
+// getOrWatch serves a GET on its own goroutine. With not= it waits for a change.
+func (s *server) getOrWatch(c *call, e *endpoint) error {
+	a, watches, err := s.asksToWatch(c, e)
+	switch {
+	case err != nil:
+		return err
+	case watches && a.wait > 0:
+		c.patience()
+	case watches || c.api != KV: // a GET of kv may wait for memory
+		c.brief()
+	}
+	if !watches {
+		return e.serve(s, c)
+	}
+	w, err := s.db.Watch(c.peer(), e.watch.what, c.key, a.not, a.wait)
+	return s.sayWatched(c, e, a, w, err)
+}
+
+// sayWatched answers after a wait for a change, which has ended with err.
+func (s *server) sayWatched(c *call, e *endpoint, a watchAsk, w *db.Watch, err error) error {
+	switch {
+	case err == nil:
+		return e.watch.answer(s, c, w)
+	case !errors.Is(err, db.ErrUnchanged):
+		return err
+	}
+	if c.api == KV && !a.not.None {
+		c.w.Header()[headerETag] = []string{etag(a.not.Value)}
+	}
+	c.status = http.StatusNotModified
+	return nil
 }
 
 // alone refuses not= and wait= on a call that cannot wait.
@@ -69,53 +109,6 @@ func alone(p *params) {
 	if slices.Contains(p.names, "stale") && p.text("stale") != "" {
 		p.fail(badRequest("stale is not allowed in a batch, which only a primary answers"))
 	}
-}
-
-func watchSequence(s *server, c *call, not db.Not, wait time.Duration) error {
-	n, err := s.db.WatchSequence(c.peer(), c.key, not, wait)
-	if err != nil {
-		return err
-	}
-	return c.sayNumber(n)
-}
-
-func watchCounter(s *server, c *call, not db.Not, wait time.Duration) error {
-	n, left, err := s.db.WatchCounter(c.peer(), c.key, not, wait)
-	if err != nil {
-		return err
-	}
-	c.sayTTL(left)
-	return c.sayNumber(n)
-}
-
-func watchValue(s *server, c *call, not db.Not, wait time.Duration) error {
-	if c.params.text("ver") != "" {
-		return badRequest("not and ver exclude each other: give one of them")
-	}
-	if err := s.db.WatchValue(c.peer(), c.key, not, wait); err != nil {
-		return err
-	}
-	return getValue(s, c)
-}
-
-func watchLock(s *server, c *call, not db.Not, wait time.Duration) error {
-	return watchHolders(c, not, wait, s.db.WatchLock)
-}
-
-func watchMutex(s *server, c *call, not db.Not, wait time.Duration) error {
-	return watchHolders(c, not, wait, s.db.WatchMutex)
-}
-
-// watchHolders watches a lock or a mutex.
-func watchHolders(c *call, not db.Not, wait time.Duration, watch func(context.Context, db.Key, db.Not, time.Duration) (db.Holders, error)) error {
-	if c.params.text("token") != "" {
-		return badRequest("not and token exclude each other: give one of them")
-	}
-	all, err := watch(c.peer(), c.key, not, wait)
-	if err != nil {
-		return err
-	}
-	return c.say(lockResult(all))
 }
 
 // GET /db/:acc/lock/:id?token=

@@ -235,6 +235,7 @@ func (p *loop) close(s *client) {
 		return
 	}
 	p.remove(s)
+	p.leaveIfGone(s)
 	if err := unix.Close(s.fd); err != nil {
 		p.log.Error("closing a connection", "err", err)
 	}

@@ -33,7 +33,7 @@ type client struct {
 	bytes       int       // memory of the exchanges in the list
 	pending     int       // how many exchanges are Pending
 	starting    bool      // Start runs for the last exchange
-	kept        *Exchange // its request is still in the buffer in; nil: none
+	kept        *Exchange // the last exchange, whose request is still in the buffer in; nil: none
 	later       bool      // the next request has to wait until nothing is pending
 }
 
@@ -75,6 +75,7 @@ func (s *client) event(events uint32) {
 // process does all work that is ready for s. It returns false if the loop has another
 // owner now.
 func (p *loop) process(s *client) bool {
+	p.leaveIfGone(s)
 	for !s.dead {
 		p.collect(s)
 		if p.flush(s); s.dead {
@@ -206,10 +207,10 @@ func (p *loop) startMore(s *client) bool {
 		x := p.exchange(s, &m)
 		s.starting = true
 		if !p.guard(func() { x.verdict = p.plain.Start(x) }) {
-			p.post(x)
+			p.tell(func() { p.started = append(p.started, x) })
 			return false
 		}
-		p.started(x)
+		p.act(x)
 	}
 	return true
 }
@@ -246,11 +247,20 @@ func (p *loop) free(x *Exchange) {
 	}
 }
 
-// started acts on the verdict of Start.
-func (p *loop) started(x *Exchange) {
+// act acts on the verdict of Start or Resume.
+func (p *loop) act(x *Exchange) {
 	s := x.conn
 	s.starting = false
+	if s.kept == x {
+		s.kept = nil
+	}
 	switch x.verdict {
+	case Waiting:
+		p.waits(x)
+		if s.ending || s.dead {
+			p.leaveIfGone(s)
+		}
+		return
 	case Pending:
 		x.pending = true
 		s.pending++

@@ -18,8 +18,14 @@ type Plain interface {
 	// one is done, any goroutine calls its Done. With lead, Submit may do the work on the
 	// caller's goroutine.
 	Submit(xs []*Exchange, lead bool)
-	// Finish answers an exchange after Done. It returns Answered, Odd or Aborted.
+	// Finish answers a submitted exchange after Done. It returns Answered, Odd or Aborted.
 	Finish(x *Exchange) Verdict
+	// Resume goes on with an exchange that was Waiting, after Done. If it takes long, the loop goes
+	// on without it. It returns Waiting, Answered, Odd or Aborted.
+	Resume(x *Exchange) Verdict
+	// Leave is called when the client of an exchange that is Waiting, or was submitted with Keep,
+	// has hung up. Done should be called soon then. Leave must not block.
+	Leave(x *Exchange)
 }
 
 // Verdict is what a Plain decides about an exchange.
@@ -30,6 +36,8 @@ const (
 	Answered Verdict = iota
 	// Pending means that the exchange has to be submitted first.
 	Pending
+	// Waiting means that any goroutine calls Done once when there is something to Resume for.
+	Waiting
 	// Later means that nothing was done because an earlier request of the connection
 	// is still Pending. Start is called again when none is.
 	Later
@@ -48,20 +56,27 @@ type Exchange struct {
 	Request *http.Request
 	// Behind says that an earlier request of the connection is Pending.
 	Behind bool
-	// Start sets Keep to keep the bytes of the request, so that Finish may return Odd.
-	// Until then no later request of the connection is started.
+	// Start sets Keep to keep the bytes of a Pending request, so that Finish may return Odd, or
+	// because its operation may wait. Until it is answered, no later request of the connection
+	// is started. An exchange that is Waiting is always kept.
 	Keep bool
+	// Gone tells Finish, if Start has set Keep, and Resume whether the client has hung up.
+	Gone bool
 	// State belongs to the Plain. It stays when the exchange is reused for another request.
 	State any
 
-	loop    *loop
-	conn    *client
-	next    *Exchange // in the connection's list
-	verdict Verdict
-	ready   bool // the answer can be written
-	pending bool
-	size    int // of the request in bytes
-	cost    int // bytes of memory
+	loop      *loop
+	conn      *client
+	next      *Exchange // in the connection's list
+	verdict   Verdict
+	ready     bool // the answer can be written
+	pending   bool
+	waiting   bool // Done has not been called
+	early     bool // Done was called before Start or Resume returned
+	left      bool // Leave was called
+	submitted bool
+	size      int // of the request in bytes
+	cost      int // bytes of memory
 
 	url    url.URL
 	values [fields]string
@@ -71,8 +86,12 @@ type Exchange struct {
 	body   []byte
 }
 
-// Done reports that the submitted work is done. The exchange belongs to the loop again.
-func (x *Exchange) Done() { x.loop.post(x) }
+// Done reports that the submitted work is done, or the wait is over. The exchange belongs to the
+// loop again. Done does not block.
+func (x *Exchange) Done() {
+	p := x.loop
+	p.tell(func() { p.done = append(p.done, x) })
+}
 
 // Header returns the headers of the answer.
 func (x *Exchange) Header() http.Header { return x.header }
@@ -107,7 +126,8 @@ func newExchange(ctx context.Context) *Exchange {
 // reset prepares x for the request m. known holds the headers of the request before;
 // most requests repeat them, so their strings are reused.
 func (x *Exchange) reset(m *message, known *[fields]string) {
-	x.Behind, x.Keep, x.ready, x.pending, x.next = false, false, false, false, nil
+	x.Behind, x.Keep, x.Gone, x.ready, x.pending, x.next = false, false, false, false, false, nil
+	x.left, x.submitted = false, false
 	x.status, x.body, x.size, x.cost = 0, x.body[:0], m.size, m.size
 	clear(x.header)
 	x.url = url.URL{Path: string(m.path), RawQuery: string(m.query)}

@@ -17,12 +17,13 @@ import (
 //
 //	wait until sockets can be read or written, or something submitted is done
 //	answer what is done, in the order of each connection's requests
+//	resume what has waited
 //	read, parse and start requests
 //	submit what was started, which commits it, and begin again
 //
-// Start and Submit may take long, so they are guarded. If one takes too long, the deputy
-// becomes the owner of the loop and goes on. The goroutine that was held up posts the
-// result and ends.
+// Start, Submit and Resume may take long, so they are guarded. If one takes too long, the
+// deputy becomes the owner of the loop and goes on. The goroutine that was held up hands in
+// the result and ends.
 type loop struct {
 	l       *Listener
 	plain   Plain
@@ -40,7 +41,8 @@ type loop struct {
 	alert  chan struct{} // has room for a token
 
 	mu       sync.Mutex  // guards what follows
-	posted   []*Exchange // exchanges that belong to the loop again
+	done     []*Exchange // exchanges whose Done was called
+	started  []*Exchange // exchanges whose Start or Resume took long and has returned
 	asleep   bool        // the owner waits for events and has to be woken up
 	closing  bool        // stop accepting connections
 	stopping bool        // close connections that have no request
@@ -55,6 +57,7 @@ type loop struct {
 	serial     uint32    // number of the newest connection
 	runnable   []*client // connections with work to do
 	taken      []*Exchange
+	woken      []*Exchange // to be resumed
 	batch      []*Exchange // to be submitted
 	submitting bool        // the guarded call is Submit
 	spare      []*Exchange
@@ -137,6 +140,9 @@ func (p *loop) run() {
 // step does all work that is ready. It returns false if the loop has another owner now.
 func (p *loop) step() bool {
 	p.take()
+	if !p.resumeSome() {
+		return false
+	}
 	for len(p.runnable) > 0 {
 		n := len(p.runnable) - 1
 		s := p.runnable[n]
@@ -149,21 +155,34 @@ func (p *loop) step() bool {
 	return p.submit()
 }
 
-// take handles the exchanges that were posted.
+// take handles the exchanges that other goroutines have handed in.
 func (p *loop) take() {
 	p.mu.Lock()
-	p.taken, p.posted = p.posted, p.taken[:0]
+	p.taken, p.done = p.done, p.taken[:0]
+	started := p.started
+	p.started = nil
 	p.mu.Unlock()
+	for _, x := range started {
+		s := x.conn // act may clear it
+		p.act(x)
+		p.wakeUp(s)
+	}
 	for i, x := range p.taken {
 		p.taken[i] = nil
-		s := x.conn // started may clear it
-		if x.pending {
-			x.verdict, x.pending, x.ready = p.plain.Finish(x), false, true
-			s.pending--
-		} else {
-			p.started(x)
+		switch {
+		case x.pending:
+			if x.Keep {
+				x.Gone = p.gone(x.conn)
+			}
+			x.verdict, x.pending, x.submitted, x.ready = p.plain.Finish(x), false, false, true
+			x.conn.pending--
+			p.wakeUp(x.conn)
+		case x.waiting:
+			x.waiting = false
+			p.woken = append(p.woken, x)
+		default:
+			x.early = true
 		}
-		p.wakeUp(s)
 	}
 }
 
@@ -174,9 +193,6 @@ func (p *loop) wakeUp(s *client) {
 		p.runnable = append(p.runnable, s)
 	}
 }
-
-// post gives an exchange back to the loop. Any goroutine may call it.
-func (p *loop) post(x *Exchange) { p.tell(func() { p.posted = append(p.posted, x) }) }
 
 // tell calls f, which changes a field that mu guards, and wakes the owner up.
 func (p *loop) tell(f func()) {
@@ -206,6 +222,11 @@ func (p *loop) submit() bool {
 	}
 	xs := p.batch
 	p.batch, p.submitting = nil, true
+	for _, x := range xs {
+		if x.submitted = true; x.Keep && (x.conn.ending || x.conn.dead) {
+			p.wakeUp(x.conn) // to leave
+		}
+	}
 	lead := p.pace.mayLead()
 	began := time.Now()
 	if !p.guard(func() { p.plain.Submit(xs, lead) }) {
@@ -224,7 +245,7 @@ func (p *loop) submit() bool {
 func (p *loop) wait() {
 	timeout := 0
 	p.mu.Lock()
-	if len(p.posted) == 0 && len(p.given) == 0 {
+	if len(p.done) == 0 && len(p.started) == 0 && len(p.given) == 0 && len(p.woken) == 0 && len(p.runnable) == 0 {
 		timeout = p.untilSweep()
 		p.asleep = timeout != 0
 	}

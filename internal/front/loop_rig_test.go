@@ -17,6 +17,8 @@ type fakePlain struct {
 	start  func(x *Exchange) Verdict
 	submit func(xs []*Exchange, lead bool)
 	finish func(x *Exchange) Verdict
+	resume func(x *Exchange) Verdict
+	leave  func(x *Exchange)
 	led    atomic.Int32
 }
 
@@ -61,6 +63,10 @@ func (f *fakePlain) Finish(x *Exchange) Verdict {
 	say(x, "done "+x.Request.URL.Path)
 	return Answered
 }
+
+func (f *fakePlain) Resume(x *Exchange) Verdict { return f.resume(x) }
+
+func (f *fakePlain) Leave(x *Exchange) { f.leave(x) }
 
 // loopRig is a server with a loop. Each answer of net/http says that it is from net/http.
 type loopRig struct {

@@ -75,7 +75,7 @@ func TestDrainRefusesEveryWaiterAndKeepsHolders(t *testing.T) {
 		}
 	}
 	refused := map[Key]int{}
-	r.Drain(func(k Key, w *Waiter) {
+	r.Drain(nil, func(k Key, w *Waiter) {
 		if w.Data != k || r.Cancel(0, w) {
 			t.Errorf("waiter for %v was refused in the queue of %v", w.Data, k)
 		}
@@ -136,7 +136,7 @@ func TestUndoRevertsEverything(t *testing.T) {
 	steps := map[string]func(){
 		"a release with its hand-over":   func() { r.release(ann, 0, false) },
 		"a rest":                         func() { r.release("old", 0, false) },
-		"force, to a lock that is empty": func() { r.Drain(func(Key, *Waiter) {}); r.release("", 0, true) },
+		"force, to a lock that is empty": func() { r.Drain(nil, func(Key, *Waiter) {}); r.release("", 0, true) },
 		"a renewal":                      func() { r.acquire(Request{Owner: ann, Dur: 5, Limit: 2}) },
 		"a wait":                         func() { r.acquire(Request{Owner: "y", Dur: 5, Wait: 5}) },
 		"a retry's wait":                 func() { r.acquire(Request{Owner: bob, Dur: 5, Wait: 5}) },

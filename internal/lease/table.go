@@ -275,9 +275,16 @@ func (t *Table) TimeOut(now int64, refuse func(k Key, w *Waiter)) {
 	}
 }
 
-// Drain empties every queue and calls refuse with each waiter.
-func (t *Table) Drain(refuse func(k Key, w *Waiter)) {
+// Drain empties the queue of each lock for which of returns true, or every queue if of is nil. It calls
+// refuse with each waiter.
+func (t *Table) Drain(of func(k Key) bool, refuse func(k Key, w *Waiter)) {
+	if t.stats.Waiting == 0 {
+		return
+	}
 	for k, l := range t.locks {
+		if of != nil && !of(k) {
+			continue
+		}
 		if l.due {
 			t.clearDue(l)
 		}

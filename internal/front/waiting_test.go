@@ -1,0 +1,266 @@
+package front
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// waiters is a Plain whose GETs below /wait wait.
+type waiters struct {
+	fakePlain
+	waiting chan *Exchange // each exchange whose Start has returned Waiting, or is about to
+	left    chan *Exchange // each that Leave was called for
+	aborted atomic.Int32
+}
+
+func newWaiters() *waiters {
+	w := &waiters{waiting: make(chan *Exchange, 1000), left: make(chan *Exchange, 1000)}
+	w.start = func(x *Exchange) Verdict {
+		switch {
+		case x.Behind:
+			return Later
+		case len(x.Request.URL.Path) > 5 && x.Request.URL.Path[:5] == "/wait":
+			w.waiting <- x
+			return Waiting
+		case x.Request.Method == "POST":
+			x.Keep = true
+			return Pending
+		}
+		say(x, x.Request.URL.Path)
+		return Answered
+	}
+	w.resume = func(x *Exchange) Verdict {
+		if x.Gone {
+			w.aborted.Add(1)
+			return Aborted
+		}
+		say(x, "resumed "+x.Request.URL.Path)
+		return Answered
+	}
+	w.leave = func(x *Exchange) {
+		w.left <- x
+		x.Done()
+	}
+	return w
+}
+
+func TestWaitingRequestIsAnsweredBeforeTheNext(t *testing.T) {
+	w := newWaiters()
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	c, other := r.dial(), r.dial()
+	b := bufio.NewReader(c)
+	r.send(c, ask("GET", "/1")+ask("GET", "/wait2")+ask("GET", "/3")+ask("GET", "/wait4")+ask("POST", "/5"))
+	r.want(b, "/1")
+	x := <-w.waiting
+	r.send(other, ask("GET", "/free"))
+	r.want(bufio.NewReader(other), "/free")
+	x.Done()
+	r.want(b, "resumed /wait2")
+	r.want(b, "/3")
+	(<-w.waiting).Done()
+	r.want(b, "resumed /wait4")
+	r.want(b, "done /5")
+}
+
+// A wait may be over before Start has returned, also when another goroutine is the loop's owner
+// by then, and it may go on.
+func TestWaitThatIsOverAtOnce(t *testing.T) {
+	w := newWaiters()
+	var times atomic.Int32
+	release := make(chan struct{})
+	w.start = func(x *Exchange) Verdict {
+		if x.Request.URL.Path == "/free" {
+			say(x, "free")
+			return Answered
+		}
+		x.Done()
+		if x.Request.URL.Path == "/slow" {
+			w.waiting <- x
+			<-release
+		}
+		return Waiting
+	}
+	w.resume = func(x *Exchange) Verdict {
+		if times.Add(1)%3 != 0 {
+			x.Done()
+			return Waiting
+		}
+		say(x, x.Request.URL.Path)
+		return Answered
+	}
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	c, other := r.dial(), r.dial()
+	b := bufio.NewReader(c)
+	r.send(c, ask("GET", "/1")+ask("GET", "/2"))
+	r.want(b, "/1")
+	r.want(b, "/2")
+	r.send(c, ask("GET", "/slow")+ask("GET", "/3"))
+	<-w.waiting
+	r.send(other, ask("GET", "/free"))
+	r.want(bufio.NewReader(other), "free")
+	close(release)
+	r.want(b, "/slow")
+	r.want(b, "/3")
+}
+
+func TestResumedRequestCanBeHandedOver(t *testing.T) {
+	w := newWaiters()
+	w.resume = func(*Exchange) Verdict { return Odd }
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	c := r.dial()
+	r.send(c, ask("GET", "/1")+"POST /wait2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"+ask("GET", "/3"))
+	b := bufio.NewReader(c)
+	r.want(b, "/1")
+	(<-w.waiting).Done()
+	r.want(b, `net/http POST /wait2 "hi"`)
+	r.want(b, `net/http GET /3 ""`)
+}
+
+// A client that hangs up leaves, whatever it has sent before.
+func TestClientThatHangsUpLeavesItsWait(t *testing.T) {
+	for how, hangUp := range hangUps {
+		for _, more := range []string{"", ask("GET", "/next"), "GET /ne"} {
+			w := newWaiters()
+			r := newLoopRig(t, &w.fakePlain, 1, nil) // so the next client needs its place
+			c := r.dial()
+			r.send(c, ask("GET", "/1")+ask("GET", "/wait2")+more)
+			x := <-w.waiting
+			if err := hangUp(c); err != nil {
+				t.Fatal(err)
+			}
+			if y := <-w.left; y != x {
+				t.Errorf("%s: another request left", how)
+			}
+			_ = c.Close()
+			d := r.dial()
+			r.send(d, ask("GET", "/3"))
+			r.want(bufio.NewReader(d), "/3")
+			if n := w.aborted.Load(); n != 1 || len(w.left) != 0 {
+				t.Errorf("%s: %d requests ended and %d more left, want one and none", how, n, len(w.left))
+			}
+		}
+	}
+}
+
+// The operation of a client that hangs up leaves once it was submitted, and learns that the client
+// is gone.
+func TestClientThatHangsUpLeavesItsOperation(t *testing.T) {
+	h := newHold()
+	w := newWaiters()
+	w.submit = h.submit
+	finished := make(chan bool, 1)
+	w.finish = func(x *Exchange) Verdict {
+		finished <- x.Gone
+		return Aborted
+	}
+	r := newLoopRig(t, &w.fakePlain, 1, nil)
+	c := r.dial()
+	r.send(c, ask("POST", "/1"))
+	x := h.wait(1)[0]
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if <-w.left != x || !<-finished {
+		t.Error("the request that left is another one, or its client is not known to be gone")
+	}
+}
+
+// The socket is asked before a client is told that its wait is over, since the grant would be lost.
+func TestHangUpThatEpollHasNotReportedIsSeen(t *testing.T) {
+	w := newWaiters()
+	var x *Exchange
+	var second *net.TCPConn
+	gone := make(chan bool, 1)
+	w.resume = func(z *Exchange) Verdict {
+		if z == x {
+			// Both are resumed without a look at epoll in between.
+			if err := second.Close(); err != nil {
+				t.Error(err)
+			}
+			say(z, "resumed")
+			return Answered
+		}
+		gone <- z.Gone
+		return Aborted
+	}
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	first := r.dial()
+	second = r.dial()
+	r.send(first, ask("GET", "/wait1"))
+	x = <-w.waiting
+	r.send(second, ask("GET", "/wait2"))
+	y := <-w.waiting
+	p := r.l.loops[0]
+	p.tell(func() { p.done = append(p.done, x, y) })
+	r.want(bufio.NewReader(first), "resumed")
+	if !<-gone {
+		t.Error("a client that has hung up counts as there")
+	}
+}
+
+// Connections that are cut leave too.
+func TestWaitEndsWithTheLoop(t *testing.T) {
+	w := newWaiters()
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	c := r.dial()
+	r.send(c, ask("GET", "/wait1"))
+	<-w.waiting
+	if err := r.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.l.EndLoops(0)
+	<-w.left
+	if n, err := io.Copy(io.Discard, c); n != 0 {
+		t.Errorf("a request that waited was answered: %d bytes, %v", n, err)
+	}
+}
+
+// Many waits that end at once do not hold up other clients until all are answered.
+func TestManyWaitsThatEndLeaveTimeForOthers(t *testing.T) {
+	const many = 10 * maxResumed
+	w := newWaiters()
+	var other *net.TCPConn
+	var resumed, before atomic.Int32
+	var once sync.Once
+	w.resume = func(x *Exchange) Verdict {
+		once.Do(func() {
+			if _, err := io.WriteString(other, ask("GET", "/2")); err != nil {
+				t.Error(err)
+			}
+		})
+		resumed.Add(1)
+		say(x, "resumed")
+		return Answered
+	}
+	start := w.start
+	w.start = func(x *Exchange) Verdict {
+		before.Store(resumed.Load())
+		return start(x)
+	}
+	r := newLoopRig(t, &w.fakePlain, many+1, nil)
+	var conns []*net.TCPConn
+	var xs []*Exchange
+	for i := range many {
+		c := r.dial()
+		r.send(c, ask("GET", fmt.Sprint("/wait", i)))
+		conns, xs = append(conns, c), append(xs, <-w.waiting)
+	}
+	other = r.dial()
+	b := bufio.NewReader(other)
+	r.send(other, ask("GET", "/1"))
+	r.want(b, "/1")
+	p := r.l.loops[0]
+	p.tell(func() { p.done = append(p.done, xs...) })
+	r.want(b, "/2")
+	for _, c := range conns {
+		r.want(bufio.NewReader(c), "resumed")
+	}
+	if n := before.Load(); n >= many {
+		t.Errorf("%d waits were answered before another client was served, want at most some hundred", n)
+	}
+}
