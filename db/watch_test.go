@@ -302,6 +302,9 @@ func TestWatcherEndsWithoutAChange(t *testing.T) {
 	if err := watch(ctx); err != ErrWatchers {
 		t.Errorf("one too many: %v", err)
 	}
+	if err := d.watchIt(ctx, WatchedValue, k, Not{None: true}, 0); err != ErrUnchanged {
+		t.Errorf("one that does not wait, while all places are taken: %v", err)
+	}
 	d.Drain()
 	for _, w := range some {
 		if err := soon(t, "the drain", w.done); err != ErrStopping {

@@ -34,6 +34,7 @@ type Watch struct {
 	key  watchKey
 	not  Not
 	late time.Time // when the wait is over
+	held bool      // it has a place among the watchers
 	wake func()
 	ask  *lockLook // for a lock: asks the writer; nil: there is no question yet
 
@@ -56,13 +57,17 @@ type lockLook struct {
 }
 
 // BeginWatch begins to wait, at most that long, until a thing is no longer what the caller
-// knows. wake is called from any goroutine, and must not block. The error is ErrWatchers.
-// Without an error the caller has to call End.
+// knows. wake is called from any goroutine, and must not block. The error is ErrWatchers; it needs
+// a wait. Without an error the caller has to call End.
 func (d *DB) BeginWatch(what Watched, k Key, not Not, wait time.Duration, wake func()) (*Watch, error) {
-	if err := d.watchers.begin(); err != nil {
-		return nil, err
+	w := &Watch{d: d, key: watchKey{uint8(what), k}, not: not, late: time.Now().Add(wait), wake: wake}
+	if wait > 0 {
+		if err := d.watchers.begin(); err != nil {
+			return nil, err
+		}
+		w.held = true
 	}
-	return &Watch{d: d, key: watchKey{uint8(what), k}, not: not, late: time.Now().Add(wait), wake: wake}, nil
+	return w, nil
 }
 
 // Look reports whether the wait is over. If it is not, wake is called once, when it is time to
@@ -294,7 +299,9 @@ func (w *Watch) End() {
 		w.timer.Stop()
 	}
 	w.mu.Unlock()
-	w.d.watchers.end()
+	if w.held {
+		w.d.watchers.end()
+	}
 }
 
 // Watch waits until a thing is no longer what the caller knows. The error is that of BeginWatch
