@@ -104,9 +104,8 @@ func (s *server) refuse(c *call, err error) {
 	if errors.As(err, &rate) {
 		rateRefused(h, rate)
 	}
-	var elsewhere *replica.AwayError
-	if errors.As(err, &elsewhere) {
-		awayFrom(h, elsewhere)
+	if to := elsewhere(err); to != "" {
+		h["Location"] = []string{to}
 	}
 	var r result
 	var of *batchError

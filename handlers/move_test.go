@@ -71,7 +71,9 @@ func TestMovingAccountIs503AndThen421(t *testing.T) {
 			t.Errorf("the stream goes on with %q", events.Text())
 		}
 	}
-	r.refused(421, moved, "POST", "/db/shop/sequence/s")
+	if a := r.refused(421, moved, "POST", "/db/shop/sequence/s"); a.header.Get("Location") != "http://there" {
+		t.Errorf("Location: %q, want the other server", a.header.Get("Location"))
+	}
 	r.refused(421, moved, "GET", "/db/shop/events")
 	r.want(200, "other\n", "GET", "/db")
 	r.moveStep("step=forget&id=" + start.ID)

@@ -1,9 +1,12 @@
 package handlers
 
 import (
+	"errors"
 	"net/http"
 	"slices"
+	"strings"
 
+	"clouddragon/db"
 	"clouddragon/internal/replica"
 )
 
@@ -86,9 +89,16 @@ func servePeers(s *server, c *call) error {
 	return nil
 }
 
-// awayFrom sets a header that names the primary.
-func awayFrom(h http.Header, err *replica.AwayError) {
-	if err.Primary != "" {
-		h["Location"] = []string{err.Primary}
+// elsewhere returns the address of the server that can answer a call that was refused with err,
+// or "" if it is not known.
+func elsewhere(err error) string {
+	var standby *replica.AwayError
+	var account *db.AwayError
+	switch {
+	case errors.As(err, &standby):
+		return standby.Primary
+	case errors.As(err, &account) && strings.HasPrefix(account.To, "http"):
+		return account.To
 	}
+	return "" // or the account is behind a socket of that machine
 }
