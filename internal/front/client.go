@@ -235,6 +235,7 @@ func (p *loop) exchange(s *client, m *message) *Exchange {
 	}
 	s.last = x
 	s.count++
+	p.open++
 	s.bytes += x.cost
 	return x
 }
@@ -279,6 +280,7 @@ func (p *loop) act(x *Exchange) {
 		return
 	default:
 		x.ready = true
+		p.open--
 		x.cost += len(x.body)
 		s.bytes += len(x.body)
 	}
@@ -297,6 +299,7 @@ func (p *loop) takeBack(s *client, x *Exchange) {
 		before.next = nil
 	}
 	s.count--
+	p.open--
 	s.bytes -= x.cost
 	p.free(x)
 }

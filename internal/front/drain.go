@@ -31,7 +31,8 @@ func (l *Listener) EndLoops(limit time.Duration) {
 	}
 }
 
-// over reports whether the loop has ended.
+// over reports whether the loop has ended. Unless connections are cut, it first lets Plain finish
+// what clients that are gone have asked for, since that may give back what they were granted.
 func (p *loop) over() bool {
 	p.mu.Lock()
 	stopping, killed := p.stopping, p.killed
@@ -43,7 +44,7 @@ func (p *loop) over() bool {
 			}
 		}
 	}
-	return stopping && p.count.Load() == 0 && len(p.runnable) == 0
+	return stopping && p.count.Load() == 0 && len(p.runnable) == 0 && (killed || p.open == 0)
 }
 
 // end lets go of the loop's descriptors.

@@ -60,6 +60,7 @@ type loop struct {
 	woken      []*Exchange // to be resumed
 	batch      []*Exchange // to be submitted
 	submitting bool        // the guarded call is Submit
+	open       int         // exchanges that Plain has not decided yet, also those of dead clients
 	spare      []*Exchange
 	known      [fields]string // headers of the last request
 	names      []string
@@ -176,6 +177,7 @@ func (p *loop) take() {
 			}
 			x.verdict, x.pending, x.submitted, x.ready = p.plain.Finish(x), false, false, true
 			x.conn.pending--
+			p.open--
 			p.wakeUp(x.conn)
 		case x.waiting:
 			x.waiting = false

@@ -31,6 +31,7 @@ func (p *loop) resumeOne(x *Exchange) bool {
 	x.Gone = p.gone(s)
 	if s.dead {
 		p.plain.Resume(x) // gives up at once
+		p.open--
 		return true
 	}
 	s.starting = true

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // waiters is a Plain whose GETs below /wait wait.
@@ -262,5 +263,46 @@ func TestManyWaitsThatEndLeaveTimeForOthers(t *testing.T) {
 	}
 	if n := before.Load(); n >= many {
 		t.Errorf("%d waits were answered before another client was served, want at most some hundred", n)
+	}
+}
+
+// A lock that was granted to a client that is gone is given back before the server ends.
+func TestLoopEndsAfterWhatIsPendingForWhoIsGone(t *testing.T) {
+	h := newHold()
+	w := newWaiters()
+	w.start = func(x *Exchange) Verdict { return Pending }
+	w.submit = h.submit
+	var finished atomic.Int32
+	w.finish = func(*Exchange) Verdict {
+		finished.Add(1)
+		return Answered
+	}
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	c := r.dial()
+	r.send(c, ask("POST", "/1")+ask("POST", "/2"))
+	xs := h.wait(2)
+	if err := c.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil { // resets the connection, so the first answer cannot be written
+		t.Fatal(err)
+	}
+	if err := r.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	xs[0].Done()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.l.EndLoops(30 * time.Second)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(50 * time.Millisecond):
+	}
+	xs[1].Done()
+	<-ended
+	if n := finished.Load(); n != 2 {
+		t.Errorf("%d of 2 requests were finished", n)
 	}
 }
