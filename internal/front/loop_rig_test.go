@@ -75,12 +75,12 @@ type loopRig struct {
 	addr string
 }
 
-func newLoopRig(t *testing.T, f *fakePlain, most int, set func(*http.Server)) *loopRig {
+func newLoopRig(t *testing.T, f Plain, most int, set func(*http.Server)) *loopRig {
 	t.Helper()
 	return newLoopsRig(t, f, most, 1, set)
 }
 
-func newLoopsRig(t *testing.T, f *fakePlain, most, loops int, set func(*http.Server)) *loopRig {
+func newLoopsRig(t *testing.T, f Plain, most, loops int, set func(*http.Server)) *loopRig {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
