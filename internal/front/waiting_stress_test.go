@@ -153,6 +153,15 @@ func TestWaitsThatEndAtRandom(t *testing.T) {
 			t.Fatalf("%d calls were never decided", s.active.Load())
 		}
 	}
+	if err := r.l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.l.EndLoops(20 * time.Second)
+	for _, p := range r.l.loops {
+		if p.open != 0 {
+			t.Errorf("a loop ends with %d open exchanges", p.open)
+		}
+	}
 }
 
 // talk sends some requests on a new connection. It hangs up, or reads all answers.
