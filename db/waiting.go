@@ -26,6 +26,11 @@ func (d *DB) Leave(o Waiting, why error) { d.later(o.leave(why)) }
 // error, but gone returns one because the caller has left, Answered undoes what was done for the
 // caller, without waiting for that, and returns the error. Else it returns err.
 func (d *DB) Answered(o Waiting, err error, gone func() error) error {
+	return d.answered(o, err, gone, d.later)
+}
+
+// answered is Answered with the function that submits what undoes it.
+func (d *DB) answered(o Waiting, err error, gone func() error, undo func(Operation)) error {
 	if o.Waits() == 0 {
 		return err
 	}
@@ -34,7 +39,7 @@ func (d *DB) Answered(o Waiting, err error, gone func() error) error {
 		return err
 	}
 	if err = gone(); err != nil {
-		d.later(o.giveBack())
+		undo(o.giveBack())
 	}
 	return err
 }
@@ -63,13 +68,8 @@ func (d *DB) await(ctx context.Context, o Waiting) error {
 		d.Leave(o, context.Cause(ctx))
 		<-answered
 	}
-	o.answered(d, call.Err)
-	if call.Err != nil {
-		return call.Err
-	}
-	err := gone(ctx)
-	if err != nil {
-		_ = d.Do(o.giveBack()) // if it fails, nobody can be told
-	}
-	return err
+	// What was given back is not granted any more once the caller has the error, even after a crash.
+	return d.answered(o, call.Err, func() error { return gone(ctx) }, func(o Operation) {
+		_ = d.Do(o) // if the log has no room, the caller keeps it until its end
+	})
 }
