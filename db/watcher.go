@@ -75,7 +75,7 @@ func (d *DB) BeginWatch(what Watched, k Key, not Not, wait time.Duration, wake f
 // ErrUnchanged after the wait, ErrStopping, an error of a move of the account or of the read.
 func (w *Watch) Look(ctx context.Context) (over bool, err error) {
 	for {
-		if w.ask == nil || !w.ask.asked {
+		if !w.Asks() {
 			w.leave() // the timer or Leave may have woken it
 			w.join()
 			if asks, err := w.question(); asks {
@@ -175,6 +175,9 @@ func (w *Watch) question() (asks bool, err error) {
 	w.d.SubmitAll(false, []*Call{&w.ask.call})
 	return true, nil
 }
+
+// Asks reports whether w waits for the answer of the writer only, which comes soon.
+func (w *Watch) Asks() bool { return w.ask != nil && w.ask.asked }
 
 // lookAtLock is the operation that looks at a lock for a watcher.
 type lookAtLock struct {
@@ -286,9 +289,17 @@ func (w *Watch) signal() {
 	}
 }
 
-// Leave wakes w because its caller does not want to wait any more. Any goroutine may call it
-// while w waits.
-func (w *Watch) Leave() { w.signal() }
+// Leave wakes w if it sleeps, because its caller does not want to wait any more. Any goroutine may
+// call it while w waits.
+func (w *Watch) Leave() {
+	w.mu.Lock()
+	wakes := w.asleep
+	w.asleep = false
+	w.mu.Unlock()
+	if wakes {
+		w.wake()
+	}
+}
 
 // End ends the watch. wake is not called any more, unless a call is under way.
 func (w *Watch) End() {
@@ -316,6 +327,10 @@ func (d *DB) Watch(ctx context.Context, what Watched, k Key, not Not, wait time.
 	for {
 		if over, err := w.Look(ctx); over {
 			return w, err
+		}
+		if w.Asks() {
+			<-woken // the answer comes soon, and may end the wait
+			continue
 		}
 		select {
 		case <-woken:

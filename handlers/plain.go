@@ -183,9 +183,6 @@ func (s plain) Resume(x *front.Exchange) (v front.Verdict) {
 	c := p.c
 	defer func() {
 		if r := recover(); r != nil || v != front.Waiting {
-			if p.watch != nil {
-				p.endWatch()
-			}
 			v = s.end(c, v, r)
 		}
 	}()
@@ -201,10 +198,15 @@ func (s plain) resume(p *plainCall) error {
 		}
 		return p.c.sayNumber(token)
 	}
-	if err := p.gone(); err != nil {
-		return err
+	gone := p.gone()
+	if gone != nil && !p.watch.Asks() {
+		return gone
 	}
-	return s.look(p)
+	err := s.look(p)
+	if err == errWaits && gone != nil {
+		p.watch.Leave()
+	}
+	return err
 }
 
 // Leave ends the wait of a call whose client has hung up.
@@ -277,6 +279,9 @@ func (p *plainCall) hasToWait(err error) bool {
 
 // end ends a call, also one that panicked with r, and returns the verdict.
 func (s plain) end(c *call, v front.Verdict, r any) (end front.Verdict) {
+	if c.plain.watch != nil { // the client has left, or a look panicked
+		c.plain.endWatch()
+	}
 	if r == nil && v != front.Answered {
 		// The call starts again, here or in net/http.
 		*c = call{buf: c.buf}

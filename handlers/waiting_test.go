@@ -3,6 +3,8 @@ package handlers
 import (
 	"bufio"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -126,4 +128,42 @@ func TestWaitEndsWithADrain(t *testing.T) {
 		}
 		r.waiters(0)
 	}
+}
+
+// TestHalfClosedClientIsToldWhatIsKnown asks without having to wait, and closes its own side, as nc -N
+// does.
+func TestHalfClosedClientIsToldWhatIsKnown(t *testing.T) {
+	r := newRig(t, nil)
+	r.do("POST", "/db/a/lock/held")
+	r.do("POST", "/db/a/mlock/held")
+	for _, c := range []struct {
+		target string
+		status int
+	}{
+		{"lock/free?not=none&wait=0", 304},
+		{"lock/free?not=7&wait=10m", 404},
+		{"lock/held?not=none&wait=10m", 200},
+		{"mlock/free?not=none&wait=0", 304},
+		{"mlock/held?not=none&wait=10m", 200},
+		{"kv/none?not=none&wait=0", 304},
+		{"kv/none?not=3&wait=10m", 404},
+		{"counter/none?not=3&wait=10m", 404},
+	} {
+		conn, b := r.start(request("GET", "/db/a/"+c.target, ""))
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if a := r.read(b, "GET"); a.status != c.status {
+			t.Errorf("%s: got %v, want %d", c.target, a, c.status)
+		}
+	}
+	// What has to wait counts as gone.
+	conn, b := r.start(request("GET", "/db/a/lock/free?not=none&wait=10m", ""))
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.ReadByte(); err != io.EOF {
+		t.Errorf("a half-closed client that has to wait: %v, want the end", err)
+	}
+	r.waiters(0)
 }

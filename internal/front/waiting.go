@@ -30,8 +30,13 @@ func (p *loop) resumeOne(x *Exchange) bool {
 	s := x.conn
 	x.Gone = p.gone(s)
 	if s.dead {
-		p.plain.Resume(x) // gives up at once
-		p.open--
+		// Resume has little to do, because x is gone. It may have to wait for an answer that it
+		// has asked for.
+		if p.plain.Resume(x) == Waiting {
+			p.waits(x)
+		} else {
+			p.open--
+		}
 		return true
 	}
 	s.starting = true
