@@ -137,6 +137,7 @@ type DB struct {
 	events   *eventHub
 	homes    atomic.Pointer[homes]
 	moves    moves
+	follows  bool // it is a Follower's, and has no writer
 
 	reads     reads
 	retries   retryCounters

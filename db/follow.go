@@ -13,7 +13,8 @@ import (
 type Mirror = commit.Mirror
 
 // Follower is a data directory that replays another server's log, batch by batch. It can be
-// read like any other. Every other call of its DB is refused or never returns.
+// read like any other, but for the queues of locks and rates, and mutexes, which are in the
+// other server's memory. Every other call of its DB is refused or never returns.
 type Follower struct {
 	*DB
 	commits *commit.Follower
@@ -27,6 +28,7 @@ func OpenFollower(o Options) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.follows = true
 	f := &Follower{DB: d}
 	f.commits = d.store.Follow(func(kind uint8, acc, id string) {
 		f.marks = f.marks || kind == 0 && acc == marksAcc && id == marksID

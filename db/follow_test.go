@@ -327,6 +327,9 @@ func TestFollowerKnowsWhichAccountsHaveMoved(t *testing.T) {
 	if err := settled().Admit("gone"); !errors.As(err, new(*AwayError)) {
 		t.Errorf("an account that has moved: %v, want an *AwayError", err)
 	}
+	if _, err := p.f.ReadRate(Key{"gone", "r"}, Rate{Limit: 1, Per: time.Hour, Burst: 1}); !errors.As(err, new(*AwayError)) {
+		t.Errorf("a rate of an account that has moved: %v, want an *AwayError", err)
+	}
 	if err := settled().Admit("other"); err != nil {
 		t.Errorf("another account: %v", err)
 	}

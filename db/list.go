@@ -201,6 +201,9 @@ func (l *listing) look(keys []string, first string) error {
 			return err
 		case ok:
 			l.items[id] = item
+		case l.d.follows:
+			// Its key is told before the batch that makes it is applied, and what has expired
+			// can be held on by a promotion.
 		default:
 			// If it is made again meanwhile, the tracker learns of that before the index.
 			l.x.RemoveIf(key, func() bool { return l.tracker.has(id) })

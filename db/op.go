@@ -83,6 +83,9 @@ func (d *DB) Do(op Operation) error {
 	if err := op.prepare(d); err != nil {
 		return err
 	}
+	if d.follows {
+		return d.readFollowed(op)
+	}
 	err := d.writer.Do(op)
 	if retry, ok := op.(*Retry); ok {
 		d.CountRetry(retry, err)

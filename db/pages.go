@@ -135,7 +135,10 @@ func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []
 	t := d.pages.add(&tracker{all: true})
 	defer d.pages.end(t)
 	d.awaitPublished()
-	mutexes := d.mutexes.accounts(after)
+	held := d.mutexes.accounts(after)
+	if d.follows {
+		held = d.lockedAccounts(after) // a follower has no mutexes
+	}
 	looked := map[string]bool{} // whether something is in it
 	found := 0
 	for from, i := after+"\x01", 0; found <= limit; {
@@ -150,8 +153,8 @@ func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []
 		if len(key) > 0 {
 			acc = accountOf(key[0])
 		}
-		if i < len(mutexes) && (acc == "" || mutexes[i] <= acc) {
-			acc = mutexes[i]
+		if i < len(held) && (acc == "" || held[i] <= acc) {
+			acc = held[i]
 			i++
 			looked[acc] = d.Readable(acc) == nil
 		} else if acc == "" {
@@ -170,7 +173,7 @@ func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []
 			if looked[acc], err = d.hasAny(ctx, x, acc); err != nil {
 				return nil, "", d.listingFault(err)
 			}
-			looked[acc] = looked[acc] || slices.Contains(mutexes, acc)
+			looked[acc] = looked[acc] || slices.Contains(held, acc)
 		}
 	}
 	for acc, ok := range looked {
@@ -228,11 +231,13 @@ func (d *DB) findAny(ctx context.Context, x *names.Index, acc string) (bool, err
 		for _, key := range keys {
 			kind, k := key[len(first)], Key{acc, key[len(first)+1:]}
 			var ok bool
-			if kind == kindLock {
+			switch {
+			case kind == kindLock && d.follows: // see lockedAccounts
+			case kind == kindLock:
 				op := &lockList{acc: acc, ids: []string{k.ID}}
 				err = d.Do(op)
 				ok = len(op.items) > 0
-			} else {
+			default:
 				_, ok, err = d.lookListed(ctx, kind, k)
 			}
 			if ok || err != nil {

@@ -197,6 +197,9 @@ func (b *batch) prepare(it *item, method, target string, value []byte, typ strin
 			return badRequest("%s is not allowed in a batch: nothing in it may wait", name)
 		}
 	}
+	if i := slices.Index(e.params, "stale"); i >= 0 && a.params.values[i] != "" {
+		return badRequest("stale is not allowed in a batch, which only a primary answers")
+	}
 	if err := a.take(e, value, typ); err != nil {
 		return err
 	}

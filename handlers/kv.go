@@ -149,7 +149,6 @@ var deleteValue = durable(
 // GET /db/:acc/kv/:id?ver= in a batch
 var readValue = durable(
 	func(_ *server, a *ask) (*db.ValueRead, error) {
-		alone(&a.params)
 		op := &db.ValueRead{Key: a.key, Conditions: a.cond}
 		op.Check = a.params.number("ver", db.AnyVersion, 0, math.MaxInt64)
 		return op, a.params.bad

@@ -21,7 +21,7 @@ var listKinds = map[API]db.ListKind{
 	MLock: db.ListMutexes, Lock: db.ListLocks, Rate: db.ListRates,
 }
 
-// GET /db/:acc/API?prefix=&after=&limit=
+// GET /db/:acc/API?prefix=&after=&limit=&stale=
 func listThings(s *server, c *call) error {
 	p := &c.params
 	r := db.ListRequest{
@@ -61,7 +61,7 @@ func listThings(s *server, c *call) error {
 	return c.sayLines(ids)
 }
 
-// GET /db?after=&limit=
+// GET /db?after=&limit=&stale=
 func listAccounts(s *server, c *call) error {
 	p := &c.params
 	after, limit := p.owner("after", db.MaxAcc), int(p.number("limit", defaultPage, 1, maxPage))
@@ -117,10 +117,13 @@ func (s *server) onceNamed(list func() error) error {
 }
 
 // nextPage sets the header Link if there is a next page. base is its address without
-// after and limit.
+// stale, after and limit.
 func (c *call) nextPage(base, after string, limit int) {
 	if after == "" {
 		return
+	}
+	if c.params.flag("stale") {
+		base += "stale=true&"
 	}
 	c.w.Header()["Link"] = []string{"<" + base + "after=" + percentEncode(after) + "&limit=" + strconv.Itoa(limit) + `>; rel="next"`}
 }

@@ -29,7 +29,6 @@ func takeLock(s *server, c *call) error {
 // GET /db/:acc/lock/:id?token= in a batch or an event loop
 var readLock = durable(
 	func(_ *server, a *ask) (*db.LockRead, error) {
-		alone(&a.params)
 		op := &db.LockRead{Key: a.key, Token: a.params.number("token", 0, 1, math.MaxInt64)}
 		return op, a.params.bad
 	},

@@ -24,7 +24,7 @@ func (s *server) admitted(c *call, e *endpoint) error {
 	case s.admit == nil, c.api == Page, c.api == Healthz, c.api == OpenAPI, c.api == Metrics, c.aboutReplica():
 		return nil
 	}
-	if stale { // a standby cannot be watched
+	if stale && e.watch != nil { // a standby cannot be watched
 		stale = c.params.text("not") == "" && c.params.text("wait") == ""
 	}
 	c.stale = stale

@@ -157,20 +157,20 @@ var endpoints = []endpoint{
 	{api: KV, method: "PATCH", params: []string{"ttl", "ver", "lock", "token"}, steps: setTTL, waits: true}, // for memory
 	{api: KV, method: "DELETE", params: []string{"ver", "lock", "token"}, steps: deleteValue},
 
-	{api: MLock, method: "GET", params: []string{"token", "not", "wait"}, serve: getMutex, watch: watchMutex, quick: true, waits: true},
+	{api: MLock, method: "GET", params: []string{"token", "not", "wait", "stale"}, serve: getMutex, watch: watchMutex, quick: true, waits: true},
 	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, quick: true, waits: true},
 	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex, quick: true},
 
-	{api: Lock, method: "GET", params: []string{"token", "not", "wait"}, serve: getLock, watch: watchLock, steps: readLock, waits: true, steady: true},
+	{api: Lock, method: "GET", params: []string{"token", "not", "wait", "stale"}, serve: getLock, watch: watchLock, steps: readLock, waits: true, steady: true},
 	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true, steady: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 
-	{api: Rate, method: "GET", params: []string{"limit", "per", "burst"}, steps: readRate},
+	{api: Rate, method: "GET", params: []string{"limit", "per", "burst", "stale"}, steps: readRate},
 	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true, steady: true},
 	{api: Rate, method: "DELETE", steps: forgetRate},
 
-	{api: List, method: "GET", params: []string{"prefix", "after", "limit"}, serve: listThings},
-	{api: Accounts, method: "GET", params: []string{"after", "limit"}, serve: listAccounts},
+	{api: List, method: "GET", params: []string{"prefix", "after", "limit", "stale"}, serve: listThings},
+	{api: Accounts, method: "GET", params: []string{"after", "limit", "stale"}, serve: listAccounts},
 	{api: Events, method: "GET", params: []string{"api", "prefix"}, serve: sendEvents, waits: true},
 
 	{api: Page, method: "GET", serve: getPage},

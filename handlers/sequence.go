@@ -36,7 +36,6 @@ var readSequence, resetSequence = readNumber(false), resetNumber(false)
 func readNumber(counter bool) *steps {
 	return durable(
 		func(_ *server, a *ask) (*db.NumberRead, error) {
-			alone(&a.params)
 			return &db.NumberRead{Key: a.key, Counter: counter}, a.params.bad
 		},
 		func(op *db.NumberRead) result { return numbered(op.Value) },

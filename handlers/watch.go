@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"net/http"
-	"slices"
 	"time"
 
 	"clouddragon/db"
@@ -97,18 +96,6 @@ func (s *server) sayWatched(c *call, e *endpoint, a watchAsk, w *db.Watch, err e
 	}
 	c.status = http.StatusNotModified
 	return nil
-}
-
-// alone refuses not= and wait= on a call that cannot wait.
-func alone(p *params) {
-	for _, name := range []string{"not", "wait"} {
-		if p.text(name) != "" {
-			p.fail(badRequest("%s is not allowed in a batch, which does not wait", name))
-		}
-	}
-	if slices.Contains(p.names, "stale") && p.text("stale") != "" {
-		p.fail(badRequest("stale is not allowed in a batch, which only a primary answers"))
-	}
 }
 
 // GET /db/:acc/lock/:id?token=

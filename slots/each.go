@@ -46,3 +46,29 @@ func (t *Tables) AppendKeys(dst []Key, class int, from uint64) (_ []Key, next ui
 	}
 	return dst, end, end < tab.used
 }
+
+// Scan calls fn for each slot of a kind whose payloads have size bytes. The slot aliases the
+// mapping and is valid during the call, which must be short: applying waits for it. Any
+// goroutine may call Scan. If a batch is applied meanwhile, fn may see a part of it.
+func (t *Tables) Scan(kind uint8, size int, fn func(s *Slot)) {
+	for class, bytes := range Classes {
+		for from, more := uint64(0), bytes >= size; more; {
+			from, more = t.scan(kind, class, from, fn)
+		}
+	}
+}
+
+// scan is Scan for some slots of a class.
+func (t *Tables) scan(kind uint8, class int, from uint64, fn func(s *Slot)) (next uint64, more bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	tab := t.tables[class]
+	end := min(from+keysAtOnce, tab.used)
+	for n := from; n < end; n++ {
+		if image := tab.slot(n); image[4]&^hasSub == kind {
+			s, _ := split(image)
+			fn(&s)
+		}
+	}
+	return end, end < tab.used
+}

@@ -80,13 +80,13 @@ type StandbyError struct {
 // AwayError is returned when another server is the primary. Nothing was done.
 type AwayError struct {
 	Primary string // its address; empty: unknown
-	Follows bool   // this server is a standby, which answers reads with stale=true
+	Follows bool   // this server is a standby, which answers most reads with stale=true
 }
 
 func (e *AwayError) Error() string {
 	line := "this server was replaced by another one"
 	if e.Follows {
-		line = "this server is a standby, which answers reads of numbers and values with stale=true only"
+		line = "this server is a standby, which answers reads with stale=true only"
 	}
 	if e.Primary == "" {
 		return line + ": ask the primary"
