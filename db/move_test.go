@@ -31,9 +31,25 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 		_, err := w.d.TakeRate(ctx, db.RateRequest{Key: key("r"), Rate: db.Rate{Limit: 10, Per: time.Hour, Burst: 10}, Cost: 10, Wait: 10 * time.Hour})
 		waits <- err
 	}()
-	await(t, "the three calls wait", func() bool {
+	// These wait for the same things of another account.
+	others := make(chan error, 2)
+	other, slow := func(id string) db.Key { return db.Key{Acc: "other", ID: id} }, db.Rate{Limit: 10, Per: time.Hour, Burst: 10}
+	held, err := w.d.Lock(ctx, db.LockRequest{Key: other("l"), Dur: 100 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(w, &db.RateTake{RateRequest: db.RateRequest{Key: other("r"), Rate: slow, Cost: 10}})
+	go func() {
+		_, err := w.d.Lock(ctx, db.LockRequest{Key: other("l"), Dur: time.Hour, Wait: 100 * time.Hour})
+		others <- err
+	}()
+	go func() {
+		_, err := w.d.TakeRate(ctx, db.RateRequest{Key: other("r"), Rate: slow, Cost: 10, Wait: 100 * time.Hour})
+		others <- err
+	}()
+	await(t, "five calls wait", func() bool {
 		s := w.d.Stats()
-		return s.Locks.Waiting+s.Mutexes.Waiting+s.RateWaiters == 3
+		return s.Locks.Waiting+s.Mutexes.Waiting+s.RateWaiters == 5
 	})
 	watched, d := make(chan error, 1), w.d
 	go func() {
@@ -68,7 +84,19 @@ func TestFrozenAccountDoesNothing(t *testing.T) {
 			t.Fatal("a waiting call got no answer")
 		}
 	}
+	if s := w.d.Stats(); s.Locks.Waiting+s.RateWaiters < 2 {
+		t.Errorf("%d calls of the other account wait, want 2", s.Locks.Waiting+s.RateWaiters)
+	}
+	if err := w.d.Unlock(db.UnlockRequest{Key: other("l"), Token: held}); err != nil {
+		t.Fatal(err)
+	}
 	w.pass(2 * time.Hour)
+	do(w, &db.SequenceAdd{Key: other("s"), N: 1})
+	for range 2 {
+		if err := <-others; err != nil {
+			t.Errorf("a waiting call of another account was told %v", err)
+		}
+	}
 	for range 2 {
 		do(w, &db.SequenceAdd{Key: db.Key{Acc: "other", ID: "s"}, N: 1}) // makes the writer look for expired waits
 		if err := <-answers; !errors.As(err, new(*db.MovingError)) {
