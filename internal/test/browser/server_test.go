@@ -40,9 +40,11 @@ func run(m *testing.M) (code int) {
 	}
 	defer func() {
 		// Processes of the browser may still write to its profile.
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
 		err := os.RemoveAll(dir)
 		for end := time.Now().Add(patience); err != nil && time.Now().Before(end); err = os.RemoveAll(dir) {
-			time.Sleep(10 * time.Millisecond)
+			<-tick.C
 		}
 		if err != nil {
 			code = failed(err)
