@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"clouddragon/internal/test/loopback"
 )
 
 // fenced returns the documents' first code block of a language. A block that is
@@ -95,26 +96,11 @@ func (x proxy) start(t *testing.T, server string) string {
 	return addr
 }
 
-// handedOut has the addresses that ownAddr has returned.
-var handedOut sync.Map
-
 // ownAddr returns an address that neither another process nor another test gets, so that it stays
 // free, between two runs of a server too.
 func ownAddr(t *testing.T) string {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.66.0.2:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, again := handedOut.LoadOrStore(addr, true); !again {
-			return addr
-		}
-	}
+	return loopback.Free(t, "127.66.0.2")
 }
 
 // runProxy runs a proxy until the test is over, and returns once it listens.

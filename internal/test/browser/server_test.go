@@ -6,16 +6,16 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"clouddragon/internal/test/loopback"
 )
 
 // patience is how long a test waits for what should be there soon.
@@ -109,25 +109,10 @@ func startServer(t *testing.T, more string) *server {
 	return s
 }
 
-// handedOut has the addresses that ownAddr has returned.
-var handedOut sync.Map
-
 // ownAddr returns an address that nobody else is given, so that it stays free for a restart.
 func ownAddr(t *testing.T) string {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.66.0.16:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, again := handedOut.LoadOrStore(addr, true); !again {
-			return addr
-		}
-	}
+	return loopback.Free(t, "127.66.0.16")
 }
 
 // start starts the program and waits until it serves.

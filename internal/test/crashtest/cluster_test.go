@@ -12,11 +12,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"clouddragon/internal/test/loopback"
 )
 
 // etcds are the members of an etcd cluster.
@@ -79,26 +80,11 @@ func etcdsAt(t *testing.T, members int, command func(string, ...string) *exec.Cm
 	return e
 }
 
-// handedOut has the addresses that freeAddress has returned.
-var handedOut sync.Map
-
 // freeAddress returns an address that is not in use and is not handed out again. A server whose role
 // changes closes its listener and listens there again.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.77.0.3:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, again := handedOut.LoadOrStore(addr, true); !again {
-			return addr
-		}
-	}
+	return loopback.Free(t, "127.77.0.3")
 }
 
 // signal sends a signal to all members.

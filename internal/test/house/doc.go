@@ -43,6 +43,7 @@ var imports = []struct {
 	{"internal/test/memdisk", []string{"internal/disk"}},
 	{"internal/test/crashtest", nil},
 	{"internal/test/golden", nil},
+	{"internal/test/loopback", nil},
 	{"internal/test/planted", nil},
 	{"internal/test/house", nil},
 }
