@@ -133,6 +133,7 @@ func TestWatchedGetOutlivesTheDeadlines(t *testing.T) {
 	r := newRig(t, func(_ *Options, s *http.Server) {
 		s.ReadTimeout, s.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
 	})
-	answer := r.ask("GET", "/db/1/counter/a?not=none&wait=1")
-	r.answered(answer, 304, "")
+	for _, id := range []string{"a", "%61"} { // an event loop leaves the second one to net/http
+		r.answered(r.ask("GET", "/db/1/counter/"+id+"?not=none&wait=1"), 304, "")
+	}
 }
