@@ -22,6 +22,12 @@ type shared struct {
 
 func share(fs *memdisk.FS, of func(op memdisk.Op) bool) *shared {
 	s := &shared{of: of}
+	s.fill(fs)
+	return s
+}
+
+// fill makes the disk full. From here on other goroutines call s.of.
+func (s *shared) fill(fs *memdisk.FS) {
 	s.full.Store(true)
 	fs.Fail(func(op memdisk.Op) error {
 		if s.full.Load() && s.of(op) {
@@ -29,7 +35,6 @@ func share(fs *memdisk.FS, of func(op memdisk.Op) bool) *shared {
 		}
 		return nil
 	})
-	return s
 }
 
 func isBatch(op memdisk.Op) bool {
@@ -118,13 +123,14 @@ func TestTheReserveIsGivenToBatches(t *testing.T) {
 	d := mustOpen(t, tiny(fs, clock))
 	wantDone(t, "a counter", addN(d, "n", 1))
 	awaitPrepared(d)
-	s := share(fs, isBatch)
+	var s shared
 	s.of = func(op memdisk.Op) bool {
 		if op.Kind == memdisk.Remove && strings.HasSuffix(op.Name, "reserve") {
 			s.full.Store(false)
 		}
 		return isBatch(op)
 	}
+	s.fill(fs)
 	wantDone(t, "a counter that needs the reserve", addN(d, "n", 1))
 	mustClose(t, d)
 }
@@ -163,8 +169,7 @@ func TestAnEndThatFindsTheDiskFullComesLater(t *testing.T) {
 		wantDone(t, "a look at the lock", err)
 	}
 	tried := make(chan struct{}, 1)
-	s := share(fs, nil)
-	s.of = func(op memdisk.Op) bool {
+	s := share(fs, func(op memdisk.Op) bool {
 		if isBatch(op) {
 			select {
 			case tried <- struct{}{}:
@@ -172,7 +177,7 @@ func TestAnEndThatFindsTheDiskFullComesLater(t *testing.T) {
 			}
 		}
 		return isBatch(op)
-	}
+	})
 	clock.pass(2 * time.Second)
 	d.writer.Wake()
 	<-tried
