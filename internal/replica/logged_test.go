@@ -24,7 +24,7 @@ func TestWhyAFormerPrimaryCannotBeToldIsLoggedOnce(t *testing.T) {
 	}))
 	defer old.Close()
 	Fence(t.Context(), State{Epoch: 2, Before: old.URL}, always(""), "http://new", slog.New(slog.NewTextHandler(&log, nil)))
-	if got := log.String(); strings.Count(got, "cannot be told") != 2 || !strings.Contains(got, "401") || !strings.Contains(got, "knows that it was replaced") {
+	if got := log.String(); strings.Count(got, "cannot be told") != 2 || !strings.Contains(got, "401: ") || !strings.Contains(got, "knows that it was replaced") {
 		t.Errorf("the log says:\n%s", got)
 	}
 }
@@ -51,7 +51,7 @@ func TestStandbyThatIsRefusedLogsItOnce(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if got := log.String(); strings.Count(got, "401") != 2 {
+	if got := log.String(); strings.Count(got, "401: the token") != 2 {
 		t.Errorf("the log says each reason more than once:\n%s", got)
 	}
 }
