@@ -50,7 +50,7 @@ func (p *loop) over() bool {
 // end lets go of the loop's descriptors.
 func (p *loop) end() {
 	p.closeListener()
-	// From here on the owner is not asleep, so a post does not use the eventfd.
+	// From here on the owner is not asleep, so tell does not use the eventfd.
 	for _, fd := range [...]int{p.epoll, p.wakeup} {
 		if err := unix.Close(fd); err != nil {
 			p.log.Error("closing a descriptor of a loop", "err", err)

@@ -247,7 +247,7 @@ func (p *loop) submit() bool {
 func (p *loop) wait() {
 	timeout := 0
 	p.mu.Lock()
-	if len(p.done) == 0 && len(p.started) == 0 && len(p.given) == 0 && len(p.woken) == 0 && len(p.runnable) == 0 {
+	if len(p.woken) == 0 && len(p.runnable) == 0 && !p.hasNews() {
 		timeout = p.untilSweep()
 		p.asleep = timeout != 0
 	}
@@ -274,6 +274,12 @@ func (p *loop) wait() {
 		}
 	}
 	p.sweep()
+}
+
+// hasNews reports whether the loop was told something that it has not acted on. p.mu must be held.
+func (p *loop) hasNews() bool {
+	return len(p.done) > 0 || len(p.started) > 0 || len(p.given) > 0 || p.resume ||
+		p.closing && p.listener >= 0 || p.stopping && !p.stopSeen || p.killed
 }
 
 // httpDate returns the time for the header Date.
