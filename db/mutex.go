@@ -91,12 +91,15 @@ func (m *Mutexes) shard(k Key) *mutexShard {
 }
 
 // Lock takes or renews a mutex and returns its token. With a wait it queues. If ctx ends,
-// the caller leaves the queue or gives a grant back, and gets the cause. It returns a
-// *HeldError if another caller holds the mutex, also after the wait, or if the token to
-// renew is not the holder's. It returns ErrWaiters or ErrStopping if the call cannot queue.
+// the caller leaves the queue or gives a grant back, and gets the cause. So does a caller with a
+// wait that has left before. It returns a *HeldError if another caller holds the mutex, also after
+// the wait, or if the token to renew is not the holder's. It returns ErrWaiters or ErrStopping if
+// the call cannot queue.
 func (m *Mutexes) Lock(ctx context.Context, r LockRequest) (token int64, err error) {
-	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
+	if r.Wait > 0 {
+		if err := gone(ctx); err != nil {
+			return 0, err
+		}
 	}
 	w := m.calls.Get().(*MutexWait)
 	queued, token, err := m.begin(r, w, w.tell)

@@ -29,11 +29,20 @@ func TestMutexHangUpLeavesTheQueueAtOnce(t *testing.T) {
 		}
 		mustUnlock(t, m, UnlockRequest{Key: gate})
 		next.want(t, 2, 0)
-		if _, err := m.Lock(endedContext(why), LockRequest{Key: Key{"acc", "free"}, Dur: time.Hour}); err != why {
-			t.Fatalf("a caller that was gone before it asked got %v", err)
+		for _, c := range []struct {
+			ctx  context.Context
+			want error
+		}{{endedContext(why), why}, {hungUp{context.Background()}, context.Canceled}} {
+			if _, err := m.Lock(c.ctx, LockRequest{Key: Key{"acc", "free"}, Dur: time.Hour, Wait: time.Minute}); err != c.want {
+				t.Fatalf("a caller that was gone before it asked got %v", err)
+			}
 		}
 		if s := m.Stats(); s.Held != 1 {
 			t.Fatalf("%d held, want 1", s.Held)
+		}
+		// A caller that does not want to wait may have closed its own side only, and is answered.
+		if _, err := m.Lock(endedContext(why), LockRequest{Key: Key{"acc", "free"}, Dur: time.Hour}); err != nil {
+			t.Fatalf("a caller that does not wait got %v", err)
 		}
 	})
 }
@@ -90,17 +99,27 @@ func TestMutexGrantedWhileItsCallerHangsUpGoesToTheNext(t *testing.T) {
 	})
 }
 
+// goneLater is the context of a caller whose connection is closed at some time.
+type goneLater struct {
+	context.Context
+	gone atomic.Bool
+}
+
+func (g *goneLater) Gone() bool { return g.gone.Load() }
+
 // The client of the first request lost its connection and asked again with its id.
 func TestMutexIsNotGrantedToAnUnnoticedHangUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := testMutexes(10)
 		mustLock(t, m, LockRequest{Key: gate, Owner: "ann", Dur: time.Hour})
 		got := make(chan error, 1)
+		ctx := &goneLater{Context: context.Background()}
 		go func() {
-			_, err := m.Lock(hungUp{context.Background()}, LockRequest{Key: gate, Owner: "bob", Dur: time.Minute, Wait: time.Minute})
+			_, err := m.Lock(ctx, LockRequest{Key: gate, Owner: "bob", Dur: time.Minute, Wait: time.Minute})
 			got <- err
 		}()
 		synctest.Wait()
+		ctx.gone.Store(true)
 		next := lockLater(m, LockRequest{Key: gate, Dur: time.Hour, Wait: time.Hour})
 		mustUnlock(t, m, UnlockRequest{Key: gate, Owner: "ann"})
 		if err := <-got; err != context.Canceled {

@@ -166,6 +166,11 @@ func (p *plainCall) endWatch() *db.Watch {
 
 // lockMutex locks a mutex. It returns errWaits if the call waits for it.
 func (p *plainCall) lockMutex(s *server, r db.LockRequest) error {
+	if r.Wait > 0 {
+		if err := p.gone(); err != nil {
+			return err
+		}
+	}
 	w, token, err := s.db.BeginMutex(r, p.wake)
 	if w != nil {
 		p.mutex = w

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"clouddragon/internal/front"
 )
 
 // waiters waits until the given number of calls wait, for anything.
@@ -130,6 +132,23 @@ func TestWaitEndsWithADrain(t *testing.T) {
 	}
 }
 
+// A mutex that is free is not granted to a client that had hung up before its request was read.
+func TestFreeMutexIsNotGrantedToWhoIsGone(t *testing.T) {
+	r := newRig(t, nil)
+	for _, target := range []string{"/db/a/mlock/x", "/db/a/mlock/y?wait=1m"} {
+		request, err := http.NewRequest("POST", target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host = "localhost"
+		if v := Plain(r.server).Start(&front.Exchange{Request: request, Gone: true}); v != front.Aborted {
+			t.Errorf("%s: the verdict is %d, want Aborted", target, v)
+		}
+		path, _, _ := strings.Cut(target, "?")
+		r.want(404, "*", "GET", path)
+	}
+}
+
 // TestHalfClosedClientIsToldWhatIsKnown asks without having to wait, and closes its own side, as nc -N
 // does.
 func TestHalfClosedClientIsToldWhatIsKnown(t *testing.T) {
@@ -137,24 +156,27 @@ func TestHalfClosedClientIsToldWhatIsKnown(t *testing.T) {
 	r.do("POST", "/db/a/lock/held")
 	r.do("POST", "/db/a/mlock/held")
 	for _, c := range []struct {
-		target string
-		status int
+		method, target string
+		status         int
 	}{
-		{"lock/free?not=none&wait=0", 304},
-		{"lock/free?not=7&wait=10m", 404},
-		{"lock/held?not=none&wait=10m", 200},
-		{"mlock/free?not=none&wait=0", 304},
-		{"mlock/held?not=none&wait=10m", 200},
-		{"kv/none?not=none&wait=0", 304},
-		{"kv/none?not=3&wait=10m", 404},
-		{"counter/none?not=3&wait=10m", 404},
+		{"GET", "lock/free?not=none&wait=0", 304},
+		{"GET", "lock/free?not=7&wait=10m", 404},
+		{"GET", "lock/held?not=none&wait=10m", 200},
+		{"GET", "mlock/free?not=none&wait=0", 304},
+		{"GET", "mlock/held?not=none&wait=10m", 200},
+		{"GET", "kv/none?not=none&wait=0", 304},
+		{"GET", "kv/none?not=3&wait=10m", 404},
+		{"GET", "counter/none?not=3&wait=10m", 404},
+		{"POST", "lock/taken?wait=0", 200},
+		{"POST", "mlock/taken?wait=0", 200},
+		{"POST", "mlock/held?wait=0", 409},
 	} {
-		conn, b := r.start(request("GET", "/db/a/"+c.target, ""))
+		conn, b := r.start(request(c.method, "/db/a/"+c.target, ""))
 		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
-		if a := r.read(b, "GET"); a.status != c.status {
-			t.Errorf("%s: got %v, want %d", c.target, a, c.status)
+		if a := r.read(b, c.method); a.status != c.status {
+			t.Errorf("%s %s: got %v, want %d", c.method, c.target, a, c.status)
 		}
 	}
 	// What has to wait counts as gone.

@@ -215,8 +215,11 @@ func (p *loop) startMore(s *client) bool {
 	return true
 }
 
-// said reports whether the answer to the last started request closes the connection.
-func (s *client) said() bool { return s.last != nil && s.last.ready && s.last.closes() }
+// said reports whether the last started request ends the connection, with its answer or without one.
+func (s *client) said() bool {
+	x := s.last
+	return x != nil && x.ready && (x.verdict == Aborted || x.closes())
+}
 
 // exchange adds an exchange for the request m.
 func (p *loop) exchange(s *client, m *message) *Exchange {
@@ -228,6 +231,7 @@ func (p *loop) exchange(s *client, m *message) *Exchange {
 	}
 	x.reset(m, &p.known)
 	x.loop, x.conn, x.Behind = p, s, s.pending > 0
+	x.Gone = s.ending || s.eof
 	if s.last == nil {
 		s.first = x
 	} else {

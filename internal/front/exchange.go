@@ -60,7 +60,8 @@ type Exchange struct {
 	// because its operation may wait. Until it is answered, no later request of the connection
 	// is started. An exchange that is Waiting is always kept.
 	Keep bool
-	// Gone tells Finish, if Start has set Keep, and Resume whether the client has hung up.
+	// Gone tells Start whether the loop knows that the client has hung up. It tells Finish, if Start
+	// has set Keep, and Resume whether the client has hung up by then.
 	Gone bool
 	// State belongs to the Plain. It stays when the exchange is reused for another request.
 	State any

@@ -2,13 +2,17 @@ package front
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // waiters is a Plain whose GETs below /wait wait.
@@ -304,5 +308,79 @@ func TestLoopEndsAfterWhatIsPendingForWhoIsGone(t *testing.T) {
 	<-ended
 	if n := finished.Load(); n != 2 {
 		t.Errorf("%d of 2 requests were finished", n)
+	}
+}
+
+// A client may have hung up before its request is read.
+func TestStartLearnsThatTheClientIsGone(t *testing.T) {
+	w := newWaiters()
+	w.start = func(x *Exchange) Verdict {
+		say(x, fmt.Sprint("gone: ", x.Gone))
+		return Answered
+	}
+	r := newLoopRig(t, &w.fakePlain, 1, nil)
+	first := r.dial()
+	r.send(first, ask("GET", "/1"))
+	r.want(bufio.NewReader(first), "gone: false")
+	second := r.dial() // it is accepted once the first one is closed
+	r.send(second, ask("GET", "/2"))
+	if err := second.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	awaitEnd(t, second)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.want(bufio.NewReader(second), "gone: true")
+}
+
+// awaitEnd waits until the server's kernel knows that c has closed its side.
+func awaitEnd(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	const finWait2 = 5 // the state TCP_FIN_WAIT2 of the kernel
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); ; runtime.Gosched() {
+		var info *unix.TCPInfo
+		var inner error
+		err := raw.Control(func(fd uintptr) { info, inner = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+		if err := errors.Join(err, inner); err != nil {
+			t.Fatal(err)
+		}
+		if info.State == finWait2 {
+			return
+		}
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("the connection is in state %d", info.State)
+		}
+	}
+}
+
+// Nothing behind a request that ends the connection without an answer is done.
+func TestNothingIsStartedBehindWhatIsAborted(t *testing.T) {
+	w := newWaiters()
+	var behind atomic.Int32
+	w.start = func(x *Exchange) Verdict {
+		switch x.Request.URL.Path {
+		case "/gone":
+			return Aborted
+		case "/3":
+			behind.Add(1)
+		}
+		say(x, x.Request.URL.Path)
+		return Answered
+	}
+	r := newLoopRig(t, &w.fakePlain, 10, nil)
+	c := r.dial()
+	r.send(c, ask("GET", "/1")+ask("GET", "/gone")+ask("GET", "/3"))
+	b := bufio.NewReader(c)
+	r.want(b, "/1")
+	if _, err := b.ReadByte(); err != io.EOF {
+		t.Errorf("behind the answer: %v, want the end", err)
+	}
+	if n := behind.Load(); n != 0 {
+		t.Errorf("%d requests were started behind one that ends the connection", n)
 	}
 }
