@@ -145,12 +145,7 @@ func TestCloseAnswersWhatIsOnItsWayAndRefusesTheRest(t *testing.T) {
 	if n := fs.OpenHandles(); n > 0 {
 		t.Errorf("%d handles are open", n)
 	}
-	for tries := 0; runtime.NumGoroutine() > before; tries++ {
-		if tries == 1_000_000 {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
-		}
-		runtime.Gosched()
-	}
+	await(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= before })
 	d = mustOpen(t, tiny(fs, clock))
 	for _, id := range []string{"a", "b", "c"} {
 		if v, err := d.Counter(Key{"a", id}); v != 1 || err != nil {

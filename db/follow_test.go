@@ -287,7 +287,9 @@ func TestFollowerGivesUpWhatTheFirstServerDoesNotHave(t *testing.T) {
 	twin := newPair(t) // makes a batch that the first server never had
 	_, err := twin.d.AddSequence(Key{"a", "ahead"}, 5)
 	wantDone(t, "add", err)
+	twin.mu.Lock()
 	kept := twin.sent
+	twin.mu.Unlock()
 	p.mu.Lock() // the first server compacts in the background
 	ahead := p.f.End()
 	kept.From, kept.Segment, kept.Size = ahead, ahead.Segment, p.d.Log().SegmentSizeAt(ahead)

@@ -2,7 +2,6 @@ package db
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,9 +14,8 @@ import (
 // tries again what the disk has no room for.
 func TestAFullDiskIsToldOnceAMinute(t *testing.T) {
 	fs, clock := memdisk.New(), newTestClock()
-	var said strings.Builder
 	o := tinyKV(fs, clock.read)
-	o.Log = slog.New(slog.NewTextHandler(&said, nil))
+	said := lines(&o)
 	d := mustOpen(t, o)
 	fs.Fail(func(op memdisk.Op) error {
 		if strings.Contains(op.Name, "/names/") || strings.Contains(op.Name, "/index") {

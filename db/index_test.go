@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -14,11 +15,29 @@ import (
 	"clouddragon/internal/test/memdisk"
 )
 
-// lines is a log that a test reads.
-func lines(o *Options) *strings.Builder {
-	var b strings.Builder
-	o.Log = slog.New(slog.NewTextHandler(&b, nil))
-	return &b
+// logBuffer is a log that a test reads while the database is open.
+type logBuffer struct {
+	mu sync.Mutex // guards b
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// lines makes the options log to the buffer that it returns.
+func lines(o *Options) *logBuffer {
+	l := new(logBuffer)
+	o.Log = slog.New(slog.NewTextHandler(l, nil))
+	return l
 }
 
 const saidRebuilt = "the index is rebuilt from the log"

@@ -64,7 +64,7 @@ func (m *model) compare(t *rapid.T) {
 		}
 	}
 	// The expiry of a hold may have to wait until a segment is ready.
-	for tries := 0; ; tries++ {
+	for end := time.Now().Add(30 * time.Second); ; {
 		used := 0
 		for _, c := range m.d.Stats().Tables.Classes {
 			used += int(c.Used)
@@ -72,7 +72,7 @@ func (m *model) compare(t *rapid.T) {
 		if used == len(m.numbers)+locks {
 			return
 		}
-		if tries == 1_000_000 {
+		if time.Now().After(end) {
 			t.Fatalf("%d slots are in use; want %d numbers and %d locks", used, len(m.numbers), locks)
 		}
 		if _, err := m.d.LockHolder(Key{"lock", "none"}); !errors.Is(err, ErrNotFound) {

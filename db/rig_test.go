@@ -261,7 +261,7 @@ func soon[T any](t *testing.T, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal(what, "does not come")
 		panic("not reached")
 	}
@@ -270,9 +270,9 @@ func soon[T any](t *testing.T, what string, c <-chan T) T {
 // await polls for a condition that has nothing to wait on.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
+	for end := time.Now().Add(30 * time.Second); !ok(); runtime.Gosched() {
 		if time.Now().After(end) {
-			t.Fatalf("not after 20 s: %s", what)
+			t.Fatalf("not after 30 s: %s", what)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -199,24 +198,19 @@ func TestWatcherIsNotToldBeforeItIsDurable(t *testing.T) {
 		_, err := d.WatchSequence(ctx, k, Not{None: true}, far)
 		return err
 	})
-	early := false
-	syncs := 0
-	fs.Fail(func(op memdisk.Op) error {
-		if op.Kind == memdisk.Sync && strings.Contains(op.Name, "/log/") && syncs == 0 {
-			syncs++
-			early = !isListed(d, kindSequence, k)
-		}
-		return nil
-	})
-	if _, err := d.AddSequence(k, 1); err != nil {
-		t.Fatal(err)
+	g := fs.NewBarrier()
+	added := make(chan error, 1)
+	go func() {
+		_, err := d.AddSequence(k, 1)
+		added <- err
+	}()
+	soon(t, "the sync", g.Reached)
+	if !isListed(d, kindSequence, k) {
+		t.Error("the watcher was told before the sync")
 	}
-	fs.Fail(nil)
-	if err := soon(t, "the change", w.done); err != nil {
+	g.Open()
+	if err := errors.Join(soon(t, "the write", added), soon(t, "the change", w.done)); err != nil {
 		t.Fatal(err)
-	}
-	if early || syncs == 0 {
-		t.Errorf("the watcher was told before the sync (%d syncs were seen)", syncs)
 	}
 }
 

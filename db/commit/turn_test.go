@@ -67,7 +67,7 @@ func TestTimerThatRingsInACallersTurnIsNotForgotten(t *testing.T) {
 
 func awaitAlarm(t *testing.T, r *rig) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
 		if n, _ := r.number("alarm"); n == 1 {
 			return
 		}
