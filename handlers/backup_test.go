@@ -85,7 +85,7 @@ func TestBackupsBeyondFourAreRefused(t *testing.T) {
 func TestSlowReaderOfABackupIsDropped(t *testing.T) {
 	r := newRig(t, nil)
 	r.fill()
-	r.server.pace.idle = 100 * time.Millisecond
+	r.server.pace.idle = time.Second
 	c, b := r.askBackup()
 	if o := r.observeBackup(); o.code != codeGone {
 		t.Errorf("observed %v", o)
@@ -112,7 +112,7 @@ func TestStoppedReaderOfABackupIsDroppedInTime(t *testing.T) {
 	r := newRig(t, nil)
 	r.server.pace.idle = time.Hour
 	r.fill()
-	r.server.limits.Backup = 300 * time.Millisecond
+	r.server.limits.Backup = 3 * time.Second // it has to begin in that time
 	_, _ = r.askBackup()
 	if o := r.observeBackup(); o.code != codeGone {
 		t.Errorf("observed %v", o)

@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"clouddragon/db"
 )
 
 func TestListIsOneIdALine(t *testing.T) {
@@ -57,11 +60,13 @@ func TestListIsOneIdALine(t *testing.T) {
 }
 
 func TestListAsJSONTellsWhatAHeadWould(t *testing.T) {
-	r := newRig(t, nil)
+	clock := newHandClock()
+	r := newRigOn(t, db.Options{Clock: clock.read}, nil)
 	r.want(200, "*", "POST", "/db/1/sequence/%FE?n=7")
 	r.want(200, "*", "POST", "/db/1/counter/big?set=9007199254740993&ttl=1h")
 	v := strings.TrimSpace(r.put("/db/1/kv/a?ttl=1h", "text", "Content-Type: text/x").body)
 	token := strings.TrimSpace(r.want(200, "*", "POST", "/db/1/lock/a?id=me&dur=1h").body)
+	clock.pass(time.Millisecond)
 	for path, want := range map[string]string{
 		"/db/1/sequence": `[{"id":"\ufffd","id64":"/g==","value":7}]`,
 		"/db/1/counter":  `[{"id":"big","value":9007199254740993,"text":"9007199254740993","ttl":3599`,

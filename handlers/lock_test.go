@@ -252,12 +252,12 @@ func TestHungUpWaiterLeavesTheQueue(t *testing.T) {
 // The deadlines of the http.Server do not end a wait.
 func TestWaitOutlastsTheServersTimeouts(t *testing.T) {
 	r := newRig(t, func(_ *Options, h *http.Server) {
-		h.ReadTimeout, h.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+		h.ReadTimeout, h.WriteTimeout = time.Second, time.Second
 	})
 	for _, target := range []string{"/db/1/lock/a", "/db/1/mlock/a"} {
 		r.granted(r.do("POST", target+"?wait=0&dur=100"))
-		r.held(r.do("POST", target+"?wait=1"), "", 100*time.Second)
-		r.held(r.put(target, "wait=1", asForm), "", 100*time.Second)
+		r.held(r.do("POST", target+"?wait=2"), "", 100*time.Second)
+		r.held(r.put(target, "wait=2", asForm), "", 100*time.Second)
 	}
 }
 

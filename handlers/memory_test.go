@@ -29,7 +29,7 @@ func TestLargeValuesShareTheMemoryThereIs(t *testing.T) {
 
 	v := r.stored(r.put("/db/1/kv/a", value))
 	r.value(r.do("GET", "/db/1/kv/a"), v, "application/octet-stream", value)
-	r.server.pace.idle = 200 * time.Millisecond
+	r.server.pace.idle = time.Second
 
 	// Other calls hold all of it.
 	others := call{r: httptest.NewRequest("GET", "/", nil)}
@@ -203,7 +203,7 @@ func TestBodiesBelowAMebibyteCount(t *testing.T) {
 	value := strings.Repeat("v", 19_000)
 	r.stored(r.put("/db/1/kv/a", value))
 	r.stored(r.put("/db/1/kv/a", value))
-	r.server.pace.idle = 50 * time.Millisecond
+	r.server.pace.idle = time.Second
 	others := call{r: httptest.NewRequest("GET", "/", nil)}
 	if err := r.server.memory.hold(&others, 17_000, time.Minute); err != nil {
 		t.Fatal(err)
@@ -211,6 +211,7 @@ func TestBodiesBelowAMebibyteCount(t *testing.T) {
 	r.checkRefusal(r.put("/db/1/kv/b", value), 503, "too many large values", "a body that finds no memory")
 	r.refused(503, "too many large values", "GET", "/db/1/kv/a")
 	r.want(200, "", "HEAD", "/db/1/kv/a")
+	r.server.pace.idle = time.Minute
 	r.server.memory.free(others.held)
 	r.want(200, value, "GET", "/db/1/kv/a")
 }

@@ -131,9 +131,9 @@ func TestWatcherThatHangsUpLeaves(t *testing.T) {
 // TestWatchedGetOutlivesTheDeadlines waits longer than a client may take to read.
 func TestWatchedGetOutlivesTheDeadlines(t *testing.T) {
 	r := newRig(t, func(_ *Options, s *http.Server) {
-		s.ReadTimeout, s.WriteTimeout = 500*time.Millisecond, 500*time.Millisecond
+		s.ReadTimeout, s.WriteTimeout = time.Second, time.Second
 	})
 	for _, id := range []string{"a", "%61"} { // an event loop leaves the second one to net/http
-		r.answered(r.ask("GET", "/db/1/counter/"+id+"?not=none&wait=1"), 304, "")
+		r.answered(r.ask("GET", "/db/1/counter/"+id+"?not=none&wait=2"), 304, "")
 	}
 }

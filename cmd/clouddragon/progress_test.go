@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -74,11 +75,11 @@ func startSlowly(t *testing.T) *slowStart {
 		held: make(chan struct{}), goOn: make(chan struct{}),
 		ticks: make(chan time.Time), stop: make(chan os.Signal, 2), reload: make(chan os.Signal, 1), code: make(chan int, 1),
 	}
-	reads := 0
+	var reads atomic.Int32
 	fsys.Fail(func(op memdisk.Op) error {
 		// The log is read 256 KiB at a time. The start is held up at the second piece.
 		if op.Kind == memdisk.Read && strings.HasSuffix(op.Name, "00000001.seg") && op.Len > 4096 {
-			if reads++; reads == 2 {
+			if reads.Add(1) == 2 {
 				close(s.held)
 				<-s.goOn
 			}

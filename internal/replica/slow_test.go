@@ -43,7 +43,8 @@ func TestStandbyThatIsQuickerThanThePrimaryStays(t *testing.T) {
 	var held sync.RWMutex
 	r.o.FS = slowDisk{held: &held}
 	r.startPrimary()
-	r.o.FS = nil // the standby has a disk of its own
+	r.p.patience = patience // the link must not end because the machine is slow
+	r.o.FS = nil            // the standby has a disk of its own
 	r.newStandby()
 	r.run()
 	r.inSync()

@@ -184,7 +184,7 @@ func fullDisk(t *testing.T, fs fileSystem) {
 
 // givenBackWithin is how soon a write has to succeed after deletes that freed more room than
 // it needs.
-const givenBackWithin = 10 * time.Second
+const givenBackWithin = patience
 
 // TestDeletesMakeRoomOnAFullDisk stores values until the disk is full, deletes some, and then
 // writes a third of the deleted bytes, each write within givenBackWithin.

@@ -142,13 +142,13 @@ func (s *server) kill() {
 	<-s.exited
 }
 
-// stop ends it with SIGTERM; an error unless it exits 0 in the time of the contract, 10 seconds, and
-// 5 more on a busy machine.
+// stop ends it with SIGTERM; an error unless it exits 0. The contract says within 10 seconds. The rest
+// is for a busy machine.
 func (s *server) stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	code, err := s.wait(15 * time.Second)
+	code, err := s.wait(patience)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit code %d after SIGTERM:\n%s", code, s.output())
 	}
