@@ -140,7 +140,7 @@ func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []
 		held = d.lockedAccounts(after) // a follower has no mutexes
 	}
 	looked := map[string]bool{} // whether something is in it
-	found := 0
+	last, found := "", 0        // last: the largest that was looked at; empty: there are no more
 	for from, i := after+"\x01", 0; found <= limit; {
 		if after == "" && len(looked) == 0 {
 			from = ""
@@ -158,35 +158,36 @@ func (d *DB) Accounts(ctx context.Context, after string, limit int) (accounts []
 			i++
 			looked[acc] = d.Readable(acc) == nil
 		} else if acc == "" {
+			last = ""
 			break
-		} else if looked[acc], err = d.hasAny(ctx, x, acc); err != nil {
+		} else if looked[acc], err = d.hasAny(ctx, x, t, acc); err != nil {
 			return nil, "", d.listingFault(err)
 		}
 		if looked[acc] {
 			found++
 		}
-		from = acc + "\x01"
+		last, from = acc, acc+"\x01"
 	}
 	for range settleTries {
 		d.awaitPublished()
 		for acc := range t.take() {
-			if looked[acc], err = d.hasAny(ctx, x, acc); err != nil {
+			if looked[acc], err = d.hasAny(ctx, x, t, acc); err != nil {
 				return nil, "", d.listingFault(err)
 			}
 			looked[acc] = looked[acc] || slices.Contains(held, acc)
 		}
 	}
 	for acc, ok := range looked {
-		if ok && acc > after && d.Readable(acc) == nil {
+		if ok && acc > after && (acc <= last || last == "") && d.Readable(acc) == nil {
 			accounts = append(accounts, acc)
 		}
 	}
 	slices.Sort(accounts)
 	if len(accounts) > limit {
 		accounts = accounts[:limit]
-		next = accounts[limit-1]
+		last = accounts[limit-1]
 	}
-	return accounts, next, nil
+	return accounts, last, nil // there may be fewer if some became empty meanwhile
 }
 
 func (d *DB) listingFault(err error) error {
@@ -208,49 +209,55 @@ func accountOf(key string) string {
 }
 
 // hasAny reports whether something is in an account that lives here, but for mutexes.
-func (d *DB) hasAny(ctx context.Context, x *names.Index, acc string) (bool, error) {
+func (d *DB) hasAny(ctx context.Context, x *names.Index, t *tracker, acc string) (bool, error) {
 	if d.Readable(acc) != nil {
 		return false, nil
 	}
-	ok, err := d.findAny(ctx, x, acc)
+	ok, err := d.findAny(ctx, x, t, acc)
 	if d.Readable(acc) != nil { // it has moved meanwhile, which is no error of the list
 		return false, nil
 	}
 	return ok, err
 }
 
-// findAny looks for something that is in an account.
-func (d *DB) findAny(ctx context.Context, x *names.Index, acc string) (bool, error) {
+// findAny looks for something that is in an account. It removes keys of missing things from the
+// index, so that the next call need not look them up again. t notes all accounts.
+func (d *DB) findAny(ctx context.Context, x *names.Index, t *tracker, acc string) (bool, error) {
 	first := store.NameKey(0, acc, "")[:len(acc)+1]
-	from, end := first, acc+"\x01"
-	for looks := 0; looks < mostLooks; {
-		keys, err := x.Page(nil, from, end, 16)
+	for from := first; ; {
+		keys, err := x.Page(nil, from, acc+"\x01", 16)
 		if err != nil {
 			return false, err
 		}
 		for _, key := range keys {
-			kind, k := key[len(first)], Key{acc, key[len(first)+1:]}
-			var ok bool
-			switch {
-			case kind == kindLock && d.follows: // see lockedAccounts
-			case kind == kindLock:
-				op := &lockList{acc: acc, ids: []string{k.ID}}
-				err = d.Do(op)
-				ok = len(op.items) > 0
-			default:
-				_, ok, err = d.lookListed(ctx, kind, k)
-			}
-			if ok || err != nil {
+			if ok, err := d.isThere(ctx, key[len(first)], Key{acc, key[len(first)+1:]}); ok || err != nil {
 				return ok, err
+			}
+			if !d.follows { // see listing.look
+				x.RemoveIf(key, func() bool { return t.has(acc) })
 			}
 		}
 		if len(keys) < 16 {
-			break
+			return false, nil
 		}
-		looks += len(keys)
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
 		from = keys[15] + "\x00"
 	}
-	return false, nil
+}
+
+// isThere reports whether a thing exists. For the locks of a follower see lockedAccounts.
+func (d *DB) isThere(ctx context.Context, kind uint8, k Key) (ok bool, err error) {
+	switch {
+	case kind != kindLock:
+		_, ok, err = d.lookListed(ctx, kind, k)
+	case !d.follows:
+		op := &lockList{acc: k.Acc, ids: []string{k.ID}}
+		err = d.Do(op)
+		ok = len(op.items) > 0
+	}
+	return ok, err
 }
 
 // accounts returns the accounts after one in which a mutex is held, sorted.
