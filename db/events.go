@@ -1,9 +1,10 @@
 package db
 
 import (
-	"container/heap"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,20 +49,25 @@ type eventHub struct {
 	done chan struct{} // closed when run has ended
 	stop chan struct{}
 
-	mu      sync.Mutex // guards what follows; held for a moment
-	last    uint64     // number of the last event
-	commit  uint64     // number of the last commit with listeners
-	streams map[string]map[*Stream]bool
+	mu      sync.Mutex           // guards what follows; held for a moment
+	last    uint64               // number of the last event
+	commit  uint64               // number of the last commit with listeners
+	accs    map[string]*listened // the accounts that have listeners
 	pending []Event
-	flood   bool          // pending overflowed: all streams lost events
-	ends    valueEnds     // when values end, in accounts that have listeners
-	ending  map[Key]int64 // the current end of each value; other entries of ends are stale
+	flood   bool               // pending overflowed: all streams lost events
+	ends    commit.Due[string] // for each account in which a value ends: when the first one does
+}
+
+// listened is an account that has listeners. The hub's mu guards it.
+type listened struct {
+	streams map[*Stream]bool
+	ends    commit.Due[string] // when its values end
 }
 
 func newEventHub(d *DB) *eventHub {
 	return &eventHub{
 		d: d, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{}),
-		last: uint64(time.Now().UnixMicro()), streams: make(map[string]map[*Stream]bool),
+		last: uint64(time.Now().UnixMicro()), accs: make(map[string]*listened),
 	}
 }
 
@@ -79,16 +85,18 @@ func (d *DB) Listen(acc string, kind ListKind, all bool, prefix string) (*Stream
 	s := &Stream{hub: h, acc: acc, kind: kind, all: all, prefix: prefix, began: d.store.Clock.Now(), wake: make(chan struct{}, 1)}
 	h.mu.Lock()
 	s.since = h.last
-	first := len(h.streams[acc]) == 0
+	of := h.accs[acc]
+	first := of == nil
 	if first {
-		h.streams[acc] = make(map[*Stream]bool)
+		of = &listened{streams: make(map[*Stream]bool)}
+		h.accs[acc] = of
 	}
-	h.streams[acc][s] = true
-	h.n.Store(int64(len(h.streams)))
+	of.streams[s] = true
+	h.n.Store(int64(len(h.accs)))
 	h.mu.Unlock()
 	d.awaitPublished() // a batch that was applied before may not have seen the stream
 	if first {
-		go h.findEnds(acc, s.began)
+		go h.findEnds(acc, of, s.began)
 	}
 	return s, nil
 }
@@ -109,7 +117,8 @@ func (h *eventHub) publish(at commit.Moment, touched []commit.Touched) {
 	h.commit++
 	for i := range touched {
 		t := &touched[i]
-		if h.streams[t.Acc] == nil || t.Handed || t.ID == "" || t.ID[0] == 0 {
+		of := h.accs[t.Acc]
+		if of == nil || t.Handed || t.ID == "" || t.ID[0] == 0 {
 			continue
 		}
 		e, ok := eventOf(at.Now, t)
@@ -117,7 +126,11 @@ func (h *eventHub) publish(at commit.Moment, touched []commit.Touched) {
 			continue
 		}
 		if t.Kind == valueKind {
-			h.noteEnd(Key{t.Acc, t.ID}, t.Expires, t.Gone)
+			ends := t.Expires
+			if t.Gone {
+				ends = 0
+			}
+			h.noteEnd(t.Acc, of, t.ID, ends)
 		}
 		h.last++
 		e.N, e.commit = h.last, h.commit
@@ -194,15 +207,25 @@ func (h *eventHub) deliver() {
 	events, flood := h.pending, h.flood
 	h.pending, h.flood = nil, false
 	byAcc := make(map[string][]*Stream)
-	for acc, streams := range h.streams {
-		for s := range streams {
-			byAcc[acc] = append(byAcc[acc], s)
+	add := func(acc string) {
+		if of := h.accs[acc]; of != nil {
+			byAcc[acc] = slices.Collect(maps.Keys(of.streams))
+		}
+	}
+	for i := range events {
+		if acc := events[i].acc; byAcc[acc] == nil {
+			add(acc)
+		}
+	}
+	if flood {
+		for acc := range h.accs {
+			add(acc)
 		}
 	}
 	h.mu.Unlock()
-	for _, streams := range byAcc {
-		for _, s := range streams {
-			if flood {
+	if flood {
+		for _, streams := range byAcc {
+			for _, s := range streams {
 				s.mu.Lock()
 				s.lose()
 				s.mu.Unlock()
@@ -217,45 +240,23 @@ func (h *eventHub) deliver() {
 	}
 }
 
-// valueEnds is a heap of the ends of values.
-type valueEnds []valueEnd
-
-type valueEnd struct {
-	at  int64
-	key Key
-}
-
-// Len, Less, Swap, Push and Pop are for package heap.
-func (h valueEnds) Len() int           { return len(h) }
-func (h valueEnds) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h valueEnds) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *valueEnds) Push(x any)        { *h = append(*h, x.(valueEnd)) }
-
-// Pop removes the last element.
-func (h *valueEnds) Pop() any {
-	last := (*h)[len(*h)-1]
-	*h = (*h)[:len(*h)-1]
-	return last
-}
-
-// noteEnd notes when a value ends. h.mu must be held.
-func (h *eventHub) noteEnd(k Key, ends int64, gone bool) {
-	if gone || ends == 0 {
-		delete(h.ending, k)
-		return
+// noteEnd notes when a value of an account ends; 0: it has no end, or is gone. h.mu must be held.
+func (h *eventHub) noteEnd(acc string, of *listened, id string, ends int64) {
+	if ends == 0 {
+		of.ends.Drop(id)
+	} else {
+		of.ends.Set(id, ends)
 	}
-	if h.ending == nil {
-		h.ending = make(map[Key]int64)
-	}
-	if h.ending[k] != ends {
-		h.ending[k] = ends
-		heap.Push(&h.ends, valueEnd{ends, k})
+	if _, at, ok := of.ends.First(); ok {
+		h.ends.Set(acc, at)
+	} else {
+		h.ends.Drop(acc)
 	}
 }
 
 // findEnds finds the values of an account that have an end, and removes those that ended
 // since a stream began.
-func (h *eventHub) findEnds(acc string, began int64) {
+func (h *eventHub) findEnds(acc string, of *listened, began int64) {
 	r := ListRequest{Kind: ListValues, Acc: acc, Limit: 1000, missing: func(id string) {
 		_ = h.d.Do(&valueExpire{Key: Key{acc, id}, After: began}) // an error as in expire
 	}}
@@ -271,14 +272,13 @@ func (h *eventHub) findEnds(acc string, began int64) {
 			return // such a value gets its event when something meets it after its end
 		}
 		h.mu.Lock()
-		if h.streams[acc] == nil {
+		if h.accs[acc] != of { // nobody listens any more
 			h.mu.Unlock()
 			return
 		}
 		for _, x := range p.Items {
-			k := Key{acc, x.ID}
-			if _, known := h.ending[k]; !known && x.ends != 0 {
-				h.noteEnd(k, x.ends, false)
+			if _, known := of.ends.At(x.ID); !known && x.ends != 0 {
+				h.noteEnd(acc, of, x.ID, x.ends)
 			}
 		}
 		h.mu.Unlock()
@@ -298,25 +298,22 @@ func (h *eventHub) expire() time.Duration {
 	for {
 		now := h.d.store.Clock.Now()
 		h.mu.Lock()
-		if len(h.ends) == 0 {
+		acc, at, ok := h.ends.First()
+		if !ok {
 			h.mu.Unlock()
 			return time.Hour
 		}
-		if left := h.ends[0].at - now; left > 0 {
+		if left := at - now; left > 0 {
 			h.mu.Unlock()
 			return min(time.Duration(left), commit.ClockTick) // the timer stands still while the machine sleeps
 		}
-		e := heap.Pop(&h.ends).(valueEnd)
-		due := h.ending[e.key] == e.at
-		if due {
-			delete(h.ending, e.key)
-		}
+		of := h.accs[acc]
+		id, _, _ := of.ends.First()
+		h.noteEnd(acc, of, id, 0)
 		h.mu.Unlock()
-		if due {
-			// On an error the disk is full or has failed, or the server stops. The value has
-			// expired anyway.
-			_ = h.d.Do(&valueExpire{Key: e.key})
-		}
+		// On an error the disk is full or has failed, or the server stops. The value has
+		// expired anyway.
+		_ = h.d.Do(&valueExpire{Key: Key{acc, id}})
 	}
 }
 

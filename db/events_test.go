@@ -81,9 +81,7 @@ func TestEventsTellEachChangeInOrder(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	await(t, "the end of a value that was there before is known", func() bool {
-		d.events.mu.Lock()
-		defer d.events.mu.Unlock()
-		_, known := d.events.ending[old]
+		_, known := d.events.endOf(old)
 		return known
 	})
 	clock.pass(time.Minute)

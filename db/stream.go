@@ -74,14 +74,13 @@ func wakeStream(s *Stream) {
 func (s *Stream) Close() {
 	h := s.hub
 	h.mu.Lock()
-	delete(h.streams[s.acc], s)
-	if len(h.streams[s.acc]) == 0 {
-		delete(h.streams, s.acc)
+	of := h.accs[s.acc]
+	delete(of.streams, s)
+	if len(of.streams) == 0 {
+		delete(h.accs, s.acc)
+		h.ends.Drop(s.acc)
 	}
-	h.n.Store(int64(len(h.streams)))
-	if len(h.streams) == 0 {
-		h.ends, h.ending = nil, nil
-	}
+	h.n.Store(int64(len(h.accs)))
 	h.mu.Unlock()
 	h.open.Add(-1)
 	h.d.watchers.end()

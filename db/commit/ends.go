@@ -1,10 +1,6 @@
 package commit
 
-import (
-	"container/heap"
-
-	"clouddragon/slots"
-)
+import "clouddragon/slots"
 
 // endsPerBatch bounds how many things end in one batch, so that the calls of that
 // batch need not wait for a million of them.
@@ -20,7 +16,7 @@ type Ends struct {
 	tables *slots.Tables
 	room   func() int // bytes that a batch may take, without the reserve
 
-	due     endHeap
+	due     Due[slots.Ref]
 	removed []end // in the current batch, for undo
 	count   int   // how many that batch has removed
 }
@@ -31,12 +27,12 @@ type EndOf func(payload []byte) int64
 // NewEnds returns the Ends of some kinds, 1 to 127, with the ends of all things of these kinds
 // in the tables.
 func NewEnds(t *slots.Tables, kinds map[uint8]EndOf) (*Ends, error) {
-	e := &Ends{tables: t, due: endHeap{place: make(map[slots.Ref]int)}}
+	e := &Ends{tables: t}
 	for kind, end := range kinds {
 		e.kinds[kind] = end
 		err := t.EachRef(kind, func(r slots.Ref, _ slots.Key, payload []byte) error {
 			if at := end(payload); at != 0 {
-				e.due.set(r, at)
+				e.due.Set(r, at)
 			}
 			return nil
 		})
@@ -51,7 +47,7 @@ func NewEnds(t *slots.Tables, kinds map[uint8]EndOf) (*Ends, error) {
 func (e *Ends) applied(entries []Entry) {
 	for i := range entries {
 		if en := &entries[i]; en.dirty && en.had && e.kinds[en.key.Kind] != nil {
-			e.due.drop(en.old)
+			e.due.Drop(en.old)
 		}
 	}
 	for i := range entries {
@@ -60,17 +56,18 @@ func (e *Ends) applied(entries []Entry) {
 			continue
 		}
 		if at := e.kinds[en.key.Kind](en.payload); at != 0 {
-			e.due.set(en.ref, at)
+			e.due.Set(en.ref, at)
 		}
 	}
 }
 
 // Next returns the first end, or none if this batch has removed enough.
 func (e *Ends) Next() (at int64, ok bool) {
-	if len(e.due.ends) == 0 || e.count >= endsPerBatch {
+	if e.count >= endsPerBatch {
 		return 0, false
 	}
-	return e.due.ends[0].at, true
+	_, at, ok = e.due.First()
+	return at, ok
 }
 
 // Expire removes the thing that ends first. On a full disk it leaves the reserve to deletes:
@@ -79,9 +76,9 @@ func (e *Ends) Expire(tx *Tx) error {
 	if tx.bytes()+SlotChange > e.room() {
 		return &NoRoom{Class: LogRoom}
 	}
-	first := e.due.ends[0]
-	e.take(first)
-	k := e.tables.KeyAt(first.ref)
+	ref, at, _ := e.due.First()
+	e.take(end{at, ref})
+	k := e.tables.KeyAt(ref)
 	en := tx.Entry(k, k.Hash())
 	if at := e.kinds[k.Kind](en.Payload()); !en.Live() || at == 0 || at > tx.Now() {
 		return nil // another Part has changed it in this batch
@@ -93,7 +90,7 @@ func (e *Ends) Expire(tx *Tx) error {
 
 // take removes an end that is being decided from the heap.
 func (e *Ends) take(first end) {
-	e.due.drop(first.ref)
+	e.due.Drop(first.ref)
 	e.removed = append(e.removed, first)
 	e.count++
 }
@@ -104,7 +101,7 @@ func (e *Ends) Mark(*Tx) int { return len(e.removed) }
 // Undo takes back the removals since a mark.
 func (e *Ends) Undo(mark int) {
 	for _, end := range e.removed[mark:] {
-		e.due.set(end.ref, end.at)
+		e.due.Set(end.ref, end.at)
 	}
 	e.count -= len(e.removed) - mark
 	e.removed = e.removed[:mark]
@@ -126,45 +123,4 @@ func (e *Ends) Drain(*Tx, error) {}
 type end struct {
 	at  int64
 	ref slots.Ref
-}
-
-// endHeap has the first end on top, and knows the position of each slot's end.
-type endHeap struct {
-	ends  []end
-	place map[slots.Ref]int
-}
-
-func (h *endHeap) set(r slots.Ref, at int64) {
-	if i, ok := h.place[r]; ok {
-		h.ends[i].at = at
-		heap.Fix(h, i)
-		return
-	}
-	heap.Push(h, end{at, r})
-}
-
-func (h *endHeap) drop(r slots.Ref) {
-	if i, ok := h.place[r]; ok {
-		heap.Remove(h, i)
-	}
-}
-
-// Len, Less, Swap, Push and Pop are for package heap.
-func (h *endHeap) Len() int           { return len(h.ends) }
-func (h *endHeap) Less(i, j int) bool { return h.ends[i].at < h.ends[j].at }
-func (h *endHeap) Swap(i, j int) {
-	h.ends[i], h.ends[j] = h.ends[j], h.ends[i]
-	h.place[h.ends[i].ref], h.place[h.ends[j].ref] = i, j
-}
-
-func (h *endHeap) Push(x any) {
-	h.place[x.(end).ref] = len(h.ends)
-	h.ends = append(h.ends, x.(end))
-}
-
-func (h *endHeap) Pop() any {
-	last := h.ends[len(h.ends)-1]
-	h.ends = h.ends[:len(h.ends)-1]
-	delete(h.place, last.ref)
-	return last
 }

@@ -8,18 +8,18 @@ import (
 
 // A removal that finds no room is undone and tried again.
 func TestUndoneRemovalsAreStillDue(t *testing.T) {
-	e := &Ends{due: endHeap{place: make(map[slots.Ref]int)}}
+	e := &Ends{}
 	for ref, at := range []int64{30, 10, 20} {
-		e.due.set(slots.Ref(ref), at)
+		e.due.Set(slots.Ref(ref), at)
 	}
 	remove := func() {
-		first := e.due.ends[0]
-		e.take(first)
+		ref, at, _ := e.due.First()
+		e.take(end{at, ref})
 	}
 	want := func(what string, at int64, left int) {
 		t.Helper()
-		if got, ok := e.Next(); !ok || got != at || len(e.due.ends) != left {
-			t.Errorf("%s: next is %d, %t of %d; want %d of %d", what, got, ok, len(e.due.ends), at, left)
+		if got, ok := e.Next(); !ok || got != at || e.due.Len() != left {
+			t.Errorf("%s: next is %d, %t of %d; want %d of %d", what, got, ok, e.due.Len(), at, left)
 		}
 	}
 	mark := e.Mark(nil)
