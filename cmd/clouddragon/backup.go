@@ -152,7 +152,10 @@ func (b *fetch) toFile(name string) (_ *archive.Manifest, err error) {
 	if dir == "" {
 		dir = "."
 	}
-	f, err := os.CreateTemp(dir, "."+base+".*.part") // mode 0600
+	if err := removeParts(dir, base); err != nil {
+		return nil, err
+	}
+	f, err := createPart(dir, base)
 	if err != nil {
 		return nil, err
 	}

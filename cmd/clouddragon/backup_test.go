@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -177,23 +178,100 @@ func TestKeepDeletesNothingElse(t *testing.T) {
 	}
 }
 
-// Several backups with -keep at the same time remove the same files.
+// Several backups with -keep at the same time remove the same files. One backup is left, except on a
+// file system without locks.
 func TestOldBackupsAreRemovedTwiceAtOnce(t *testing.T) {
+	for _, locks := range []bool{true, false} {
+		dir := t.TempDir()
+		for i := range 500 {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("n-%d.tar", i)), []byte(archive.First+"\x00"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				if err := removeTestBackups(dir, fmt.Sprintf("n-%d.tar", i), locks); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if left := names(t, dir); locks && len(left) != 1 {
+			t.Errorf("left are %q, want one", left)
+		}
+	}
+}
+
+// removeTestBackups removes all backups but one, as on a file system with or without locks.
+func removeTestBackups(dir, base string, locks bool) error {
+	if locks {
+		_, err := removeOld(filepath.Join(dir, base), 1)
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	_, err = removeOldFrom(d, dir+"/", base, 1)
+	return errors.Join(err, d.Close())
+}
+
+// A backup that is killed leaves its temporary file. The next one removes it, but not that of a
+// backup that is under way, nor another file.
+func TestBackupRemovesWhatAKilledOneHasLeft(t *testing.T) {
+	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
 	dir := t.TempDir()
-	for i := range 500 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("n-%d.tar", i)), []byte(archive.First+"\x00"), 0o600); err != nil {
+	for _, name := range []string{".n-1.tar.123.part", ".n-.tar.123.part", ".m-1.tar.123.part", ".n-1.tar.part"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			if _, err := removeOld(filepath.Join(dir, fmt.Sprintf("n-%d.tar", i)), 1); err != nil {
-				t.Error(err)
-			}
-		})
+	f, err := createPart(dir, "n-2.tar")
+	if err != nil {
+		t.Fatal(err)
 	}
-	all.Wait()
+	defer f.Close()
+	if _, errs, code := call(t, "http://"+p.addr, "backup", "-o", filepath.Join(dir, "n-3.tar")); code != 0 {
+		t.Fatal(errs)
+	}
+	if got, want := strings.Join(names(t, dir), " "), strings.Join([]string{".m-1.tar.123.part", ".n-.tar.123.part", ".n-1.tar.part", filepath.Base(f.Name()), "n-3.tar"}, " "); got != want {
+		t.Errorf("left are %s, want %s", got, want)
+	}
+	p.stop()
+}
+
+// A temporary file may be found before its backup has locked it.
+func TestPartOfABackupThatBeginsIsNotRemoved(t *testing.T) {
+	dir := t.TempDir()
+	end := make(chan struct{})
+	var removing sync.WaitGroup
+	removing.Go(func() {
+		for {
+			select {
+			case <-end:
+				return
+			default:
+			}
+			if err := removeParts(dir, "n"); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 300 {
+		f, err := createPart(dir, "n")
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if err := errors.Join(os.Rename(f.Name(), filepath.Join(dir, "n")), f.Close()); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(end)
+	removing.Wait()
 }
 
 func TestRestoreRefusesBadArguments(t *testing.T) {

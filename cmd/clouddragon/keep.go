@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"clouddragon/internal/archive"
 )
 
@@ -17,14 +19,30 @@ import (
 // names. A file counts as a backup if it begins like one and its name differs from that of
 // file only in its digits.
 func removeOld(file string, keep int) (removed []string, err error) {
+	dir, base := filepath.Split(file)
+	d, err := os.Open(cmp.Or(dir, "."))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	// Of two backups that do this at the same time, each would remove the other one.
+	lockFile(d, unix.LOCK_EX)
+	return removeOldFrom(d, dir, base, keep)
+}
+
+// removeOldFrom is removeOld for the file base in the directory d, whose name is dir.
+func removeOldFrom(d *os.File, dir, base string, keep int) (removed []string, err error) {
 	type old struct {
 		name string
 		info fs.FileInfo
 	}
-	dir, base := filepath.Split(file)
-	entries, err := os.ReadDir(cmp.Or(dir, "."))
+	file := dir + base
+	entries, err := d.ReadDir(-1)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == base }) {
+		return nil, nil // the other one has removed this one
 	}
 	var all []old
 	for _, e := range entries {
@@ -62,7 +80,7 @@ func removeOld(file string, keep int) (removed []string, err error) {
 	if len(removed) == 0 {
 		return nil, nil
 	}
-	return removed, syncDir(cmp.Or(dir, "."))
+	return removed, d.Sync()
 }
 
 func b2i(b bool) int {
