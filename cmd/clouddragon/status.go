@@ -326,10 +326,9 @@ func (o *overview) print(w io.Writer) error {
 		}
 	}
 	if o.Unknown != "" {
-		fmt.Fprintf(w, "locks   not known now: %s\n", o.Unknown)
-	}
-	if len(o.Locks) == 0 && o.Unknown != "" {
-		return nil
+		if _, err := fmt.Fprintf(w, "locks   not known now: %s\n", o.Unknown); err != nil || len(o.Locks) == 0 {
+			return err
+		}
 	}
 	fmt.Fprintln(w)
 	if len(o.Locks) == 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,6 +62,25 @@ func TestRoleLine(t *testing.T) {
 	} {
 		if got := roleLine(&s); got != want {
 			t.Errorf("%+v: %q, want %q", s, got, want)
+		}
+	}
+}
+
+// A full disk, for example.
+func TestStatusThatCannotBePrintedIsAnError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for what, o := range map[string]*overview{
+		"nothing is held": {Health: "ok"},
+		"a lock is held":  {Health: "ok", Locks: []lockStatus{{ID: "l", Holders: []held{{Token: 1}}}}},
+		"a standby":       {Health: "ok", Replica: &replica.Status{Role: "standby"}},
+		"not known":       {Health: "ok", Unknown: "the standby is away"},
+	} {
+		if err := o.print(full); err == nil {
+			t.Errorf("%s: no error", what)
 		}
 	}
 }
