@@ -186,3 +186,16 @@ func TestRestoreWithAStandby(t *testing.T) {
 	again.stop()
 	restored.stop()
 }
+
+// A directory with a typing error in its name gets no files.
+func TestPromoteLeavesOtherDirectoriesAlone(t *testing.T) {
+	dir := t.TempDir()
+	for _, data := range []string{dir, filepath.Join(dir, "missing")} {
+		if out, code := promoted(t, "-data", data); code != 1 || !strings.Contains(out, data+" is not the data directory of a server") {
+			t.Errorf("promote -data %s: exit %d: %s", data, code, out)
+		}
+	}
+	if left := names(t, dir); len(left) > 0 {
+		t.Errorf("it has made %q", left)
+	}
+}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -106,9 +108,17 @@ func promote(args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // promoteStopped promotes the server of a data directory if it does not run. If it does,
 // it returns its address.
 func promoteStopped(dir string, force bool) (epoch uint64, address string, err error) {
+	if !exists(filepath.Join(dir, standbyLock)) && !exists(filepath.Join(dir, "CHECKPOINT")) { // no lock files there
+		return 0, "", fmt.Errorf("%s is not the data directory of a server: it has no CHECKPOINT", dir)
+	}
 	for _, lock := range []string{standbyLock, "LOCK"} {
 		l, err := disk.OS{}.Lock(filepath.Join(dir, lock), "clouddragon promote")
 		if by := (*disk.LockedError)(nil); errors.As(err, &by) {

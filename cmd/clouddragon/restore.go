@@ -58,12 +58,14 @@ func restore(args []string, stdout, stderr io.Writer) int {
 	}
 	file := flags.Arg(0)
 	o.Open = func() (io.ReadCloser, error) { return os.Open(file) }
-	if info, err := os.Stat(file); err == nil { // on an error, opening the file reports it
-		if !info.Mode().IsRegular() {
-			return fail(exitFailed, fmt.Errorf("%s is not a regular file: store the backup in a file, because it is read twice", file))
-		}
-		o.Size = info.Size()
+	info, err := os.Stat(file)
+	if err != nil {
+		return fail(exitFailed, err)
 	}
+	if !info.Mode().IsRegular() {
+		return fail(exitFailed, fmt.Errorf("%s is not a regular file: store the backup in a file, because it is read twice", file))
+	}
+	o.Size = info.Size()
 	p := newProgress(stderr)
 	o.Progress = p.report
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
