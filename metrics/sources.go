@@ -215,7 +215,7 @@ var nameSeries = []series[Names]{
 		func(n Names) float64 { return float64(n.MemoryBytes) }),
 	gauge("names_disk_bytes", "Size of the index of names on disk.",
 		func(n Names) float64 { return float64(n.DiskBytes) }),
-	gauge("names_rebuilding", "1 while the index of names is rebuilt and lists are refused, else 0.",
+	gauge("names_rebuilding", "1 while the index of names is rebuilt and lists wait for it, else 0.",
 		func(n Names) float64 { return one(n.Rebuilding) }),
 	gauge("names_rebuilt", "Names that the rebuild of the index has found so far, or that the last one found.",
 		func(n Names) float64 { return float64(n.Rebuilt) }),

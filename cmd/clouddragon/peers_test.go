@@ -94,7 +94,7 @@ func TestRoutesOfReplicationFollowTheRules(t *testing.T) {
 			t.Errorf("%s: afterwards %d %s", name, code, body)
 		}
 	}
-	if code, body := asToken(t, "full", "GET", "http://"+empty.addr+"/db/a/kv/k?stale=true"); code != 421 || !strings.Contains(body, unreachable.Addr().String()) {
+	if code, body := asToken(t, "full", "GET", "http://"+empty.addr+"/db/a/kv/k?stale=true"); code != 421 || !strings.Contains(body, unreachable.Addr().String()) || strings.Contains(body, "stale") {
 		t.Errorf("a standby without data: %d %s", code, body)
 	}
 	want(t, http.DefaultClient, "GET", "http://"+empty.addr+"/healthz", 503, "the standby does not follow its primary yet\n")

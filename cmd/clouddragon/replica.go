@@ -317,7 +317,7 @@ func (x *standbyServer) without() http.Handler {
 		Tokens: &x.a.tokens,
 		Role:   func() handlers.Role { return handlers.Standby },
 		Admit: func(write, stale bool) error {
-			return &replica.AwayError{Primary: x.sb.Primary(), Follows: true}
+			return &replica.AwayError{Primary: x.sb.Primary(), NoData: true}
 		},
 		Peers: x.peers,
 		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

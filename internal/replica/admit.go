@@ -81,11 +81,15 @@ type StandbyError struct {
 type AwayError struct {
 	Primary string // its address; empty: unknown
 	Follows bool   // this server is a standby, which answers most reads with stale=true
+	NoData  bool   // this server is a standby that has not opened its data, and answers none
 }
 
 func (e *AwayError) Error() string {
 	line := "this server was replaced by another one"
-	if e.Follows {
+	switch {
+	case e.NoData:
+		line = "this server is a standby, which answers no reads until it has reached its primary"
+	case e.Follows:
 		line = "this server is a standby, which answers reads with stale=true only"
 	}
 	if e.Primary == "" {

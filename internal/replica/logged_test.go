@@ -55,3 +55,30 @@ func TestStandbyThatIsRefusedLogsItOnce(t *testing.T) {
 		t.Errorf("the log says each reason more than once:\n%s", got)
 	}
 }
+
+// A standby that is stopped or promoted does not try again, and does not log that it does.
+func TestStandbyThatIsStoppedDoesNotLogThatItTriesAgain(t *testing.T) {
+	var log strings.Builder
+	asked := make(chan struct{}, 100)
+	primary := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // until then net/http does not notice that the client hangs up
+		asked <- struct{}{}
+		<-r.Context().Done()
+	}))
+	defer primary.Close()
+	sb, err := NewStandby(StandbyOptions{FS: disk.OS{}, Of: primary.URL, Token: always(""), Open: db.Options{Dir: t.TempDir()}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- sb.Run(ctx) }()
+	<-asked
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if log.Len() > 0 {
+		t.Errorf("the log says %q", log.String())
+	}
+}

@@ -108,6 +108,9 @@ func (s *Standby) Run(ctx context.Context) error {
 		if d := (*disk.Damage)(nil); errors.As(err, &d) {
 			return errors.Join(err, s.close())
 		}
+		if ctx.Err() != nil || s.isPromoted() {
+			break // err says only that it was interrupted
+		}
 		s.note(err)
 		timeout := time.Second
 		if err == nil {
