@@ -60,11 +60,7 @@ func (t *target) readBackups(ctx context.Context, read *atomic.Int64) error {
 }
 
 func (t *target) readBackup(ctx context.Context, read *atomic.Int64) (err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.addr+"/backup", nil)
-	if err != nil {
-		return err
-	}
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := t.get(ctx, "/backup")
 	if err != nil {
 		return err
 	}
@@ -72,15 +68,14 @@ func (t *target) readBackup(ctx context.Context, read *atomic.Int64) (err error)
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("%w: %s", errRefused, answer.Status)
 	}
-	p := make([]byte, 1<<20)
-	for {
-		n, err := answer.Body.Read(p)
-		read.Add(int64(n))
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	_, err = io.CopyBuffer(counted{read}, answer.Body, make([]byte, 1<<20))
+	return err
+}
+
+// counted counts the bytes that are written to it.
+type counted struct{ n *atomic.Int64 }
+
+func (c counted) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
 }

@@ -155,14 +155,19 @@ func (t *target) allWait(ctx context.Context, c *crowd, path string) (answered f
 // waitersIn matches the number of waiters in the answer to GET of a lock, and in the metrics.
 var waitersIn = regexp.MustCompile(`(?m)(?:"waiters":|^clouddragon_watchers )(\d+)`)
 
+// get sends GET for a path.
+func (t *target) get(ctx context.Context, path string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.addr+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return http.DefaultClient.Do(r)
+}
+
 // poll sends GET for a path until done returns true for the body of the answer.
 func (t *target) poll(ctx context.Context, path string, done func(body []byte) (bool, error)) error {
 	for ctx.Err() == nil {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.addr+path, nil)
-		if err != nil {
-			return err
-		}
-		answer, err := http.DefaultClient.Do(r)
+		answer, err := t.get(ctx, path)
 		if err != nil {
 			return cmp.Or(context.Cause(ctx), err)
 		}
