@@ -76,7 +76,8 @@ func (s plain) Start(x *front.Exchange) (v front.Verdict) {
 	return s.conclude(c, v, err)
 }
 
-// conclude answers a call that need not wait any more.
+// conclude turns the outcome of a step into a verdict. It answers the call unless that waits or goes to
+// net/http.
 func (s plain) conclude(c *call, v front.Verdict, err error) front.Verdict {
 	switch {
 	case err == errOdd:
@@ -100,7 +101,7 @@ func (s plain) conclude(c *call, v front.Verdict, err error) front.Verdict {
 func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	c, x := p.c, p.x
 	p.endpoint = e
-	isOp := e.serve == nil && !e.waits || e.steady
+	isOp := e.serve == nil && !e.waits || e.inLoop
 	if !isOp && !e.quick {
 		return front.Odd, nil
 	}
@@ -138,7 +139,7 @@ func (s plain) begin(p *plainCall, e *endpoint) (front.Verdict, error) {
 	return front.Pending, nil
 }
 
-// beginWatch begins to wait for a change. It returns errWaits if there is none yet.
+// beginWatch begins to wait for a change: see look.
 func (s plain) beginWatch(p *plainCall) (err error) {
 	p.watch, err = s.db.BeginWatch(p.endpoint.watch.what, p.c.key, p.ask.not, p.ask.wait, p.wake)
 	if err != nil {
@@ -148,7 +149,7 @@ func (s plain) beginWatch(p *plainCall) (err error) {
 	return s.look(p)
 }
 
-// look looks whether there was a change.
+// look answers if there was a change, or the wait is over. Otherwise it returns errWaits.
 func (s plain) look(p *plainCall) error {
 	over, err := p.watch.Look(p.c.r.Context())
 	if !over {

@@ -139,7 +139,7 @@ type endpoint struct {
 	watch  *watch                     // how a GET waits for a change; nil: it does not
 	waits  bool                       // it may wait for other calls
 	quick  bool                       // a loop may call serve, which does not wait there
-	steady bool                       // a loop takes the steps, although net/http calls serve
+	inLoop bool                       // a loop takes the steps, where net/http calls serve
 }
 
 var endpoints = []endpoint{
@@ -161,12 +161,12 @@ var endpoints = []endpoint{
 	{api: MLock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: lockMutex, quick: true, waits: true},
 	{api: MUnlock, method: "POST", params: []string{"id", "token", "force"}, serve: unlockMutex, quick: true},
 
-	{api: Lock, method: "GET", params: []string{"token", "not", "wait", "stale"}, serve: getLock, watch: watchLock, steps: readLock, waits: true, steady: true},
-	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true, steady: true},
+	{api: Lock, method: "GET", params: []string{"token", "not", "wait", "stale"}, serve: getLock, watch: watchLock, steps: readLock, waits: true, inLoop: true},
+	{api: Lock, method: "POST", params: []string{"id", "token", "dur", "wait", "limit", "shared", "least"}, serve: takeLock, steps: tryLock, waits: true, inLoop: true},
 	{api: Lock, method: "DELETE", params: []string{"id", "token", "force"}, steps: releaseLock},
 
 	{api: Rate, method: "GET", params: []string{"limit", "per", "burst", "stale"}, steps: readRate},
-	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true, steady: true},
+	{api: Rate, method: "POST", params: []string{"limit", "per", "burst", "cost", "wait"}, serve: takeRate, steps: tryRate, waits: true, inLoop: true},
 	{api: Rate, method: "DELETE", steps: forgetRate},
 
 	{api: List, method: "GET", params: []string{"prefix", "after", "limit", "stale"}, serve: listThings},
@@ -293,9 +293,10 @@ func (s *server) handle(c *call) error {
 	if err != nil {
 		return err
 	}
-	if e.watch != nil {
+	switch {
+	case e.watch != nil:
 		return s.getOrWatch(c, e)
-	} else if e.serve != nil {
+	case e.serve != nil:
 		return e.serve(s, c)
 	}
 	return s.do(c, e)

@@ -262,9 +262,7 @@ func (p *loop) act(x *Exchange) {
 	switch x.verdict {
 	case Waiting:
 		p.waits(x)
-		if s.ending || s.dead {
-			p.leaveIfGone(s)
-		}
+		p.leaveIfGone(s)
 		return
 	case Pending:
 		x.pending = true

@@ -22,7 +22,7 @@ import (
 //	submit what was started, which commits it, and begin again
 //
 // Start, Submit and Resume may take long, so they are guarded. If one takes too long, the
-// deputy becomes the owner of the loop and goes on. The goroutine that was held up hands in
+// deputy becomes the owner of the loop and goes on. The goroutine that was held up hands back
 // the result and ends.
 type loop struct {
 	l       *Listener
@@ -156,7 +156,7 @@ func (p *loop) step() bool {
 	return p.submit()
 }
 
-// take handles the exchanges that other goroutines have handed in.
+// take handles the exchanges that other goroutines have handed back.
 func (p *loop) take() {
 	p.mu.Lock()
 	p.taken, p.done = p.done, p.taken[:0]

@@ -2,10 +2,9 @@ package front
 
 import "golang.org/x/sys/unix"
 
-// An exchange that waits for something else than a commit, or for longer than one, has neither a
-// goroutine nor a place in a batch. Until it is answered, its connection starts no other request,
-// and epoll tells if the client hangs up. A client that closes only its own side counts as gone:
-// see Conn.Watch.
+// An exchange that waits for something other than a commit, or longer than one takes, needs no
+// goroutine. Until it is answered, its connection starts no other request, and epoll reports if
+// the client hangs up. A client that closes only its own side counts as gone: see Conn.Watch.
 
 // maxResumed is how many exchanges are resumed in a row before the loop serves others.
 const maxResumed = 64
