@@ -155,7 +155,7 @@ func TestReplacedServerStopsCleanly(t *testing.T) {
 // docs/operations.md tells how to restore a backup on servers that were promoted before.
 func TestRestoreWithAStandby(t *testing.T) {
 	t.Parallel()
-	p := start(t, small(t, "listen: 127.0.0.1:0\n"))
+	p := start(t, small(t, "listen: "+ownAddr(t)+"\n"))
 	sb := standbyOf(t, p, "sync: true")
 	p.until("the standby is in sync", inSync)
 	if out, code := promoted(t, "-server", p.addr); code != 0 || out != "2\n" {
