@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"clouddragon/internal/names"
+	"clouddragon/internal/test/memdisk"
 )
 
 // hookedReads is a context that calls hook when a read of a value has to wait for its turn.
@@ -81,4 +84,42 @@ func TestAccountOfManyMissingThingsIsListed(t *testing.T) {
 	if _, _, err := d.Accounts(ctx, "", 2); err != context.Canceled {
 		t.Errorf("without its client: %v", err)
 	}
+}
+
+// An account that has only a state of Terraform is listed, after a restart and a rebuild of the
+// index too, until the state is gone. The state itself is not listed.
+func TestAccountOfAStateAloneIsListed(t *testing.T) {
+	fs, clock := memdisk.New(), newTestClock()
+	d := mustOpen(t, tiny(fs, clock))
+	state := Key{"acc", HiddenData + "0web"}
+	accounts := func() []string {
+		t.Helper()
+		all, _, err := d.Accounts(t.Context(), "", 10)
+		wantDone(t, "accounts", err)
+		return all
+	}
+	_, err := d.Set(SetRequest{Key: state, Check: AnyVersion})
+	wantDone(t, "a state", err)
+	_, err = d.Set(SetRequest{Key: Key{"other", retryID("key")}, Check: AnyVersion})
+	wantDone(t, "an answer that is kept", err)
+	for _, when := range []string{"at first", "after a restart", "after a rebuild"} {
+		if got := accounts(); !slices.Equal(got, []string{"acc"}) {
+			t.Errorf("%s the accounts are %q", when, got)
+		}
+		if got := ids(t, d, ListRequest{Kind: ListValues, Acc: "acc", Limit: 10}); got != nil {
+			t.Errorf("%s the values are %q", when, got)
+		}
+		if when == "at first" {
+			mustClose(t, d)
+			d = mustOpen(t, tiny(fs, clock))
+		} else {
+			d.store.NamesDamaged(names.ErrDamaged)
+			await(t, "the index is rebuilt", d.store.NamesComplete)
+		}
+	}
+	wantDone(t, "a delete", d.DeleteValue(state, AnyVersion))
+	if got := accounts(); got != nil {
+		t.Errorf("without the state the accounts are %q", got)
+	}
+	mustClose(t, d)
 }

@@ -6,6 +6,10 @@ import "clouddragon/db/commit"
 // because they begin with a NUL byte.
 func Internal(id string) bool { return id != "" && id[0] == 0 }
 
+// HiddenData is the prefix of the ids of the server's own values that keep something of a
+// client: an account in which only they are is not empty. See commit.HiddenData.
+const HiddenData = commit.HiddenData
+
 // ValueCheck is an operation for a Batch. It refuses the batch unless a value has a given
 // version.
 type ValueCheck struct {

@@ -47,7 +47,7 @@ func tfKey(k db.Key, part string) db.Key {
 		// No other name begins with a NUL byte.
 		name = fmt.Sprintf("\x00%x", sha256.Sum256([]byte(name)))
 	}
-	return db.Key{Acc: k.Acc, ID: "\x00tf" + part + name}
+	return db.Key{Acc: k.Acc, ID: db.HiddenData + part + name}
 }
 
 // tfVersion is one of the stored versions.

@@ -27,6 +27,17 @@ func (r *rig) tf(method, target, body string, status int, want string) reply {
 	return a
 }
 
+func TestAccountOfAStateAloneIsListed(t *testing.T) {
+	r := newRig(t, nil)
+	r.tf("POST", "/db/1/tfstate/web", `{"serial":1}`, 200, "*")
+	r.tf("LOCK", "/db/2/tfstate/web", infoA, 200, "*")
+	r.want(200, "1\n2\n", "GET", "/db")
+	r.want(200, "", "GET", "/db/1/kv")
+	r.tf("DELETE", "/db/1/tfstate/web", "", 200, "*")
+	r.tf("UNLOCK", "/db/2/tfstate/web", infoA, 200, "*")
+	r.want(200, "", "GET", "/db")
+}
+
 func TestTFStateProtocol(t *testing.T) {
 	r := newRig(t, nil)
 	const state = "/db/1/tfstate/web"

@@ -1,8 +1,6 @@
 package commit
 
 import (
-	"strings"
-
 	"clouddragon/kvlog"
 	"clouddragon/kvlog/wal"
 	"clouddragon/slots"
@@ -181,7 +179,7 @@ func (tx *Tx) bytes() int {
 
 // touch records a change for Options.Publish.
 func (tx *Tx) touch(t Touched) {
-	if tx.touches && !strings.HasPrefix(t.ID, Hidden) {
+	if tx.touches && IsPublished(t.ID) {
 		t.Expired = t.Expired || tx.expired
 		tx.touched = append(tx.touched, t)
 	}

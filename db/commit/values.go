@@ -1,6 +1,8 @@
 package commit
 
 import (
+	"strings"
+
 	"clouddragon/kvlog"
 	"clouddragon/slots"
 )
@@ -59,6 +61,16 @@ func (tx *Tx) changeValue(e *ValueEntry) {
 // Hidden is the prefix of the ids of the server's own values. They are not published and
 // not listed. Clients cannot use such ids, because theirs have no NUL.
 const Hidden = "\x00"
+
+// HiddenData is the prefix of those of the server's own values that keep something of a client.
+// They are published and in the index of names, so an account in which only they are is listed.
+// They are not listed themselves. Part of the file format, never changed.
+const HiddenData = Hidden + "tf"
+
+// IsPublished reports whether things with that id are published and in the index of names.
+func IsPublished(id string) bool {
+	return !strings.HasPrefix(id, Hidden) || strings.HasPrefix(id, HiddenData)
+}
 
 // NewValue is a value to be stored.
 type NewValue struct {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"clouddragon/db/commit"
 	"clouddragon/internal/names"
 	"clouddragon/slots"
 )
@@ -49,8 +50,8 @@ func NameKey(kind uint8, acc, id string) string {
 	return string(append(b, id...))
 }
 
-// isListed reports whether an id is a client's: one that begins with NUL is not.
-func isListed(id string) bool { return id != "" && id[0] != 0 }
+// isNamed reports whether things with that id are in the index.
+func isNamed(id string) bool { return id != "" && commit.IsPublished(id) }
 
 // openNames opens the index and updates it to the recovered state.
 func (d *directory) openNames(o *Options) *nameIndex {
@@ -100,7 +101,7 @@ func (d *directory) staleNames(seq uint64) error {
 
 // see notes a key in the log after the checkpoint.
 func (d *directory) see(kind uint8, acc, id string) {
-	if isListed(id) {
+	if isNamed(id) {
 		d.seen = append(d.seen, NameKey(kind, acc, id))
 	}
 }
@@ -116,14 +117,14 @@ const namesUnsaved = "the index of names is not saved; the next start will rebui
 
 // AddName tells the index that a new thing exists. It is called once the thing is applied.
 func (s *Store) AddName(kind uint8, acc, id string) {
-	if isListed(id) {
+	if isNamed(id) {
 		s.names.Add(NameKey(kind, acc, id))
 	}
 }
 
 // RemoveName tells the index that a thing no longer exists.
 func (s *Store) RemoveName(kind uint8, acc, id string) {
-	if isListed(id) {
+	if isNamed(id) {
 		s.names.Remove(NameKey(kind, acc, id))
 	}
 }
