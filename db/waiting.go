@@ -68,7 +68,8 @@ func (d *DB) await(ctx context.Context, o Waiting) error {
 		d.Leave(o, context.Cause(ctx))
 		<-answered
 	}
-	// What was given back is not granted any more once the caller has the error, even after a crash.
+	// What the call was granted is given back before the caller has the error, so a crash cannot
+	// bring the grant back.
 	return d.answered(o, call.Err, func() error { return gone(ctx) }, func(o Operation) {
 		_ = d.Do(o) // if the log has no room, the caller keeps it until its end
 	})

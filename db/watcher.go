@@ -57,8 +57,8 @@ type lockLook struct {
 }
 
 // BeginWatch begins to wait, at most that long, until a thing is no longer what the caller
-// knows. wake is called from any goroutine, and must not block. The error is ErrWatchers; it needs
-// a wait. Without an error the caller has to call End.
+// knows. wake is called from any goroutine, and must not block. The error is ErrWatchers, and only
+// if wait is not 0. Without an error the caller has to call End.
 func (d *DB) BeginWatch(what Watched, k Key, not Not, wait time.Duration, wake func()) (*Watch, error) {
 	w := &Watch{d: d, key: watchKey{uint8(what), k}, not: not, late: time.Now().Add(wait), wake: wake}
 	if wait > 0 {

@@ -13,7 +13,8 @@ import (
 	"clouddragon/slots"
 )
 
-// The index of names has the key of every thing that exists. Keys of removed things may stay
+// The index of names has the key of every thing that exists, except most of the server's own: see
+// commit.IsPublished. Keys of removed things may stay
 // in it for a while, so a list looks each key up. After a batch is applied, the index learns
 // what it has touched. At a checkpoint the index is saved before CHECKPOINT is written. So a
 // start finds everything before the checkpoint in the saved index, and adds what the log holds
