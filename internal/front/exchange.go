@@ -14,9 +14,10 @@ import (
 type Plain interface {
 	// Start begins to answer x. If it takes long, the loop goes on without it.
 	Start(x *Exchange) Verdict
-	// Submit carries out the exchanges whose Start returned Pending, in their order. When
-	// one is done, any goroutine calls its Done. With lead, Submit may do the work on the
-	// caller's goroutine.
+	// Submit carries out the exchanges whose Start returned Pending, in their order, and after
+	// those of the Submits that have returned. When one is done, any goroutine calls its Done.
+	// With lead, Submit may do the work on the caller's goroutine. If it takes long, the loop goes
+	// on without it, but submits nothing that is Behind one of its exchanges until it returns.
 	Submit(xs []*Exchange, lead bool)
 	// Finish answers a submitted exchange after Done. It returns Answered, Odd or Aborted.
 	Finish(x *Exchange) Verdict

@@ -74,7 +74,10 @@ func (p *loop) park(turn uint64) bool {
 func (p *loop) takeOver() {
 	p.scratch = make([]byte, readSize)
 	if p.submitting {
-		p.submitting = false
+		for _, s := range p.submitters {
+			s.unqueued++
+		}
+		p.submitters, p.submitting = nil, false
 		p.pace.late(lateAfter)
 	}
 	go p.deputy()

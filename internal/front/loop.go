@@ -43,6 +43,7 @@ type loop struct {
 	mu       sync.Mutex  // guards what follows
 	done     []*Exchange // exchanges whose Done was called
 	started  []*Exchange // exchanges whose Start or Resume took long and has returned
+	queued   []*client   // connections of which a Submit took long and has returned
 	asleep   bool        // the owner waits for events and has to be woken up
 	closing  bool        // stop accepting connections
 	stopping bool        // close connections that have no request
@@ -60,6 +61,7 @@ type loop struct {
 	woken      []*Exchange // to be resumed
 	batch      []*Exchange // to be submitted
 	submitting bool        // the guarded call is Submit
+	submitters []*client   // the connections of what it submits
 	open       int         // exchanges that Plain has not decided yet, also those of dead clients
 	spare      []*Exchange
 	known      [fields]string // headers of the last request
@@ -160,9 +162,12 @@ func (p *loop) step() bool {
 func (p *loop) take() {
 	p.mu.Lock()
 	p.taken, p.done = p.done, p.taken[:0]
-	started := p.started
-	p.started = nil
+	started, queued := p.started, p.queued
+	p.started, p.queued = nil, nil
 	p.mu.Unlock()
+	for _, s := range queued {
+		s.unqueued--
+	}
 	for _, x := range started {
 		s := x.conn // act may clear it
 		p.act(x)
@@ -217,21 +222,28 @@ func (p *loop) wake() {
 	}
 }
 
-// submit submits the batch.
+// submit submits the batch, but for what has to wait for an earlier Submit.
 func (p *loop) submit() bool {
-	if len(p.batch) == 0 {
-		return true
-	}
-	xs := p.batch
-	p.batch, p.submitting = nil, true
-	for _, x := range xs {
-		if x.submitted = true; x.Keep && (x.conn.ending || x.conn.dead) {
-			p.wakeUp(x.conn) // to leave
+	xs, from, behind := p.batch[:0], p.submitters[:0], []*Exchange(nil)
+	for _, x := range p.batch {
+		s := x.conn
+		if x.Behind && s.unqueued > 0 {
+			behind = append(behind, x)
+			continue
+		}
+		xs, from = append(xs, x), append(from, s)
+		if x.submitted = true; x.Keep && (s.ending || s.dead) {
+			p.wakeUp(s) // to leave
 		}
 	}
+	if len(xs) == 0 {
+		return true
+	}
+	p.batch, p.submitters, p.submitting = behind, from, true
 	lead := p.pace.mayLead()
 	began := time.Now()
 	if !p.guard(func() { p.plain.Submit(xs, lead) }) {
+		p.tell(func() { p.queued = append(p.queued, from...) })
 		return false
 	}
 	p.submitting = false
@@ -239,7 +251,8 @@ func (p *loop) submit() bool {
 		p.pace.led(time.Since(began))
 	}
 	clear(xs)
-	p.batch = xs[:0]
+	clear(from)
+	p.batch = append(xs[:0], behind...)
 	return true
 }
 
@@ -278,7 +291,7 @@ func (p *loop) wait() {
 
 // hasNews reports whether the loop was told something that it has not acted on. p.mu must be held.
 func (p *loop) hasNews() bool {
-	return len(p.done) > 0 || len(p.started) > 0 || len(p.given) > 0 || p.resume ||
+	return len(p.done) > 0 || len(p.started) > 0 || len(p.queued) > 0 || len(p.given) > 0 || p.resume ||
 		p.closing && p.listener >= 0 || p.stopping && !p.stopSeen || p.killed
 }
 

@@ -228,7 +228,7 @@ func pipelining(t *testing.T, s *server) {
 	for i := range n {
 		next := strings.Index(got[at:], fmt.Sprintf("\r\n\r\n%d\n", i+1))
 		if next < 0 {
-			t.Fatalf("answer %d is not there, or not in its place", i+1)
+			t.Fatalf("answer %d is not there, or not in its place; behind the one before: %.600q", i+1, got[at:])
 		}
 		at += next
 	}
