@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"clouddragon/db"
 )
@@ -93,21 +92,15 @@ func TestRateThatHasToWaitTakesOnePlace(t *testing.T) {
 // counts once.
 func TestRateThatWaitsWithAKeyCountsOnce(t *testing.T) {
 	left := leftToNetHTTP(t)
-	clock := newHandClock()
-	r := newRigOn(t, db.Options{Clock: clock.read}, nil)
-	const path = "/db/a/rate/x?limit=1&per=30"
-	r.want(200, "0\n", "POST", path)
-	_, waits := r.start(request("POST", path+"&wait=1m", "", "Idempotency-Key: k"))
-	for r.db.Stats().RateWaiters != 1 {
-		runtime.Gosched()
-	}
-	clock.pass(30 * time.Second)
-	a := r.wantNext(waits, 200, "0\n")
+	r := newRig(t, nil)
+	const path = "/db/a/rate/x?limit=2&per=6ms&burst=1000"
+	r.want(200, "0\n", "POST", path+"&cost=1000")
+	a := r.want(200, "*", "POST", path+"&cost=1000&wait=1m", "Idempotency-Key: k")
 	wantHeaders(t, a, "Idempotency-Replayed", "")
 	if n := left.Load(); n != 1 {
 		t.Errorf("%d calls were left to net/http, want 1", n)
 	}
-	b := r.want(200, a.body, "POST", path+"&wait=1m", "Idempotency-Key: k")
+	b := r.want(200, a.body, "POST", path+"&cost=1000&wait=1m", "Idempotency-Key: k")
 	wantHeaders(t, b, "Idempotency-Replayed", "true")
 	if n := left.Load(); n != 1 {
 		t.Errorf("%d calls were left to net/http, want 1", n)

@@ -179,10 +179,10 @@ func TestReadmesProxiesPassEverythingOn(t *testing.T) {
 				if res := send(t, c, "POST", base+"/db/1/kv/v", strings.Repeat("v", size)); res.StatusCode != http.StatusRequestEntityTooLarge {
 					t.Errorf("a value of %d bytes: %d, want 413", size, res.StatusCode)
 				}
+				// A server that refuses a body without reading it may end the connection. A later
+				// POST must not be sent on it.
+				c.CloseIdleConnections()
 			}
-			// A server that refuses a body without reading it may end the connection. A later
-			// POST must not be sent on it.
-			c.CloseIdleConnections()
 
 			// A waiter that hangs up leaves the queue.
 			want(t, c, "POST", base+"/db/1/mlock/m?id=a&dur=600", http.StatusOK, "2\n")
