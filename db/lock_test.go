@@ -149,12 +149,12 @@ func TestHangUpLeavesTheQueue(t *testing.T) {
 	first := wait(t, d, ctx, 1, "first")
 	second := wait(t, d, context.Background(), 2, "second")
 	hangUp(gone)
-	if g := <-first; !errors.Is(g.err, gone) {
+	if g := soon(t, "the answer to the first", first); !errors.Is(g.err, gone) {
 		t.Errorf("%+v", g)
 	}
 	awaitQueue(t, d, door, 1)
 	unlock(t, d, token)
-	if g := <-second; g.err != nil {
+	if g := soon(t, "the answer to the second", second); g.err != nil {
 		t.Errorf("%+v", g)
 	}
 	mustClose(t, d)
@@ -173,10 +173,10 @@ func TestHangUpDuringAGrantPassesTheLockOn(t *testing.T) {
 	<-g.Reached // the grant to the first is on its way to disk
 	hangUp(gone)
 	g.Open()
-	if g := <-first; !errors.Is(g.err, gone) {
+	if g := soon(t, "the answer to the first", first); !errors.Is(g.err, gone) {
 		t.Errorf("%+v", g)
 	}
-	if g := <-second; g.err != nil {
+	if g := soon(t, "the answer to the second", second); g.err != nil {
 		t.Errorf("%+v", g)
 	}
 	wantHolder(t, d, Holder{Owner: "second", Token: token + 2, TTL: time.Hour, Expires: time.Unix(0, epoch).Add(time.Hour)})
@@ -195,11 +195,11 @@ func TestLockIsNotGrantedToAnUnnoticedHangUp(t *testing.T) {
 	first := wait(t, d, hungUp{context.Background()}, 1, "first")
 	second := wait(t, d, context.Background(), 2, "second")
 	unlock(t, d, token)
-	if g := <-first; !errors.Is(g.err, context.Canceled) {
+	if g := soon(t, "the answer to the first", first); !errors.Is(g.err, context.Canceled) {
 		t.Errorf("who hung up got %+v", g)
 		unlock(t, d, g.token)
 	}
-	if g := <-second; g.err != nil || g.token != token+2 {
+	if g := soon(t, "the answer to the second", second); g.err != nil || g.token != token+2 {
 		t.Errorf("the next got %+v", g)
 	}
 	mustClose(t, d)
@@ -245,8 +245,8 @@ func TestNoMoreWaitersThanMay(t *testing.T) {
 		t.Errorf("a third, for a mutex: %v", err)
 	}
 	unlock(t, d, token)
-	unlock(t, d, (<-first).token)
-	unlock(t, d, (<-second).token)
+	unlock(t, d, soon(t, "the answer to the first", first).token)
+	unlock(t, d, soon(t, "the answer to the second", second).token)
 	mustClose(t, d)
 }
 

@@ -43,15 +43,9 @@ func startWatch(t *testing.T, d *DB, watch func(ctx context.Context) error) *wat
 	w := &watching{cancel: cancel, done: make(chan error, 1)}
 	t.Cleanup(cancel)
 	go func() { w.done <- watch(ctx) }()
-	for d.watchers.n.Load() == before || d.watchers.keys.Load() == 0 {
-		select {
-		case err := <-w.done:
-			w.done <- err
-			return w
-		default:
-			runtime.Gosched()
-		}
-	}
+	await(t, "a watcher in a list", func() bool {
+		return len(w.done) > 0 || d.watchers.n.Load() != before && d.watchers.keys.Load() != 0
+	})
 	return w
 }
 

@@ -151,6 +151,9 @@ func TestStopTellsBusyClients(t *testing.T) {
 					if n == 20 {
 						busy <- true
 					}
+					if n >= 20 && i >= 2 {
+						time.Sleep(50 * time.Millisecond) // so the stop finds it without a request
+					}
 					sent := time.Now()
 					method := []string{"GET /db/1/sequence/a", "POST /db/1/sequence/a"}[i%2]
 					if _, err := io.WriteString(c, method+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"); err != nil {

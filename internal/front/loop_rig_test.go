@@ -113,11 +113,28 @@ func newLoopsRig(t *testing.T, f Plain, most, loops int, set func(*http.Server))
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		l.EndLoops(0)
-		_ = s.Close() // the listener is closed
-		<-served
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			l.EndLoops(0)
+			_ = s.Close() // the listener is closed
+			<-served
+		}()
+		soon(t, "the end of the server", ended)
 	})
 	return &loopRig{t, l, inner.Addr().String()}
+}
+
+// soon returns what comes from a channel.
+func soon[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(30 * time.Second):
+		t.Fatal(what, "does not come")
+		panic("not reached")
+	}
 }
 
 func (r *loopRig) dial() *net.TCPConn {

@@ -61,13 +61,13 @@ func TestWaitingRequestIsAnsweredBeforeTheNext(t *testing.T) {
 	b := bufio.NewReader(c)
 	r.send(c, ask("GET", "/1")+ask("GET", "/wait2")+ask("GET", "/3")+ask("GET", "/wait4")+ask("POST", "/5"))
 	r.want(b, "/1")
-	x := <-w.waiting
+	x := soon(t, "the wait", w.waiting)
 	r.send(other, ask("GET", "/free"))
 	r.want(bufio.NewReader(other), "/free")
 	x.Done()
 	r.want(b, "resumed /wait2")
 	r.want(b, "/3")
-	(<-w.waiting).Done()
+	soon(t, "the wait", w.waiting).Done()
 	r.want(b, "resumed /wait4")
 	r.want(b, "done /5")
 }
@@ -91,6 +91,9 @@ func TestWaitThatIsOverAtOnce(t *testing.T) {
 		return Waiting
 	}
 	w.resume = func(x *Exchange) Verdict {
+		if x.Gone {
+			return Aborted
+		}
 		if times.Add(1)%3 != 0 {
 			x.Done()
 			return Waiting
@@ -105,7 +108,7 @@ func TestWaitThatIsOverAtOnce(t *testing.T) {
 	r.want(b, "/1")
 	r.want(b, "/2")
 	r.send(c, ask("GET", "/slow")+ask("GET", "/3"))
-	<-w.waiting
+	soon(t, "the wait", w.waiting)
 	r.send(other, ask("GET", "/free"))
 	r.want(bufio.NewReader(other), "free")
 	close(release)
@@ -121,7 +124,7 @@ func TestResumedRequestCanBeHandedOver(t *testing.T) {
 	r.send(c, ask("GET", "/1")+"POST /wait2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"+ask("GET", "/3"))
 	b := bufio.NewReader(c)
 	r.want(b, "/1")
-	(<-w.waiting).Done()
+	soon(t, "the wait", w.waiting).Done()
 	r.want(b, `net/http POST /wait2 "hi"`)
 	r.want(b, `net/http GET /3 ""`)
 }
@@ -134,11 +137,11 @@ func TestClientThatHangsUpLeavesItsWait(t *testing.T) {
 			r := newLoopRig(t, &w.fakePlain, 1, nil) // so the next client needs its place
 			c := r.dial()
 			r.send(c, ask("GET", "/1")+ask("GET", "/wait2")+more)
-			x := <-w.waiting
+			x := soon(t, "the wait", w.waiting)
 			if err := hangUp(c); err != nil {
 				t.Fatal(err)
 			}
-			if y := <-w.left; y != x {
+			if y := soon(t, "the client's leave", w.left); y != x {
 				t.Errorf("%s: another request left", how)
 			}
 			_ = c.Close()
@@ -170,7 +173,7 @@ func TestClientThatHangsUpLeavesItsOperation(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if <-w.left != x || !<-finished {
+	if soon(t, "the client's leave", w.left) != x || !soon(t, "its answer", finished) {
 		t.Error("the request that left is another one, or its client is not known to be gone")
 	}
 }
@@ -197,13 +200,13 @@ func TestHangUpThatEpollHasNotReportedIsSeen(t *testing.T) {
 	first := r.dial()
 	second = r.dial()
 	r.send(first, ask("GET", "/wait1"))
-	x = <-w.waiting
+	x = soon(t, "the wait", w.waiting)
 	r.send(second, ask("GET", "/wait2"))
-	y := <-w.waiting
+	y := soon(t, "the wait", w.waiting)
 	p := r.l.loops[0]
 	p.tell(func() { p.done = append(p.done, x, y) })
 	r.want(bufio.NewReader(first), "resumed")
-	if !<-gone {
+	if !soon(t, "the second client's answer", gone) {
 		t.Error("a client that has hung up counts as there")
 	}
 }
@@ -214,12 +217,12 @@ func TestWaitEndsWithTheLoop(t *testing.T) {
 	r := newLoopRig(t, &w.fakePlain, 10, nil)
 	c := r.dial()
 	r.send(c, ask("GET", "/wait1"))
-	<-w.waiting
+	soon(t, "the wait", w.waiting)
 	if err := r.l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	r.l.EndLoops(0)
-	<-w.left
+	soon(t, "the client's leave", w.left)
 	if n, err := io.Copy(io.Discard, c); n != 0 {
 		t.Errorf("a request that waited was answered: %d bytes, %v", n, err)
 	}
@@ -253,7 +256,7 @@ func TestManyWaitsThatEndLeaveTimeForOthers(t *testing.T) {
 	for i := range many {
 		c := r.dial()
 		r.send(c, ask("GET", fmt.Sprint("/wait", i)))
-		conns, xs = append(conns, c), append(xs, <-w.waiting)
+		conns, xs = append(conns, c), append(xs, soon(t, "the wait", w.waiting))
 	}
 	other = r.dial()
 	b := bufio.NewReader(other)
@@ -305,7 +308,7 @@ func TestLoopEndsAfterWhatIsPendingForWhoIsGone(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	xs[1].Done()
-	<-ended
+	soon(t, "the end of the loops", ended)
 	if n := finished.Load(); n != 2 {
 		t.Errorf("%d of 2 requests were finished", n)
 	}
