@@ -172,10 +172,10 @@ func TestABatchEndsAtMostAThousandThings(t *testing.T) {
 	}})
 	const n = 2500
 	for i := range n {
-		wantDone(t, "put", r.Do(lasts(fmt.Sprint(i), began+1, 0)))
+		wantDone(t, "put", r.Do(lasts(fmt.Sprint(i), began+int64(time.Hour), 0)))
 	}
-	done := takeTurn(t, r)
-	r.pass(1)
+	done := takeTurn(t, r) // the timer does not ring meanwhile
+	r.pass(time.Hour)
 	r.Lead()
 	<-done
 	awaitUsed(t, r, 1)
