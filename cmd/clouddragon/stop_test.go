@@ -146,13 +146,15 @@ func TestStopTellsBusyClients(t *testing.T) {
 				defer c.Close()
 				_ = c.SetDeadline(time.Now().Add(patience)) // a failure is noticed below
 				b := bufio.NewReader(c)
-				before := time.Now() // when the request before was sent
+				before := time.Now()                           // when the request before was sent
+				pause := time.NewTicker(50 * time.Millisecond) // between the requests of some
+				defer pause.Stop()
 				for n := 0; ; n++ {
 					if n == 20 {
 						busy <- true
 					}
 					if n >= 20 && i >= 2 {
-						time.Sleep(50 * time.Millisecond) // so the stop finds it without a request
+						<-pause.C // so the stop finds it without a request
 					}
 					sent := time.Now()
 					method := []string{"GET /db/1/sequence/a", "POST /db/1/sequence/a"}[i%2]

@@ -29,6 +29,24 @@ func TestWhyAFormerPrimaryCannotBeToldIsLoggedOnce(t *testing.T) {
 	}
 }
 
+// runStandby runs a standby until stop, after which its log may be read.
+func runStandby(t *testing.T, of string, log io.Writer) (stop func()) {
+	t.Helper()
+	sb, err := NewStandby(StandbyOptions{FS: disk.OS{}, Of: of, Token: always(""), Open: db.Options{Dir: t.TempDir()}, Log: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- sb.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestStandbyThatIsRefusedLogsItOnce(t *testing.T) {
 	var log strings.Builder
 	asked := make(chan struct{}, 100)
@@ -37,20 +55,11 @@ func TestStandbyThatIsRefusedLogsItOnce(t *testing.T) {
 		asked <- struct{}{}
 	}))
 	defer primary.Close()
-	sb, err := NewStandby(StandbyOptions{FS: disk.OS{}, Of: primary.URL, Token: always(""), Open: db.Options{Dir: t.TempDir()}, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- sb.Run(ctx) }()
+	stop := runStandby(t, primary.URL, &log)
 	for range 5 { // keep and fetch, twice, and once more
 		<-asked
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	stop()
 	if got := log.String(); strings.Count(got, "401: the token") != 2 {
 		t.Errorf("the log says each reason more than once:\n%s", got)
 	}
@@ -66,18 +75,9 @@ func TestStandbyThatIsStoppedDoesNotLogThatItTriesAgain(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer primary.Close()
-	sb, err := NewStandby(StandbyOptions{FS: disk.OS{}, Of: primary.URL, Token: always(""), Open: db.Options{Dir: t.TempDir()}, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- sb.Run(ctx) }()
+	stop := runStandby(t, primary.URL, &log)
 	<-asked
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	stop()
 	if log.Len() > 0 {
 		t.Errorf("the log says %q", log.String())
 	}
