@@ -116,7 +116,8 @@ func exists(name string) bool {
 // promoteStopped promotes the server of a data directory if it does not run. If it does,
 // it returns its address.
 func promoteStopped(dir string, force bool) (epoch uint64, address string, err error) {
-	if !exists(filepath.Join(dir, standbyLock)) && !exists(filepath.Join(dir, "CHECKPOINT")) { // no lock files there
+	// Locking would create the lock files in any directory.
+	if !exists(filepath.Join(dir, standbyLock)) && !exists(filepath.Join(dir, "CHECKPOINT")) {
 		return 0, "", fmt.Errorf("%s is not the data directory of a server: it has no CHECKPOINT", dir)
 	}
 	for _, lock := range []string{standbyLock, "LOCK"} {

@@ -32,7 +32,7 @@ type client struct {
 	count       int       // length of the list
 	bytes       int       // memory of the exchanges in the list
 	pending     int       // how many exchanges are Pending
-	unqueued    int       // how many of those in a Submit that takes long may have no place in Plain's order yet
+	unqueued    int       // how many exchanges are in a Submit that took long and has not returned
 	starting    bool      // Start runs for the last exchange
 	kept        *Exchange // the last exchange, whose request is still in the buffer in; nil: none
 	later       bool      // the next request has to wait until nothing is pending
